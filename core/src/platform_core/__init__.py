@@ -1,0 +1,1 @@
+"""The core of the platform: roles, composition, training, evaluation and sampling."""

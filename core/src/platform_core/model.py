@@ -1,0 +1,123 @@
+"""The model: what training learns and sampling reads, shared by objectives and samplers.
+
+`Model` holds process, schedule, parameterization and backbone, whatever they are. `Denoiser` reads
+the same four as a diffusion model: network calls at a signal level, and reverse steps by rows.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from platform_core import rows
+from platform_core.backbone import Backbone
+from platform_core.categorical import Truncation
+from platform_core.parameterization import Parameterization, ScoreBased
+from platform_core.process import Diffusion, Process
+from platform_core.schedule import Schedule
+from platform_core.types import Hidden, Inputs, LogProbs, Noise, Selected, Tokens
+
+MIN_ALPHA = 1e-4
+"""Lower signal levels look like this one to the network: they are rare and carry nothing."""
+
+
+class Model(nn.Module):
+    """Four parts as one module; only the backbone has weights."""
+
+    def __init__(
+        self,
+        process: Process,
+        schedule: Schedule,
+        parameterization: Parameterization,
+        backbone: Backbone,
+    ) -> None:
+        super().__init__()
+        self.process = process
+        self.schedule = schedule
+        self.parameterization = parameterization
+        self.backbone = backbone
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.backbone.parameters()).device
+
+
+class Denoiser:
+    """A model whose process is a diffusion and whose output is a score.
+
+    The network never reads a signal level outside those of the model's own schedule, so that a
+    bound over all levels asks it nothing that training did not.
+    """
+
+    def __init__(self, model: Model) -> None:
+        assert isinstance(model.process, Diffusion), (
+            "parts that use Denoiser require a diffusion process"
+        )
+        assert isinstance(model.parameterization, ScoreBased), (
+            "parts that use Denoiser require a score"
+        )
+        self.process = model.process
+        self.parameterization = model.parameterization
+        self.schedule = model.schedule
+        self.model = model
+        noise, clean = self.schedule.alpha(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
+        self._levels = max(noise, MIN_ALPHA), clean
+
+    def encode(self, inputs: Inputs, alpha: Noise) -> Hidden:
+        """Features of every position of noisy text at signal level alpha, `[batch, 1]`."""
+        sigma = -alpha.clamp(*self._levels).log().float() if self.process.time_conditioned else None
+        return self.model.backbone.encode(inputs, sigma)
+
+    def log_score(self, x_t: Tokens, alpha: Noise) -> LogProbs:
+        """The score of every position at once: the definition, too large for wide vocabularies."""
+        logits = self.model.backbone.decoder(self.encode(x_t, alpha))
+        return self.parameterization.log_score(logits, x_t, alpha, self.process)
+
+    def draw_reverse(
+        self,
+        x_t: Tokens,
+        alpha_s: Noise,
+        alpha_t: Noise,
+        *,
+        truncation: Truncation,
+        generator: torch.Generator,
+        fixed: Selected | None = None,
+    ) -> Tokens:
+        """One reverse step from alpha_t to alpha_s >= alpha_t; `fixed` positions stay."""
+
+        def draw(logits: LogProbs, x: Tokens, s: Noise, t: Noise) -> Tokens:
+            return self.parameterization.draw_reverse(
+                logits, x, s, t, process=self.process, truncation=truncation, generator=generator
+            )
+
+        return self._replace(x_t, alpha_t, draw, (alpha_s, alpha_t), fixed)
+
+    def most_likely(self, x_t: Tokens, alpha: Noise, *, fixed: Selected | None = None) -> Tokens:
+        """The most likely clean token of each position that noise can have reached."""
+
+        def choose(logits: LogProbs, x: Tokens, a: Noise) -> Tokens:
+            return self.parameterization.most_likely(logits, x, a, self.process)
+
+        return self._replace(x_t, alpha, choose, (alpha,), fixed)
+
+    @torch.no_grad()
+    def _replace(
+        self,
+        x_t: Tokens,
+        alpha: Noise,
+        choose: Callable[..., Tokens],
+        levels: tuple[Noise, ...],
+        fixed: Selected | None,
+    ) -> Tokens:
+        changing = (
+            self.process.changeable(x_t) if fixed is None else self.process.changeable(x_t) & ~fixed
+        )
+        if not changing.any():
+            return x_t
+        hidden = self.encode(x_t, alpha)[changing]
+        columns = (x_t[changing], *(level.expand(x_t.shape)[changing] for level in levels))
+        chosen = rows.collect(
+            self.model.backbone.decoder, choose, hidden, columns, num_states=self.process.num_states
+        )
+        return x_t.masked_scatter(changing, chosen)

@@ -1,0 +1,130 @@
+"""Objectives: what training descends, and the bound on -log p that evaluation reports.
+
+    bound(x_0) = int_0^1 E_{x_t} f_t dt
+    f_t = rate(x_t) sum_{y != x_t} ( s_y - r_y + r_y log(r_y / s_y) ) >= 0
+
+with r the true score given x_0 and s the model's, per position. `Nelbo` computes f_t for any
+process and parameterization; families ship closed forms of the same f_t, which tests hold equal to
+this one.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from platform_core import rows
+from platform_core.draws import Draws
+from platform_core.model import Denoiser, Model
+from platform_core.parameterization import ScoreBased
+from platform_core.process import Diffusion, log_one_hot
+from platform_core.schedule import LogLinear, Schedule
+from platform_core.types import Logits, LogProbs, Nats, Noise, Selected, Tokens
+
+Protocol = Literal["exact", "published"]
+"""exact: the bound itself, over every signal level from 1 to 0. published: times in [t_min, 1] of
+the model's schedule and no term for the ends, as the papers' code does, which is a little below the
+bound.
+"""
+
+
+class Loss(NamedTuple):
+    """Nats of a batch."""
+
+    total: Tensor
+    """Sum over counted tokens, a float64 scalar that carries the gradient."""
+    per_token: Nats
+    """`[batch, length]` without gradient, 0 where a token does not count."""
+
+
+class Objective(nn.Module, ABC):
+    """A loss over clean text, built around the model that it trains."""
+
+    requires: ClassVar[Mapping[str, type]] = {}
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    @abstractmethod
+    def forward(self, x0: Tokens, mask: Selected, draws: Draws) -> Loss:
+        """The training loss of the tokens where `mask` is true."""
+
+    @abstractmethod
+    def bound(self, x0: Tokens, mask: Selected, draws: Draws, protocol: Protocol = "exact") -> Loss:
+        """An unbiased estimate of an upper bound on -log p(x0), or that value itself."""
+
+
+class DiffusionObjective(Objective):
+    """A continuous-time bound of one row function, estimated at one noise level per sequence.
+
+    Args:
+        t_min: training draws times from [t_min, 1]; the published models use 1e-3. Without it, the
+            rare times close to 0 give gradients of unbounded variance. The exact bound ignores it.
+    """
+
+    requires: ClassVar[Mapping[str, type]] = {"process": Diffusion, "parameterization": ScoreBased}
+
+    def __init__(self, model: Model, t_min: float = 1e-3) -> None:
+        super().__init__(model)
+        if not 0 <= t_min < 1:
+            raise ValueError(
+                f"t_min is {t_min:g}; it must be at least 0 and below 1; papers use 1e-3"
+            )
+        self.t_min = t_min
+        self.denoiser = Denoiser(model)
+
+    @abstractmethod
+    def row_loss(self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise) -> Nats:
+        """f_t of each row, in nats per unit of time."""
+
+    def forward(self, x0: Tokens, mask: Selected, draws: Draws) -> Loss:
+        """The bound's integrand at times in [t_min, 1] of the model's schedule."""
+        return self._integrand(x0, mask, draws, self.denoiser.schedule, self.t_min)
+
+    def bound(self, x0: Tokens, mask: Selected, draws: Draws, protocol: Protocol = "exact") -> Loss:
+        """The integrand at uniform signal levels, which no schedule changes; or as published."""
+        if protocol == "published":
+            return self._integrand(x0, mask, draws, self.denoiser.schedule, self.t_min)
+        return self._integrand(x0, mask, draws, LogLinear(eps=0), 0.0)
+
+    def _integrand(
+        self, x0: Tokens, mask: Selected, draws: Draws, schedule: Schedule, t_min: float
+    ) -> Loss:
+        t = draws.times(x0.shape[0], t_min)
+        alpha, slope = schedule.alpha(t), schedule.slope(t)
+        x_t = self.denoiser.process.corrupt(x0, alpha, draws.generator)
+        counted = mask & self.denoiser.process.changeable(x_t)
+        hidden = self.denoiser.encode(x_t, alpha)[counted]
+        levels = (level.expand(x0.shape)[counted] for level in (alpha, slope))
+        total, values = rows.weighted_sum(
+            self.model.backbone.decoder,
+            self.row_loss,
+            hidden,
+            (x_t[counted], x0[counted], *levels),
+            num_states=self.denoiser.process.num_states,
+        )
+        return Loss(total, torch.zeros(x0.shape, device=x0.device).masked_scatter(counted, values))
+
+
+class Nelbo(DiffusionObjective):
+    """The bound of any diffusion process under any parameterization, from the two scores alone.
+
+    Source: the score entropy of Lou et al. 2024, arXiv:2310.16834; equal to MDLM's, UDLM's and
+    DUO's losses.
+    """
+
+    def row_loss(self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise) -> Nats:
+        """Bregman divergence between the true and the model's score, times the rate."""
+        process = self.denoiser.process
+        learned = self.denoiser.parameterization.log_score(logits, x_t, alpha, process)
+        true = process.log_score(log_one_hot(x0, process.num_states, learned.dtype), x_t, alpha)
+        return process.rate(x_t, alpha, slope).to(learned.dtype) * score_entropy(learned, true)
+
+
+def score_entropy(log_score: LogProbs, log_true: LogProbs) -> Nats:
+    """sum_y ( s_y - r_y + r_y log(r_y / s_y) ) of scores s against r; 0 where they agree."""
+    true = log_true.exp()
+    return (log_score.exp() - true + true * (log_true - log_score)).sum(-1)

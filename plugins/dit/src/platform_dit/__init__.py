@@ -1,0 +1,1 @@
+"""The diffusion transformer (DiT) as a backbone."""

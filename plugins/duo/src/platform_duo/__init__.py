@@ -1,0 +1,1 @@
+"""DUO: uniform-state diffusion, and the Gaussian diffusion behind it."""
