@@ -24,8 +24,15 @@ class Backbone(nn.Module, ABC):
     """
 
     requires: ClassVar[Mapping[str, type]] = {}
-    decoder: nn.Module
-    """The last, position-wise layer, from the width of `encode` to `num_states`."""
+
+    @property
+    @abstractmethod
+    def decoder(self) -> nn.Module:
+        """The last, position-wise layer, from the width of `encode` to `num_states`.
+
+        One of the network's own submodules; every parameter of a row's logits that `encode` does
+        not use is in it.
+        """
 
     @abstractmethod
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:

@@ -47,7 +47,7 @@ class Denoiser:
     """A model whose process is a diffusion and whose output is a score.
 
     The network never reads a signal level outside those of the model's own schedule, so that a
-    bound over all levels asks it nothing that training did not.
+    bound over all levels asks it nothing that training did not. `calls` counts its evaluations.
     """
 
     def __init__(self, model: Model) -> None:
@@ -61,11 +61,14 @@ class Denoiser:
         self.parameterization = model.parameterization
         self.schedule = model.schedule
         self.model = model
-        noise, clean = self.schedule.alpha(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
+        ends = torch.tensor([1.0, 0.0], dtype=torch.float64, device="cpu")
+        noise, clean = self.schedule.alpha(ends).tolist()
         self._levels = max(noise, MIN_ALPHA), clean
+        self.calls = 0
 
     def encode(self, inputs: Inputs, alpha: Noise) -> Hidden:
         """Features of every position of noisy text at signal level alpha, `[batch, 1]`."""
+        self.calls += 1
         sigma = -alpha.clamp(*self._levels).log().float() if self.process.time_conditioned else None
         return self.model.backbone.encode(inputs, sigma)
 

@@ -7,6 +7,8 @@ Plain dataclasses without torch, so that `--help` is quick; each field's help is
 from dataclasses import dataclass
 from typing import Literal
 
+from platform_core.errors import UsageError
+
 
 @dataclass(frozen=True)
 class DataOptions:
@@ -71,6 +73,19 @@ class TrainOptions:
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
 
+    def __post_init__(self) -> None:
+        at_least(1, "train", batch_size=self.batch_size, accumulate=self.accumulate)
+        at_least(1, "train", keep_checkpoints=self.keep_checkpoints)
+        at_least(0, "train", steps=self.steps, warmup_steps=self.warmup_steps, clip=self.clip)
+        at_least(0, "train", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+        at_least(0, "train", log_every=self.log_every, evaluate_every=self.evaluate_every)
+        at_least(0, "train", checkpoint_every=self.checkpoint_every)
+        for name in ("beta1", "beta2", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(
+                    f"train.{name} is {getattr(self, name):g}; it must be at least 0 and below 1"
+                )
+
 
 @dataclass(frozen=True)
 class EvaluateOptions:
@@ -78,17 +93,23 @@ class EvaluateOptions:
 
     Args:
         split: which part of the corpus.
-        sequences: how many sequences of it, from the first; 0 for all.
+        sequences: how many sequences of it, spread evenly; 0 for all.
+        on_the_way: how many for the bounds during training.
         batch_size: sequences at once.
         weights: the average of the weights (ema) or the last ones (raw).
         protocol: exact, or the papers' (published), which leaves out the ends of the noise levels.
     """
 
     split: Literal["train", "validation", "test"] = "validation"
-    sequences: int = 512
+    sequences: int = 0
+    on_the_way: int = 256
     batch_size: int = 64
     weights: Literal["ema", "raw"] = "ema"
     protocol: Literal["exact", "published"] = "exact"
+
+    def __post_init__(self) -> None:
+        at_least(0, "evaluate", sequences=self.sequences, on_the_way=self.on_the_way)
+        at_least(1, "evaluate", batch_size=self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -100,12 +121,26 @@ class SampleOptions:
         length: tokens in each; by default as long as in training.
         batch_size: samples at once.
         weights: the average of the weights (ema) or the last ones (raw).
+        prompt: text that every sample begins with.
+        template: text with blanks that every sample fills in, one token for each blank.
+        blank: what stands for a blank in the template.
     """
 
     number: int = 4
     length: int | None = None
     batch_size: int = 16
     weights: Literal["ema", "raw"] = "ema"
+    prompt: str | None = None
+    template: str | None = None
+    blank: str = "_"
+
+    def __post_init__(self) -> None:
+        at_least(0, "sample", number=self.number)
+        at_least(1, "sample", batch_size=self.batch_size)
+        if self.length is not None:
+            at_least(1, "sample", length=self.length)
+        if len(self.blank) != 1:
+            raise UsageError(f"sample.blank is {self.blank!r}; it must be one character")
 
 
 @dataclass(frozen=True)
@@ -117,3 +152,10 @@ class TrackOptions:
     """
 
     aim: bool = True
+
+
+def at_least(minimum: int, section: str, **values: float) -> None:
+    """Raises UsageError for the first value below the minimum."""
+    for name, value in values.items():
+        if value < minimum:
+            raise UsageError(f"{section}.{name} is {value:g}; it must be at least {minimum}")

@@ -11,7 +11,7 @@ name their pi. Families subclass these two to carry their own defaults. Objectiv
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,6 +85,16 @@ class Diffusion(Process, ABC):
         """A draw from `posterior` that does not build it."""
 
 
+class PosteriorMixture(NamedTuple):
+    """Weights, summing to 1, with which an earlier token is x_t itself, a draw from the denoiser's
+    law, or a draw from the prior.
+    """
+
+    stay: Noise
+    denoiser: Noise
+    prior: Noise
+
+
 class Interpolating(Diffusion):
     """All of a diffusion from one abstract prior that does not change with time."""
 
@@ -151,28 +161,34 @@ class Interpolating(Diffusion):
         *,
         generator: torch.Generator,
     ) -> Tokens:
-        """The posterior as a mixture of three: stay, draw from the denoiser, draw from the prior.
+        """One uniform number per row picks a part of `posterior_mixture`; only the rows that fall
+        to the denoiser need a categorical draw.
+        """
+        parts = self.posterior_mixture(log_x0, x_t, alpha_s, alpha_t)
+        level = torch.rand(x_t.shape, generator=generator, dtype=torch.float64, device=x_t.device)
+        from_denoiser = level < parts.denoiser
+        from_prior = ~from_denoiser & (level < parts.denoiser + parts.prior)
+        x_s = torch.where(from_prior, self.sample_prior(tuple(x_t.shape), generator), x_t)
+        x_s[from_denoiser] = categorical.draw(log_x0[from_denoiser].exp(), generator)
+        return x_s
+
+    def posterior_mixture(
+        self, log_x0: LogProbs, x_t: Tokens, alpha_s: Noise, alpha_t: Noise
+    ) -> PosteriorMixture:
+        """The posterior, in parts that need the denoiser's law at x_t alone.
 
             stay:      alpha_t/alpha_s (alpha_s x_0[z] + (1 - alpha_s) pi[z])     z = x_t
             denoiser:  (1 - alpha_t/alpha_s) pi[z] alpha_s
             prior:     (1 - alpha_t/alpha_s) pi[z] (1 - alpha_s)
 
-        Only the rows that fall to the denoiser need a categorical draw.
+        each over their sum.
         """
         kept, here = alpha_t / alpha_s, self.prior(x_t)
         x0_here = log_x0.gather(-1, x_t[..., None]).squeeze(-1).double().exp()
         stay = kept * (alpha_s * x0_here + (1 - alpha_s) * here)
-        denoise, redraw = (1 - kept) * here * alpha_s, (1 - kept) * here * (1 - alpha_s)
-        total = stay + denoise + redraw
-        level = (
-            torch.rand(total.shape, generator=generator, dtype=torch.float64, device=x_t.device)
-            * total
-        )
-        from_denoiser = level < denoise
-        from_prior = (level >= denoise) & (level < denoise + redraw)
-        x_s = torch.where(from_prior, self.sample_prior(tuple(x_t.shape), generator), x_t)
-        x_s[from_denoiser] = categorical.draw(log_x0[from_denoiser].exp(), generator)
-        return x_s
+        denoiser, prior = (1 - kept) * here * alpha_s, (1 - kept) * here * (1 - alpha_s)
+        total = stay + denoiser + prior
+        return PosteriorMixture(stay / total, denoiser / total, prior / total)
 
     def _log_marginal(self, log_x0: LogProbs, alpha: Noise) -> LogProbs:
         signal, noise = (

@@ -44,7 +44,7 @@ def weighted_sum(
     rows_at_once = chunk_rows(num_states)
     parameters = tuple(parameter for parameter in decoder.parameters() if parameter.requires_grad)
     if torch.is_grad_enabled() and (hidden.requires_grad or parameters):
-        total, values = _WeightedSum.apply(
+        total, values = _WeightedSum.apply(  # type: ignore[no-untyped-call]
             decoder, loss, columns, rows_at_once, hidden, *parameters
         )
         return total, values
@@ -82,7 +82,7 @@ def _chunks(
 
 class _WeightedSum(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         decoder: nn.Module,
         loss: RowLoss,
@@ -110,7 +110,7 @@ class _WeightedSum(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        # In place: a second copy of a wide decoder's gradient would be the largest tensor of a step.
+        # In place: a copy of a wide decoder's gradient would be the largest tensor of a step.
         gradients, ctx.gradients = ctx.gradients, None
         assert gradients is not None, "a row loss can be differentiated once; call it again"
         return (None, None, None, None, *(gradient.mul_(scale) for gradient in gradients))

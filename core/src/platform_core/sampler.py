@@ -37,7 +37,7 @@ class Sample(NamedTuple):
 
     tokens: Tokens
     nfe: int
-    """Number of network evaluations of the whole batch."""
+    """Network evaluations of the whole batch that were needed: none where nothing could change."""
 
 
 class Sampler(ABC):
@@ -62,8 +62,8 @@ class Ancestral(Sampler):
     """Walks the reverse process from noise to text on an even grid of times.
 
     Args:
-        steps: reverse steps; the network is called once for each, and once more at the end unless
-            final is none.
+        steps: reverse steps; the network is called at most once for each, and once more at the end
+            unless final is none.
         final: what the last call does with the noise that is left. ancestral: draws from the
             posterior of clean text.
             greedy: takes the most likely clean token (greedy-tail decoding: fewer odd tokens, less
@@ -111,7 +111,7 @@ class Ancestral(Sampler):
         x_0 = self.finish(
             denoiser, x_t, alphas[-1], truncation=self.truncation, generator=generator, fixed=fixed
         )
-        return Sample(x_0, self.steps + self.finish.calls)
+        return Sample(x_0, denoiser.calls)
 
 
 def start(
@@ -124,8 +124,6 @@ def start(
 
 class Finish(ABC):
     """What is done with the little noise left at the end of the grid."""
-
-    calls: ClassVar[int]
 
     @abstractmethod
     def __call__(
@@ -143,8 +141,6 @@ class Finish(ABC):
 
 class AncestralFinish(Finish):
     """A draw from the posterior of clean text, alpha_s = 1, masks left out."""
-
-    calls = 1
 
     def __call__(
         self,
@@ -175,8 +171,6 @@ class GreedyFinish(Finish):
     itself.
     """
 
-    calls = 1
-
     def __call__(
         self,
         denoiser: Denoiser,
@@ -193,8 +187,6 @@ class GreedyFinish(Finish):
 
 class NoFinish(Finish):
     """The tokens as they are; under absorbing noise a mask may be left among them."""
-
-    calls = 0
 
     def __call__(
         self,

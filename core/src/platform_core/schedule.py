@@ -102,7 +102,7 @@ class Polynomial(Schedule):
     """
 
     def __init__(self, exponent: float = 2.0, eps: float = 1e-3) -> None:
-        if exponent <= 0:
+        if not 0 < exponent < math.inf:
             raise ValueError(f"exponent is {exponent:g}; it must be above 0, for example 2")
         self.exponent = exponent
         self.eps = _fraction(eps)

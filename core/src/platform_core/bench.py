@@ -1,0 +1,62 @@
+"""One training step of DUO, measured in this process: by rows, or dense."""
+
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from platform_core import runtime
+from platform_core.compose import compose
+from platform_core.draws import Draws
+from platform_core.objective import DiffusionObjective, Loss
+from platform_core.plugins import load_plugins
+
+
+def measure(path: str, *, states: int, batch: int, length: int, width: int) -> dict[str, float]:
+    """Peak memory, what the step added to it, and seconds of one forward and backward pass."""
+    runtime.start("fp32")
+    arguments = [f"--backbone.hidden_size={width}", "--process=duo", "--backbone=dit"]
+    composition, _ = compose(arguments, load_plugins(), prog="platform bench")
+    torch.manual_seed(0)
+    objective = composition.build(states).objective
+    assert isinstance(objective, DiffusionObjective)
+    x0 = torch.randint(states, (batch, length))
+    draws = Draws.derive(0, step=0, first=0, total=batch)
+    before = resident_bytes()
+    start = time.perf_counter()
+    PATHS[path](objective, x0, draws).backward()  # type: ignore[no-untyped-call]
+    return {
+        "peak_rss_bytes": runtime.peak_rss_bytes(),
+        "step_rss_bytes": runtime.peak_rss_bytes() - before,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def rows_step(objective: DiffusionObjective, x0: Tensor, draws: Draws) -> Tensor:
+    """The loss as training computes it."""
+    loss: Loss = objective(x0, torch.ones_like(x0, dtype=torch.bool), draws)
+    return loss.total
+
+
+def dense_step(objective: DiffusionObjective, x0: Tensor, draws: Draws) -> Tensor:
+    """The same loss from the logits of every position at once."""
+    denoiser = objective.denoiser
+    t = draws.times(x0.shape[0], objective.t_min)
+    alpha, slope = denoiser.schedule.alpha(t), denoiser.schedule.slope(t)
+    x_t = denoiser.process.corrupt(x0, alpha, draws.generator)
+    logits = objective.model.backbone.decoder(denoiser.encode(x_t, alpha))
+    levels = (level.expand(x0.shape) for level in (alpha, slope))
+    return objective.row_loss(logits, x_t, x0, *levels).sum()
+
+
+PATHS = {"rows": rows_step, "dense": dense_step}
+
+
+def resident_bytes() -> int:
+    """Memory of this process now; where the system does not tell, its peak so far."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return runtime.peak_rss_bytes()
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,64 @@
+"""`platform bench`: what one training step costs, measured side by side.
+
+Every measurement is a process of its own, because the peak of a process's memory never falls.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of one training step."""
+
+    states: int
+    batch: int
+    length: int
+    width: int
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints a table: the rows path, the dense path, and the rows path with each size doubled."""
+    parser = argparse.ArgumentParser(prog="platform bench", description=__doc__)
+    parser.add_argument("--states", type=int, default=50257, help="size of the vocabulary")
+    parser.add_argument("--batch", type=int, default=4, help="sequences in the step")
+    parser.add_argument("--length", type=int, default=256, help="tokens in a sequence")
+    parser.add_argument("--width", type=int, default=256, help="hidden size of the network")
+    parser.add_argument("--one", choices=["rows", "dense"], help="measure this path alone, as JSON")
+    options = parser.parse_args(argv)
+    size = Size(options.states, options.batch, options.length, options.width)
+    if options.one:
+        from platform_core import bench
+
+        print(json.dumps(bench.measure(options.one, **asdict(size))))
+        return 0
+    _table(size)
+    return 0
+
+
+def _table(size: Size) -> None:
+    cases = [("rows", size), ("dense", size)]
+    for name in ("batch", "length", "states"):
+        cases.append(("rows", Size(**{**asdict(size), name: 2 * getattr(size, name)})))
+    titles = ("batch", "length", "states", "peak MB", "step MB", "seconds")
+    print(f"{'path':6}" + "".join(f"{title:>9}" for title in titles))
+    for path, case in cases:
+        found = _measure_apart(path, case)
+        print(
+            f"{path:6}{case.batch:>9}{case.length:>9}{case.states:>9}"
+            f"{found['peak_rss_bytes'] / 1e6:>9.0f}{found['step_rss_bytes'] / 1e6:>9.0f}"
+            f"{found['seconds']:>9.2f}",
+            flush=True,
+        )
+
+
+def _measure_apart(path: str, size: Size) -> dict[str, float]:
+    sizes = [f"--{name}={value}" for name, value in asdict(size).items()]
+    command = [sys.executable, "-m", "platform_core.cli", "bench", "--one", path, *sizes]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found

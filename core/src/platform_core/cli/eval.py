@@ -1,0 +1,77 @@
+"""`platform eval RUN`: the bound of a trained network on any text."""
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from platform_core.compose import compose_saved
+from platform_core.directory import first_argument, write_json
+from platform_core.plugins import load_plugins
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the bound, and keeps it in the run's `evaluations/`."""
+    directory = first_argument(argv, "platform eval RUN")
+    composition, asked = compose_saved(
+        directory.config, argv, load_plugins(), prog="platform eval RUN", extend=_arguments
+    )
+
+    from platform_core import runtime
+    from platform_core.data import load_data
+    from platform_core.evaluate import evaluate
+    from platform_core.tokenizer import load_tokenizer
+    from platform_core.trained import load_trained
+
+    options = composition.evaluate
+    accelerator = runtime.start(composition.train.precision)
+    data = load_data(composition.data, load_tokenizer(directory.tokenizer))
+    built, step = load_trained(
+        composition,
+        directory,
+        accelerator,
+        vocab_size=data.tokenizer.vocab_size,
+        average=options.weights,
+    )
+    bound = evaluate(
+        built.objective,
+        data.split(options.split),
+        accelerator,
+        sequences=options.sequences,
+        batch_size=options.batch_size,
+        protocol=options.protocol,
+        seed=composition.seed,
+    )
+    record = {
+        **bound.summary(),
+        "card": {
+            "step": step,
+            "evaluate": asdict(options),
+            "data": asdict(composition.data),
+            "noise_levels_per_sequence": 1,
+            "units": "standard_error in nats per token",
+            **runtime.describe(accelerator),
+        },
+    }
+    if accelerator.is_main_process:
+        name = f"{options.split}-{options.weights}-{options.protocol}-step-{step:07d}.json"
+        write_json(directory.evaluations / name, record)
+        if asked.json:
+            print(json.dumps(record, indent=1))
+        else:
+            error = bound.standard_error / bound.nats_per_token * bound.bits_per_token
+            print(
+                f"{options.split} text, {bound.sequences} sequences, {bound.tokens:,} tokens; "
+                f"{options.weights} weights of step {step}; {options.protocol} bound\n"
+                f"  nats per token       {bound.nats_per_token:.4f} +- {bound.standard_error:.4f}\n"
+                f"  bits per token       {bound.bits_per_token:.4f} +- {error:.4f}\n"
+                f"  bits per character   {bound.bits_per_character:.4f}\n"
+                f"  perplexity           {bound.perplexity:.3f}\n"
+                f"kept in {directory.evaluations / name}"
+            )
+    return 0
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="directory of the run")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")

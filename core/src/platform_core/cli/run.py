@@ -1,0 +1,90 @@
+"""`platform run`: trains, evaluates and samples, in a run directory that is the whole record."""
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from platform_core.compose import compose, compose_saved
+from platform_core.directory import RunDirectory
+from platform_core.errors import UsageError
+from platform_core.plugins import load_plugins
+
+if TYPE_CHECKING:
+    from platform_core.run import Run
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs to the end (0), or until a signal (75; 130 after Ctrl-C) with everything saved."""
+    resumed = _resumed(argv)
+    if resumed is not None:
+        directory = RunDirectory.existing(resumed)
+        composition, asked = compose_saved(
+            directory.config, argv, load_plugins(), prog="platform run", extend=_arguments
+        )
+        if asked.output or asked.overwrite:
+            raise UsageError(
+                "--resume continues in its own directory; leave out --output, --overwrite"
+            )
+    else:
+        composition, asked = compose(argv, load_plugins(), prog="platform run", extend=_arguments)
+        name = f"{composition.names['process']}-{composition.names['backbone']}"
+        directory = RunDirectory.named(asked.output, default=name)
+        directory.refuse_existing(overwrite=asked.overwrite)
+
+    from platform_core.run import Run
+    from platform_core.train import Interruption
+
+    run = Run(composition, directory, resume=resumed is not None)
+    with Interruption() as interruption:
+        complete = run.train(interruption)
+    if not complete:
+        run.close()
+        print(f"saved at step {run.trainer.step}; go on: platform run --resume {directory.path}")
+        return interruption.exit_code
+    result = run.finish()
+    if run.accelerator.is_main_process:
+        print(summary(run, result))
+    return 0
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--output", metavar="DIR", help="run directory to make (runs/PARTS-TIME)")
+    parser.add_argument("--resume", metavar="DIR", help="run directory to continue")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier run in --output"
+    )
+
+
+def _resumed(argv: Sequence[str]) -> Path | None:
+    early = ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--resume", type=Path)
+    known, _ = early.parse_known_args(list(argv))
+    resume: Path | None = known.resume
+    return resume
+
+
+def summary(run: "Run", result: dict[str, Any]) -> str:
+    """What a person wants to know at the end of a run."""
+    figures = {
+        "bits per character": result["bits_per_character"],
+        "unigram": result["unigram_bits"],
+        "bigram": result["bigram_bits"],
+        "5-gram": result["fivegram_bits"],
+    }
+    error = result["standard_error"] * result["tokens"] / result["characters"]
+    evaluated = run.composition.evaluate
+    path = run.directory.path
+    lines = [
+        "",
+        (run.directory.samples / "final.txt").read_text(encoding="utf-8").rstrip(),
+        "",
+        f"{result['steps']} steps in {result['seconds']:.0f} s, {result['parameters']:,} weights, "
+        f"peak memory {result['peak_rss_bytes'] / 1e9:.2f} GB",
+        f"{evaluated.split} text, {result['tokens']:,} tokens, {evaluated.weights} weights, "
+        f"{evaluated.protocol} bound: perplexity {result['perplexity']:.2f} per token",
+        *(f"  {name:20} {value:.3f}" for name, value in figures.items()),
+        f"  (standard error {error:.3f}; the n-grams predict the same characters)",
+        f"record: {path}   more samples: platform sample {path}   curves: platform dashboard",
+    ]
+    return "\n".join(lines)

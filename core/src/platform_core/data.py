@@ -1,0 +1,272 @@
+"""Data: a corpus as sequences of token ids, in three splits, packed once and then memory-mapped.
+
+    documents -> BOS text EOS BOS text EOS ... -> rows of `length` tokens, the last one padded
+
+The cache holds what content, tokenizer and length determine, and is shared by processes and runs.
+`Order` says which training sequences a step takes: the position of the loader is the step number,
+so a resumed run needs to restore nothing. Used by training, evaluation and `ngram`.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from filelock import FileLock
+
+from platform_core.corpus import SPLITS, Corpus, open_corpus
+from platform_core.directory import write_json
+from platform_core.draws import derive_seed
+from platform_core.errors import UsageError
+from platform_core.options import DataOptions
+from platform_core.tokenizer import CharacterTokenizer, Ids, Tokenizer, load_tokenizer
+from platform_core.types import Selected, Tokens
+
+CACHE_VERSION = 1
+"""Part of every cache key; raise it when packing or n-grams are computed otherwise."""
+
+CHECKSUMS = "checksums.json"
+
+
+class TokenSplit:
+    """Sequences of one split, in the order of the documents; a token counts unless it is padding."""
+
+    def __init__(self, dataset: datasets.Dataset, tokenizer: Tokenizer) -> None:
+        self._rows = dataset.with_format("arrow")
+        self._tokenizer = tokenizer
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def fetch(self, indices: Sequence[int]) -> tuple[Tokens, Selected]:
+        """Sequences by number, `[n, length]`, and which of their tokens count."""
+        ids, counted = _arrays(self._rows[list(indices)])
+        return torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(counted)
+
+    def spread(self, number: int) -> "TokenSplit":
+        """So many sequences at even distances, so that all documents are represented; 0 for all."""
+        if not 0 < number < len(self):
+            return self
+        places = np.linspace(0, len(self), number, endpoint=False).astype(np.int64)
+        return TokenSplit(self._rows.select(places), self._tokenizer)
+
+    def tokens(self) -> Ids:
+        """The counted tokens, one after another."""
+        ids, counted = _arrays(self._rows[:])
+        return ids[counted]
+
+    def num_tokens(self) -> int:
+        """Counted tokens."""
+        return len(self.tokens())
+
+    def num_characters(self) -> int:
+        """Characters of text that the counted tokens stand for."""
+        return self._tokenizer.count_characters(self.tokens())
+
+
+@dataclass(frozen=True)
+class Data:
+    """Three splits and the tokenizer that made them.
+
+    Args:
+        tokenizer: the given one, or one of all characters of the corpus.
+        splits: by name.
+        fingerprint: of all tokens in all splits; keys what is derived from them.
+    """
+
+    tokenizer: Tokenizer
+    splits: Mapping[str, TokenSplit]
+    fingerprint: str
+
+    def split(self, name: str) -> TokenSplit:
+        """One of train, validation and test."""
+        return self.splits[name]
+
+
+def load_data(options: DataOptions, tokenizer: Tokenizer | None = None) -> Data:
+    """The data that the options describe, from the cache if they were packed before.
+
+    Without a tokenizer, the vocabulary is every character of all three splits. With one, of another
+    run say, `options.unknown` decides about characters that it lacks.
+
+    Raises:
+        UsageError: no such corpus, not enough of it, characters unknown to the tokenizer, or a
+            cache directory that cannot be written.
+    """
+    if options.length < 1:
+        raise UsageError(f"--data.length is {options.length}; a sequence has at least 1 token")
+    corpus = open_corpus(options)
+    fingerprint = corpus.fingerprint()
+    if tokenizer is None:
+        tokenizer = _character_tokenizer(corpus, fingerprint)
+    tokenizer = tokenizer.with_unknown(options.unknown)
+    datasets.disable_progress_bars()
+    entry = cached(
+        "packed",
+        (fingerprint, tokenizer.to_dict(), options.length),
+        lambda path: _pack_splits(corpus, tokenizer, options).save_to_disk(path),
+    )
+    splits = datasets.load_from_disk(entry)
+    return Data(tokenizer, {n: TokenSplit(splits[n], tokenizer) for n in SPLITS}, entry.name)
+
+
+class Order:
+    """Which training sequences each optimizer step takes: a pure function of (seed, step).
+
+    Every epoch visits every sequence once, in an order of its own drawn from (seed, epoch); batches
+    run on across the ends of epochs.
+    """
+
+    def __init__(self, num_sequences: int, seed: int) -> None:
+        assert num_sequences > 0, "there is nothing to order"
+        self.num_sequences, self.seed = num_sequences, seed
+        self._epoch = -1
+        self._permutation = np.empty(0, dtype=np.int64)
+
+    def rows(self, step: int, batch_size: int) -> list[int]:
+        """The sequences of step number `step`, counted from 0."""
+        start, stop = step * batch_size, (step + 1) * batch_size
+        rows: list[int] = []
+        while start < stop:
+            epoch, offset = divmod(start, self.num_sequences)
+            taken = self._of_epoch(epoch)[offset : offset + stop - start]
+            rows += taken.tolist()
+            start += len(taken)
+        return rows
+
+    def _of_epoch(self, epoch: int) -> npt.NDArray[np.int64]:
+        if epoch != self._epoch:
+            generator = np.random.default_rng(derive_seed(self.seed, "order", epoch))
+            self._epoch, self._permutation = epoch, generator.permutation(self.num_sequences)
+        return self._permutation
+
+
+def cache_directory() -> Path:
+    """Where packed corpora are kept; it may be deleted at any time when nothing runs."""
+    if chosen := os.environ.get("PLATFORM_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dlm-platform"
+
+
+def cached(kind: str, content: object, build: Callable[[Path], None]) -> Path:
+    """A directory of files that `build` writes into it, once for this content.
+
+    Two processes that ask at once build once. An entry is written beside and renamed; one whose
+    files are not what was written is built again.
+
+    Args:
+        kind: subdirectory of the cache.
+        content: plain values that determine the files.
+        build: writes the files into an empty directory.
+
+    Raises:
+        UsageError: the cache directory cannot be written.
+    """
+    key = hashlib.sha256(json.dumps([CACHE_VERSION, content], sort_keys=True).encode())
+    entry = cache_directory() / kind / key.hexdigest()[:32]
+    if _is_whole(entry):
+        return entry
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(entry.with_suffix(".lock")):
+            if not _is_whole(entry):
+                _write_entry(entry, build)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the cache {cache_directory()} ({error}); "
+            "set PLATFORM_CACHE to a directory that can be written"
+        ) from error
+    return entry
+
+
+def _write_entry(entry: Path, build: Callable[[Path], None]) -> None:
+    partial = entry.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        build(partial)
+        write_json(partial / CHECKSUMS, _checksums(partial))
+        shutil.rmtree(entry, ignore_errors=True)
+        partial.rename(entry)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_whole(entry: Path) -> bool:
+    try:
+        return bool(json.loads((entry / CHECKSUMS).read_text()) == _checksums(entry))
+    except (OSError, ValueError):
+        return False
+
+
+def _checksums(directory: Path) -> dict[str, str]:
+    sums = {}
+    for file in sorted(directory.rglob("*")):
+        if file.is_file() and file.name != CHECKSUMS:
+            with file.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256")
+            sums[file.relative_to(directory).as_posix()] = digest.hexdigest()
+    return sums
+
+
+def _character_tokenizer(corpus: Corpus, fingerprint: str) -> Tokenizer:
+    def build(path: Path) -> None:
+        characters: set[str] = set()
+        for split in SPLITS:
+            for text in corpus.documents(split):
+                characters.update(text)
+        write_json(path / "tokenizer.json", CharacterTokenizer("".join(characters)).to_dict())
+
+    return load_tokenizer(cached("tokenizers", fingerprint, build) / "tokenizer.json")
+
+
+def _pack_splits(
+    corpus: Corpus, tokenizer: Tokenizer, options: DataOptions
+) -> datasets.DatasetDict:
+    return datasets.DatasetDict(
+        {
+            split: pack(_ids(corpus.documents(split), tokenizer), tokenizer, options, split)
+            for split in SPLITS
+        }
+    )
+
+
+def _ids(documents: Iterator[str], tokenizer: Tokenizer) -> Ids:
+    ids_type = np.min_scalar_type(tokenizer.vocab_size - 1)
+    begin, end = np.array([[tokenizer.bos_id], [tokenizer.eos_id]], dtype=ids_type)
+    parts = [part for text in documents for part in (begin, tokenizer.encode(text), end)]
+    return np.concatenate([np.empty(0, ids_type), *parts], dtype=ids_type)
+
+
+def pack(ids: Ids, tokenizer: Tokenizer, options: DataOptions, split: str) -> datasets.Dataset:
+    """Rows of `options.length` ids with the number of those that count, which is all but in the
+    last row.
+    """
+    if len(ids) < options.length:
+        raise UsageError(
+            f"corpus {options.corpus} has {len(ids)} tokens in its {split} split, less than one "
+            f"sequence of --data.length {options.length}; give more text or a smaller length"
+        )
+    counted = np.full(-(-len(ids) // options.length), options.length, dtype=np.int32)
+    padding = len(counted) * options.length - len(ids)
+    counted[-1] -= padding
+    padded = np.pad(ids, (0, padding), constant_values=tokenizer.pad_id)
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(padded), options.length)
+    table = pa.table({"ids": rows, "counted": pa.array(counted)})
+    return datasets.Dataset(datasets.table.InMemoryTable(table))
+
+
+def _arrays(table: Any) -> tuple[Ids, npt.NDArray[np.bool_]]:
+    rows = table.column("ids").combine_chunks()
+    ids = rows.flatten().to_numpy().reshape(len(rows), rows.type.list_size)
+    counted = table.column("counted").to_numpy()
+    return ids, np.arange(ids.shape[1]) < counted[:, None]

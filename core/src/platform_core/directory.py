@@ -1,0 +1,94 @@
+"""A run directory: the whole record of a run, and where each part of it lies."""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from platform_core.errors import UsageError
+
+
+class RunDirectory:
+    """The files of one run; see ARCHITECTURE.md for what each holds."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.environment = path / "environment.json"
+        self.tokenizer = path / "tokenizer.json"
+        self.metrics = path / "metrics.jsonl"
+        self.tracking = path / "tracking.json"
+        self.result = path / "result.json"
+        self.samples = path / "samples"
+        self.checkpoints = path / "checkpoints"
+        self.evaluations = path / "evaluations"
+
+    @classmethod
+    def existing(cls, path: str | Path) -> "RunDirectory":
+        """The directory of a run that was started.
+
+        Raises:
+            UsageError: there is no run there.
+        """
+        run = cls(Path(path))
+        if not run.config.is_file():
+            here = (
+                "is no run directory (it has no config.yaml)"
+                if run.path.exists()
+                else "does not exist"
+            )
+            raise UsageError(f"{run.path} {here}; `platform run --output DIR` makes one")
+        return run
+
+    @classmethod
+    def named(cls, output: str | None, *, default: str) -> "RunDirectory":
+        """The directory asked for, or one under runs/ named after the parts and the time."""
+        return cls(Path(output or f"runs/{default}-{time.strftime('%Y%m%d-%H%M%S')}"))
+
+    def refuse_existing(self, *, overwrite: bool) -> None:
+        """Stops before anything of an earlier run is lost.
+
+        Raises:
+            UsageError: something is there that may not be replaced.
+        """
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return
+        if not overwrite:
+            raise UsageError(
+                f"{self.path} exists; give another --output, --resume {self.path} to continue it, "
+                "or --overwrite to start anew"
+            )
+        if not self.config.is_file():
+            raise UsageError(f"{self.path} is no run directory, so --overwrite leaves it alone")
+
+    def create(self) -> None:
+        """Makes the directory, in place of an earlier run's."""
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        self.samples.mkdir(parents=True)
+
+
+def first_argument(argv: Sequence[str], usage: str) -> RunDirectory:
+    """The run directory that a command line names first.
+
+    Raises:
+        UsageError: it names none, or there is no run there.
+    """
+    if not argv or argv[0].startswith("-"):
+        raise UsageError(f"which run? usage: {usage} [options]; {usage} --help lists them")
+    return RunDirectory.existing(argv[0])
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.partial")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes plain values as JSON, as a whole or not at all."""
+    write_text(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,61 @@
+"""The exponential moving average of the weights, which evaluation and sampling use."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+class Ema:
+    """A shadow of named parameters that follows them slowly.
+
+        d = min(decay, (1 + n) / (10 + n)) at the n-th update;  shadow += (1 - d) (live - shadow)
+
+    Args:
+        parameters: the live parameters; the shadow starts as their copy.
+        decay: limit of the decay; 0 makes the shadow equal to the parameters.
+
+    Source: the published code of MDLM and DUO, which took it from score-based diffusion models.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(
+                f"ema_decay is {decay:g}; it must be at least 0 (no average) and below 1"
+            )
+        self.decay = decay
+        self.updates = 0
+        self._live = dict(parameters)
+        self.shadow = {name: parameter.detach().clone() for name, parameter in self._live.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Moves the shadow towards the live parameters, after an optimizer step."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, shadow in self.shadow.items():
+            shadow.lerp_(self._live[name], 1 - decay)
+
+    def restore(self, shadow: Mapping[str, Tensor], updates: int) -> None:
+        """Takes over a saved average."""
+        for name, tensor in self.shadow.items():
+            tensor.copy_(shadow[name])
+        self.updates = updates
+
+    @contextmanager
+    @torch.no_grad()
+    def applied(self) -> Iterator[None]:
+        """The live parameters hold the average while the context lasts."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for name, shadow in self.shadow.items():
+            live = self._live[name]
+            kept = live.detach().clone()
+            live.copy_(shadow)
+            shadow.copy_(kept)

@@ -1,0 +1,85 @@
+"""Generation: samples of a model as text, around a prompt if there is one."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+
+from platform_core.draws import derive_generator
+from platform_core.errors import UsageError
+from platform_core.model import Model
+from platform_core.options import SampleOptions
+from platform_core.sampler import Prompt, Sampler
+from platform_core.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Texts and what they cost."""
+
+    texts: list[str]
+    tokens: list[list[int]]
+    nfe: int
+    """Network evaluations spent on each batch."""
+    seconds: float
+
+
+def generate(
+    model: Model,
+    sampler: Sampler,
+    tokenizer: Tokenizer,
+    accelerator: Accelerator,
+    options: SampleOptions,
+    *,
+    length: int,
+    seed: int,
+) -> Samples:
+    """`options.number` samples of `length` tokens, in batches; the same seed gives the same texts.
+
+    Raises:
+        UsageError: the prompt is longer than the samples or has characters the tokenizer lacks.
+    """
+    given = prompt_tokens(options, tokenizer, length)
+    training = model.training
+    model.eval()
+    start, tokens, nfe = time.perf_counter(), [], 0
+    for first in range(0, options.number, options.batch_size):
+        batch = min(options.batch_size, options.number - first)
+        generator = derive_generator(seed, "sample", first, device=accelerator.device)
+        prompt = _prompt(given, (batch, length), accelerator.device)
+        with torch.no_grad(), accelerator.autocast():
+            sample = sampler(model, (batch, length), generator, prompt)
+        tokens += sample.tokens.tolist()
+        nfe = max(nfe, sample.nfe)
+    model.train(training)
+    texts = [tokenizer.decode(row) for row in tokens]
+    return Samples(texts, tokens, nfe, time.perf_counter() - start)
+
+
+def prompt_tokens(options: SampleOptions, tokenizer: Tokenizer, length: int) -> list[int | None]:
+    """One entry per given position: its token, or None for a blank to fill in."""
+    if options.prompt is not None and options.template is not None:
+        raise UsageError("give --sample.prompt or --sample.template, not both")
+    given: list[int | None] = []
+    if options.prompt is not None:
+        given += map(int, tokenizer.encode(options.prompt))
+    if options.template is not None:
+        for index, part in enumerate(options.template.split(options.blank)):
+            given += [None] * min(index, 1) + [int(token) for token in tokenizer.encode(part)]
+    if len(given) > length:
+        raise UsageError(
+            f"the prompt has {len(given)} tokens, but samples have {length}; "
+            "shorten it or raise --sample.length"
+        )
+    return given
+
+
+def _prompt(given: list[int | None], shape: tuple[int, int], device: torch.device) -> Prompt | None:
+    if not given:
+        return None
+    tokens, fixed = torch.zeros(shape[1], dtype=torch.long), torch.zeros(shape[1], dtype=torch.bool)
+    for position, token in enumerate(given):
+        if token is not None:
+            tokens[position], fixed[position] = token, True
+    return Prompt(tokens.expand(shape).to(device), fixed.expand(shape).to(device))

@@ -1,0 +1,30 @@
+"""Constructor parameters that are computed from other parts instead of being options.
+
+A part receives those it has, by name; they are neither shown nor accepted on the command line.
+"""
+
+import inspect
+from collections.abc import Iterable, Mapping
+
+FACTS = ("vocab_size", "num_states")
+COMPUTED: Mapping[str, tuple[str, ...]] = {
+    "process": ("vocab_size",),
+    "schedule": FACTS,
+    "parameterization": FACTS,
+    "backbone": (*FACTS, "causal", "time_conditioned"),
+    "objective": ("model",),
+    "sampler": FACTS,
+}
+
+
+def accepted(part: type, names: Iterable[str]) -> list[str]:
+    """Those of the names that the constructor takes, also through **kwargs of its parents."""
+    found: set[str] = set()
+    for owner in part.__mro__:
+        if "__init__" not in vars(owner):
+            continue
+        parameters = inspect.signature(vars(owner)["__init__"]).parameters.values()
+        found |= {parameter.name for parameter in parameters}
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+            break
+    return [name for name in names if name in found]

@@ -1,0 +1,246 @@
+"""A run: training with its periodic bounds, samples and checkpoints, then the result.
+
+    text -> Data -> Trainer.update x steps -> Bound and Samples of the average -> result.json
+
+Used by `platform run`.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import yaml
+
+from platform_core import runtime
+from platform_core.checkpoint import Checkpoints
+from platform_core.compose import Built, Composition
+from platform_core.data import load_data
+from platform_core.directory import RunDirectory, write_json, write_text
+from platform_core.draws import derive_seed
+from platform_core.evaluate import Bound, evaluate
+from platform_core.generate import Samples, generate, prompt_tokens
+from platform_core.metrics import MetricsLog
+from platform_core.ngram import NgramBits, baselines
+from platform_core.progress import Meter
+from platform_core.tokenizer import load_tokenizer
+from platform_core.tracking import Tracker, open_tracker
+from platform_core.train import Interruption, Trainer
+
+
+class Run:
+    """One run in its directory, new or resumed.
+
+    Args:
+        composition: the parts and options.
+        directory: where the record goes.
+        resume: continue from the newest checkpoint there.
+    """
+
+    def __init__(self, composition: Composition, directory: RunDirectory, *, resume: bool) -> None:
+        self.composition, self.directory = composition, directory
+        self.accelerator = runtime.start(composition.train.precision)
+        tokenizer = load_tokenizer(directory.tokenizer) if resume else None
+        self.data = load_data(composition.data, tokenizer)
+        prompt_tokens(composition.sample, self.data.tokenizer, self.sample_length)
+        self.built = build(composition, self.data.tokenizer.vocab_size)
+        self.trainer = Trainer(
+            self.built.objective,
+            self.data,
+            composition.train,
+            accelerator=self.accelerator,
+            seed=composition.seed,
+        )
+        self.checkpoints = Checkpoints(directory.checkpoints, composition.train.keep_checkpoints)
+        if resume and (checkpoint := self.checkpoints.load()) is not None:
+            self.trainer.restore(checkpoint, source=str(directory.checkpoints))
+        self._saved_step = self.trainer.step
+        if self.accelerator.is_main_process:
+            self._prepare_directory(new=not resume)
+        self.accelerator.wait_for_everyone()
+        self.tracker = self._open_tracker()
+        self.metrics = MetricsLog.resume(directory.metrics, self.trainer.step)
+
+    @property
+    def sample_length(self) -> int:
+        """Tokens in a sample."""
+        return self.composition.sample.length or self.composition.data.length
+
+    def train(self, interruption: Interruption) -> bool:
+        """Trains to the last step; False when a signal asked to stop, after saving."""
+        options, trainer = self.composition.train, self.trainer
+        meter = Meter(step=trainer.step, steps=options.steps, show=self.accelerator.is_main_process)
+        while trainer.step < options.steps and not interruption.signal:
+            start = time.perf_counter()
+            update = trainer.update()
+            trainer.seconds += time.perf_counter() - start
+            meter.add(update)
+            if due(trainer.step, options.log_every):
+                self.log(meter.metrics(update), subset="train")
+            last = trainer.step == options.steps
+            if due(trainer.step, options.evaluate_every) and not last:
+                self.look(meter)
+            # After the records of its step, which a resumed run keeps.
+            if due(trainer.step, options.checkpoint_every) or last or interruption.signal:
+                self.save()
+        meter.close()
+        return trainer.step == options.steps
+
+    def save(self) -> None:
+        """Writes a checkpoint, unless this step has one."""
+        if self.trainer.step > self._saved_step and self.accelerator.is_main_process:
+            self.checkpoints.save(self.trainer.step, self.trainer.checkpoint())
+        self._saved_step = self.trainer.step
+        self.accelerator.wait_for_everyone()
+
+    def look(self, meter: Meter) -> None:
+        """A bound and samples on the way, with the averaged weights."""
+        bound = self.bound(self.composition.evaluate.on_the_way)
+        samples, step = self.samples(), self.trainer.step
+        self.log(bound.summary(), subset="validation")
+        self.keep_samples(samples, f"step-{step:07d}")
+        meter.say(f"step {step}: {bound.bits_per_character:.3f} bits per character")
+        meter.pause()
+
+    def bound(self, sequences: int) -> Bound:
+        """The bound that `evaluate` options ask for, of so many sequences (0: all)."""
+        options = self.composition.evaluate
+        with self.weights(options.weights):
+            return evaluate(
+                self.built.objective,
+                self.data.split(options.split),
+                self.accelerator,
+                sequences=sequences,
+                batch_size=options.batch_size,
+                protocol=options.protocol,
+                seed=self.composition.seed,
+            )
+
+    def samples(self) -> Samples:
+        """The samples that `sample` options ask for."""
+        with self.weights(self.composition.sample.weights):
+            return generate(
+                self.built.model,
+                self.built.sampler,
+                self.data.tokenizer,
+                self.accelerator,
+                self.composition.sample,
+                length=self.sample_length,
+                seed=self.composition.seed,
+            )
+
+    @contextmanager
+    def weights(self, which: str) -> Iterator[None]:
+        """The averaged or the last weights in place."""
+        if which == "raw":
+            yield
+            return
+        with self.trainer.ema.applied():
+            yield
+
+    def log(self, metrics: dict[str, float], *, subset: str) -> None:
+        """One line of the record, and the tracker's copy of it."""
+        if self.accelerator.is_main_process:
+            self.metrics.log(metrics, step=self.trainer.step, subset=subset)
+            self.tracker.log(metrics, step=self.trainer.step, subset=subset)
+
+    def keep_samples(self, samples: Samples, name: str) -> None:
+        """The texts as a file, and in the tracker."""
+        if self.accelerator.is_main_process:
+            write_text(
+                self.directory.samples / f"{name}.txt", "\n\n---\n\n".join(samples.texts) + "\n"
+            )
+            self.tracker.text("samples", samples.texts, step=self.trainer.step)
+
+    def finish(self) -> dict[str, Any]:
+        """The final bound, baselines and samples; writes `result.json` and closes the tracker."""
+        start = time.perf_counter()
+        options = self.composition.evaluate
+        bound, samples = self.bound(options.sequences), self.samples()
+        ngrams = baselines(self.data, options.split, options.sequences)
+        self.log(bound.summary(), subset=options.split)
+        self.keep_samples(samples, "final")
+        result = self._result(bound, samples, ngrams, time.perf_counter() - start)
+        if self.accelerator.is_main_process:
+            write_json(self.directory.result, result)
+        self.close()
+        return result
+
+    def close(self) -> None:
+        """Ends the record and the tracker."""
+        self.metrics.close()
+        self.tracker.close()
+        self.accelerator.end_training()
+
+    def _result(
+        self, bound: Bound, samples: Samples, ngrams: NgramBits, seconds: float
+    ) -> dict[str, Any]:
+        to_bits = bound.bits_per_token / bound.nats_per_token
+        return {
+            "bits_per_character": bound.bits_per_character,
+            "bits_per_token": bound.bits_per_token,
+            "standard_error": bound.standard_error * to_bits,
+            "nats_per_token": bound.nats_per_token,
+            "perplexity": bound.perplexity,
+            "tokens": bound.tokens,
+            "characters": bound.characters,
+            "unigram_bits": ngrams.unigram,
+            "bigram_bits": ngrams.bigram,
+            "fivegram_bits": ngrams.fivegram,
+            "steps": self.trainer.step,
+            "seconds": self.trainer.seconds,
+            "seconds_evaluating": seconds,
+            "peak_rss_bytes": runtime.peak_rss_bytes(),
+            "parameters": sum(p.numel() for p in self.built.model.parameters()),
+            "card": {
+                "parts": dict(self.composition.names),
+                "evaluate": asdict(self.composition.evaluate),
+                "sequences": bound.sequences,
+                "noise_levels_per_sequence": 1,
+                "units": "standard_error in bits per token; *_bits per character of the same text",
+                "sampler": {
+                    "nfe": samples.nfe,
+                    "seconds": samples.seconds,
+                    "number": len(samples.texts),
+                },
+                "seed": self.composition.seed,
+                **runtime.describe(self.accelerator),
+            },
+        }
+
+    def _prepare_directory(self, *, new: bool) -> None:
+        if new:
+            self.directory.create()
+            write_json(self.directory.tokenizer, self.data.tokenizer.to_dict())
+        write_text(self.directory.config, self.composition.config)
+        write_json(self.directory.environment, runtime.describe(self.accelerator))
+
+    def _open_tracker(self) -> Tracker:
+        kept = self.directory.tracking
+        known = json.loads(kept.read_text())["aim_run"] if kept.exists() else None
+        tracker = open_tracker(
+            self.directory.path.parent / ".aim",
+            aim=self.composition.track.aim and self.accelerator.is_main_process,
+            name=self.directory.path.name,
+            parts=self.composition.names,
+            hyperparameters=yaml.safe_load(self.composition.config),
+            versions=runtime.versions(),
+            run_hash=known,
+        )
+        if self.accelerator.is_main_process:
+            write_json(kept, {"aim_run": tracker.hash})
+        return tracker
+
+
+def due(step: int, every: int) -> bool:
+    """Whether something that happens every so many steps happens now; 0 means never."""
+    return every > 0 and step % every == 0
+
+
+def build(composition: Composition, vocab_size: int) -> Built:
+    """The composition's objects, with weights that depend on the seed alone."""
+    torch.manual_seed(derive_seed(composition.seed, "weights"))
+    return composition.build(vocab_size)

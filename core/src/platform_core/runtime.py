@@ -1,0 +1,78 @@
+"""Where a run computes: device, precision, threads, processes, from what the machine has."""
+
+import os
+import platform
+import resource
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from platform_core.errors import UsageError
+
+PACKAGES = ("torch", "accelerate", "datasets", "jsonargparse", "pluggy", "safetensors", "aim")
+
+
+def start(precision: str = "auto") -> Accelerator:
+    """The accelerator of this process: a GPU where there is one, else the CPU cores it may use.
+
+    Raises:
+        UsageError: sharding was asked for without a GPU, where it would silently do nothing.
+    """
+    cpu = not torch.cuda.is_available()
+    if cpu and os.environ.get("ACCELERATE_USE_FSDP", "").lower() in {"1", "true"}:
+        raise UsageError(
+            "FSDP was asked for, but there is no GPU; start several CPU processes with torchrun"
+        )
+    if cpu and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(available_cores())
+    mixed = "bf16" if precision == "bf16" or (precision == "auto" and has_bf16(cpu=cpu)) else "no"
+    return Accelerator(cpu=cpu, mixed_precision=mixed)
+
+
+def available_cores() -> int:
+    """Processor cores this process may run on, shared among the processes of one machine."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def has_bf16(*, cpu: bool) -> bool:
+    """Whether the processor multiplies bfloat16 matrices itself; emulated, they are slow."""
+    if not cpu:
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and bool({"avx512_bf16", "amx_bf16"} & set(cpuinfo.read_text().split()))
+
+
+def describe(accelerator: Accelerator) -> dict[str, Any]:
+    """What made the numbers of a run: versions, device, precision, threads."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": versions(),
+        "device": str(accelerator.device),
+        "processes": accelerator.num_processes,
+        "precision": accelerator.mixed_precision,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that numbers depend on, the platform's own included."""
+    own = {
+        name: distribution.version
+        for distribution in metadata.distributions()
+        if (name := distribution.metadata["Name"]) in PACKAGES or name.startswith("dlm-platform")
+    }
+    return dict(sorted(own.items()))
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,234 @@
+"""Training: one optimizer update after another, exactly resumable.
+
+Everything that an update depends on is a function of its number: which sequences, which draws,
+which learning rate. So the state of a run is its weights, their average, the optimizer's moments,
+and a step.
+"""
+
+import math
+import signal
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from platform_core.checkpoint import Checkpoint, load_weights, weights
+from platform_core.data import Data, Order
+from platform_core.draws import Draws, derive_seed
+from platform_core.ema import Ema
+from platform_core.errors import UsageError
+from platform_core.objective import Loss, Objective
+from platform_core.options import TrainOptions
+
+EXIT_INTERRUPTED = 75
+"""Exit code after SIGTERM or SIGUSR1, when the run was saved and can be resumed (EX_TEMPFAIL)."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one optimizer update did."""
+
+    loss: float
+    """Nats per counted token, over the global batch."""
+    gradient_norm: float
+    """Before clipping."""
+    learning_rate: float
+    tokens: int
+
+
+class Trainer:
+    """An objective, its optimizer and the average of its weights.
+
+    Args:
+        objective: what to descend; moved to the accelerator's device.
+        data: where sequences come from.
+        options: of the optimisation.
+        accelerator: device, precision and processes.
+        seed: of everything that is drawn.
+
+    Raises:
+        UsageError: the batch does not divide among processes and micro-batches.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        data: Data,
+        options: TrainOptions,
+        *,
+        accelerator: Accelerator,
+        seed: int,
+    ) -> None:
+        self.options, self.accelerator, self.seed = options, accelerator, seed
+        self.micro_batch = _micro_batch(options, accelerator.num_processes)
+        self.split = data.split("train")
+        self.order = Order(len(self.split), seed)
+        self.objective = objective.to(accelerator.device)
+        if options.compile:
+            backbone = objective.model.backbone
+            backbone.encode = torch.compile(backbone.encode)  # type: ignore[method-assign]
+        self.ema = Ema(dict(objective.model.backbone.named_parameters()), options.ema_decay)
+        self.trained = {n: p for n, p in objective.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            self.trained.values(),
+            lr=options.learning_rate,
+            betas=(options.beta1, options.beta2),
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
+        self.prepared, _ = accelerator.prepare(self.objective, self.optimizer)
+        self.step = 0
+        self.seconds = 0.0
+
+    def update(self) -> Update:
+        """One optimizer update.
+
+        Raises:
+            UsageError: the loss or the gradient is not finite.
+        """
+        rate = learning_rate(self.options, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        batches = self._batches()
+        tokens = sum((mask.sum() for _, _, mask in batches), torch.zeros(()))
+        tokens = self.accelerator.reduce(tokens.to(self.accelerator.device))
+        loss = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
+        self.objective.train()
+        for number, (first, x0, mask) in enumerate(batches, start=1):
+            last = number == len(batches)
+            with nullcontext() if last else self.accelerator.no_sync(self.prepared):
+                loss += self._descend(
+                    first, x0, mask, scale=self.accelerator.num_processes / tokens
+                )
+        norm = self.accelerator.clip_grad_norm_(self.trained.values(), self.options.clip)
+        mean = float(self.accelerator.reduce(loss) / tokens)
+        if not math.isfinite(mean) or not math.isfinite(float(norm)):
+            raise UsageError(
+                f"at step {self.step} the loss is {mean:g} and its gradient's norm {float(norm):g}; "
+                f"lower --train.learning_rate (now {self.options.learning_rate:g}) and resume"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.ema.update()
+        self.step += 1
+        return Update(mean, float(norm), rate, int(tokens))
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything that the next update depends on."""
+        backbone = weights(self.objective.model.backbone)
+        own = {n: t for n, t in weights(self.objective).items() if not n.startswith("model.")}
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "model": backbone,
+            "ema": backbone | self.ema.shadow,
+            "optimizer": {
+                f"{name}/{key}": value
+                for name, parameter in self.trained.items()
+                for key, value in self.optimizer.state[parameter].items()
+            },
+        }
+        if own:
+            groups["objective"] = own
+        state: dict[str, Any] = {
+            "step": self.step,
+            "ema_updates": self.ema.updates,
+            "seconds": self.seconds,
+            "sequences_seen": self.step * self.options.batch_size,
+        }
+        return Checkpoint(groups, state)
+
+    def restore(self, checkpoint: Checkpoint, *, source: str) -> None:
+        """Takes up a run where a checkpoint left it.
+
+        Raises:
+            CheckpointError: it is of another architecture.
+        """
+        load_weights(self.objective.model.backbone, checkpoint.tensors["model"], source=source)
+        for name, tensor in weights(self.objective).items():
+            if not name.startswith("model."):
+                tensor.data.copy_(checkpoint.tensors["objective"][name])
+        self.ema.restore(checkpoint.tensors["ema"], checkpoint.state["ema_updates"])
+        for key, value in checkpoint.tensors["optimizer"].items():
+            name, field = key.rsplit("/", 1)
+            parameter = self.trained[name]
+            self.optimizer.state[parameter][field] = value.to(parameter.device)
+        self.step = checkpoint.state["step"]
+        self.seconds = checkpoint.state["seconds"]
+
+    def _batches(self) -> list[tuple[int, Tensor, Tensor]]:
+        """This process's micro-batches of the current step, and their place in the global one."""
+        rows = self.order.rows(self.step, self.options.batch_size)
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        firsts = [
+            (number * world + rank) * self.micro_batch for number in range(self.options.accumulate)
+        ]
+        return [
+            (first, *self.split.fetch(rows[first : first + self.micro_batch])) for first in firsts
+        ]
+
+    def _descend(self, first: int, x0: Tensor, mask: Tensor, *, scale: Tensor) -> Tensor:
+        device = self.accelerator.device
+        torch.manual_seed(derive_seed(self.seed, "dropout", self.step, first))
+        draws = Draws.derive(
+            self.seed,
+            "train",
+            step=self.step,
+            first=first,
+            total=self.options.batch_size,
+            device=device,
+        )
+        loss: Loss = self.prepared(x0.to(device), mask.to(device), draws)
+        self.accelerator.backward(loss.total * scale)
+        return loss.total.detach()
+
+
+def learning_rate(options: TrainOptions, step: int) -> float:
+    """The step size of update number `step`, counted from 0."""
+    warm = min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else 1.0
+    if options.decay == "constant" or step < options.warmup_steps:
+        return options.learning_rate * warm
+    progress = (step - options.warmup_steps) / max(1, options.steps - options.warmup_steps)
+    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+class Interruption:
+    """Notices SIGTERM, SIGUSR1 and Ctrl-C, so that a run can save itself before it leaves.
+
+    Within `with`; a second Ctrl-C stops at once.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __enter__(self) -> "Interruption":
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+        self._before = {number: signal.signal(number, self._notice) for number in numbers}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C, as shells have it; else `EXIT_INTERRUPTED`."""
+        return 130 if self.signal == signal.SIGINT else EXIT_INTERRUPTED
+
+    def _notice(self, number: int, _: FrameType | None) -> None:
+        if self.signal == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+def _micro_batch(options: TrainOptions, processes: int) -> int:
+    parts = processes * options.accumulate
+    if options.batch_size % parts:
+        raise UsageError(
+            f"train.batch_size {options.batch_size} does not divide into {processes} process(es) x "
+            f"train.accumulate {options.accumulate}; make it a multiple of {parts}"
+        )
+    return options.batch_size // parts

@@ -1,0 +1,34 @@
+"""Pieces of sentences that error messages share."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The known word nearest to a misspelt one, as the end of a message; empty if none is near."""
+    import difflib  # only once something is wrong
+
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def either(words: Sequence[str]) -> str:
+    """A, b or c."""
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def with_article(noun: str) -> str:
+    """A uniform process, an absorbing process."""
+    vowel = noun[0] in "aeiou" and not noun.startswith("uni")
+    return f"{'an' if vowel else 'a'} {noun}"
+
+
+def reason(error: BaseException) -> str:
+    """What was raised and, unless by the import or the loader itself, where; in one line."""
+    import traceback
+
+    text = " ".join(str(error).split())
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    imported = "importlib" in last.filename or last.filename.startswith(str(Path(__file__).parent))
+    return said if imported else f"{said} ({last.filename}, line {last.lineno})"

@@ -1,0 +1,148 @@
+"""Attention without masks: every position sees all others, or all to its left.
+
+    softmax(q k^T / sqrt(head_size)) v
+
+`choose` picks the kernel once, when a network is built: torch's own, which runs everywhere, or
+FlashAttention where it is installed and the inputs allow it. Queries and keys may come in a wider
+dtype than values, as rotary positions leave them; the result has the dtype of the values.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from platform_core.errors import UsageError
+
+Heads = Float[Tensor, "batch length heads head_size"]
+Name = Literal["auto", "sdpa", "flash"]
+FlashKernel = Callable[..., Tensor]
+
+FLASH_DTYPES = (torch.float16, torch.bfloat16)
+FLASH_MAX_HEAD_SIZE = 256
+FLASH_HEAD_SIZE_STEP = 8
+
+
+class Attention(ABC):
+    """A kernel."""
+
+    @abstractmethod
+    def __call__(self, query: Heads, key: Heads, value: Heads, *, causal: bool) -> Heads:
+        """The attended values."""
+
+
+class Sdpa(Attention):
+    """torch's scaled-dot-product attention, which on a GPU brings its own FlashAttention."""
+
+    def __call__(self, query: Heads, key: Heads, value: Heads, *, causal: bool) -> Heads:
+        """The attended values, computed in their dtype; on a CPU in float32 at least."""
+        if value.device.type != "cpu":
+            return self._attend(query, key, value, causal=causal, dtype=value.dtype)
+        # torch's CPU kernel is about three times slower backwards in bfloat16 than in float32, and
+        # autocast would choose bfloat16.
+        with torch.autocast("cpu", enabled=False):
+            wide = torch.promote_types(value.dtype, torch.float32)
+            attended = self._attend(query, key, value, causal=causal, dtype=wide)
+        return attended.to(value.dtype)
+
+    def _attend(
+        self, query: Heads, key: Heads, value: Heads, *, causal: bool, dtype: torch.dtype
+    ) -> Heads:
+        query, key, value = (heads.to(dtype).transpose(1, 2) for heads in (query, key, value))
+        return scaled_dot_product_attention(query, key, value, is_causal=causal).transpose(1, 2)
+
+
+class Flash(Attention):
+    """The kernel of the package flash-attn: CUDA and half precision only."""
+
+    def __init__(self, kernel: FlashKernel) -> None:
+        self._kernel = kernel
+
+    def __call__(self, query: Heads, key: Heads, value: Heads, *, causal: bool) -> Heads:
+        """The attended values.
+
+        Raises:
+            UsageError: the kernel cannot read these tensors.
+        """
+        if not flash_reads(value):
+            raise UsageError(
+                "attention flash needs float16 or bfloat16 on cuda, but the network computes in "
+                f"{str(value.dtype).removeprefix('torch.')} on {value.device.type}; choose "
+                "precision bf16 on a GPU, or attention auto"
+            )
+        return self._kernel(query.to(value.dtype), key.to(value.dtype), value, causal=causal)
+
+
+class FlashWherePossible(Attention):
+    """FlashAttention for inputs that it can read, torch's kernel for all others."""
+
+    def __init__(self, kernel: FlashKernel) -> None:
+        self._flash = Flash(kernel)
+        self._sdpa = Sdpa()
+
+    def __call__(self, query: Heads, key: Heads, value: Heads, *, causal: bool) -> Heads:
+        """The attended values."""
+        attend: Attention = self._flash if flash_reads(value) else self._sdpa
+        return attend(query, key, value, causal=causal)
+
+
+def flash_reads(heads: Heads) -> bool:
+    """Whether device and dtype are FlashAttention's."""
+    return heads.is_cuda and heads.dtype in FLASH_DTYPES
+
+
+def choose(name: Name, head_size: int) -> Attention:
+    """The kernel of that name, for heads of that size.
+
+    Raises:
+        UsageError: flash was asked for and cannot be had.
+    """
+    return _MAKERS[name](head_size)
+
+
+def _make_auto(head_size: int) -> Attention:
+    try:
+        return FlashWherePossible(_flash_kernel(head_size))
+    except UsageError:
+        return Sdpa()
+
+
+def _make_sdpa(head_size: int) -> Attention:
+    return Sdpa()
+
+
+def _make_flash(head_size: int) -> Attention:
+    return Flash(_flash_kernel(head_size))
+
+
+_MAKERS: dict[Name, Callable[[int], Attention]] = {
+    "auto": _make_auto,
+    "sdpa": _make_sdpa,
+    "flash": _make_flash,
+}
+
+
+def _flash_kernel(head_size: int) -> FlashKernel:
+    if head_size > FLASH_MAX_HEAD_SIZE or head_size % FLASH_HEAD_SIZE_STEP:
+        raise UsageError(
+            f"attention flash takes head sizes up to {FLASH_MAX_HEAD_SIZE} in steps of "
+            f"{FLASH_HEAD_SIZE_STEP}, but hidden_size / num_heads is {head_size}; choose attention "
+            "auto, or other sizes"
+        )
+    if not torch.cuda.is_available():
+        raise UsageError(
+            "attention flash needs an NVIDIA GPU, and torch finds none; choose attention auto"
+        )
+    try:
+        from flash_attn import flash_attn_func
+    except ImportError as error:
+        raise UsageError(
+            f"attention flash needs the package flash-attn, which does not import ({error}); "
+            "install it, or choose attention auto"
+        ) from error
+    kernel: FlashKernel = flash_attn_func
+    return kernel

@@ -1,0 +1,194 @@
+"""The diffusion transformer (DiT) as MDLM and DUO publish it, bidirectional or causal.
+
+    hidden = output_layer(blocks(vocab_embed(inputs)), c),  c = sigma_map(sigma)
+    logits = output_layer.linear(hidden)
+
+The bidirectional network is modulated by the noise level sigma = -log alpha; one that is not told
+the level reads sigma = 0. The causal network has no modulation at all. Parameter names are those of
+the published checkpoints, which load as they are.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from platform_core.backbone import Backbone
+from platform_core.errors import UsageError
+from platform_core.types import Hidden, Inputs, Noise
+from platform_dit import attention as kernels
+from platform_dit.layers import (
+    Block,
+    BlockShape,
+    CausalBlock,
+    Conditioning,
+    Embedding,
+    ModulatedBlock,
+    ModulatedOutput,
+    Output,
+    PlainOutput,
+    Rotary,
+    SigmaEmbedding,
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """The numbers that a preset stands for."""
+
+    hidden_size: int
+    num_blocks: int
+    num_heads: int
+    cond_size: int
+
+
+SIZES = {
+    "tiny": Size(hidden_size=128, num_blocks=4, num_heads=4, cond_size=64),
+    "small": Size(hidden_size=768, num_blocks=12, num_heads=12, cond_size=128),
+    "medium": Size(hidden_size=1024, num_blocks=24, num_heads=16, cond_size=128),
+}
+
+
+class Dit(Backbone):
+    """A transformer whose norms are modulated by the noise level.
+
+    Args:
+        num_states: tokens of the vocabulary, and the mask where the process has one.
+        causal: whether a position sees only those to its left.
+        time_conditioned: whether the network is told the noise level.
+        size: tiny (4 blocks of 128, for a CPU), small (12 of 768, the papers') or medium (24 of
+            1024); the four options that follow replace single numbers of it.
+        hidden_size: width of the residual stream.
+        num_blocks: layers of attention and MLP.
+        num_heads: attention heads in each; hidden_size / num_heads must be even.
+        cond_size: width of the embedded noise level; the causal network has none.
+        mlp_ratio: width of the MLPs over hidden_size.
+        dropout: share of what attention and MLPs add that training leaves out.
+        tie_embeddings: share one table between the first and the last layer.
+        attention: torch's own kernel (sdpa), the package flash-attn (flash), or flash where it is
+            installed and applies (auto).
+
+    Raises:
+        UsageError: sizes that do not fit each other, or a kernel that cannot be had.
+
+    Source: arXiv:2212.09748; for text SEDD, arXiv:2310.16834, and MDLM, arXiv:2406.07524. As
+    there, embeddings start Kaiming-uniform with a = sqrt(5), and the modulation and the last layer
+    at zero, so that an untrained network predicts evenly; a tied last layer starts as the
+    embeddings.
+    """
+
+    def __init__(
+        self,
+        num_states: int,
+        causal: bool,
+        time_conditioned: bool,
+        size: Literal["tiny", "small", "medium"] = "tiny",
+        hidden_size: int | None = None,
+        num_blocks: int | None = None,
+        num_heads: int | None = None,
+        cond_size: int | None = None,
+        mlp_ratio: int = 4,
+        dropout: float = 0.0,
+        tie_embeddings: bool = False,
+        attention: kernels.Name = "auto",
+    ) -> None:
+        super().__init__()
+        preset = SIZES[size]
+        hidden_size = preset.hidden_size if hidden_size is None else hidden_size
+        num_blocks = preset.num_blocks if num_blocks is None else num_blocks
+        num_heads = preset.num_heads if num_heads is None else num_heads
+        cond_size = preset.cond_size if cond_size is None else cond_size
+        check_positive(
+            hidden_size=hidden_size,
+            num_blocks=num_blocks,
+            num_heads=num_heads,
+            cond_size=cond_size,
+            mlp_ratio=mlp_ratio,
+        )
+        check_heads(hidden_size, num_heads)
+        check_dropout(dropout)
+        check_conditioning(causal=causal, time_conditioned=time_conditioned)
+
+        head_size = hidden_size // num_heads
+        kernel = kernels.choose(attention, head_size)
+        shape = BlockShape(hidden_size, num_heads, cond_size, mlp_ratio, dropout, kernel)
+        block: type[Block] = CausalBlock if causal else ModulatedBlock
+        self.vocab_embed = Embedding(num_states, hidden_size)
+        self.sigma_map = None if causal else SigmaEmbedding(cond_size)
+        self.rotary_emb = Rotary(head_size)
+        self.blocks = nn.ModuleList(block(shape) for _ in range(num_blocks))
+        self.output_layer: Output = (
+            PlainOutput(hidden_size, num_states)
+            if causal
+            else ModulatedOutput(hidden_size, num_states, cond_size)
+        )
+        if tie_embeddings:
+            self.output_layer.linear.weight = self.vocab_embed.embedding
+        self._time_conditioned = time_conditioned
+
+    @property
+    def decoder(self) -> nn.Linear:
+        """The linear map from the width to `num_states`."""
+        return self.output_layer.linear
+
+    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+        """Features of each position, after the last norm.
+
+        Args:
+            inputs: token ids; or probabilities, or the top weights, under which embeddings are
+                averaged.
+            sigma: noise level, `[batch, 1]` or one per position; None where the network is not told
+                it.
+        """
+        hidden: Hidden = self.vocab_embed(inputs)
+        conditioning = self._conditioning(sigma)
+        rotation = self.rotary_emb(hidden.shape[1])
+        for block in self.blocks:
+            hidden = block(hidden, conditioning, rotation)
+        features: Hidden = self.output_layer(hidden, conditioning)
+        return features
+
+    def _conditioning(self, sigma: Noise | None) -> Conditioning | None:
+        assert (sigma is not None) == self._time_conditioned, (
+            "sigma is given exactly to networks that are time-conditioned"
+        )
+        if self.sigma_map is None:
+            return None
+        level = torch.zeros(1, 1, device=self.decoder.weight.device) if sigma is None else sigma
+        conditioning: Conditioning = self.sigma_map(level)
+        return conditioning
+
+
+def check_positive(**sizes: int) -> None:
+    """Raises UsageError for a size below 1."""
+    for name, value in sizes.items():
+        if value < 1:
+            raise UsageError(f"{name} is {value}, but must be at least 1")
+
+
+def check_heads(hidden_size: int, num_heads: int) -> None:
+    """Raises UsageError where the width does not split into heads of even size."""
+    step = 2 * num_heads
+    if hidden_size % step:
+        below = hidden_size // step * step
+        works = f"{below} or {below + step}" if below else f"{step}"
+        raise UsageError(
+            f"hidden_size {hidden_size} does not split into num_heads {num_heads} of even size, "
+            f"which rotary positions need; choose hidden_size {works}, or another num_heads"
+        )
+
+
+def check_dropout(dropout: float) -> None:
+    """Raises UsageError for a share outside [0, 1)."""
+    if not 0 <= dropout < 1:
+        raise UsageError(f"dropout is {dropout:g}, but must be at least 0 and below 1, such as 0.1")
+
+
+def check_conditioning(*, causal: bool, time_conditioned: bool) -> None:
+    """Raises UsageError for a process that the causal network cannot serve."""
+    if causal and time_conditioned:
+        raise UsageError(
+            "the causal form of backbone dit takes no noise level, but the process is causal and "
+            "time-conditioned; choose another backbone"
+        )

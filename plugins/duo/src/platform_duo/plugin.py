@@ -1,0 +1,37 @@
+"""DUO's parts."""
+
+from collections.abc import Iterable
+
+from platform_core.component import Component
+from platform_core.hookspecs import hookimpl
+
+
+@hookimpl
+def platform_processes() -> Iterable[Component]:
+    """The family's process, which carries its defaults."""
+    return [
+        Component(
+            "duo",
+            "platform_duo.process:Duo",
+            "uniform noise, as the argmax of a Gaussian diffusion",
+            defaults={
+                "parameterization": "mean",
+                "schedule": "log-linear",
+                "objective": "uniform-nelbo",
+                "sampler": "ancestral",
+                "backbone": "dit",
+            },
+        )
+    ]
+
+
+@hookimpl
+def platform_objectives() -> Iterable[Component]:
+    """DUO's closed form of the bound."""
+    return [
+        Component(
+            "uniform-nelbo",
+            "platform_duo.objective:UniformNelbo",
+            "the bound of uniform noise, in closed form",
+        )
+    ]

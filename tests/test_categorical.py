@@ -1,0 +1,150 @@
+"""Categorical draws have the right frequencies down to the rarest tokens; truncations keep what
+they say.
+"""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from toy import chi_square
+
+from platform_core import categorical
+from platform_core.categorical import CleanOnly, KeepAll, Nucleus, truncation
+
+VOCABULARY = 50257
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def log(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64).log()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 7.0])
+def test_frequencies_are_the_probabilities(dtype: torch.dtype, scale: float):
+    law = torch.tensor([0.0, 0.5, 0.0, 0.2, 0.29, 0.01, 0.0], dtype=torch.float64)
+    drawn = categorical.draw((law * scale).to(dtype).expand(30_000, -1), seeded())
+    assert chi_square(drawn, law) > 0.01
+
+
+def test_every_row_has_its_own_law():
+    law = torch.tensor([[[0.0, 1.0], [1.0, 0.0]], [[0.0, 2.0], [0.5, 0.0]]])
+    assert categorical.draw(law, seeded()).tolist() == [[1, 0], [1, 0]]
+
+
+def test_no_rows_give_no_tokens():
+    assert categorical.draw(torch.zeros(0, 5), seeded()).shape == (0,)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
+def test_the_ends_of_the_uniform_draw_no_impossible_category(uniform: float, monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, uniform).double())
+    law = torch.tensor([0.0, 0.1, 0.2, 0.3, 0.7, 1e-30, 0.0, 0.0])
+    rows = law * torch.linspace(0.5, 2, 1000)[:, None]
+    drawn = categorical.draw(rows, seeded())
+    assert (law[drawn] > 0).all()
+
+
+def rare_tail(probability: float) -> torch.Tensor:
+    """A vocabulary-sized row: one common token in the first place, all others equally rare."""
+    law = torch.full((VOCABULARY,), probability, dtype=torch.float64)
+    law[0] = 1 - probability * (VOCABULARY - 1)
+    return law
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+@pytest.mark.parametrize("probability", [1e-7, 1e-8])
+def test_rare_tokens_of_a_wide_row_are_drawn_as_often_as_they_should(
+    probability: float, place: str, monkeypatch: pytest.MonkeyPatch
+):
+    """A float32 Gumbel race draws tokens of probability 1e-7 at 73 % of their rate, of 1e-8 at 2 %:
+    q y / (e^y - 1) with y = 2^-24 / q. Float32 sums or uniforms cannot tell them apart either.
+
+    Uniform numbers are confined to the end of the row where the rare tokens are, so that half of
+    the draws should be rare: the law of a billion draws from a few thousand.
+    """
+    law, tail, real = rare_tail(probability), probability * (VOCABULARY - 1), torch.rand
+    if place == "first":
+        law = law.flip(0)
+
+    def confined(*args: object, **kwargs: object) -> torch.Tensor:
+        close = 2 * tail * real(*args, **kwargs)
+        return close if place == "first" else 1 - close
+
+    monkeypatch.setattr(torch, "rand", confined)
+    chunks = [categorical.draw(law.expand(100, -1), seeded(seed)) for seed in range(16)]
+    drawn = torch.cat(chunks)
+    rare = drawn[law[drawn] == probability]
+    assert stats.binomtest(len(rare), len(drawn), 0.5).pvalue > 0.01
+    assert stats.kstest(rare.double() / VOCABULARY, "uniform").pvalue > 0.01
+
+
+@pytest.mark.slow
+def test_rare_tokens_of_a_wide_row_are_drawn_without_any_help():
+    """Expected 8 draws of tokens of probability 1e-8 each; a float32 race would give 0.1."""
+    rows = 100
+    law = rare_tail(1e-8).expand(rows, -1)
+    generator = seeded(1)
+    tail = 1e-8 * (VOCABULARY - 1)
+    rounds = round(8 / (rows * tail))
+    hits = sum(int((categorical.draw(law, generator) > 0).sum()) for _ in range(rounds))
+    assert stats.binomtest(hits, rows * rounds, tail).pvalue > 0.01
+
+
+def test_the_token_that_crosses_top_p_is_kept():
+    kept = Nucleus(0.9)(log(0.5, 0.3, 0.15, 0.05)[None])[0]
+    assert kept.isfinite().tolist() == [True, True, True, False]
+    torch.testing.assert_close(kept[:3].exp(), torch.tensor([0.5, 0.3, 0.15]).double() / 0.95)
+
+
+@given(
+    st.lists(st.floats(1e-6, 1), min_size=2, max_size=8),
+    st.floats(1e-3, 0.999),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_a_nucleus_is_the_smallest_set_beyond_top_p(weights, top_p, dtype):
+    law = torch.tensor(weights, dtype=torch.float64).log().log_softmax(-1).to(dtype)
+    nucleus = Nucleus(top_p)(law[None])[0]
+    kept = nucleus.isfinite()
+    probs = law.double().exp()
+    assert nucleus.double().exp().sum().item() == pytest.approx(1, abs=1e-6)
+    assert probs[kept].sum().item() >= top_p - 1e-6
+    assert probs[kept].sum() - probs[kept].min() <= top_p + 1e-6
+    if not kept.all():
+        assert probs[kept].min() >= probs[~kept].max()
+    ratios = nucleus[kept] - law[kept]
+    torch.testing.assert_close(ratios, ratios[:1].expand_as(ratios))
+
+
+def test_a_nucleus_keeps_the_most_likely_token_whatever_top_p():
+    assert Nucleus(1e-9)(log(0.2, 0.7, 0.1)[None])[0].exp().tolist() == pytest.approx([0, 1, 0])
+
+
+def test_clean_only_moves_all_mass_to_the_vocabulary():
+    clean = CleanOnly(2, KeepAll())(log(0.1, 0.3, 0.6)[None])[0].exp()
+    torch.testing.assert_close(clean, torch.tensor([0.25, 0.75, 0.0]).double())
+    best = CleanOnly(2, Nucleus(0.5))(log(0.1, 0.3, 0.6)[None])[0].exp()
+    torch.testing.assert_close(best, torch.tensor([0.0, 1.0, 0.0]).double())
+
+
+def test_clean_only_leaves_its_argument_alone():
+    given_law = log(0.1, 0.3, 0.6)[None]
+    before = given_law.clone()
+    CleanOnly(2, Nucleus(0.5))(given_law)
+    assert torch.equal(given_law, before)
+
+
+def test_top_p_of_one_keeps_everything():
+    law = log(0.1, 0.3, 0.6)[None]
+    assert truncation(1.0)(law) is law
+    assert isinstance(truncation(0.9), Nucleus)
+
+
+@pytest.mark.parametrize("top_p", [0.0, -0.1, 1.1, float("nan")])
+def test_a_bad_top_p_is_refused_with_its_range(top_p: float):
+    with pytest.raises(ValueError, match="top_p is .*above 0 and at most 1"):
+        truncation(top_p)

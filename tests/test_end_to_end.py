@@ -1,0 +1,363 @@
+"""The commands of the README as a user types them, on a small text and a small network."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from platform_core import metrics
+from platform_core.cli import main
+
+WORDS = "we the people of these united states in order to form a more perfect union".split()
+SMALL = (
+    "--process=duo --backbone=dit --backbone.hidden_size=16 --backbone.num_blocks=1 "
+    "--backbone.num_heads=2 --backbone.dropout=0.1 --data.corpus=text --data.length=16 "
+    "--train.steps=12 --train.batch_size=4 --train.warmup_steps=2 --train.log_every=2 "
+    "--train.evaluate_every=6 --train.checkpoint_every=4 --evaluate.on_the_way=8 "
+    "--sample.number=2 --sampler.steps=3 --track.aim=false --seed=1"
+).split()
+
+Platform = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    chosen = random.Random(0).choices(WORDS, k=3000)
+    (folder / "words.txt").write_text(" ".join(chosen))
+    return folder
+
+
+def environment(home: Path) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PLATFORM_")}
+    return {**kept, "PLATFORM_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def platform(home: Path) -> Platform:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from platform_core.cli import main; exit(main())", *words]
+        return subprocess.run(
+            command, cwd=home, env=environment(home), capture_output=True, text=True, timeout=300
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def small(home: Path) -> list[str]:
+    return ["run", *SMALL, f"--data.path={home / 'words.txt'}"]
+
+
+@pytest.fixture(scope="session")
+def finished(home: Path, platform: Platform, small: list[str]) -> Path:
+    done = platform(*small, "--output=finished")
+    assert done.returncode == 0, done.stderr
+    return home / "finished"
+
+
+def tensors(run: Path) -> dict[str, bytes]:
+    newest = sorted((run / "checkpoints").glob("step-*"))[-1]
+    return {file.name: file.read_bytes() for file in sorted(newest.glob("*.safetensors"))}
+
+
+def record(run: Path) -> list[dict[str, object]]:
+    timed = {"time", "tokens_per_second"}
+    lines = metrics.read(run / "metrics.jsonl")
+    return [{key: value for key, value in line.items() if key not in timed} for line in lines]
+
+
+def numbers(run: Path) -> dict[str, object]:
+    result = json.loads((run / "result.json").read_text())
+    machine = {"seconds", "seconds_evaluating", "peak_rss_bytes", "card"}
+    return {key: value for key, value in result.items() if key not in machine}
+
+
+def test_a_run_leaves_its_whole_record(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == {
+        "checkpoints",
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "result.json",
+        "samples",
+        "tokenizer.json",
+        "tracking.json",
+    }
+    folders = sorted(path.name for path in (finished / "checkpoints").iterdir())
+    assert folders == ["step-0000008", "step-0000012"]
+    assert {path.name for path in (finished / "samples").iterdir()} == {
+        "final.txt",
+        "step-0000006.txt",
+    }
+    assert [(line["step"], line["subset"]) for line in record(finished)] == [
+        (2, "train"),
+        (4, "train"),
+        (6, "train"),
+        (6, "validation"),
+        (8, "train"),
+        (10, "train"),
+        (12, "train"),
+        (12, "validation"),
+    ]
+
+
+def test_a_result_says_how_it_was_made(finished: Path) -> None:
+    result = json.loads((finished / "result.json").read_text())
+    assert {
+        "bits_per_token",
+        "perplexity",
+        "standard_error",
+        "tokens",
+        "steps",
+        "seconds",
+        "peak_rss_bytes",
+        "unigram_bits",
+        "bigram_bits",
+    } <= result.keys()
+    assert result["steps"] == 12
+    assert result["perplexity"] == pytest.approx(2 ** result["bits_per_token"])
+    assert result["unigram_bits"] > result["bigram_bits"] > result["fivegram_bits"] > 0
+    assert result["card"]["evaluate"]["weights"] == "ema"
+    assert result["card"]["sampler"]["nfe"] == 4
+    assert "dlm-platform-duo" in result["card"]["packages"]
+
+
+def test_the_saved_config_repeats_the_run_byte_for_byte(
+    home: Path, platform: Platform, finished: Path
+) -> None:
+    done = platform("run", f"--config={finished / 'config.yaml'}", "--output=again")
+    assert done.returncode == 0, done.stderr
+    again = home / "again"
+    assert tensors(again) == tensors(finished)
+    assert numbers(again) == numbers(finished)
+    assert record(again) == record(finished)
+    assert (again / "config.yaml").read_text() == (finished / "config.yaml").read_text()
+    final = Path("samples/final.txt")
+    assert (again / final).read_text() == (finished / final).read_text()
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+    """Until the record has that step; a killed writer may leave half a line."""
+    while process.poll() is None:
+        if (run / "metrics.jsonl").exists() and any(
+            line["step"] >= step for line in metrics.read(run / "metrics.jsonl")
+        ):
+            return
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def start(home: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(*words: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", "from platform_core.cli import main; exit(main())", *words]
+        process = subprocess.Popen(
+            command, cwd=home, env=environment(home), stderr=subprocess.DEVNULL
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+LONGER = ("--train.steps=120", "--train.checkpoint_every=10", "--train.evaluate_every=40")
+
+
+@pytest.mark.slow
+def test_a_run_killed_three_times_ends_bit_for_bit_as_if_it_had_not_been(
+    home: Path,
+    platform: Platform,
+    small: list[str],
+    start: Callable[..., subprocess.Popen[bytes]],
+) -> None:
+    assert platform(*small, *LONGER, "--output=whole").returncode == 0
+    killed = home / "killed"
+    words = [*small, *LONGER, "--output=killed"]
+    for step in sorted(random.Random(2).sample(range(5, 110), 3)):
+        process = start(*words)
+        wait_for_step(killed, step, process)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+        words = ["run", "--resume=killed"]
+    done = platform(*words)
+    assert done.returncode == 0, done.stderr
+    assert tensors(killed) == tensors(home / "whole")
+    assert record(killed) == record(home / "whole")
+    assert numbers(killed) == numbers(home / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
+)
+def test_a_signal_saves_the_run_and_leaves_with_its_code(
+    home: Path,
+    platform: Platform,
+    small: list[str],
+    start: Callable[..., subprocess.Popen[bytes]],
+    number: int,
+    code: int,
+) -> None:
+    run = home / f"signal-{number}"
+    words = [*small, *LONGER, "--train.checkpoint_every=0", f"--output={run}"]
+    process = start(*words)
+    wait_for_step(run, 6, process)
+    process.send_signal(number)
+    assert process.wait() == code
+    assert len(list((run / "checkpoints").iterdir())) == 1
+    done = platform("run", f"--resume={run}", "--train.steps=40")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run / "result.json").read_text())["steps"] == 40
+
+
+def test_eval_repeats_the_figure_of_the_run(platform: Platform, finished: Path) -> None:
+    done = platform("eval", str(finished), "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    result = json.loads((finished / "result.json").read_text())
+    assert found["bits_per_token"] == result["bits_per_token"]
+    assert found["card"]["step"] == 12
+    kept = finished / "evaluations" / "validation-ema-exact-step-0000012.json"
+    assert json.loads(kept.read_text()) == found
+
+
+def test_sample_continues_a_prompt_and_keeps_a_seed(platform: Platform, finished: Path) -> None:
+    words = ("sample", str(finished), "--sample.prompt=we the", "--format=jsonl", "--seed=5")
+    first, second = platform(*words), platform(*words)
+    assert first.returncode == 0, first.stderr
+    rows = [json.loads(line) for line in first.stdout.splitlines()]
+    assert len(rows) == 2
+    assert all(row["text"].startswith("we the") for row in rows)
+    assert all(len(row["tokens"]) == 16 for row in rows)
+    assert first.stdout == second.stdout
+
+
+def test_sample_fills_in_the_blanks_of_a_template(
+    home: Path, platform: Platform, finished: Path
+) -> None:
+    done = platform("sample", str(finished), "--sample.template=we ___ people", "--to=filled.txt")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    for text in (home / "filled.txt").read_text().split("\n\n---\n\n"):
+        # Special tokens, which are spelt out, may fill a blank too.
+        assert text.startswith("we ")
+        assert " people" in text
+
+
+def test_a_finished_run_resumes_to_the_same_result(platform: Platform, finished: Path) -> None:
+    before = numbers(finished)
+    assert platform("run", f"--resume={finished}").returncode == 0
+    assert numbers(finished) == before
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    home: Path, platform: Platform, small: list[str]
+) -> None:
+    assert platform(*small, "--output=damaged").returncode == 0
+    expected = tensors(home / "damaged")
+    file = home / "damaged" / "checkpoints" / "step-0000012" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    done = platform("run", "--resume=damaged")
+    assert done.returncode == 0, done.stderr
+    assert "step-0000012 is damaged" in done.stderr
+    assert tensors(home / "damaged") == expected
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(
+    home: Path, platform: Platform, finished: Path
+) -> None:
+    copy = home / "other"
+    subprocess.run(["cp", "-r", str(finished), str(copy)], check=True)
+    config = copy / "config.yaml"
+    config.write_text(config.read_text().replace("hidden_size: 16", "hidden_size: 32"))
+    done = platform("eval", str(copy))
+    assert done.returncode == 2
+    assert "is of another architecture" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_run_directory_is_never_lost_by_accident(
+    home: Path, platform: Platform, finished: Path, small: list[str]
+) -> None:
+    before = numbers(finished)
+    done = platform(*small, "--output=finished")
+    assert done.returncode == 2
+    assert "--resume" in done.stderr
+    assert "--overwrite" in done.stderr
+    foreign = home / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("years of work")
+    assert platform(*small, "--output=foreign", "--overwrite").returncode == 2
+    assert (foreign / "thesis.tex").exists()
+    assert numbers(finished) == before
+
+
+MISTAKES = {
+    "unknown part": (["--process=dou"], "unknown process 'dou'; did you mean duo"),
+    "unknown option": (["--train.step=3"], "unknown option train.step; did you mean train.steps?"),
+    "wrong type": (["--backbone.hidden_size=2.5"], "backbone.hidden_size is '2.5'; expected int"),
+    "values that do not fit": (["--backbone.num_heads=3"], "hidden_size 16 does not split"),
+    "incompatible parts": (["--process=absorbing", "--objective=uniform-nelbo"], "uniform"),
+    "missing corpus": (["--data.path=nowhere.txt"], "nowhere.txt"),
+    "empty corpus": (["--data.path=empty.txt"], "empty.txt"),
+    "batch that does not divide": (["--train.accumulate=3"], "multiple of 3"),
+    "prompt that does not fit": (["--sample.prompt=" + "we " * 9], "27 tokens"),
+    "prompt of unknown characters": (["--sample.prompt=WE"], "'E' (U+0045)"),
+    "config that is not there": (["--config=nowhere.yaml"], "nowhere.yaml"),
+    "config with a key that does not exist": (["--config=wrong.yaml"], "trian"),
+    "negative steps": (["--train.steps=-1"], "train.steps"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_line_and_leaves_nothing(
+    home: Path,
+    small: list[str],
+    mistake: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("PLATFORM_CACHE", str(home / "cache"))
+    (home / "empty.txt").write_text("")
+    (home / "wrong.yaml").write_text("trian: {steps: 3}\n")
+    words, said = MISTAKES[mistake]
+    assert main([*small, *words, "--output=mistake"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("platform run: error: ")
+    assert said in printed
+    assert printed.count("\n") == 1, printed
+    assert not (home / "mistake").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does_in_two_micro_batches(
+    home: Path, platform: Platform, small: list[str]
+) -> None:
+    words = [*small, "--train.precision=fp32"]
+    assert platform(*words, "--train.accumulate=2", "--output=one").returncode == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*launch, "--master_port=29517", "-m", "platform_core.cli", *words, "--output=two"],
+        cwd=home,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = numbers(home / "one"), numbers(home / "two")
+    assert two["tokens"] == one["tokens"]
+    assert two["bits_per_token"] == pytest.approx(one["bits_per_token"], rel=1e-5)

@@ -1,0 +1,156 @@
+"""Rows: losses, gradients and draws by chunks are those of the dense computation."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toy import TinyNetwork
+
+from platform_core import rows
+from platform_core.rows import chunk_rows, collect, weighted_sum
+
+STATES, LENGTH, BATCH = 7, 5, 3
+chunks = pytest.mark.parametrize("rows_at_once", [1, 4, 15, 1000])
+
+
+@pytest.fixture
+def chunked(rows_at_once: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(rows, "CHUNK_ELEMENTS", rows_at_once * STATES + 1)
+    assert chunk_rows(STATES) == rows_at_once
+    return rows_at_once
+
+
+def row_loss(logits: Tensor, x0: Tensor, weight: Tensor) -> Tensor:
+    """A loss that is not linear in anything."""
+    entropy = nn.functional.cross_entropy(logits, x0, reduction="none")
+    return weight * entropy + logits.square().mean(-1).sqrt()
+
+
+def network(*, tied: bool = False) -> TinyNetwork:
+    torch.manual_seed(0)
+    return TinyNetwork(STATES, tied=tied).double()
+
+
+def batch() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x_t, x0 = torch.randint(STATES, (2, BATCH, LENGTH), generator=generator)
+    return x_t, x0, torch.rand(BATCH, LENGTH, generator=generator, dtype=torch.float64)
+
+
+def by_rows(backbone: TinyNetwork, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    x_t, x0, weight = inputs
+    hidden = backbone.encode(x_t, None).flatten(0, 1)
+    columns = (x0.flatten(), weight.flatten())
+    return weighted_sum(backbone.decoder, row_loss, hidden, columns, num_states=STATES)
+
+
+def dense(backbone: TinyNetwork, inputs: tuple[Tensor, ...]) -> Tensor:
+    x_t, x0, weight = inputs
+    return row_loss(backbone(x_t, None).flatten(0, 1), x0.flatten(), weight.flatten())
+
+
+def gradients(backbone: nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in backbone.named_parameters() if p.grad is not None}
+
+
+@chunks
+@pytest.mark.usefixtures("chunked")
+@pytest.mark.parametrize("tied", [False, True])
+def test_value_and_gradients_are_the_dense_ones(tied: bool):
+    """Also when the embedding is the decoder: both of its gradients add up."""
+    by_row, densely = network(tied=tied), network(tied=tied)
+    total, values = by_rows(by_row, batch())
+    expected = dense(densely, batch())
+    torch.testing.assert_close(values.double(), expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(total, expected.sum(), rtol=1e-6, atol=0)
+    assert total.dtype == torch.float64
+    total.backward()
+    expected.sum().backward()
+    assert gradients(by_row).keys() == dict(by_row.named_parameters()).keys()
+    torch.testing.assert_close(gradients(by_row), gradients(densely), rtol=1e-10, atol=1e-12)
+
+
+@chunks
+@pytest.mark.usefixtures("chunked")
+def test_the_gradient_of_the_hidden_rows_is_the_dense_one():
+    backbone, (x_t, x0, weight) = network(), batch()
+    hidden = backbone.encode(x_t, None).detach().flatten(0, 1).requires_grad_()
+    columns = (x0.flatten(), weight.flatten())
+    total, _ = weighted_sum(backbone.decoder, row_loss, hidden, columns, num_states=STATES)
+    (by_row,) = torch.autograd.grad(total, hidden)
+    (expected,) = torch.autograd.grad(row_loss(backbone.decoder(hidden), *columns).sum(), hidden)
+    torch.testing.assert_close(by_row, expected, rtol=1e-10, atol=1e-12)
+
+
+@chunks
+@pytest.mark.usefixtures("chunked")
+def test_scaled_losses_of_several_batches_accumulate():
+    by_row, densely = network(tied=True), network(tied=True)
+    for scale in (0.25, -3.0):
+        total, _ = by_rows(by_row, batch())
+        (scale * total).backward()
+        (scale * dense(densely, batch()).sum()).backward()
+    torch.testing.assert_close(gradients(by_row), gradients(densely), rtol=1e-10, atol=1e-12)
+
+
+def test_a_second_backward_is_refused():
+    total, _ = by_rows(network(), batch())
+    total.backward(retain_graph=True)
+    with pytest.raises(AssertionError, match="differentiated once"):
+        total.backward()
+
+
+def test_values_carry_no_gradient():
+    _, values = by_rows(network(), batch())
+    assert not values.requires_grad
+
+
+@pytest.mark.parametrize("frozen", ["head", "all but head"])
+def test_frozen_parts_get_no_gradient_and_leave_the_others_theirs(frozen: str):
+    by_row, densely = network(), network()
+    for backbone in (by_row, densely):
+        for name, parameter in backbone.named_parameters():
+            parameter.requires_grad_(name.startswith("head") == (frozen != "head"))
+    by_rows(by_row, batch())[0].backward()
+    dense(densely, batch()).sum().backward()
+    assert len(gradients(by_row)) == (3 if frozen == "head" else 2)
+    torch.testing.assert_close(gradients(by_row), gradients(densely), rtol=1e-10, atol=1e-12)
+
+
+@chunks
+@pytest.mark.usefixtures("chunked")
+def test_without_gradients_the_values_are_the_same():
+    total, values = by_rows(network(), batch())
+    with torch.no_grad():
+        plain_total, plain = by_rows(network(), batch())
+    assert torch.equal(values, plain)
+    assert total.item() == plain_total.item()
+    assert not plain_total.requires_grad
+
+
+def test_no_rows_cost_nothing_and_have_zero_gradients():
+    backbone = network()
+    hidden = backbone.encode(batch()[0], None).flatten(0, 1)[:0]
+    columns = (torch.zeros(0).long(), torch.zeros(0).double())
+    total, values = weighted_sum(backbone.decoder, row_loss, hidden, columns, num_states=STATES)
+    assert total.item() == 0
+    assert values.shape == (0,)
+    total.backward()
+    assert all((gradient == 0).all() for gradient in gradients(backbone).values())
+    assert gradients(backbone).keys() == dict(backbone.named_parameters()).keys()
+
+
+@chunks
+@pytest.mark.usefixtures("chunked")
+def test_collect_is_the_dense_choice():
+    backbone, (x_t, x0, _) = network(), batch()
+    hidden = backbone.encode(x_t, None).flatten(0, 1).detach()
+
+    def choose(logits: Tensor, offset: Tensor) -> Tensor:
+        return logits.argmax(-1) + offset
+
+    chosen = collect(backbone.decoder, choose, hidden, (x0.flatten(),), num_states=STATES)
+    assert torch.equal(chosen, backbone.decoder(hidden).argmax(-1) + x0.flatten())
+
+
+def test_a_vocabulary_wider_than_a_chunk_is_decoded_row_by_row():
+    assert chunk_rows(rows.CHUNK_ELEMENTS + 1) == 1

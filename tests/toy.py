@@ -1,0 +1,243 @@
+"""Laws small enough to enumerate, and networks that know them: the oracles of the exactness tests.
+
+A `ToyLaw` is a table of probabilities of all sequences. `ExactDenoiser` turns it into the network
+that a trained one approximates; `integrated_bound` takes the expectation and the integral of an
+objective without Monte Carlo.
+"""
+
+import itertools
+import math
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from platform_core.backbone import Backbone
+from platform_core.categorical import KeepAll, Truncation
+from platform_core.model import Model
+from platform_core.objective import DiffusionObjective
+from platform_core.parameterization import Mean
+from platform_core.process import LOG_ZERO, Interpolating
+from platform_core.schedule import LogLinear, Schedule
+from platform_core.types import Hidden, Inputs, LogProbs, Noise, Tokens
+
+
+class ToyLaw:
+    """A law of sequences, `probs` of shape [tokens] * length."""
+
+    def __init__(self, probs: Tensor) -> None:
+        self.probs = probs / probs.sum()
+        self.length, self.num_tokens = probs.dim(), probs.shape[0]
+
+    def sequences(self) -> Tokens:
+        """Every sequence, `[tokens ** length, length]`."""
+        return all_sequences(self.num_tokens, self.length)
+
+    def log_prob(self, x0: Tokens) -> Tensor:
+        """Log-probability of each sequence."""
+        return self.probs[tuple(x0.unbind(-1))].log()
+
+    def log_x0(
+        self, x_t: Tokens, alpha: Tensor, process: Interpolating, *, own_evidence: bool = False
+    ) -> LogProbs:
+        """log p(x_0 at l | x_t elsewhere) for every position l; `own_evidence` adds x_t at l."""
+        evidence = self._evidence(x_t, alpha, process)
+        laws = []
+        for position in range(self.length):
+            joint = self.probs.expand(x_t.shape[0], *self.probs.shape)
+            for other in range(self.length):
+                if other != position or own_evidence:
+                    shape = [-1] + [1] * self.length
+                    shape[1 + other] = self.num_tokens
+                    joint = joint * evidence[:, other].view(shape)
+            rest = [1 + other for other in range(self.length) if other != position]
+            laws.append(joint.sum(rest) if rest else joint)
+        law = torch.stack(laws, dim=1)
+        log_law = (law / law.sum(-1, keepdim=True)).log().clamp_min(LOG_ZERO)
+        extra = process.num_states - self.num_tokens
+        return nn.functional.pad(log_law, (0, extra), value=LOG_ZERO)
+
+    def _evidence(self, x_t: Tokens, alpha: Tensor, process: Interpolating) -> Tensor:
+        """q(x_t | x_0 = v) for every token v, `[batch, length, tokens]`."""
+        alpha = alpha.reshape(-1, 1, 1).double()
+        same = x_t[..., None] == torch.arange(self.num_tokens)
+        return alpha * same + (1 - alpha) * process.prior(x_t)[..., None]
+
+
+class ExactDenoiser(Backbone):
+    """The best network for a law: its conditionals, read from a table.
+
+    Args:
+        own_evidence: predict p(x_0 | x_t) rather than leave x_t of the same position out.
+    """
+
+    def __init__(self, law: ToyLaw, process: Interpolating, *, own_evidence: bool = False) -> None:
+        super().__init__()
+        self.law, self.process, self.own_evidence = law, process, own_evidence
+        self.identity = nn.Identity()
+        self.calls = 0
+
+    @property
+    def decoder(self) -> nn.Module:
+        """Logits are ready after `encode`."""
+        return self.identity
+
+    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+        """Log-probabilities of the clean tokens, float64."""
+        self.calls += 1
+        # Under absorbing noise the signal level cancels; any will do.
+        alpha = torch.tensor(0.5) if sigma is None else (-sigma.double()).exp()
+        return self.law.log_x0(inputs, alpha, self.process, own_evidence=self.own_evidence)
+
+
+class TinyNetwork(Backbone):
+    """A trainable network of one attention-free mixing layer, in float64 if asked."""
+
+    def __init__(self, num_states: int, width: int = 8, *, tied: bool = False) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(num_states, width)
+        self.mixing = nn.Linear(2 * width + 1, width)
+        self.head = nn.Linear(width, num_states, bias=not tied)
+        if tied:
+            self.head.weight = self.embedding.weight
+        self.calls = 0
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The last layer."""
+        return self.head
+
+    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+        """Each token with the average of its sequence and the noise level."""
+        self.calls += 1
+        features = self.embedding(inputs)
+        average = features.mean(1, keepdim=True).expand_as(features)
+        level = torch.zeros(features.shape[0], 1) if sigma is None else sigma
+        level = level.to(features.dtype)[:, None].expand(*features.shape[:2], 1)
+        hidden: Tensor = self.mixing(torch.cat((features, average, level), dim=-1))
+        return hidden.tanh()
+
+
+def model(process: Interpolating, backbone: Backbone, schedule: Schedule | None = None) -> Model:
+    """A model that predicts the clean token, by default with alpha = 1 - t."""
+    return Model(process, schedule or LogLinear(eps=0), Mean(), backbone)
+
+
+def exact_model(
+    law: ToyLaw, process: type[Interpolating], schedule: Schedule | None = None
+) -> Model:
+    """The model of a law whose predictions are exact."""
+    built = process(law.num_tokens)
+    return model(built, ExactDenoiser(law, built), schedule)
+
+
+def one_token_law() -> ToyLaw:
+    """One position with p = (.6, .3, .1)."""
+    return ToyLaw(torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64))
+
+
+def two_token_law() -> ToyLaw:
+    """Two dependent positions over three tokens."""
+    return random_law(3, 2, seed=1)
+
+
+def random_law(num_tokens: int, length: int, *, seed: int) -> ToyLaw:
+    """A law drawn from the flat Dirichlet."""
+    flat = np.random.default_rng(seed).dirichlet(np.ones(num_tokens**length))
+    return ToyLaw(torch.from_numpy(flat).reshape([num_tokens] * length))
+
+
+def all_sequences(num_tokens: int, length: int) -> Tokens:
+    """Every sequence, in the order of `itertools.product`."""
+    return torch.tensor(list(itertools.product(range(num_tokens), repeat=length)))
+
+
+def tanh_sinh(step: float = 1 / 16) -> tuple[Tensor, Tensor]:
+    """Nodes in (0, 1) and weights that integrate functions with singular ends."""
+    s = torch.arange(-3.2, 3.2 + step / 2, step, dtype=torch.float64)
+    inner = math.pi / 2 * s.sinh()
+    nodes = torch.sigmoid(2 * inner)
+    weights = step * math.pi / 4 * s.cosh() / inner.cosh().square()
+    inside = (nodes > 1e-15) & (nodes < 1 - 1e-15)
+    return nodes[inside], weights[inside]
+
+
+def transition(process: Interpolating, x0: Tokens, x_t: Tokens, alpha: Tensor) -> Tensor:
+    """q(x_t | x_0) of each position, written out."""
+    return alpha * (x_t == x0) + (1 - alpha) * process.prior(x_t)
+
+
+def integrated_bound(
+    objective: DiffusionObjective, x0: Tokens, low: float = 0.0, high: float = 1.0
+) -> Tensor:
+    """The bound of each sequence `[n, length]` over signal levels from low to high: every x_t
+    enumerated, alpha by quadrature.
+    """
+    process, backbone = objective.denoiser.process, objective.model.backbone
+    length = x0.shape[1]
+    nodes, weights = tanh_sinh()
+    nodes, weights = low + (high - low) * nodes, (high - low) * weights
+    states = all_sequences(process.num_states, length)
+    bounds = []
+    for clean in x0:
+        x_t = states[transition(process, clean, states, torch.tensor(0.5).double()).gt(0).all(-1)]
+        x_t = x_t.repeat(len(nodes), 1)
+        alpha = nodes.repeat_interleave(len(x_t) // len(nodes))[:, None]
+        sigma = -alpha.log() if process.time_conditioned else None
+        columns = (x_t, clean.expand_as(x_t), alpha.expand(x_t.shape))
+        rows = [column.reshape(-1) for column in columns]
+        logits = backbone(x_t, sigma).flatten(0, 1)
+        f = objective.row_loss(logits, *rows, -torch.ones_like(rows[2])).view(x_t.shape).sum(-1)
+        chance = transition(process, clean, x_t, alpha).prod(-1)
+        bounds.append((weights.repeat_interleave(len(x_t) // len(nodes)) * chance * f).sum())
+    return torch.stack(bounds)
+
+
+def reverse_kernel(
+    law: ToyLaw,
+    process: Interpolating,
+    alpha_s: Tensor,
+    alpha_t: Tensor,
+    truncation: Truncation | None = None,
+) -> Tensor:
+    """Chances `[x_t, x_s]` of one reverse step of whole sequences under exact predictions."""
+    states = all_sequences(process.num_states, law.length)
+    log_x0 = (truncation or KeepAll())(law.log_x0(states, alpha_t, process))
+    rows = process.posterior(log_x0, states, alpha_s, alpha_t)
+    # A token that noise cannot have reached stays, whatever is predicted for it.
+    stay = torch.eye(process.num_states, dtype=torch.float64)[states]
+    rows = torch.where(process.changeable(states)[..., None], rows, stay)
+    chances = [rows[:, position][:, states[:, position]] for position in range(law.length)]
+    return torch.stack(chances).prod(0)
+
+
+def chain_law(
+    law: ToyLaw,
+    process: Interpolating,
+    alphas: Tensor,
+    truncation: Truncation | None = None,
+) -> Tensor:
+    """Law over `all_sequences` of ancestral steps from pure noise along falling noise levels."""
+    states = all_sequences(process.num_states, law.length)
+    reached = process.prior(states).prod(-1)
+    for alpha_t, alpha_s in zip(alphas[:-1], alphas[1:], strict=True):
+        reached = reached @ reverse_kernel(law, process, alpha_s, alpha_t, truncation)
+    return reached
+
+
+def chi_square(outcomes: Tokens, probs: Tensor) -> float:
+    """p-value of outcomes against a law; outcomes of probability 0 fail at once."""
+    counts = torch.bincount(outcomes.flatten(), minlength=len(probs)).double()
+    possible = probs > 0
+    assert counts[~possible].sum() == 0, "an impossible outcome was drawn"
+    if possible.sum() == 1:
+        return 1.0
+    expected = probs[possible] / probs[possible].sum() * counts.sum()
+    return float(stats.chisquare(counts[possible].numpy(), expected.numpy()).pvalue)
+
+
+def index_of(x: Tokens, num_states: int) -> Tokens:
+    """The row of each sequence in `all_sequences(num_states, length)`."""
+    place = num_states ** torch.arange(x.shape[-1] - 1, -1, -1)
+    return (x * place).sum(-1)
