@@ -10,7 +10,8 @@ import yaml
 
 from platform_core.compose import Composition, compose, compose_saved
 from platform_core.errors import IncompatibleError, UsageError
-from platform_core.names import choose, read
+from platform_core.layers import read
+from platform_core.names import choose
 from platform_core.options import TrainOptions
 from platform_core.plugins import find_plugins
 from platform_core.registry import Plugins

@@ -129,9 +129,13 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from platform_core.tracking import open_tracker
-repository, parts, hyperparameters = Path(sys.argv[1]), {"process": "duo"}, {"process": {"tag": "lost"}}
 open_tracker(
-    repository, aim=True, name="x", parts=parts, hyperparameters=hyperparameters, versions={}
+    Path(sys.argv[1]),
+    aim=True,
+    name="x",
+    parts={"process": "duo"},
+    hyperparameters={"process": {"tag": "lost"}},
+    versions={},
 )
 os.kill(os.getpid(), signal.SIGKILL)
 """

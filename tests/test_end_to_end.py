@@ -15,8 +15,9 @@ import pytest
 from platform_core import metrics
 from platform_core.cli import main
 
-WORDS = "we the people of these united states in order to form a more perfect union".split()
-SMALL = (
+TEXT = "we the people of these united states in order to form a more perfect union"
+
+SMALL = (  # noqa: SIM905
     "--process=duo --backbone=dit --backbone.hidden_size=16 --backbone.num_blocks=1 "
     "--backbone.num_heads=2 --backbone.dropout=0.1 --data.corpus=text --data.length=16 "
     "--train.steps=12 --train.batch_size=4 --train.warmup_steps=2 --train.log_every=2 "
@@ -30,7 +31,7 @@ Platform = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
-    chosen = random.Random(0).choices(WORDS, k=3000)
+    chosen = random.Random(0).choices(TEXT.split(), k=3000)
     (folder / "words.txt").write_text(" ".join(chosen))
     return folder
 
@@ -307,7 +308,10 @@ def test_a_run_directory_is_never_lost_by_accident(
 MISTAKES = {
     "unknown part": (["--process=dou"], "unknown process 'dou'; did you mean duo"),
     "unknown option": (["--train.step=3"], "unknown option train.step; did you mean train.steps?"),
-    "wrong type": (["--backbone.hidden_size=2.5"], "backbone.hidden_size is '2.5'; expected int"),
+    "wrong type": (
+        ["--backbone.hidden_size=2.5"],
+        "backbone.hidden_size is 2.5; expected int or null",
+    ),
     "values that do not fit": (["--backbone.num_heads=3"], "hidden_size 16 does not split"),
     "incompatible parts": (["--process=absorbing", "--objective=uniform-nelbo"], "uniform"),
     "missing corpus": (["--data.path=nowhere.txt"], "nowhere.txt"),

@@ -319,11 +319,12 @@ def test_a_file_in_the_place_of_the_repository_only_warns(
     check_one_warning(capsys, "FileExistsError")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_directory_that_cannot_be_written_only_warns(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tmp_path.chmod(0o500)
+    if os.access(tmp_path, os.W_OK):
+        pytest.skip("this user may write everywhere")
     use(make_tracker(tmp_path / ".aim"))
     check_one_warning(capsys, "PermissionError")
 

@@ -42,6 +42,9 @@ class ToyLaw:
         self, x_t: Tokens, alpha: Tensor, process: Interpolating, *, own_evidence: bool = False
     ) -> LogProbs:
         """log p(x_0 at l | x_t elsewhere) for every position l; `own_evidence` adds x_t at l."""
+        if not process.time_conditioned:
+            # Masks say nothing and tokens all: the signal level cancels, any but 0 and 1 will do.
+            alpha = torch.tensor(0.5)
         evidence = self._evidence(x_t, alpha, process)
         laws = []
         for position in range(self.length):
@@ -86,7 +89,6 @@ class ExactDenoiser(Backbone):
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
         """Log-probabilities of the clean tokens, float64."""
         self.calls += 1
-        # Under absorbing noise the signal level cancels; any will do.
         alpha = torch.tensor(0.5) if sigma is None else (-sigma.double()).exp()
         return self.law.log_x0(inputs, alpha, self.process, own_evidence=self.own_evidence)
 

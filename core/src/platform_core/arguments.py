@@ -17,7 +17,8 @@ import jsonargparse
 from platform_core.component import ROLES
 from platform_core.errors import UsageError
 from platform_core.injection import COMPUTED
-from platform_core.names import FALLBACK, SECTIONS, SEED, Choice, Given, process_options
+from platform_core.layers import SECTIONS, SEED
+from platform_core.names import FALLBACK, Choice, Given, process_options
 from platform_core.options import (
     DataOptions,
     EvaluateOptions,
@@ -37,6 +38,10 @@ PLAIN = {
 }
 
 _TYPED = re.compile(r'Parser key "([^"]+)": Expected an? (.*?)\. Got value: (.*)')
+_ONE_OF_TYPED = re.compile(
+    r'Parser key "([^"]+)": Does not validate against any of the Union subtypes '
+    r"Subtypes: \[(.*)\] Errors: .* Given value: (.*)"
+)
 _NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|-\.?inf")
 
 
@@ -206,6 +211,11 @@ class Arguments:
         if typed:
             key, expected, value = typed.groups()
             return f"{sources.get(key, '')}{key} is {value}; expected {_plain_type(expected)}"
+        one_of = _ONE_OF_TYPED.fullmatch(message)
+        if one_of:
+            key, types, value = one_of.groups()
+            expected = either([_plain_type(part) for part in types.split(", <")])
+            return f"{sources.get(key, '')}{key} is {value}; expected {expected}"
         other = re.fullmatch(r'Parser key "([^"]+)": (.*)', message)
         if other:
             return f"{sources.get(other[1], '')}{other[1]}: {other[2]}"
@@ -250,7 +260,8 @@ def _word(value: Any) -> str:
 
 
 def _plain_type(expected: str) -> str:
-    name = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", expected).replace("typing.", "")
+    name = re.sub(r"<?class '(?:\w+\.)*(\w+)'>", r"\1", expected).replace("typing.", "")
+    name = name.replace("NoneType", "null")
     choices = re.fullmatch(r"Literal\[(.*)\]", name)
     return either(choices[1].replace("'", "").split(", ")) if choices else name
 

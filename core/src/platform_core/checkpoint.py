@@ -6,7 +6,6 @@ A directory of this name is complete or does not exist. `state.json` holds the d
 so that a damaged checkpoint is noticed and the one before it is used.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from platform_core.errors import UsageError
+from platform_core.files import digest
 
 Tensors = Mapping[str, Tensor]
 
@@ -138,7 +138,7 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
         save_file(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file
         )
-        digests[file.name] = _digest(file)
+        digests[file.name] = digest(file)
     with (folder / "state.json").open("w") as stream:
         json.dump({**checkpoint.state, "files": digests}, stream, indent=1)
     for file in folder.iterdir():
@@ -148,16 +148,11 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
 def _read(folder: Path) -> Checkpoint:
     state = json.loads((folder / "state.json").read_text())
     groups = {}
-    for name, digest in state.pop("files").items():
-        if _digest(folder / name) != digest:
+    for name, expected in state.pop("files").items():
+        if digest(folder / name) != expected:
             raise ValueError(f"{name} is not what was written")
         groups[name.removesuffix(".safetensors")] = load_file(folder / name)
     return Checkpoint(groups, state)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -19,7 +19,8 @@ from platform_core.compatibility import require_compatible
 from platform_core.component import ROLES
 from platform_core.errors import UsageError
 from platform_core.injection import accepted
-from platform_core.names import SECTIONS, SEED, Choice, Request, choose, read
+from platform_core.layers import SECTIONS, SEED, Request, read
+from platform_core.names import Choice, choose
 from platform_core.options import (
     DataOptions,
     EvaluateOptions,

@@ -7,11 +7,7 @@ The cache holds what content, tokenizer and length determine, and is shared by p
 so a resumed run needs to restore nothing. Used by training, evaluation and `ngram`.
 """
 
-import hashlib
-import json
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,24 +17,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from filelock import FileLock
 
+from platform_core.cache import cached
 from platform_core.corpus import SPLITS, Corpus, open_corpus
-from platform_core.directory import write_json
 from platform_core.draws import derive_seed
 from platform_core.errors import UsageError
+from platform_core.files import write_json
 from platform_core.options import DataOptions
 from platform_core.tokenizer import CharacterTokenizer, Ids, Tokenizer, load_tokenizer
 from platform_core.types import Selected, Tokens
 
-CACHE_VERSION = 1
-"""Part of every cache key; raise it when packing or n-grams are computed otherwise."""
-
-CHECKSUMS = "checksums.json"
-
 
 class TokenSplit:
-    """Sequences of one split, in the order of the documents; a token counts unless it is padding."""
+    """Sequences of one split, in the documents' order; all tokens count but padding."""
 
     def __init__(self, dataset: datasets.Dataset, tokenizer: Tokenizer) -> None:
         self._rows = dataset.with_format("arrow")
@@ -148,74 +139,6 @@ class Order:
             generator = np.random.default_rng(derive_seed(self.seed, "order", epoch))
             self._epoch, self._permutation = epoch, generator.permutation(self.num_sequences)
         return self._permutation
-
-
-def cache_directory() -> Path:
-    """Where packed corpora are kept; it may be deleted at any time when nothing runs."""
-    if chosen := os.environ.get("PLATFORM_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dlm-platform"
-
-
-def cached(kind: str, content: object, build: Callable[[Path], None]) -> Path:
-    """A directory of files that `build` writes into it, once for this content.
-
-    Two processes that ask at once build once. An entry is written beside and renamed; one whose
-    files are not what was written is built again.
-
-    Args:
-        kind: subdirectory of the cache.
-        content: plain values that determine the files.
-        build: writes the files into an empty directory.
-
-    Raises:
-        UsageError: the cache directory cannot be written.
-    """
-    key = hashlib.sha256(json.dumps([CACHE_VERSION, content], sort_keys=True).encode())
-    entry = cache_directory() / kind / key.hexdigest()[:32]
-    if _is_whole(entry):
-        return entry
-    try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(entry.with_suffix(".lock")):
-            if not _is_whole(entry):
-                _write_entry(entry, build)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write the cache {cache_directory()} ({error}); "
-            "set PLATFORM_CACHE to a directory that can be written"
-        ) from error
-    return entry
-
-
-def _write_entry(entry: Path, build: Callable[[Path], None]) -> None:
-    partial = entry.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        build(partial)
-        write_json(partial / CHECKSUMS, _checksums(partial))
-        shutil.rmtree(entry, ignore_errors=True)
-        partial.rename(entry)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _is_whole(entry: Path) -> bool:
-    try:
-        return bool(json.loads((entry / CHECKSUMS).read_text()) == _checksums(entry))
-    except (OSError, ValueError):
-        return False
-
-
-def _checksums(directory: Path) -> dict[str, str]:
-    sums = {}
-    for file in sorted(directory.rglob("*")):
-        if file.is_file() and file.name != CHECKSUMS:
-            with file.open("rb") as content:
-                digest = hashlib.file_digest(content, "sha256")
-            sums[file.relative_to(directory).as_posix()] = digest.hexdigest()
-    return sums
 
 
 def _character_tokenizer(corpus: Corpus, fingerprint: str) -> Tokenizer:

@@ -1,11 +1,9 @@
 """A run directory: the whole record of a run, and where each part of it lies."""
 
-import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from platform_core.errors import UsageError
 
@@ -77,18 +75,5 @@ def first_argument(argv: Sequence[str], usage: str) -> RunDirectory:
         UsageError: it names none, or there is no run there.
     """
     if not argv or argv[0].startswith("-"):
-        raise UsageError(f"which run? usage: {usage} [options]; {usage} --help lists them")
+        raise UsageError(f"name the run directory first: {usage}; {usage} --help lists the options")
     return RunDirectory.existing(argv[0])
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes plain values as JSON, as a whole or not at all."""
-    write_text(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from platform_core.data import Data, cached
-from platform_core.directory import write_json
+from platform_core.cache import cached
+from platform_core.data import Data
+from platform_core.files import write_json
 
 ORDER = 5
 

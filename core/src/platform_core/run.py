@@ -19,9 +19,10 @@ from platform_core import runtime
 from platform_core.checkpoint import Checkpoints
 from platform_core.compose import Built, Composition
 from platform_core.data import load_data
-from platform_core.directory import RunDirectory, write_json, write_text
+from platform_core.directory import RunDirectory
 from platform_core.draws import derive_seed
 from platform_core.evaluate import Bound, evaluate
+from platform_core.files import write_json, write_text
 from platform_core.generate import Samples, generate, prompt_tokens
 from platform_core.metrics import MetricsLog
 from platform_core.ngram import NgramBits, baselines
@@ -63,6 +64,15 @@ class Run:
         self.accelerator.wait_for_everyone()
         self.tracker = self._open_tracker()
         self.metrics = MetricsLog.resume(directory.metrics, self.trainer.step)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the record and the tracker, whatever happened."""
+        self.metrics.close()
+        self.tracker.close()
+        self.accelerator.end_training()
 
     @property
     def sample_length(self) -> int:
@@ -156,7 +166,7 @@ class Run:
             self.tracker.text("samples", samples.texts, step=self.trainer.step)
 
     def finish(self) -> dict[str, Any]:
-        """The final bound, baselines and samples; writes `result.json` and closes the tracker."""
+        """The final bound, baselines and samples; writes `result.json`."""
         start = time.perf_counter()
         options = self.composition.evaluate
         bound, samples = self.bound(options.sequences), self.samples()
@@ -166,14 +176,7 @@ class Run:
         result = self._result(bound, samples, ngrams, time.perf_counter() - start)
         if self.accelerator.is_main_process:
             write_json(self.directory.result, result)
-        self.close()
         return result
-
-    def close(self) -> None:
-        """Ends the record and the tracker."""
-        self.metrics.close()
-        self.tracker.close()
-        self.accelerator.end_training()
 
     def _result(
         self, bound: Bound, samples: Samples, ngrams: NgramBits, seconds: float

@@ -109,7 +109,7 @@ class Trainer:
         mean = float(self.accelerator.reduce(loss) / tokens)
         if not math.isfinite(mean) or not math.isfinite(float(norm)):
             raise UsageError(
-                f"at step {self.step} the loss is {mean:g} and its gradient's norm {float(norm):g}; "
+                f"step {self.step}: the loss is {mean:g} and the gradient's norm {float(norm):g}; "
                 f"lower --train.learning_rate (now {self.options.learning_rate:g}) and resume"
             )
         self.optimizer.step()

@@ -1,4 +1,4 @@
-"""The closed form is the generic bound, row by row, and keeps its digits where that one loses them."""
+"""The closed form is the generic bound, row by row, and keeps its digits at every noise level."""
 
 import pytest
 import torch
@@ -126,7 +126,7 @@ def test_gradients_are_those_of_the_generic_bound(num_states: int, alpha: float)
     loss = objectives(num_states)[0].row_loss(leaf, x_t, x0, *levels(alpha, 6)).sum()
     (single,) = torch.autograd.grad(loss, leaf)
     scale = gradients[0].abs().max().item()
-    torch.testing.assert_close(single.double(), gradients[0], rtol=1e-3, atol=1e-5 * scale)
+    torch.testing.assert_close(single.double(), gradients[0], rtol=1e-3, atol=2e-7 + 1e-5 * scale)
 
 
 def test_the_printed_values():

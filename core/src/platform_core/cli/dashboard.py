@@ -72,16 +72,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _find_repository(runs: Path) -> Path:
-    repository: Path = runs.absolute() / ".aim"
-    if not is_repository(repository):
-        raise UsageError(
-            f"{runs} has no Aim repository; train something first with `platform run`, or name the "
-            "directory that your runs are in with --runs DIR"
-        )
     if find_spec("aim") is None:
         raise UsageError(
             "Aim is not installed; install dlm-platform with Python 3.11 or 3.12, or read the "
             "metrics.jsonl of each run"
+        )
+    repository = runs.absolute() / ".aim"
+    if not is_repository(repository):
+        raise UsageError(
+            f"{runs} has no Aim repository; train something first with `platform run`, or name the "
+            "directory that your runs are in with --runs DIR"
         )
     return repository
 
@@ -209,4 +209,4 @@ def _keep_indexed(repo: Any, server: subprocess.Popen[bytes]) -> None:
 
 
 def _index(repo: Any) -> None:
-    return
+    index(repo, repo.list_all_runs(), patience=1.0)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from platform_core.compose import compose_saved
-from platform_core.directory import first_argument, write_json
+from platform_core.directory import first_argument
+from platform_core.files import write_json
 from platform_core.plugins import load_plugins
 
 

@@ -35,14 +35,14 @@ def main(argv: Sequence[str]) -> int:
     from platform_core.run import Run
     from platform_core.train import Interruption
 
-    run = Run(composition, directory, resume=resumed is not None)
-    with Interruption() as interruption:
-        complete = run.train(interruption)
-    if not complete:
-        run.close()
-        print(f"saved at step {run.trainer.step}; go on: platform run --resume {directory.path}")
-        return interruption.exit_code
-    result = run.finish()
+    with Run(composition, directory, resume=resumed is not None) as run:
+        with Interruption() as interruption:
+            complete = run.train(interruption)
+        if not complete:
+            step = run.trainer.step
+            print(f"saved at step {step}; go on with: platform run --resume {directory.path}")
+            return interruption.exit_code
+        result = run.finish()
     if run.accelerator.is_main_process:
         print(summary(run, result))
     return 0

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from platform_core.compose import compose_saved
-from platform_core.directory import first_argument, write_text
+from platform_core.directory import first_argument
+from platform_core.files import write_text
 from platform_core.plugins import load_plugins
 
 

@@ -1,0 +1,81 @@
+"""Evaluation: the figure, its error, and that neither batches nor a mode leak into it."""
+
+import math
+
+import pytest
+import torch
+from accelerate import Accelerator
+from toy import exact_model, two_token_law
+
+from platform_core.evaluate import evaluate
+from platform_core.objective import Nelbo
+from platform_core.process import Absorbing, Uniform
+
+
+class Drawn:
+    """Sequences drawn from the law of two tokens."""
+
+    def __init__(self, number: int) -> None:
+        law = two_token_law()
+        chosen = torch.multinomial(
+            law.probs.flatten(),
+            number,
+            replacement=True,
+            generator=torch.Generator().manual_seed(1),
+        )
+        self.ids = law.sequences()[chosen]
+        self.nats = -float(law.log_prob(self.ids).mean()) / 2
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def spread(self, number):
+        return self
+
+    def fetch(self, rows):
+        rows = list(rows)
+        return self.ids[rows], torch.ones(len(rows), 2, dtype=torch.bool)
+
+    def num_characters(self):
+        return 3 * len(self.ids)
+
+
+def bound(process, split, **options):
+    objective = Nelbo(exact_model(two_token_law(), process))
+    defaults = {"sequences": 0, "batch_size": 64, "protocol": "exact", "seed": 1}
+    return evaluate(objective, split, Accelerator(cpu=True), **{**defaults, **options})
+
+
+@pytest.mark.parametrize("process", [Uniform, Absorbing])
+def test_the_bound_of_the_exact_denoiser_is_minus_log_p_within_its_error(process):
+    split = Drawn(4000)
+    found = bound(process, split)
+    assert found.tokens == 8000
+    assert 0 < found.standard_error < 0.1
+    assert abs(found.nats_per_token - split.nats) < 2 * found.standard_error
+
+
+def test_the_standard_error_is_the_spread_of_repeated_evaluations():
+    split = Drawn(500)
+    repeated = [bound(Absorbing, split, seed=seed) for seed in range(40)]
+    spread = torch.tensor([found.nats_per_token for found in repeated]).std()
+    # Stratified times and a fixed text make the true spread smaller than the error, never larger.
+    errors = [found.standard_error for found in repeated]
+    assert 0.3 * min(errors) < spread < max(errors)
+
+
+def test_units_follow_from_nats_and_counts():
+    found = bound(Uniform, Drawn(64))
+    assert found.bits_per_token == pytest.approx(found.nats_per_token / math.log(2))
+    assert found.bits_per_character == pytest.approx(found.bits_per_token * 2 / 3)
+    assert found.perplexity == pytest.approx(math.exp(found.nats_per_token))
+    assert found.summary()["sequences"] == 64
+
+
+def test_an_evaluation_repeats_itself_and_leaves_the_mode_of_the_network():
+    objective = Nelbo(exact_model(two_token_law(), Uniform)).train()
+    split = Drawn(64)
+    options = {"sequences": 0, "batch_size": 16, "protocol": "exact", "seed": 4}
+    first = evaluate(objective, split, Accelerator(cpu=True), **options)
+    assert evaluate(objective, split, Accelerator(cpu=True), **options) == first
+    assert objective.training

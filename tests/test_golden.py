@@ -1,0 +1,200 @@
+"""Values that the published reference code computes; where it errs, the right ones beside them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from platform_core.categorical import Nucleus
+from platform_core.model import Model
+from platform_core.objective import DiffusionObjective, Nelbo
+from platform_core.parameterization import Mean
+from platform_core.process import Absorbing, Uniform, log_one_hot
+from platform_core.schedule import Cosine, LogLinear, Schedule
+from platform_dit.backbone import Dit
+from platform_duo.objective import UniformNelbo
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES = {case["id"]: case for case in json.loads((GOLDEN / "cases.json").read_text())["cases"]}
+SCHEDULES: dict[str, type[Schedule]] = {"log-linear": LogLinear, "cosine": Cosine}
+named = pytest.mark.parametrize("name", list(SCHEDULES))
+both_objectives = pytest.mark.parametrize("objective_class", [Nelbo, UniformNelbo])
+
+
+def tensors(case: str) -> dict[str, Tensor]:
+    """The tensors of a case: `t` of its inputs, `output/alpha` of its outputs, and so on."""
+    prefix = f"{case}/"
+    stored = load_file(GOLDEN / CASES[case]["file"])
+    return {
+        name.removeprefix(prefix).removeprefix("input/").removeprefix("param/"): tensor
+        for name, tensor in stored.items()
+        if name.startswith(prefix)
+    }
+
+
+def tolerance(case: str) -> dict[str, float]:
+    return {"rtol": CASES[case]["suggested_rtol"], "atol": CASES[case]["suggested_atol"]}
+
+
+def slope_factor(name: str) -> float:
+    """The reference's cosine slope lacks the factor 1 - eps of the chain rule."""
+    return 1 - 1e-3 if name == "cosine" else 1.0
+
+
+@named
+def test_schedules_are_the_reference_s(name: str):
+    schedule, case = SCHEDULES[name](eps=1e-3), tensors(f"a.{name}")
+    single, double = case["t"], case["t"].double()
+    within = tolerance(f"a.{name}")
+    torch.testing.assert_close(schedule.alpha(single), case["output/alpha"], **within)
+    torch.testing.assert_close(
+        schedule.alpha(double), case["output/alpha_f64"], rtol=1e-12, atol=1e-15
+    )
+    torch.testing.assert_close(
+        schedule.slope(single), slope_factor(name) * case["output/dalpha"], **within
+    )
+    slope = case.get("output/dalpha_corrected_f64", case["output/dalpha_f64"])
+    torch.testing.assert_close(schedule.slope(double), slope, rtol=1e-12, atol=1e-15)
+    # The reference's float32 cosine has few digits left at the noisy end, where sigma is large.
+    torch.testing.assert_close(schedule.alpha(single), (-case["output/sigma"]).exp(), **within)
+
+
+@named
+def test_inverses_are_right_where_the_reference_forgets_eps(name: str):
+    schedule, case = SCHEDULES[name](eps=1e-3), tensors(f"a.{name}")
+    t, published = case["t"].double(), case["output/t_for_alpha"].double()
+    torch.testing.assert_close(published, (1 - 1e-3) * t, rtol=1e-4, atol=2e-4)
+    assert not torch.allclose(published, t, rtol=1e-4, atol=2e-4)
+    torch.testing.assert_close(schedule.inverse(schedule.alpha(t)), t, rtol=1e-12, atol=1e-15)
+
+
+def normalised(law: Tensor) -> Tensor:
+    """The stored predictions sum to 1 in float32 only, and the reference keeps that."""
+    return law / law.sum(-1, keepdim=True)
+
+
+def uniform_objective(objective_class: type[DiffusionObjective], name: str) -> DiffusionObjective:
+    """An objective around the network of the golden cases."""
+    process = Uniform(19)
+    config = CASES["b.params"]["config"]
+    backbone = Dit(
+        num_states=process.num_states,
+        causal=process.causal,
+        time_conditioned=process.time_conditioned,
+        hidden_size=config["hidden"],
+        num_blocks=config["n_blocks"],
+        num_heads=config["n_heads"],
+        cond_size=config["cond_dim"],
+    )
+    parameters = tensors("b.params")
+    state = backbone.state_dict()
+    backbone.load_state_dict({key: parameters[key] for key in state})
+    unused = parameters.keys() - state.keys()
+    assert unused <= {"rotary_emb.inv_freq"}
+    return objective_class(Model(process, SCHEDULES[name](eps=1e-3), Mean(), backbone))
+
+
+@named
+@both_objectives
+def test_uniform_losses_are_the_reference_s(objective_class: type[DiffusionObjective], name: str):
+    id_ = f"g.duo_base_nll_{name}"
+    case = tensors(id_)
+    objective = uniform_objective(objective_class, name)
+    shape = case["x0"].shape
+    columns = (
+        case["xt"],
+        case["x0"],
+        case["alpha"].double().expand(shape),
+        case["dalpha"].double().expand(shape),
+    )
+    log_x0 = objective.denoiser.parameterization.log_x0(
+        case["logits"], case["xt"], objective.denoiser.process
+    )
+    torch.testing.assert_close(log_x0, case["output/log_p"], **tolerance(id_))
+    torch.testing.assert_close(
+        objective.row_loss(case["logits"], *columns), case["output/nll"], **tolerance(id_)
+    )
+    # The reference's double run starts from its float32 log-probabilities.
+    torch.testing.assert_close(
+        objective.row_loss(case["output/log_p"].double(), *columns),
+        case["output/nll_float64"],
+        rtol=1e-6,
+        atol=1e-6,
+    )
+
+
+@named
+@both_objectives
+@torch.no_grad()
+def test_uniform_losses_through_the_network_are_the_reference_s(
+    objective_class: type[DiffusionObjective], name: str
+):
+    id_ = f"x.duo_base_{name}"
+    case = tensors(id_)
+    objective = uniform_objective(objective_class, name)
+    denoiser = objective.denoiser
+    t = case["t"][:, None].double()
+    alpha, slope = denoiser.schedule.alpha(t), denoiser.schedule.slope(t)
+    hidden = denoiser.encode(case["xt"], alpha)
+    logits = objective.model.backbone.decoder(hidden)
+    log_x0 = denoiser.parameterization.log_x0(logits, case["xt"], denoiser.process)
+    torch.testing.assert_close(log_x0, case["output/log_p"], **tolerance(id_))
+    shape = case["x0"].shape
+    loss = objective.row_loss(
+        logits, case["xt"], case["x0"], alpha.expand(shape), slope.expand(shape)
+    )
+    torch.testing.assert_close(loss, slope_factor(name) * case["output/nll"], **tolerance(id_))
+
+
+def test_uniform_posteriors_are_the_reference_s():
+    id_ = "g.duo_base_posterior"
+    case, process = tensors(id_), Uniform(19)
+    x_t, alpha_s, alpha_t = case["xt"], case["alpha_s"], case["alpha_t"]
+    one_hot = log_one_hot(case["x0"], 19, torch.float64)
+    for log_x0, level, expected in (
+        (case["p_x0"].log(), alpha_s, "posterior"),
+        (one_hot, alpha_s, "posterior_onehot"),
+        (case["p_x0"].log(), torch.ones_like(alpha_s), "posterior_noise_removal"),
+    ):
+        law = process.posterior(log_x0, x_t, level, alpha_t)
+        torch.testing.assert_close(law, case[f"output/{expected}"], **tolerance(id_))
+        score = process.log_score(log_x0, x_t, alpha_t)
+        law = process.reverse(score, x_t, level, alpha_t)
+        torch.testing.assert_close(law, case[f"output/{expected}"], **tolerance(id_))
+
+
+def test_absorbing_posteriors_are_the_reference_s():
+    """The reference's law at clean positions is its prediction, a one-hot; here it is the token."""
+    id_ = "h.absorbing_posterior"
+    case, process = tensors(id_), Absorbing(18)
+    x_t, alpha_s, alpha_t = case["xt"], case["alpha_s"], case["alpha_t"]
+    log_x0 = case["p_x0"].log()
+    for level, expected in (
+        (alpha_s, "posterior"),
+        (torch.ones_like(alpha_s), "posterior_noise_removal"),
+    ):
+        law = process.posterior(log_x0, x_t, level, alpha_t)
+        torch.testing.assert_close(law, normalised(case[f"output/{expected}"]), **tolerance(id_))
+
+
+@pytest.mark.parametrize("top_p", [0.5, 0.9, 0.95])
+def test_nuclei_are_the_reference_s(top_p: float):
+    case = tensors("n.nucleus")
+    torch.testing.assert_close(
+        Nucleus(top_p)(case["log_p"]), case[f"output/top_p_{top_p}"], **tolerance("n.nucleus")
+    )
+
+
+@pytest.mark.parametrize("process", [Uniform(19), Absorbing(18)], ids=["uniform", "absorbing"])
+def test_forward_marginals_are_the_reference_s(process: Uniform | Absorbing):
+    """alpha x_0 + (1 - alpha) pi: the posterior of a step from pure noise."""
+    id_ = "g.duo_base_posterior" if isinstance(process, Uniform) else "h.absorbing_posterior"
+    case = tensors(id_)
+    noise = torch.full_like(case["xt"], 18)
+    law = process.posterior(
+        case["p_x0"].log(), noise, case["alpha_s"], torch.zeros_like(case["alpha_s"])
+    )
+    torch.testing.assert_close(law, normalised(case["output/forward_process"]), **tolerance(id_))

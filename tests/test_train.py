@@ -1,0 +1,133 @@
+"""Training: the learning rate, micro-batches, exact restoration, and what stops it."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+from toy import TinyNetwork
+
+from platform_core.draws import Draws
+from platform_core.errors import UsageError
+from platform_core.model import Model
+from platform_core.objective import Nelbo
+from platform_core.options import TrainOptions
+from platform_core.parameterization import Mean
+from platform_core.process import Absorbing
+from platform_core.schedule import LogLinear
+from platform_core.train import Trainer, learning_rate
+
+OPTIONS = TrainOptions(steps=6, batch_size=4, warmup_steps=2, precision="fp32")
+
+
+class Sequences:
+    """Random sequences, mostly of the first two of 5 tokens; the last is half padding."""
+
+    def __init__(self) -> None:
+        drawn = torch.randint(40, (20, 6), generator=torch.Generator().manual_seed(0))
+        self.ids = torch.where(drawn < 5, drawn, drawn % 2)
+        self.mask = torch.ones_like(self.ids, dtype=torch.bool)
+        self.mask[-1, 3:] = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def fetch(self, rows):
+        return self.ids[rows], self.mask[rows]
+
+    def split(self, name):
+        return self
+
+
+def trainer(options: TrainOptions = OPTIONS) -> Trainer:
+    torch.manual_seed(0)
+    process = Absorbing(5, time_conditioned=True)
+    model = Model(process, LogLinear(), Mean(), TinyNetwork(process.num_states))
+    accelerator = Accelerator(cpu=True)
+    return Trainer(Nelbo(model), Sequences(), options, accelerator=accelerator, seed=3)
+
+
+def flat(trained: Trainer) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in trained.trained.values()])
+
+
+@pytest.mark.parametrize(
+    ("decay", "expected"),
+    [
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        ("cosine", [0.5, 1.0, 1.0, 0.853553, 0.5, 0.146447]),
+    ],
+)
+def test_the_learning_rate_warms_up_and_decays(decay, expected):
+    options = TrainOptions(steps=6, warmup_steps=2, learning_rate=1.0, decay=decay)
+    rates = [learning_rate(options, step) for step in range(6)]
+    assert rates == pytest.approx(expected, abs=1e-6)
+
+
+def test_training_lowers_the_bound():
+    trained = trainer(TrainOptions(steps=60, batch_size=4, warmup_steps=2, learning_rate=1e-2))
+    x0, mask = trained.split.fetch(list(range(20)))
+
+    def bound() -> float:
+        draws = Draws.derive(0, step=0, first=0, total=20)
+        return float(trained.objective.bound(x0, mask, draws).total)
+
+    before = bound()
+    for _ in range(60):
+        trained.update()
+    assert bound() < 0.8 * before
+
+
+def test_micro_batches_change_draws_but_not_what_is_counted():
+    whole, parts = trainer(), trainer(TrainOptions(steps=6, batch_size=4, accumulate=2))
+    assert whole.update().tokens == parts.update().tokens == 24
+    assert parts.micro_batch == 2
+
+
+def test_a_micro_batch_weighs_as_many_tokens_as_it_has():
+    """One batch, and the same with its first half masked out, then only that half: they add up."""
+    trained = trainer(TrainOptions(steps=1, batch_size=4, accumulate=2, clip=1e9))
+    batches = trained._batches()
+    counted = sum(int(mask.sum()) for _, _, mask in batches)
+    gradients = []
+    for first, x0, mask in batches:
+        trained.objective.zero_grad()
+        trained._descend(first, x0, mask, scale=torch.tensor(1 / counted))
+        gradients.append([parameter.grad.clone() for parameter in trained.trained.values()])
+    trained.objective.zero_grad()
+    update = trained.update()
+    total = torch.cat([(a + b).flatten() for a, b in zip(*gradients, strict=True)]).norm()
+    assert update.gradient_norm == pytest.approx(float(total), rel=1e-5)
+
+
+def test_a_restored_trainer_goes_on_bit_for_bit():
+    whole = trainer()
+    for _ in range(3):
+        whole.update()
+    saved = whole.checkpoint()
+    kept = {
+        group: {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        for group, tensors in saved.tensors.items()
+    }
+    restored = trainer()
+    restored.restore(type(saved)(kept, dict(saved.state)), source="memory")
+    for _ in range(3):
+        assert whole.update() == restored.update()
+    assert torch.equal(flat(whole), flat(restored))
+    for name, shadow in whole.ema.shadow.items():
+        assert torch.equal(shadow, restored.ema.shadow[name])
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(UsageError, match="make it a multiple of 3"):
+        trainer(TrainOptions(batch_size=4, accumulate=3))
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched():
+    trained = trainer()
+    trained.update()
+    before = flat(trained)
+    with torch.no_grad():
+        trained.objective.model.backbone.mixing.weight[0, 0] = torch.nan
+    with pytest.raises(UsageError, match="learning_rate"):
+        trained.update()
+    same = torch.isnan(flat(trained)) | (flat(trained) == before)
+    assert same.all()
