@@ -81,6 +81,8 @@ def test_rare_tokens_of_a_wide_row_are_drawn_as_often_as_they_should(
     rare = drawn[law[drawn] == probability]
     assert stats.binomtest(len(rare), len(drawn), 0.5).pvalue > 0.01
     assert stats.kstest(rare.double() / VOCABULARY, "uniform").pvalue > 0.01
+    # Some 6 coincidences are expected; 40 where float32 lumps six neighbours of 1e-8 together.
+    assert len(rare) - len(rare.unique()) < 20
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ here is Monte Carlo but the test that the estimator is unbiased.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 import torch
@@ -130,17 +131,20 @@ def enumerated(
     clean: Tensor,
     monkeypatch: pytest.MonkeyPatch,
     *,
-    protocol: str,
+    protocol: Literal["exact", "published", "training"],
     schedule: Schedule,
     t_min: float,
 ) -> float:
-    """What `bound` estimates: the exact mean over its noise, through its own code."""
+    """What `bound` or training estimates: the exact mean over its noise, through its own code."""
     process = objective.denoiser.process
     every = Enumeration.of(process, clean)
     monkeypatch.setattr(process, "corrupt", lambda x0, alpha, generator: every.x_t)
     draws = FixedTimes(torch.Generator(), 0, 0, 1, 0, every.fractions)
     with torch.no_grad():
-        loss = objective.bound(every.x0, everything(every.x0), draws, protocol)
+        if protocol == "training":
+            loss = objective(every.x0, everything(every.x0), draws)
+        else:
+            loss = objective.bound(every.x0, everything(every.x0), draws, protocol)
     alpha = schedule.alpha(draws.times(len(every.x0), t_min))
     return every.expectation(process, alpha, loss.per_token.double())
 
@@ -159,14 +163,17 @@ def test_the_exact_protocol_is_the_bound_under_every_schedule(process_class, sch
 
 
 @both
+@pytest.mark.parametrize("protocol", ["published", "training"])
 @pytest.mark.parametrize("schedule", [LogLinear(1e-3), Cosine(1e-3)])
-def test_the_published_protocol_leaves_out_the_ends(process_class, schedule, monkeypatch):
+def test_training_and_the_published_protocol_leave_out_the_ends(
+    process_class, schedule, protocol, monkeypatch
+):
     law, t_min = two_token_law(), 1e-3
     objective = Nelbo(exact_model(law, process_class, schedule), t_min)
     ends = schedule.alpha(torch.tensor([1.0, t_min], dtype=torch.float64)).tolist()
     for clean in law.sequences()[::4]:
         value = enumerated(
-            objective, clean, monkeypatch, protocol="published", schedule=schedule, t_min=t_min
+            objective, clean, monkeypatch, protocol=protocol, schedule=schedule, t_min=t_min
         )
         inner = integrated_bound(objective, clean[None], *ends).item() / (1 - t_min)
         assert value == pytest.approx(inner, rel=2e-6)
