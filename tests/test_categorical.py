@@ -42,7 +42,9 @@ def test_no_rows_give_no_tokens():
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
 def test_the_ends_of_the_uniform_draw_no_impossible_category(uniform: float, monkeypatch):
-    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, uniform).double())
+    monkeypatch.setattr(
+        torch, "rand", lambda shape, **_: torch.full(shape, uniform, dtype=torch.float64)
+    )
     law = torch.tensor([0.0, 0.1, 0.2, 0.3, 0.7, 1e-30, 0.0, 0.0])
     rows = law * torch.linspace(0.5, 2, 1000)[:, None]
     drawn = categorical.draw(rows, seeded())

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from platform_core import data as data_module
+from platform_core.cache import cache_directory, cached
 from platform_core.corpus import SPLITS, Sotu, TextFiles, open_corpus
-from platform_core.data import Order, TokenSplit, cache_directory, cached, load_data, pack
+from platform_core.data import Order, TokenSplit, load_data, pack
 from platform_core.errors import UsageError
 from platform_core.options import DataOptions
 from platform_core.tokenizer import CharacterTokenizer

@@ -30,8 +30,8 @@ class Backbone(nn.Module, ABC):
     def decoder(self) -> nn.Module:
         """The last, position-wise layer, from the width of `encode` to `num_states`.
 
-        One of the network's own submodules; every parameter of a row's logits that `encode` does
-        not use is in it.
+        One of the network's own submodules; it holds every parameter of a row's logits that
+        `encode` does not use, and uses all that it holds.
         """
 
     @abstractmethod

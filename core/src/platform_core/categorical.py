@@ -21,11 +21,8 @@ def draw(probs: Probs, generator: torch.Generator) -> Tokens:
     cumulative = probs.double().cumsum(-1)
     total = cumulative[..., -1:]
     uniform = torch.rand(total.shape, generator=generator, dtype=torch.float64, device=probs.device)
-    # u * total can round up to total itself, which lies behind the last category.
-    below_total = torch.nextafter(total, torch.zeros_like(total))
-    return torch.searchsorted(
-        cumulative, torch.minimum(uniform * total, below_total), right=True
-    ).squeeze(-1)
+    # u is at most 1 - 2^-53, and u * total then never rounds up to total itself.
+    return torch.searchsorted(cumulative, uniform * total, right=True).squeeze(-1)
 
 
 class Truncation(ABC):

@@ -121,7 +121,8 @@ class SampleOptions:
         length: tokens in each; by default as long as in training.
         batch_size: samples at once.
         weights: the average of the weights (ema) or the last ones (raw).
-        prompt: text that every sample begins with.
+        prompt: text that every sample begins with (exact under absorbing noise, an approximation
+            under uniform noise).
         template: text with blanks that every sample fills in, one token for each blank.
         blank: what stands for a blank in the template.
     """

@@ -134,22 +134,21 @@ class Interpolating(Diffusion):
         Source: Lou et al. 2024, arXiv:2310.16834; with a law of the clean token, the posterior of
         MDLM and DUO.
         """
-        kept = _like(log_score, alpha_t / alpha_s)[..., None]
+        kept = alpha_t / alpha_s
         score = log_score.exp()
-        pi = self._prior_row(score)
-        earlier = (score - (1 - kept) * pi * score.sum(-1, keepdim=True)) / kept
+        moved = _like(score, 1 - kept)[..., None] * self._prior_row(score)
+        earlier = (score - moved * score.sum(-1, keepdim=True)) / _like(score, kept)[..., None]
         return self._reach(x_t, kept, score) * earlier.clamp_min(0)
 
     def posterior(self, log_x0: LogProbs, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Probs:
         """Bayes' rule with the clean token's law put in; also at alpha_t = 0.
 
-        q(x_s | x_t) = q(x_t | x_s) (alpha_s x_0 + (1 - alpha_s) pi)[x_s] / (alpha_t x_0 + (1 -
-        alpha_t) pi)[x_t]
+        q(x_s | x_t) = q(x_t | x_s) q(x_s) / q(x_t),  q(x_s) = alpha_s x_0 + (1 - alpha_s) pi
         """
-        kept = _like(log_x0, alpha_t / alpha_s)[..., None]
-        level = _like(log_x0, alpha_s)[..., None]
         x0 = log_x0.exp()
-        mass = self._reach(x_t, kept, x0) * (level * x0 + (1 - level) * self._prior_row(x0))
+        signal, noise = _like(x0, alpha_s)[..., None], _like(x0, 1 - alpha_s)[..., None]
+        earlier = signal * x0 + noise * self._prior_row(x0)
+        mass = self._reach(x_t, alpha_t / alpha_s, x0) * earlier
         return mass / mass.sum(-1, keepdim=True)
 
     def draw_posterior(
@@ -200,10 +199,11 @@ class Interpolating(Diffusion):
     def _prior_row(self, like: Tensor) -> Tensor:
         return _like(like, self.prior(torch.arange(self.num_states, device=like.device)))
 
-    def _reach(self, x_t: Tokens, kept: Tensor, like: Probs) -> Probs:
+    def _reach(self, x_t: Tokens, kept: Noise, like: Probs) -> Probs:
         """q(x_t | x_s) for every x_s: kept 1{x_s = x_t} + (1 - kept) pi[x_t]."""
-        reach = ((1 - kept) * _like(like, self.prior(x_t))[..., None]).expand_as(like).clone()
-        return reach.scatter_add_(-1, x_t[..., None], kept.expand(*x_t.shape, 1))
+        jumped = _like(like, (1 - kept) * self.prior(x_t))[..., None].expand_as(like).clone()
+        stayed = _like(like, kept)[..., None].expand(*x_t.shape, 1)
+        return jumped.scatter_add_(-1, x_t[..., None], stayed)
 
 
 class Absorbing(Interpolating):

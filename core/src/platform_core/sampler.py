@@ -65,13 +65,14 @@ class Ancestral(Sampler):
         steps: reverse steps; the network is called at most once for each, and once more at the end
             unless final is none.
         final: what the last call does with the noise that is left. ancestral: draws from the
-            posterior of clean text.
-            greedy: takes the most likely clean token (greedy-tail decoding: fewer odd tokens, less
-                variety). none: nothing.
+            posterior of clean text. greedy: takes the most likely clean token (greedy-tail
+            decoding: fewer odd tokens, less variety). none: nothing.
         top_p: at each step, draw only from the smallest set of tokens with more than this
             probability; 1 is exact.
 
     With a prompt, the given tokens replace the noisy ones before each call, at every noise level.
+    Under absorbing noise this conditions exactly; under uniform noise it is an approximation, since
+    the network takes clean neighbours for noisy ones.
     Source: MDLM, arXiv:2406.07524, and DUO, arXiv:2506.10892, which names the greedy tail.
     """
 

@@ -58,7 +58,7 @@ class Tokenizer(ABC):
         """
 
     @abstractmethod
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int] | Ids) -> str:
         """Text to read: without padding, ids outside the vocabulary as `LEFT_OVER`."""
 
     @abstractmethod
@@ -111,7 +111,7 @@ class CharacterTokenizer(Tokenizer):
             raise UsageError(self._lacking(text))
         return ids
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int] | Ids) -> str:
         """Text to read: [BOS], [EOS] and [UNK] by name."""
         return "".join(self._pieces[i] if i < self.vocab_size else LEFT_OVER for i in ids)
 
