@@ -12,7 +12,7 @@ from platform_core.component import Component
 from platform_core.hookspecs import hookimpl
 from platform_core.objective import Nelbo
 from platform_core.parameterization import Mean
-from platform_core.process import Absorbing, Uniform
+from platform_core.process import Absorbing, AbsorbingOrUniform, Uniform
 from platform_core.sampler import Ancestral
 from platform_core.schedule import LogLinear
 from platform_core.types import Hidden, Inputs, Noise
@@ -26,6 +26,18 @@ class First(Absorbing):
 
 class Second(Uniform):
     """Another."""
+
+
+class Either(AbsorbingOrUniform):
+    """A family with both noises."""
+
+
+class AbsorbingEither(Either, Absorbing):
+    """With masks."""
+
+
+class UniformEither(Either, Uniform):
+    """With uniform noise."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +160,7 @@ def platform_processes() -> Iterable[Component]:
             defaults={"backbone": "narrow", "sampler": "quick", "objective": "only-uniform"},
         ),
         Component("careless", f"{HERE}:First", defaults={"sampler.stpes": 7}),
+        Component("either", f"{HERE}:Either", defaults={"backbone": "narrow"}),
     ]
 
 

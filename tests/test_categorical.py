@@ -10,7 +10,15 @@ from scipy import stats
 from toy import chi_square
 
 from platform_core import categorical
-from platform_core.categorical import CleanOnly, KeepAll, Nucleus, truncation
+from platform_core.categorical import (
+    CleanOnly,
+    InnerNucleus,
+    InTurn,
+    KeepAll,
+    Nucleus,
+    TopK,
+    truncation,
+)
 
 VOCABULARY = 50257
 
@@ -128,6 +136,57 @@ def test_a_nucleus_keeps_the_most_likely_token_whatever_top_p():
     assert Nucleus(1e-9)(log(0.2, 0.7, 0.1)[None])[0].exp().tolist() == pytest.approx([0, 1, 0])
 
 
+def test_the_token_that_crosses_top_p_is_dropped_in_the_other_convention():
+    kept = InnerNucleus(0.9)(log(0.5, 0.3, 0.15, 0.05)[None])[0]
+    assert kept.isfinite().tolist() == [True, True, False, False]
+    torch.testing.assert_close(kept[:2].exp(), torch.tensor([0.5, 0.3]).double() / 0.8)
+
+
+laws = st.lists(st.floats(1e-6, 1), min_size=2, max_size=8).map(
+    lambda weights: torch.tensor(weights, dtype=torch.float64).log().log_softmax(-1)
+)
+
+
+@given(laws, st.floats(1e-3, 0.999))
+def test_an_inner_nucleus_is_the_largest_set_within_top_p_or_the_most_likely_token(law, top_p):
+    kept = InnerNucleus(top_p)(law[None])[0].isfinite()
+    probs = law.exp()
+    mass = probs[kept].sum().item()
+    assert kept[probs.argmax()]
+    assert mass <= top_p + 1e-12 or kept.sum() == 1
+    if not kept.all():
+        assert probs[kept].min() >= probs[~kept].max()
+        assert mass + probs[~kept].max() > top_p - 1e-12
+
+
+@given(laws, st.floats(1e-3, 0.999))
+def test_the_two_conventions_differ_by_the_crossing_token(law, top_p):
+    outer = Nucleus(top_p)(law[None])[0].isfinite()
+    inner = InnerNucleus(top_p)(law[None])[0].isfinite()
+    assert (outer | ~inner).all()
+    assert (outer & ~inner).sum() <= 1
+
+
+@pytest.mark.parametrize(("top_k", "kept"), [(1, [1]), (2, [1, 3]), (3, [1, 2, 3]), (9, range(5))])
+def test_top_k_keeps_the_most_likely_tokens_in_their_proportions(top_k, kept):
+    law = log(0.05, 0.4, 0.2, 0.25, 0.1)
+    left = TopK(top_k)(law[None])[0].exp()
+    expected = torch.zeros(5).double()
+    expected[list(kept)] = law.exp()[list(kept)] / law.exp()[list(kept)].sum()
+    torch.testing.assert_close(left, expected)
+
+
+def test_top_k_treats_equally_likely_tokens_alike():
+    left = TopK(2)(log(0.4, 0.2, 0.2, 0.2)[None])[0]
+    assert left.isfinite().all()
+    assert TopK(1)(log(0.4, 0.2, 0.2, 0.2)[None])[0].isfinite().sum() == 1
+
+
+def test_top_k_counts_no_token_that_was_removed_before():
+    left = InTurn(CleanOnly(2, KeepAll()), TopK(3))(log(0.1, 0.3, 0.6)[None])[0].exp()
+    torch.testing.assert_close(left, torch.tensor([0.25, 0.75, 0.0]).double())
+
+
 def test_clean_only_moves_all_mass_to_the_vocabulary():
     clean = CleanOnly(2, KeepAll())(log(0.1, 0.3, 0.6)[None])[0].exp()
     torch.testing.assert_close(clean, torch.tensor([0.25, 0.75, 0.0]).double())
@@ -146,6 +205,21 @@ def test_top_p_of_one_keeps_everything():
     law = log(0.1, 0.3, 0.6)[None]
     assert truncation(1.0)(law) is law
     assert isinstance(truncation(0.9), Nucleus)
+    assert isinstance(truncation(0.9, crossing="dropped"), InnerNucleus)
+    assert truncation(1.0, crossing="dropped")(law) is law
+
+
+def test_top_p_counts_the_mass_of_what_top_k_leaves():
+    law = log(0.4, 0.3, 0.2, 0.1)[None]
+    # Of (4/7, 3/7), the first alone exceeds 0.5; of all four tokens it does not.
+    assert truncation(0.5, 2)(law).isfinite().tolist() == [[True, False, False, False]]
+    assert truncation(0.5)(law).isfinite().tolist() == [[True, True, False, False]]
+
+
+@pytest.mark.parametrize("top_k", [0, -3])
+def test_a_bad_top_k_is_refused_with_what_works(top_k: int):
+    with pytest.raises(ValueError, match=f"top_k is {top_k}; it must be at least 1; leave it out"):
+        truncation(1.0, top_k)
 
 
 @pytest.mark.parametrize("top_p", [0.0, -0.1, 1.1, float("nan")])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from platform_core.compatibility import matrix
 from platform_core.compose import Composition, compose, compose_saved
 from platform_core.errors import IncompatibleError, UsageError
 from platform_core.layers import read
@@ -367,7 +368,7 @@ def test_help_shows_every_option_of_the_chosen_parts_with_its_origin(
         f"process = first [file {STUBS}; the command line]",
         f"backbone = narrow [file {STUBS}; default of first]",
         f"schedule = log-linear [{core}; default]",
-        "--process NAME one of absorbing, careless,",
+        "--process NAME one of absorbing, ",
         "--backbone.hidden_size HIDDEN_SIZE features of a position. (type: int, default: 8)",
         "--backbone.rotation.base BASE slowest of the angles, 50% of it.",
         "--sampler.steps STEPS a few. (type: int, default: 7)",
@@ -378,3 +379,28 @@ def test_help_shows_every_option_of_the_chosen_parts_with_its_origin(
         assert shown in text
     assert "num_states" not in text
     assert "vocab_size" not in text
+
+
+def test_a_process_is_of_the_kind_that_its_option_names(run: Composer) -> None:
+    from stub_parts import AbsorbingEither, UniformEither
+
+    assert type(run("--process=either").build(5).model.process) is AbsorbingEither
+    built = run("--process=either", "--process.states=uniform").build(5)
+    assert type(built.model.process) is UniformEither
+    assert built.model.process.num_states == 5
+
+
+def test_what_an_option_decides_is_checked_by_its_value(run: Composer) -> None:
+    assert run("--process=either", "--process.states=uniform", "--objective=only-uniform")
+    assert run.error("--process=either", "--objective=only-uniform").startswith(
+        "objective only-uniform needs a uniform process, but process is either with states "
+        "absorbing; choose --process.states uniform, or process "
+    )
+    message = run.error("--process=first", "--objective=only-uniform")
+    assert "but process is first; choose process " in message
+
+
+def test_the_matrix_has_what_goes_with_some_value_of_an_option(plugins: Plugins) -> None:
+    assert "only-uniform" in matrix(plugins, "process")["either"]["objective"]
+    assert "either" in matrix(plugins, "objective")["only-uniform"]["process"]
+    assert "first" not in matrix(plugins, "objective")["only-uniform"]["process"]

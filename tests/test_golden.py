@@ -1,47 +1,21 @@
 """Values that the published reference code computes; where it errs, the right ones beside them."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load_file
+from published import network, slope_factor, tensors, tolerance
 from torch import Tensor
 
-from platform_core.categorical import Nucleus
+from platform_core.categorical import InnerNucleus, Nucleus, TopK, truncation
 from platform_core.model import Model
 from platform_core.objective import DiffusionObjective, Nelbo
 from platform_core.parameterization import Mean
 from platform_core.process import Absorbing, Uniform, log_one_hot
 from platform_core.schedule import Cosine, LogLinear, Schedule
-from platform_dit.backbone import Dit
 from platform_duo.objective import UniformNelbo
 
-GOLDEN = Path(__file__).parent / "golden"
-CASES = {case["id"]: case for case in json.loads((GOLDEN / "cases.json").read_text())["cases"]}
 SCHEDULES: dict[str, type[Schedule]] = {"log-linear": LogLinear, "cosine": Cosine}
 named = pytest.mark.parametrize("name", list(SCHEDULES))
 both_objectives = pytest.mark.parametrize("objective_class", [Nelbo, UniformNelbo])
-
-
-def tensors(case: str) -> dict[str, Tensor]:
-    """The tensors of a case: `t` of its inputs, `output/alpha` of its outputs, and so on."""
-    prefix = f"{case}/"
-    stored = load_file(GOLDEN / CASES[case]["file"])
-    return {
-        name.removeprefix(prefix).removeprefix("input/").removeprefix("param/"): tensor
-        for name, tensor in stored.items()
-        if name.startswith(prefix)
-    }
-
-
-def tolerance(case: str) -> dict[str, float]:
-    return {"rtol": CASES[case]["suggested_rtol"], "atol": CASES[case]["suggested_atol"]}
-
-
-def slope_factor(name: str) -> float:
-    """The reference's cosine slope lacks the factor 1 - eps of the chain rule."""
-    return 1 - 1e-3 if name == "cosine" else 1.0
 
 
 @named
@@ -79,22 +53,8 @@ def normalised(law: Tensor) -> Tensor:
 def uniform_objective(objective_class: type[DiffusionObjective], name: str) -> DiffusionObjective:
     """An objective around the network of the golden cases."""
     process = Uniform(19)
-    config = CASES["b.params"]["config"]
-    backbone = Dit(
-        num_states=process.num_states,
-        causal=process.causal,
-        time_conditioned=process.time_conditioned,
-        hidden_size=config["hidden"],
-        num_blocks=config["n_blocks"],
-        num_heads=config["n_heads"],
-        cond_size=config["cond_dim"],
-    )
-    parameters = tensors("b.params")
-    state = backbone.state_dict()
-    backbone.load_state_dict({key: parameters[key] for key in state})
-    unused = parameters.keys() - state.keys()
-    assert unused <= {"rotary_emb.inv_freq"}
-    return objective_class(Model(process, SCHEDULES[name](eps=1e-3), Mean(), backbone))
+    model = Model(process, SCHEDULES[name](eps=1e-3), Mean(), network(process))
+    return objective_class(model)
 
 
 @named
@@ -186,6 +146,25 @@ def test_nuclei_are_the_reference_s(top_p: float):
     torch.testing.assert_close(
         Nucleus(top_p)(case["log_p"]), case[f"output/top_p_{top_p}"], **tolerance("n.nucleus")
     )
+
+
+def test_top_k_is_the_reference_s_alone_and_before_a_nucleus():
+    case, within = tensors("n.nucleus"), tolerance("n.nucleus")
+    torch.testing.assert_close(TopK(5)(case["log_p"]), case["output/top_k_5"], **within)
+    both = truncation(0.8, 7)(case["log_p"])
+    torch.testing.assert_close(both, case["output/top_k_7_top_p_0.8"], **within)
+
+
+@pytest.mark.parametrize("top_p", [0.5, 0.9, 0.95])
+def test_inner_nuclei_lack_the_last_token_of_the_reference_s(top_p: float):
+    """The reference has the other convention only; the two differ by the token that crosses."""
+    case = tensors("n.nucleus")
+    reference = case[f"output/top_p_{top_p}"]
+    alone = reference.isfinite().sum(-1, keepdim=True) == 1
+    least = reference.masked_fill(~reference.isfinite(), torch.inf).amin(-1, keepdim=True)
+    expected = torch.where(alone | (reference > least), reference, -torch.inf).log_softmax(-1)
+    inner = InnerNucleus(top_p)(case["log_p"])
+    torch.testing.assert_close(inner, expected, **tolerance("n.nucleus"))
 
 
 @pytest.mark.parametrize("process", [Uniform(19), Absorbing(18)], ids=["uniform", "absorbing"])

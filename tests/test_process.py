@@ -1,5 +1,7 @@
 """Processes: every law by enumeration, every draw by its frequencies."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,7 +10,14 @@ from torch import Tensor
 from toy import chi_square, transition
 
 from platform_core.objective import score_entropy
-from platform_core.process import LOG_ZERO, Absorbing, Interpolating, Uniform, log_one_hot
+from platform_core.process import (
+    LOG_ZERO,
+    Absorbing,
+    AbsorbingOrUniform,
+    Interpolating,
+    Uniform,
+    log_one_hot,
+)
 from platform_core.types import LogProbs, Tokens
 
 both = pytest.mark.parametrize("process_class", [Absorbing, Uniform])
@@ -90,6 +99,58 @@ def test_the_mixture_is_the_posterior(process_class, num_tokens, levels, seed):
         mixed, process.posterior(log_x0, x_t, alpha_s, alpha_t), rtol=0, atol=1e-12
     )
     torch.testing.assert_close(sum(parts), torch.ones(len(x_t)).double(), rtol=0, atol=1e-12)
+
+
+@both
+@given(num_tokens=st.integers(2, 6), levels=levels, seed=st.integers(0, 1000))
+def test_a_step_leaves_tokens_open_as_often_as_any_prediction_can_redraw_them(
+    process_class, num_tokens, levels, seed
+):
+    """A tight bound: the prediction that is sure of another token reaches it, none exceeds it."""
+    alpha_t, alpha_s = double(0.999 * levels[0]), double(max(levels[1], 1e-3))
+    process = process_class(num_tokens)
+    x_t = noise(process)[:1]
+    level = process.thin(x_t, alpha_s, alpha_t, generator=torch.Generator()).alpha_s
+    chance = (alpha_s - alpha_t) / ((1 - alpha_t) * level)
+    sure = log_one_hot((x_t + 1) % process.num_states, process.num_states, torch.float64)
+    for log_x0 in (sure, random_log_x0(process.num_states, 1, seed)):
+        parts = process.posterior_mixture(log_x0, x_t, alpha_s, alpha_t)
+        redrawn = parts.denoiser + parts.prior * (process.prior(x_t) < 1)
+        assert redrawn <= chance + 1e-12
+        if log_x0 is sure:
+            torch.testing.assert_close(redrawn, chance)
+
+
+@both
+@pytest.mark.parametrize(("alpha_s", "alpha_t"), [(0.7, 0.4), (1.0, 0.4), (0.4, 0.0), (0.5, 0.49)])
+def test_the_two_halves_of_a_step_draw_from_the_posterior(process_class, alpha_s, alpha_t):
+    """Which tokens are open, and what becomes of those; also with mass on the mask."""
+    process, number = process_class(3), 40_000
+    log_x0 = random_log_x0(process.num_states, 1, seed=3)
+    s, t = (torch.full((number,), value, dtype=torch.float64) for value in (alpha_s, alpha_t))
+    for state in noise(process).tolist():
+        generator = torch.Generator().manual_seed(state)
+        x_t = torch.full((number,), state)
+        thinned = process.thin(x_t, s, t, generator=generator)
+        drawn = process.draw_open(
+            log_x0[0].expand(number, -1)[thinned.open],
+            x_t[thinned.open],
+            thinned.alpha_s[thinned.open],
+            t[thinned.open],
+            generator=generator,
+        )
+        x_s = x_t.masked_scatter(thinned.open, drawn)
+        posterior = process.posterior(log_x0, x_t[:1], s[:1], t[:1])[0]
+        assert chi_square(x_s, posterior) > 0.01
+        if alpha_s < 1 and alpha_t > 0:
+            assert 0 < thinned.open.double().mean() < 1
+
+
+def test_tokens_that_masking_cannot_change_are_never_open():
+    x_t = torch.tensor([[0, 3]]).expand(100, 2)
+    thinned = Absorbing(3).thin(x_t, double(0.7), double(0.4), generator=torch.Generator())
+    assert not thinned.open[:, 0].any()
+    assert thinned.open[:, 1].any()
 
 
 @both
@@ -269,3 +330,34 @@ def test_score_entropy_is_positive_and_zero_at_the_truth(process_class, num_toke
     )
     assert (score_entropy(learned, true) > 0).all()
     assert (score_entropy(true, true) == 0).all()
+
+
+class Family(AbsorbingOrUniform):
+    """A family with both noises."""
+
+
+class AbsorbingFamily(Family, Absorbing):
+    """With masks."""
+
+
+class UniformFamily(Family, Uniform):
+    """With uniform noise."""
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "noise"),
+    [
+        ({}, AbsorbingFamily, Absorbing(4, time_conditioned=True)),
+        ({"states": "absorbing"}, AbsorbingFamily, Absorbing(4, time_conditioned=True)),
+        ({"states": "uniform"}, UniformFamily, Uniform(4)),
+    ],
+)
+def test_a_family_with_both_noises_makes_objects_of_one_of_them(options, kind, noise):
+    process = Family(4, **options)
+    assert type(process) is kind
+    assert vars(process) == vars(noise), "which are told the noise level"
+    states = torch.arange(process.num_states)
+    assert torch.equal(process.prior(states), noise.prior(states))
+    same = copy.deepcopy(process)
+    assert type(same) is kind
+    assert vars(same) == vars(process)

@@ -207,12 +207,24 @@ def test_equal_seeds_draw_equal_samples(process_class: type[Interpolating]):
 def test_nfe_is_the_number_of_calls_of_the_network(process_class, final):
     law, process = two_token_law(), process_class(3)
     backbone = ExactDenoiser(law, process)
-    sample = Ancestral(steps=7, final=final)(model(process, backbone), (4, 2), seeded())
+    sample = Ancestral(steps=7, final=final)(model(process, backbone), (64, 2), seeded())
     assert sample.nfe == backbone.calls
     if process_class is Uniform:
         assert sample.nfe == 7 + (final != "none")
     else:
         assert sample.nfe <= 7, "nothing is left to do after the last mask is gone"
+
+
+def test_each_mask_is_decoded_once_and_steps_without_news_need_no_network(monkeypatch):
+    """A mask is decoded when it becomes a token, not at every step until then."""
+    built, backbone = tiny_model(Absorbing(5))
+    decoded = []
+    forward = backbone.head.forward
+    monkeypatch.setattr(backbone.head, "forward", lambda h: decoded.append(len(h)) or forward(h))
+    sample = Ancestral(steps=50)(built, (1, 6), seeded())
+    # The network puts some mass on the mask: then a mask stays one, and is decoded again.
+    assert 6 <= sum(decoded) <= 12
+    assert sample.nfe == backbone.calls == len(decoded) <= 12
 
 
 @both

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from platform_core.schedule import Cosine, LogLinear, Polynomial, Schedule
+from platform_core.schedule import Cosine, LogLinear, Polynomial, Schedule, Stepwise
 
 SCHEDULES = [
     LogLinear(eps=0),
@@ -137,3 +137,24 @@ def test_a_bad_eps_is_refused_with_its_range(schedule: type, eps: float):
 def test_a_bad_exponent_is_refused_with_its_range(exponent: float):
     with pytest.raises(ValueError, match="exponent is .*above 0"):
         Polynomial(exponent)
+
+
+@pytest.mark.parametrize("num_steps", [1, 3, 1000])
+@pytest.mark.parametrize("inner", [LogLinear(1e-3), Cosine(1e-3), Polynomial(0.5)])
+def test_stepwise_goes_from_text_to_noise_in_even_steps(inner: Schedule, num_steps: int):
+    schedule = Stepwise(inner, num_steps)
+    middle = (torch.arange(num_steps, dtype=torch.float64) + 0.5) / num_steps
+    times = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
+    alpha = schedule.alpha(times)
+    assert alpha[0] == 1
+    assert alpha[-1] == 0
+    torch.testing.assert_close(alpha[1:-1], inner.alpha(times[1:-1]))
+    torch.testing.assert_close(schedule.alpha(middle), alpha[1:])
+    torch.testing.assert_close(schedule.slope(middle) / num_steps, alpha.diff())
+    torch.testing.assert_close(schedule.inverse(alpha), times)
+
+
+@pytest.mark.parametrize("num_steps", [0, -1])
+def test_stepwise_without_steps_is_refused(num_steps: int):
+    with pytest.raises(ValueError, match=f"num_steps is {num_steps}; it must be at least 1"):
+        Stepwise(LogLinear(), num_steps)

@@ -17,7 +17,7 @@ from platform_core.backbone import Backbone
 from platform_core.categorical import KeepAll, Truncation
 from platform_core.model import Model
 from platform_core.objective import DiffusionObjective
-from platform_core.parameterization import Mean
+from platform_core.parameterization import Mean, Parameterization
 from platform_core.process import LOG_ZERO, Interpolating
 from platform_core.schedule import LogLinear, Schedule
 from platform_core.types import Hidden, Inputs, LogProbs, Noise, Tokens
@@ -93,6 +93,14 @@ class ExactDenoiser(Backbone):
         return self.law.log_x0(inputs, alpha, self.process, own_evidence=self.own_evidence)
 
 
+class ExactScore(ExactDenoiser):
+    """The same network for a parameterization that reads exp(logits) / vocab_size as the law."""
+
+    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+        """Log-probabilities relative to those of equally likely tokens."""
+        return super().encode(inputs, sigma) + math.log(self.process.vocab_size)
+
+
 class TinyNetwork(Backbone):
     """A trainable network of one attention-free mixing layer, in float64 if asked."""
 
@@ -121,17 +129,50 @@ class TinyNetwork(Backbone):
         return hidden.tanh()
 
 
-def model(process: Interpolating, backbone: Backbone, schedule: Schedule | None = None) -> Model:
-    """A model that predicts the clean token, by default with alpha = 1 - t."""
-    return Model(process, schedule or LogLinear(eps=0), Mean(), backbone)
+class CausalNetwork(Backbone):
+    """A trainable causal network that only encodes whole texts, told no noise level."""
+
+    def __init__(self, num_states: int, width: int = 8) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(num_states, width)
+        self.mixing = nn.Linear(2 * width, width)
+        self.head = nn.Linear(width, num_states)
+        self.calls = 0
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The last layer."""
+        return self.head
+
+    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+        """Each token with the average of those up to it."""
+        self.calls += 1
+        features = self.embedding(inputs)
+        places = torch.arange(1, features.shape[1] + 1, device=features.device)
+        average = features.cumsum(1) / places[:, None]
+        hidden: Tensor = self.mixing(torch.cat((features, average), dim=-1))
+        return hidden.tanh()
+
+
+def model(
+    process: Interpolating,
+    backbone: Backbone,
+    schedule: Schedule | None = None,
+    parameterization: Parameterization | None = None,
+) -> Model:
+    """A model, by default of alpha = 1 - t and the mean of the clean token."""
+    return Model(process, schedule or LogLinear(eps=0), parameterization or Mean(), backbone)
 
 
 def exact_model(
-    law: ToyLaw, process: type[Interpolating], schedule: Schedule | None = None
+    law: ToyLaw,
+    process: type[Interpolating],
+    schedule: Schedule | None = None,
+    parameterization: Parameterization | None = None,
 ) -> Model:
     """The model of a law whose predictions are exact."""
     built = process(law.num_tokens)
-    return model(built, ExactDenoiser(law, built), schedule)
+    return model(built, ExactDenoiser(law, built), schedule, parameterization)
 
 
 def one_token_law() -> ToyLaw:

@@ -4,16 +4,17 @@
     logits = decoder(hidden rows)      any number of single positions        [rows, num_states]
 
 Nothing mixes positions after `encode`, so losses and draws decode only the rows they need, a chunk
-at a time (`rows`).
+at a time (`rows`). Causal networks are also read from left to right: `reader`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import nn
 
-from platform_core.types import Hidden, Inputs, Logits, Noise
+from platform_core.types import Hidden, Inputs, Logits, Noise, Tokens
 
 
 class Backbone(nn.Module, ABC):
@@ -48,3 +49,45 @@ class Backbone(nn.Module, ABC):
         """Logits of every position at once: the definition, too large for wide vocabularies."""
         logits: Logits = self.decoder(self.encode(inputs, sigma))
         return logits
+
+
+class Reader(ABC):
+    """A causal network part of the way through a batch of texts; it gives no gradients."""
+
+    @abstractmethod
+    def read(self, tokens: Tokens) -> Hidden:
+        """Features of the next tokens, `[batch, n]`: those that `encode` gives them in the whole
+        text so far.
+        """
+
+
+class Incremental(ABC):
+    """A backbone whose causal form remembers what it has read (a key-value cache).
+
+    A further token then costs one position instead of the whole text. Backbones without it are read
+    all the same, see `reader`.
+    """
+
+    @abstractmethod
+    def reader(self, length: int) -> Reader:
+        """A reader at the beginning of texts of at most `length` tokens."""
+
+
+class Rereader(Reader):
+    """Any causal network: each read encodes the whole text again, n calls of length 1 to n."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        self._text: Tokens | None = None
+
+    def read(self, tokens: Tokens) -> Hidden:
+        """Features of the next tokens."""
+        self._text = tokens if self._text is None else torch.cat((self._text, tokens), dim=1)
+        return self._backbone.encode(self._text, None)[:, -tokens.shape[1] :]
+
+
+def reader(backbone: Backbone, length: int) -> Reader:
+    """How a causal network that is told no noise level reads up to `length` tokens quickest."""
+    if isinstance(backbone, Incremental):
+        return backbone.reader(length)
+    return Rereader(backbone)

@@ -6,10 +6,19 @@ float64 cumulative sum.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Literal
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from platform_core.types import LogProbs, Probs, Tokens
+
+Crossing = Literal["kept", "dropped"]
+"""What becomes of the token whose probability takes a nucleus across top_p."""
+
+Removed = Bool[Tensor, "*batch states"]
 
 
 def draw(probs: Probs, generator: torch.Generator) -> Tokens:
@@ -55,7 +64,53 @@ class CleanOnly(Truncation):
         return self.then(clean.log_softmax(-1))
 
 
-class Nucleus(Truncation):
+class InTurn(Truncation):
+    """Applies one truncation to what another leaves."""
+
+    def __init__(self, first: Truncation, then: Truncation) -> None:
+        self.first, self.then = first, then
+
+    def __call__(self, log_probs: LogProbs) -> LogProbs:
+        """The twice truncated log-probabilities."""
+        return self.then(self.first(log_probs))
+
+
+class TopK(Truncation):
+    """Keeps the `top_k` most likely tokens, and whatever is as likely as the last of them.
+
+    Source: Fan et al. 2018, arXiv:1805.04833.
+    """
+
+    def __init__(self, top_k: int) -> None:
+        self.top_k = top_k
+
+    def __call__(self, log_probs: LogProbs) -> LogProbs:
+        """The most likely tokens of each row, renormalised."""
+        number = min(self.top_k, log_probs.shape[-1])
+        last = log_probs.topk(number, dim=-1).values[..., -1:]
+        return log_probs.masked_fill(log_probs < last, float("-inf")).log_softmax(-1)
+
+
+class ByMass(Truncation, ABC):
+    """Keeps most likely tokens, as many as their mass decides."""
+
+    def __init__(self, top_p: float) -> None:
+        self.top_p = top_p
+
+    @abstractmethod
+    def removed(self, mass: Probs) -> Removed:
+        """Which tokens go, by their float64 probabilities in falling order."""
+
+    def __call__(self, log_probs: LogProbs) -> LogProbs:
+        """The nucleus of each row, renormalised."""
+        ordered, order = log_probs.sort(dim=-1, descending=True)
+        removed = self.removed(ordered.exp().double())
+        ordered = ordered.masked_fill(removed, float("-inf"))
+        kept = torch.empty_like(log_probs).scatter_(-1, order, ordered)
+        return kept - kept.logsumexp(-1, keepdim=True)
+
+
+class Nucleus(ByMass):
     """Keeps the smallest set of most likely tokens whose mass exceeds `top_p`, the token that
     crosses included.
 
@@ -63,27 +118,42 @@ class Nucleus(Truncation):
     transformers.
     """
 
-    def __init__(self, top_p: float) -> None:
-        self.top_p = top_p
-
-    def __call__(self, log_probs: LogProbs) -> LogProbs:
-        """The nucleus of each row, renormalised."""
-        ordered, order = log_probs.sort(dim=-1, descending=True)
-        mass = ordered.exp()
-        before = mass.double().cumsum(-1) - mass
-        ordered = ordered.masked_fill(before > self.top_p, float("-inf"))
-        kept = torch.empty_like(log_probs).scatter_(-1, order, ordered)
-        return kept - kept.logsumexp(-1, keepdim=True)
+    def removed(self, mass: Probs) -> Removed:
+        """Those before which `top_p` has been exceeded."""
+        return mass.cumsum(-1) - mass > self.top_p
 
 
-def truncation(top_p: float) -> Truncation:
-    """The truncation that a `top_p` option asks for; 1 keeps everything.
+class InnerNucleus(ByMass):
+    """Keeps the largest set of most likely tokens whose mass is at most `top_p`, the token that
+    crosses left out, but always the first.
+
+    Source: the convention of the code of ReMDM, arXiv:2503.00307, and BD3-LM, arXiv:2503.09573.
+    """
+
+    def removed(self, mass: Probs) -> Removed:
+        """Those with which `top_p` is exceeded, except the most likely one."""
+        beyond = mass.cumsum(-1) > self.top_p
+        beyond[..., 0] = False
+        return beyond
+
+
+def truncation(
+    top_p: float, top_k: int | None = None, *, crossing: Crossing = "kept"
+) -> Truncation:
+    """What the options of a sampler ask for: the `top_k` most likely tokens, and of those, once
+    they sum to 1 again, the nucleus of `top_p`; None and 1 keep everything.
 
     Raises:
-        ValueError: `top_p` is not in (0, 1].
+        ValueError: `top_p` is not in (0, 1], or `top_k` below 1.
     """
     if not 0 < top_p <= 1:
         raise ValueError(
             f"top_p is {top_p:g}; it must be above 0 and at most 1 (1 keeps every token)"
         )
-    return Nucleus(top_p) if top_p < 1 else KeepAll()
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k is {top_k}; it must be at least 1; leave it out to keep all")
+    nucleus = _NUCLEI[crossing](top_p) if top_p < 1 else KeepAll()
+    return nucleus if top_k is None else InTurn(TopK(top_k), nucleus)
+
+
+_NUCLEI: Mapping[Crossing, type[ByMass]] = {"kept": Nucleus, "dropped": InnerNucleus}

@@ -2,7 +2,9 @@
 
     requires = {"process": Absorbing}      this part works with absorbing processes only
 
-Composition checks the chosen parts; `platform plugins --matrix` shows all.
+Composition checks the chosen parts; `platform plugins --matrix` shows all. Where an option decides
+what a part's objects are, the matrix has what goes with any of them, and composition checks the one
+that was made.
 """
 
 import re
@@ -10,7 +12,7 @@ from collections.abc import Mapping
 
 from platform_core.component import ROLES
 from platform_core.errors import IncompatibleError, UsageError
-from platform_core.registry import Plugins
+from platform_core.registry import Plugins, kinds
 from platform_core.wording import either, with_article
 
 
@@ -19,19 +21,29 @@ def require_compatible(
 ) -> None:
     """Refuses parts of which one needs another kind of a second.
 
+    Args:
+        names: role -> name.
+        classes: role -> class of the object.
+        plugins: where alternatives are from.
+
     Raises:
         IncompatibleError: saying which, and what to choose instead.
     """
     for role in ROLES:
         for other, needed in requirements(classes[role]).items():
             if not issubclass(classes[other], needed):
-                raise IncompatibleError(_message(role, other, needed, names, plugins))
+                raise IncompatibleError(
+                    _message(role, other, needed, names, classes[other], plugins)
+                )
 
 
 def goes_with(first: tuple[str, type], second: tuple[str, type]) -> bool:
-    """Whether two parts, as role and class, leave each other what they need."""
+    """Whether two parts, as role and class, leave each other what they need, under some options."""
     return all(
-        issubclass(other, requirements(part).get(other_role, object))
+        any(
+            issubclass(kind, requirements(part).get(other_role, object))
+            for kind in kinds(other).values()
+        )
         for (_, part), (other_role, other) in ((first, second), (second, first))
     )
 
@@ -43,17 +55,28 @@ def requirements(part: type) -> Mapping[str, type]:
 
 
 def _message(
-    role: str, other: str, needed: type, names: Mapping[str, str], plugins: Plugins
+    role: str,
+    other: str,
+    needed: type,
+    names: Mapping[str, str],
+    found: type,
+    plugins: Plugins,
 ) -> str:
     alternatives = {
         name: part for name, part in loadable(plugins, other).items() if issubclass(part, needed)
     }
     exact = [name for name, part in alternatives.items() if part is needed]
-    kind = exact[0] if exact else re.sub(r"(?<=[a-z])(?=[A-Z])", "-", needed.__name__).lower()
-    choose = f"choose {other} {either(list(alternatives))}, or" if alternatives else "choose"
+    word = exact[0] if exact else re.sub(r"(?<=[a-z])(?=[A-Z])", "-", needed.__name__).lower()
+    by_option = kinds(plugins.load(other, names[other]))
+    present = [f" with {option}" for option, kind in by_option.items() if kind is found and option]
+    choices = [
+        f"--{other}.{option}" for option, kind in by_option.items() if issubclass(kind, needed)
+    ]
+    choices += [f"{other} {either(list(alternatives))}"] if alternatives else []
     return (
-        f"{role} {names[role]} needs {with_article(kind)} {other}, but {other} is {names[other]}; "
-        f"{choose} another {role}"
+        f"{role} {names[role]} needs {with_article(word)} {other}, "
+        f"but {other} is {names[other]}{''.join(present)}; "
+        f"choose {''.join(f'{choice}, or ' for choice in choices)}another {role}"
     )
 
 

@@ -96,7 +96,8 @@ class Composition:
             ),
         )
         objective = self._make("objective", model=model)
-        return Built(model, objective, self._make("sampler", **facts))
+        sampler = self._make("sampler", **facts, time_conditioned=process.time_conditioned)
+        return Built(model, objective, sampler)
 
     def check(self) -> None:
         """Whether the parts go together and accept their options, without making weights.
@@ -105,10 +106,12 @@ class Composition:
             IncompatibleError: two parts do not go together.
             UsageError: a part refuses its options.
         """
-        require_compatible(self.names, self.classes, self.plugins)
         import torch
 
         with torch.device("meta"):
+            process = self._make("process", vocab_size=PLACEHOLDER_VOCABULARY)
+            classes = {**self.classes, "process": type(process)}
+            require_compatible(self.names, classes, self.plugins)
             self.build(PLACEHOLDER_VOCABULARY)
 
     def _make(self, role: str, **computed: Any) -> Any:

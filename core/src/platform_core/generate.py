@@ -38,9 +38,10 @@ def generate(
     """`options.number` samples of `length` tokens, in batches; the same seed gives the same texts.
 
     Raises:
-        UsageError: the prompt is longer than the samples or has characters the tokenizer lacks.
+        UsageError: the prompt is longer than the samples, has characters the tokenizer lacks, or
+            has blanks that the sampler cannot fill.
     """
-    given = prompt_tokens(options, tokenizer, length)
+    given = prompt_tokens(options, tokenizer, length, sampler)
     training = model.training
     model.eval()
     start, tokens, nfe = time.perf_counter(), [], 0
@@ -57,7 +58,9 @@ def generate(
     return Samples(texts, tokens, nfe, time.perf_counter() - start)
 
 
-def prompt_tokens(options: SampleOptions, tokenizer: Tokenizer, length: int) -> list[int | None]:
+def prompt_tokens(
+    options: SampleOptions, tokenizer: Tokenizer, length: int, sampler: Sampler
+) -> list[int | None]:
     """One entry per given position: its token, or None for a blank to fill in."""
     if options.prompt is not None and options.template is not None:
         raise UsageError("give --sample.prompt or --sample.template, not both")
@@ -71,6 +74,12 @@ def prompt_tokens(options: SampleOptions, tokenizer: Tokenizer, length: int) -> 
         raise UsageError(
             f"the prompt has {len(given)} tokens, but samples have {length}; "
             "shorten it or raise --sample.length"
+        )
+    number = sum(token is not None for token in given)
+    if not sampler.fills_blanks and None in given[:number]:
+        raise UsageError(
+            "the template has text after a blank, but the sampler only continues a beginning; give "
+            "--sample.prompt, or fill blanks with a diffusion process, such as absorbing"
         )
     return given
 

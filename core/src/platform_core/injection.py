@@ -13,7 +13,7 @@ COMPUTED: Mapping[str, tuple[str, ...]] = {
     "parameterization": FACTS,
     "backbone": (*FACTS, "causal", "time_conditioned"),
     "objective": ("model",),
-    "sampler": FACTS,
+    "sampler": (*FACTS, "time_conditioned"),
 }
 
 

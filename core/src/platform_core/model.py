@@ -7,7 +7,7 @@ the same four as a diffusion model: network calls at a signal level, and reverse
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from platform_core import rows
 from platform_core.backbone import Backbone
@@ -87,14 +87,21 @@ class Denoiser:
         generator: torch.Generator,
         fixed: Selected | None = None,
     ) -> Tokens:
-        """One reverse step from alpha_t to alpha_s >= alpha_t; `fixed` positions stay."""
+        """One reverse step from alpha_t to alpha_s >= alpha_t; `fixed` positions stay.
+
+        Where the parameterization knows without the network that a token stays, it is not decoded;
+        and where all stay, the network is not called.
+        """
 
         def draw(logits: LogProbs, x: Tokens, s: Noise, t: Noise) -> Tokens:
-            return self.parameterization.draw_reverse(
+            return self.parameterization.draw_open(
                 logits, x, s, t, process=self.process, truncation=truncation, generator=generator
             )
 
-        return self._replace(x_t, alpha_t, draw, (alpha_s, alpha_t), fixed)
+        thinned = self.parameterization.thin(
+            x_t, alpha_s, alpha_t, process=self.process, generator=generator
+        )
+        return self._replace(x_t, alpha_t, draw, (thinned.alpha_s, alpha_t), thinned.open, fixed)
 
     def most_likely(self, x_t: Tokens, alpha: Noise, *, fixed: Selected | None = None) -> Tokens:
         """The most likely clean token of each position that noise can have reached."""
@@ -102,25 +109,37 @@ class Denoiser:
         def choose(logits: LogProbs, x: Tokens, a: Noise) -> Tokens:
             return self.parameterization.most_likely(logits, x, a, self.process)
 
-        return self._replace(x_t, alpha, choose, (alpha,), fixed)
+        return self._replace(x_t, alpha, choose, (alpha,), self.process.changeable(x_t), fixed)
 
     @torch.no_grad()
+    def read(
+        self,
+        x_t: Tokens,
+        alpha: Noise,
+        selected: Selected,
+        read: Callable[..., Tensor],
+        levels: tuple[Noise, ...] = (),
+    ) -> Tensor:
+        """What `read(logits, tokens, *levels)` makes of the selected positions, one after another.
+
+        One call of the network, and only the selected positions are decoded.
+        """
+        hidden = self.encode(x_t, alpha)[selected]
+        columns = (x_t[selected], *(level.expand(x_t.shape)[selected] for level in levels))
+        return rows.collect(
+            self.model.backbone.decoder, read, hidden, columns, num_states=self.process.num_states
+        )
+
     def _replace(
         self,
         x_t: Tokens,
         alpha: Noise,
         choose: Callable[..., Tokens],
         levels: tuple[Noise, ...],
+        changing: Selected,
         fixed: Selected | None,
     ) -> Tokens:
-        changing = (
-            self.process.changeable(x_t) if fixed is None else self.process.changeable(x_t) & ~fixed
-        )
+        changing = changing if fixed is None else changing & ~fixed
         if not changing.any():
             return x_t
-        hidden = self.encode(x_t, alpha)[changing]
-        columns = (x_t[changing], *(level.expand(x_t.shape)[changing] for level in levels))
-        chosen = rows.collect(
-            self.model.backbone.decoder, choose, hidden, columns, num_states=self.process.num_states
-        )
-        return x_t.masked_scatter(changing, chosen)
+        return x_t.masked_scatter(changing, self.read(x_t, alpha, changing, choose, levels))

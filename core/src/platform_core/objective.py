@@ -40,9 +40,13 @@ class Loss(NamedTuple):
 
 
 class Objective(nn.Module, ABC):
-    """A loss over clean text, built around the model that it trains."""
+    """A loss over clean text, built around the model that it trains.
+
+    `noise_levels` is at how many of them `bound` reads each sequence; 0 where it is exact.
+    """
 
     requires: ClassVar[Mapping[str, type]] = {}
+    noise_levels: ClassVar[int] = 1
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -58,7 +62,11 @@ class Objective(nn.Module, ABC):
 
 
 class DiffusionObjective(Objective):
-    """A continuous-time bound of one row function, estimated at one noise level per sequence.
+    """A bound that is the time integral of a row function, estimated at one time per sequence.
+
+    A family may replace, in its constructor, the row function that training descends (`descended`)
+    and the curves that times are read on: `schedule` in training and under the published protocol,
+    `exact_schedule` under the exact one.
 
     Args:
         t_min: training draws times from [t_min, 1]; the published models use 1e-3. Without it, the
@@ -75,6 +83,9 @@ class DiffusionObjective(Objective):
             )
         self.t_min = t_min
         self.denoiser = Denoiser(model)
+        self.descended: rows.RowLoss = self.row_loss
+        self.schedule = self.denoiser.schedule
+        self.exact_schedule: Schedule = LogLinear(eps=0)
 
     @abstractmethod
     def row_loss(self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise) -> Nats:
@@ -82,16 +93,22 @@ class DiffusionObjective(Objective):
 
     def forward(self, x0: Tokens, mask: Selected, draws: Draws) -> Loss:
         """The bound's integrand at times in [t_min, 1] of the model's schedule."""
-        return self._integrand(x0, mask, draws, self.denoiser.schedule, self.t_min)
+        return self._integrand(x0, mask, draws, self.descended, self.schedule, self.t_min)
 
     def bound(self, x0: Tokens, mask: Selected, draws: Draws, protocol: Protocol = "exact") -> Loss:
         """The integrand at uniform signal levels, which no schedule changes; or as published."""
         if protocol == "published":
-            return self._integrand(x0, mask, draws, self.denoiser.schedule, self.t_min)
-        return self._integrand(x0, mask, draws, LogLinear(eps=0), 0.0)
+            return self._integrand(x0, mask, draws, self.row_loss, self.schedule, self.t_min)
+        return self._integrand(x0, mask, draws, self.row_loss, self.exact_schedule, 0.0)
 
     def _integrand(
-        self, x0: Tokens, mask: Selected, draws: Draws, schedule: Schedule, t_min: float
+        self,
+        x0: Tokens,
+        mask: Selected,
+        draws: Draws,
+        row_loss: rows.RowLoss,
+        schedule: Schedule,
+        t_min: float,
     ) -> Loss:
         t = draws.times(x0.shape[0], t_min)
         alpha, slope = schedule.alpha(t), schedule.slope(t)
@@ -101,7 +118,7 @@ class DiffusionObjective(Objective):
         levels = (level.expand(x0.shape)[counted] for level in (alpha, slope))
         total, values = rows.weighted_sum(
             self.model.backbone.decoder,
-            self.row_loss,
+            row_loss,
             hidden,
             (x_t[counted], x0[counted], *levels),
             num_states=self.denoiser.process.num_states,

@@ -121,9 +121,10 @@ class SampleOptions:
         length: tokens in each; by default as long as in training.
         batch_size: samples at once.
         weights: the average of the weights (ema) or the last ones (raw).
-        prompt: text that every sample begins with (exact under absorbing noise, an approximation
-            under uniform noise).
-        template: text with blanks that every sample fills in, one token for each blank.
+        prompt: text that every sample begins with (exact under absorbing noise and from left to
+            right, an approximation under uniform noise).
+        template: text with blanks that every sample fills in, one token for each blank; not from
+            left to right.
         blank: what stands for a blank in the template.
     """
 

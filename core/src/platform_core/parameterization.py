@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 
 from platform_core.categorical import Truncation
-from platform_core.process import Diffusion
+from platform_core.process import Absorbing, Diffusion, Thinned
 from platform_core.types import Logits, LogProbs, Noise, Tokens
 
 
@@ -49,6 +49,44 @@ class ScoreBased(Parameterization, ABC):
     def most_likely(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> Tokens:
         """The most likely clean token, always one of the vocabulary."""
 
+    def thin(
+        self,
+        x_t: Tokens,
+        alpha_s: Noise,
+        alpha_t: Noise,
+        *,
+        process: Diffusion,
+        generator: torch.Generator,
+    ) -> Thinned:
+        """The part of `draw_reverse` that needs no logits.
+
+        Without more knowledge it leaves open whatever can change: a score alone says how likely
+        that is.
+        """
+        return Thinned(process.changeable(x_t), alpha_s)
+
+    def draw_open(
+        self,
+        logits: Logits,
+        x_t: Tokens,
+        alpha_s: Noise,
+        alpha_t: Noise,
+        *,
+        process: Diffusion,
+        truncation: Truncation,
+        generator: torch.Generator,
+    ) -> Tokens:
+        """The rest of it, for tokens that `thin` left open, at its `alpha_s`."""
+        return self.draw_reverse(
+            logits,
+            x_t,
+            alpha_s,
+            alpha_t,
+            process=process,
+            truncation=truncation,
+            generator=generator,
+        )
+
 
 class PredictsClean(ScoreBased):
     """Logits that give a law of the clean token at each position."""
@@ -76,9 +114,45 @@ class PredictsClean(ScoreBased):
         log_x0 = truncation(self.log_x0(logits, x_t, process))
         return process.draw_posterior(log_x0, x_t, alpha_s, alpha_t, generator=generator)
 
+    def thin(
+        self,
+        x_t: Tokens,
+        alpha_s: Noise,
+        alpha_t: Noise,
+        *,
+        process: Diffusion,
+        generator: torch.Generator,
+    ) -> Thinned:
+        """The process's, because the draw is one from its posterior."""
+        return process.thin(x_t, alpha_s, alpha_t, generator=generator)
+
+    def draw_open(
+        self,
+        logits: Logits,
+        x_t: Tokens,
+        alpha_s: Noise,
+        alpha_t: Noise,
+        *,
+        process: Diffusion,
+        truncation: Truncation,
+        generator: torch.Generator,
+    ) -> Tokens:
+        """The process's, after the truncation of the predicted law."""
+        log_x0 = truncation(self.log_x0(logits, x_t, process))
+        return process.draw_open(log_x0, x_t, alpha_s, alpha_t, generator=generator)
+
     def most_likely(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> Tokens:
         """The mode of the predicted law, masks left out."""
         return self.log_x0(logits, x_t, process)[..., : process.vocab_size].argmax(-1)
+
+
+class MaskFree(PredictsClean):
+    """A law of the clean token with nothing on the mask; masks are the only noise.
+
+    Closed forms that take the whole law to be on the vocabulary require this class.
+    """
+
+    requires: ClassVar[Mapping[str, type]] = {"process": Absorbing}
 
 
 class Mean(PredictsClean):

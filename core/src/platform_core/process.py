@@ -5,13 +5,14 @@ A process keeps a token with probability alpha and else redraws it from a prior 
     q(x_t | x_0) = alpha_t 1{x_t = x_0} + (1 - alpha_t) pi[x_t]
 
 `Interpolating` derives everything from pi alone; `Absorbing` (pi is the mask) and `Uniform` only
-name their pi. Families subclass these two to carry their own defaults. Objectives use `corrupt`,
-`log_score` and `rate`; samplers the posterior.
+name their pi. Families subclass these two to carry their own defaults, or `AbsorbingOrUniform` to
+leave the choice to an option. Objectives use `corrupt`, `log_score` and `rate`; samplers the
+posterior.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -84,6 +85,33 @@ class Diffusion(Process, ABC):
     ) -> Tokens:
         """A draw from `posterior` that does not build it."""
 
+    @abstractmethod
+    def thin(
+        self, x_t: Tokens, alpha_s: Noise, alpha_t: Noise, *, generator: torch.Generator
+    ) -> "Thinned":
+        """The part of a draw from `posterior` that needs no law of the clean token."""
+
+    @abstractmethod
+    def draw_open(
+        self,
+        log_x0: LogProbs,
+        x_t: Tokens,
+        alpha_s: Noise,
+        alpha_t: Noise,
+        *,
+        generator: torch.Generator,
+    ) -> Tokens:
+        """The rest of it, for tokens that `thin` left open, at its `alpha_s`."""
+
+
+class Thinned(NamedTuple):
+    """A reverse step before the network is asked: which tokens are still open."""
+
+    open: Selected
+    """Tokens to draw; all others stay, whatever the law of the clean token is."""
+    alpha_s: Noise
+    """Signal level to draw them at, which may be above the step's own."""
+
 
 class PosteriorMixture(NamedTuple):
     """Weights, summing to 1, with which an earlier token is x_t itself, a draw from the denoiser's
@@ -135,10 +163,19 @@ class Interpolating(Diffusion):
         MDLM and DUO.
         """
         kept = alpha_t / alpha_s
-        score = log_score.exp()
+        earlier = self.staggered_score(log_score.exp(), kept)
+        return self._reach(x_t, kept, earlier) * earlier.clamp_min(0)
+
+    def staggered_score(self, score: Probs, kept: Noise) -> Probs:
+        """q_s(y) / q_t(x_t) at an earlier level: what one factor of the analytic step is.
+
+            (score[y] - (1 - kept) pi[y] sum(score)) / kept,  kept = alpha_t / alpha_s > 0
+
+        Negative where a learned score is not that of any law. With kept = alpha_t, it is the law of
+        the clean token that the score implies, up to a factor.
+        """
         moved = _like(score, 1 - kept)[..., None] * self._prior_row(score)
-        earlier = (score - moved * score.sum(-1, keepdim=True)) / _like(score, kept)[..., None]
-        return self._reach(x_t, kept, score) * earlier.clamp_min(0)
+        return (score - moved * score.sum(-1, keepdim=True)) / _like(score, kept)[..., None]
 
     def posterior(self, log_x0: LogProbs, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Probs:
         """Bayes' rule with the clean token's law put in; also at alpha_t = 0.
@@ -160,16 +197,44 @@ class Interpolating(Diffusion):
         *,
         generator: torch.Generator,
     ) -> Tokens:
-        """One uniform number per row picks a part of `posterior_mixture`; only the rows that fall
-        to the denoiser need a categorical draw.
-        """
+        """A draw from one part of `posterior_mixture`."""
         parts = self.posterior_mixture(log_x0, x_t, alpha_s, alpha_t)
-        level = torch.rand(x_t.shape, generator=generator, dtype=torch.float64, device=x_t.device)
-        from_denoiser = level < parts.denoiser
-        from_prior = ~from_denoiser & (level < parts.denoiser + parts.prior)
-        x_s = torch.where(from_prior, self.sample_prior(tuple(x_t.shape), generator), x_t)
-        x_s[from_denoiser] = categorical.draw(log_x0[from_denoiser].exp(), generator)
-        return x_s
+        return self._draw_part(parts, log_x0, x_t, generator)
+
+    def thin(
+        self, x_t: Tokens, alpha_s: Noise, alpha_t: Noise, *, generator: torch.Generator
+    ) -> Thinned:
+        """Opens each token with the greatest chance that a law of the clean token redraws it with.
+
+            c = (alpha_s - alpha_t) / ((1 - alpha_t) alpha_s)      with z = x_t redrawn from q_s
+            c = (alpha_s - alpha_t) / (1 - alpha_t)                where pi[z] = 1, from x_0 alone
+
+        which is what the parts of `posterior_mixture` other than stay come to at x_0[z] = 0. Where
+        pi[z] = 1, a redraw from the prior changes nothing, so that part is left out.
+        """
+        level = torch.where(self.prior(x_t) == 1, 1.0, alpha_s)
+        chance = (alpha_s - alpha_t) / ((1 - alpha_t) * level)
+        uniform = torch.rand(x_t.shape, generator=generator, dtype=torch.float64, device=x_t.device)
+        return Thinned(self.changeable(x_t) & (uniform < chance), level)
+
+    def draw_open(
+        self,
+        log_x0: LogProbs,
+        x_t: Tokens,
+        alpha_s: Noise,
+        alpha_t: Noise,
+        *,
+        generator: torch.Generator,
+    ) -> Tokens:
+        """Redraws from q_s = alpha_s x_0 + (1 - alpha_s) pi, less often the likelier x_t is itself.
+
+            chance of a redraw = (1 - alpha_t) pi[z] / ((1 - alpha_t) pi[z] + alpha_t x_0[z])
+
+        so that this chance times c of `thin` is that of the posterior.
+        """
+        redrawn = self.posterior_mixture(log_x0, x_t, torch.ones_like(alpha_s), alpha_t).denoiser
+        parts = PosteriorMixture(1 - redrawn, redrawn * alpha_s, redrawn * (1 - alpha_s))
+        return self._draw_part(parts, log_x0, x_t, generator)
 
     def posterior_mixture(
         self, log_x0: LogProbs, x_t: Tokens, alpha_s: Noise, alpha_t: Noise
@@ -188,6 +253,19 @@ class Interpolating(Diffusion):
         denoiser, prior = (1 - kept) * here * alpha_s, (1 - kept) * here * (1 - alpha_s)
         total = stay + denoiser + prior
         return PosteriorMixture(stay / total, denoiser / total, prior / total)
+
+    def _draw_part(
+        self, parts: PosteriorMixture, log_x0: LogProbs, x_t: Tokens, generator: torch.Generator
+    ) -> Tokens:
+        """One uniform number per row picks a part; only the rows that fall to the denoiser need a
+        categorical draw.
+        """
+        level = torch.rand(x_t.shape, generator=generator, dtype=torch.float64, device=x_t.device)
+        from_denoiser = level < parts.denoiser
+        from_prior = ~from_denoiser & (level < parts.denoiser + parts.prior)
+        x_s = torch.where(from_prior, self.sample_prior(tuple(x_t.shape), generator), x_t)
+        x_s[from_denoiser] = categorical.draw(log_x0[from_denoiser].exp(), generator)
+        return x_s
 
     def _log_marginal(self, log_x0: LogProbs, alpha: Noise) -> LogProbs:
         signal, noise = (
@@ -248,6 +326,50 @@ class Uniform(Interpolating):
     def sample_prior(self, shape: tuple[int, ...], generator: torch.Generator) -> Tokens:
         """Every token equally often."""
         return torch.randint(self.num_states, shape, generator=generator, device=generator.device)
+
+
+States = Literal["absorbing", "uniform"]
+"""What noise turns tokens into: a mask, or any of the vocabulary."""
+
+
+class AbsorbingOrUniform(Interpolating):
+    """Noise of the kind that an option names, for a network that is told the noise level.
+
+    Every object is an `Absorbing` or a `Uniform` and goes wherever they do, as every `pathlib.Path`
+    is a PosixPath or a WindowsPath. A family derives three classes:
+
+        class Family(AbsorbingOrUniform)              the one that users name
+        class AbsorbingFamily(Family, Absorbing)
+        class UniformFamily(Family, Uniform)
+
+    Args:
+        states: absorbing (noise hides tokens behind a mask) or uniform (noise replaces them by any
+            of the vocabulary).
+    """
+
+    def __new__(cls, vocab_size: int, states: States = "absorbing") -> "AbsorbingOrUniform":
+        """An object of the kind."""
+        kinds = cls.kinds()
+        return super().__new__(kinds[f"states {states}"] if kinds else cls)
+
+    def __init__(self, vocab_size: int, states: States = "absorbing") -> None:
+        super().__init__(vocab_size)  # type: ignore[call-arg]  # next in line: the kind's
+        self.time_conditioned = True
+
+    def __getnewargs__(self) -> tuple[int]:
+        """What copies are made from."""
+        return (self.vocab_size,)
+
+    @classmethod
+    def kinds(cls) -> Mapping[str, type["AbsorbingOrUniform"]]:
+        """The classes of a family's objects, by the option that asks for each; of those, none."""
+        noises: Mapping[States, type] = {"absorbing": Absorbing, "uniform": Uniform}
+        return {
+            f"states {states}": kind
+            for states, noise in noises.items()
+            for kind in cls.__subclasses__()
+            if issubclass(kind, noise)
+        }
 
 
 def log_one_hot(tokens: Tokens, num_states: int, dtype: torch.dtype = torch.float32) -> LogProbs:

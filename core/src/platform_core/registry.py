@@ -7,7 +7,7 @@ imported by `load`, nothing earlier.
 import importlib
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,8 +27,25 @@ BASES = {
 
 FIRST_PARTY = {
     "process": {name: name for name in ("ar", "d3pm", "duo", "mdlm", "sedd")},
+    "schedule": {"geometric": "sedd"},
     "backbone": {"dit": "dit", "hf": "hf"},
-    "objective": {"uniform-nelbo": "duo"},
+    "objective": {
+        "discrete-nelbo": "d3pm",
+        "masked-nelbo": "mdlm",
+        "next-token": "ar",
+        "score-entropy": "sedd",
+        "uniform-nelbo": "duo",
+    },
+    "parameterization": {"next-token": "ar", "score": "sedd", "subs": "mdlm"},
+    "sampler": {
+        "left-to-right": "ar",
+        "cached-ancestral": "mdlm",
+        "first-hitting": "mdlm",
+        "remdm": "mdlm",
+        "semi-autoregressive": "mdlm",
+        "analytic": "sedd",
+        "euler": "sedd",
+    },
 }
 """The platform's own plugins that provide a part, so that a missing one can be named."""
 
@@ -133,9 +150,10 @@ class Plugins:
         base = resolve(BASES[role])
         if not (isinstance(found, type) and isinstance(base, type) and issubclass(found, base)):
             raise UsageError(f"{failure}is no part of that role: {target} is not a {BASES[role]}")
-        if inspect.isabstract(found):
-            lacking = ", ".join(sorted(vars(found)["__abstractmethods__"]))
-            raise UsageError(f"{failure}is not complete: {target} lacks {lacking}")
+        for kind in kinds(found).values():
+            if inspect.isabstract(kind):
+                lacking = ", ".join(sorted(vars(kind)["__abstractmethods__"]))
+                raise UsageError(f"{failure}is not complete: {target} lacks {lacking}")
         return found
 
     def problems(self) -> list[str]:
@@ -197,6 +215,14 @@ def resolve(target: str) -> object:
     for name in path.split("."):
         found = getattr(found, name)
     return found
+
+
+def kinds(part: type) -> Mapping[str, type]:
+    """The classes that a part's objects can have, by the option that asks for each ("states
+    uniform"); without such an option, its own.
+    """
+    by_option: Mapping[str, type] = getattr(part, "kinds", dict)()
+    return by_option or {"": part}
 
 
 def normal(distribution: str) -> str:

@@ -4,7 +4,7 @@ ever made.
 Every loss and every reverse step is a function of one row (hidden state of one position, its
 tokens, its noise level). `weighted_sum` turns rows into a loss whose gradients are computed chunk
 by chunk in the forward pass, where the logits are at hand, and only scaled in the backward pass.
-`collect` turns rows into tokens.
+`collect` turns rows into tokens, or whatever else is read from them.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from platform_core.types import Hidden, Nats, Tokens
+from platform_core.types import Hidden, Nats
 
 CHUNK_ELEMENTS = 2**22
 """Logits decoded at once; about 16 MB in float32, before the few temporaries that a loss makes of
@@ -56,15 +56,15 @@ def weighted_sum(
 
 def collect(
     decoder: nn.Module,
-    draw: Callable[..., Tokens],
+    read: Callable[..., Tensor],
     hidden: Hidden,
     columns: tuple[Tensor, ...],
     *,
     num_states: int,
-) -> Tokens:
-    """Tokens drawn (or chosen) from each row's logits."""
-    drawn = [draw(decoder(h), *c) for h, c in _chunks(hidden, columns, chunk_rows(num_states))]
-    return torch.cat(drawn)
+) -> Tensor:
+    """What is read from each row's logits: a token, or a few numbers."""
+    found = [read(decoder(h), *c) for h, c in _chunks(hidden, columns, chunk_rows(num_states))]
+    return torch.cat(found)
 
 
 def chunk_rows(num_states: int) -> int:

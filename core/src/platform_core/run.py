@@ -46,8 +46,10 @@ class Run:
         self.accelerator = runtime.start(composition.train.precision)
         tokenizer = load_tokenizer(directory.tokenizer) if resume else None
         self.data = load_data(composition.data, tokenizer)
-        prompt_tokens(composition.sample, self.data.tokenizer, self.sample_length)
         self.built = build(composition, self.data.tokenizer.vocab_size)
+        prompt_tokens(
+            composition.sample, self.data.tokenizer, self.sample_length, self.built.sampler
+        )
         self.trainer = Trainer(
             self.built.objective,
             self.data,
@@ -202,7 +204,7 @@ class Run:
                 "parts": dict(self.composition.names),
                 "evaluate": asdict(self.composition.evaluate),
                 "sequences": bound.sequences,
-                "noise_levels_per_sequence": 1,
+                "noise_levels_per_sequence": self.built.objective.noise_levels,
                 "units": "standard_error in bits per token; *_bits per character of the same text",
                 "sampler": {
                     "nfe": samples.nfe,

@@ -23,6 +23,10 @@ LAST_TIME = 1e-5
 """Where the grid of times ends, before the last call; the published samplers end there too."""
 
 
+Ending = Literal["ancestral", "greedy", "none"]
+"""What is done with the noise that is left at the end of the grid; see `Ancestral`."""
+
+
 class Prompt(NamedTuple):
     """Tokens that are given: the sampler fills in the others around them."""
 
@@ -41,9 +45,13 @@ class Sample(NamedTuple):
 
 
 class Sampler(ABC):
-    """A way to draw text from a model."""
+    """A way to draw text from a model.
+
+    `fills_blanks` is whether a prompt may give tokens to the right of others that are drawn.
+    """
 
     requires: ClassVar[Mapping[str, type]] = {}
+    fills_blanks: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(
@@ -81,13 +89,11 @@ class Ancestral(Sampler):
     def __init__(
         self,
         steps: int = 128,
-        final: Literal["ancestral", "greedy", "none"] = "ancestral",
+        final: Ending = "ancestral",
         top_p: float = 1.0,
     ) -> None:
-        if steps < 1:
-            raise ValueError(f"steps is {steps}; a sampler takes at least 1")
-        self.steps = steps
-        self.finish = _FINISHES[final]()
+        self.steps = at_least_one(steps)
+        self.finish = finish(final)
         self.truncation = truncation(top_p)
 
     def __call__(
@@ -99,10 +105,7 @@ class Ancestral(Sampler):
     ) -> Sample:
         """Noise to text in `steps` reverse steps."""
         denoiser = Denoiser(model)
-        times = torch.linspace(
-            1, LAST_TIME, self.steps + 1, dtype=torch.float64, device=generator.device
-        )
-        alphas = denoiser.schedule.alpha(times).view(-1, 1, 1)
+        alphas = denoiser.schedule.alpha(even_times(self.steps, generator.device)).view(-1, 1, 1)
         x_t = start(denoiser.process, shape, generator, prompt)
         fixed = None if prompt is None else prompt.fixed
         for alpha_t, alpha_s in zip(alphas[:-1], alphas[1:], strict=True):
@@ -113,6 +116,22 @@ class Ancestral(Sampler):
             denoiser, x_t, alphas[-1], truncation=self.truncation, generator=generator, fixed=fixed
         )
         return Sample(x_0, denoiser.calls)
+
+
+def at_least_one(steps: int) -> int:
+    """The number of steps, if there are any.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; a sampler takes at least 1")
+    return steps
+
+
+def even_times(steps: int, device: torch.device) -> Noise:
+    """The `steps + 1` times that so many even steps go through, from 1 to `LAST_TIME`."""
+    return torch.linspace(1, LAST_TIME, steps + 1, dtype=torch.float64, device=device)
 
 
 def start(
@@ -203,7 +222,12 @@ class NoFinish(Finish):
         return x_t
 
 
-_FINISHES: Mapping[str, type[Finish]] = {
+def finish(final: Ending) -> Finish:
+    """The last call that a sampler's `final` option asks for."""
+    return _FINISHES[final]()
+
+
+_FINISHES: Mapping[Ending, type[Finish]] = {
     "ancestral": AncestralFinish,
     "greedy": GreedyFinish,
     "none": NoFinish,

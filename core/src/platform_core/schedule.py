@@ -3,9 +3,9 @@
     alpha(t) falls from 1 (clean, t = 0) to eps or 0 (noise, t = 1);  slope = d alpha / dt < 0;
     inverse(alpha(t)) = t
 
-Every curve of this file is a base curve read at u = (1 - eps) t, so that alpha(1) stays above 0
-when eps > 0. Used by objectives (alpha and slope) and samplers (alpha, and inverse for grids in
-alpha).
+The curves of this file are base curves read at u = (1 - eps) t, so that alpha(1) stays above 0
+when eps > 0; `Stepwise` is what T steps see of any curve. Used by objectives (alpha and slope) and
+samplers (alpha, and inverse for grids in alpha).
 """
 
 import math
@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from platform_core.types import Noise
+from platform_core.types import Noise, Tokens
 
 
 class Schedule(ABC):
@@ -118,6 +118,50 @@ class Polynomial(Schedule):
     def inverse(self, alpha: Noise) -> Noise:
         """(1 - alpha)^(1/exponent) / (1 - eps)."""
         return (1 - alpha).pow(1 / self.exponent) / (1 - self.eps)
+
+
+class Stepwise(Schedule):
+    """The levels of T even steps from pure noise to clean text, as a schedule of continuous time.
+
+        alpha(t) = alpha_i,  slope(t) = -T (alpha_{i-1} - alpha_i),  i = ceil(t T)
+
+    alpha_i is another schedule's alpha(i / T), except that alpha_0 = 1 and alpha_T = 0: sampling
+    starts from pure noise and ends with none, whatever the other schedule leaves at its ends. The
+    bound of T steps then is a bound of continuous time: an integral over levels that are constant
+    within each T-th.
+
+    Args:
+        schedule: the other.
+        num_steps: T, at least 1.
+    """
+
+    def __init__(self, schedule: Schedule, num_steps: int) -> None:
+        if num_steps < 1:
+            raise ValueError(f"num_steps is {num_steps}; it must be at least 1, for example 1000")
+        # On the CPU whatever the default device, because the meta device has no values.
+        grid = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64, device="cpu")
+        self.num_steps = num_steps
+        self._alphas = torch.cat((1 - grid[:1], schedule.alpha(grid[1:-1]), 1 - grid[-1:]))
+
+    def alpha(self, t: Noise) -> Noise:
+        """The level at the next of the T times."""
+        return self._at(self._step(t), t)
+
+    def slope(self, t: Noise) -> Noise:
+        """What is lost over the step around t, per unit of time."""
+        step = self._step(t).clamp_min(1)
+        return self.num_steps * (self._at(step, t) - self._at(step - 1, t))
+
+    def inverse(self, alpha: Noise) -> Noise:
+        """The first of the T times (or 0) at which no more than alpha is left."""
+        falling = -self._alphas.to(alpha)
+        return torch.searchsorted(falling, -alpha).to(alpha.dtype) / self.num_steps
+
+    def _step(self, t: Noise) -> Tokens:
+        return (t * self.num_steps).ceil().long()
+
+    def _at(self, step: Tokens, like: Noise) -> Noise:
+        return self._alphas.to(like)[step]
 
 
 def _fraction(eps: float) -> float:

@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
             "step": step,
             "evaluate": asdict(options),
             "data": asdict(composition.data),
-            "noise_levels_per_sequence": 1,
+            "noise_levels_per_sequence": built.objective.noise_levels,
             "units": "standard_error in nats per token",
             **runtime.describe(accelerator),
         },

@@ -1,9 +1,11 @@
-"""Attention without masks: every position sees all others, or all to its left.
+"""Attention: every position sees all others, or all to its left.
 
     softmax(q k^T / sqrt(head_size)) v
 
+Causal attention may get fewer queries than keys; they are then those of the last positions.
+
 `choose` picks the kernel once, when a network is built: torch's own, which runs everywhere, or
-FlashAttention where it is installed and the inputs allow it. Queries and keys may come in a wider
+FlashAttention where it is installed and the inputs allow it. Newest and keys may come in a wider
 dtype than values, as rotary positions leave them; the result has the dtype of the values.
 """
 
@@ -12,13 +14,14 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from platform_core.errors import UsageError
 
 Heads = Float[Tensor, "batch length heads head_size"]
+Newest = Float[Tensor, "batch newest heads head_size"]
 Name = Literal["auto", "sdpa", "flash"]
 FlashKernel = Callable[..., Tensor]
 
@@ -31,14 +34,14 @@ class Attention(ABC):
     """A kernel."""
 
     @abstractmethod
-    def __call__(self, query: Heads, key: Heads, value: Heads, *, causal: bool) -> Heads:
+    def __call__(self, query: Newest, key: Heads, value: Heads, *, causal: bool) -> Newest:
         """The attended values."""
 
 
 class Sdpa(Attention):
     """torch's scaled-dot-product attention, which on a GPU brings its own FlashAttention."""
 
-    def __call__(self, query: Heads, key: Heads, value: Heads, *, causal: bool) -> Heads:
+    def __call__(self, query: Newest, key: Heads, value: Heads, *, causal: bool) -> Newest:
         """The attended values, computed in their dtype; on a CPU in float32 at least."""
         if value.device.type != "cpu":
             return self._attend(query, key, value, causal=causal, dtype=value.dtype)
@@ -50,10 +53,17 @@ class Sdpa(Attention):
         return attended.to(value.dtype)
 
     def _attend(
-        self, query: Heads, key: Heads, value: Heads, *, causal: bool, dtype: torch.dtype
-    ) -> Heads:
+        self, query: Newest, key: Heads, value: Heads, *, causal: bool, dtype: torch.dtype
+    ) -> Newest:
+        queries, keys = query.shape[1], key.shape[1]
+        # A single query is the last position, which sees them all.
+        causal = causal and queries > 1
+        # torch's own causal mask would take the queries for the first positions.
+        mask = last_rows(queries, keys, key.device) if causal and queries < keys else None
         query, key, value = (heads.to(dtype).transpose(1, 2) for heads in (query, key, value))
-        return scaled_dot_product_attention(query, key, value, is_causal=causal).transpose(1, 2)
+        return scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=causal and mask is None
+        ).transpose(1, 2)
 
 
 class Flash(Attention):
@@ -62,7 +72,7 @@ class Flash(Attention):
     def __init__(self, kernel: FlashKernel) -> None:
         self._kernel = kernel
 
-    def __call__(self, query: Heads, key: Heads, value: Heads, *, causal: bool) -> Heads:
+    def __call__(self, query: Newest, key: Heads, value: Heads, *, causal: bool) -> Newest:
         """The attended values.
 
         Raises:
@@ -84,10 +94,15 @@ class FlashWherePossible(Attention):
         self._flash = Flash(kernel)
         self._sdpa = Sdpa()
 
-    def __call__(self, query: Heads, key: Heads, value: Heads, *, causal: bool) -> Heads:
+    def __call__(self, query: Newest, key: Heads, value: Heads, *, causal: bool) -> Newest:
         """The attended values."""
         attend: Attention = self._flash if flash_reads(value) else self._sdpa
         return attend(query, key, value, causal=causal)
+
+
+def last_rows(queries: int, keys: int, device: torch.device) -> Bool[Tensor, "queries keys"]:
+    """Which keys the last of so many positions see."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
 def flash_reads(heads: Heads) -> bool:

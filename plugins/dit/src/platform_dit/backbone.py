@@ -14,9 +14,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from platform_core.backbone import Backbone
+from platform_core.backbone import Backbone, Incremental, Reader
 from platform_core.errors import UsageError
-from platform_core.types import Hidden, Inputs, Noise
+from platform_core.types import Hidden, Inputs, Noise, Tokens
 from platform_dit import attention as kernels
 from platform_dit.layers import (
     Block,
@@ -27,6 +27,7 @@ from platform_dit.layers import (
     ModulatedBlock,
     ModulatedOutput,
     Output,
+    Past,
     PlainOutput,
     Rotary,
     SigmaEmbedding,
@@ -50,7 +51,7 @@ SIZES = {
 }
 
 
-class Dit(Backbone):
+class Dit(Backbone, Incremental):
     """A transformer whose norms are modulated by the noise level.
 
     Args:
@@ -149,6 +150,11 @@ class Dit(Backbone):
         features: Hidden = self.output_layer(hidden, conditioning)
         return features
 
+    def reader(self, length: int) -> Reader:
+        """Reads with a key-value cache; the causal form alone."""
+        assert self.sigma_map is None, "only the causal form reads from left to right"
+        return CachedReader(self, length)
+
     def _conditioning(self, sigma: Noise | None) -> Conditioning | None:
         assert (sigma is not None) == self._time_conditioned, (
             "sigma is given exactly to networks that are time-conditioned"
@@ -158,6 +164,27 @@ class Dit(Backbone):
         level = torch.zeros(1, 1, device=self.decoder.weight.device) if sigma is None else sigma
         conditioning: Conditioning = self.sigma_map(level)
         return conditioning
+
+
+class CachedReader(Reader):
+    """The causal form, with the keys and values of all that it has read."""
+
+    def __init__(self, network: Dit, length: int) -> None:
+        self._network, self._length = network, length
+        self._rotation = network.rotary_emb(length)
+        self._pasts = [Past(length) for _ in network.blocks]
+        self._position = 0
+
+    def read(self, tokens: Tokens) -> Hidden:
+        """Features of the next tokens, whose own positions alone are computed."""
+        start, self._position = self._position, self._position + tokens.shape[1]
+        assert self._position <= self._length, f"this reader was made for {self._length} tokens"
+        rotation = self._rotation.between(start, self._position)
+        hidden: Hidden = self._network.vocab_embed(tokens)
+        for block, past in zip(self._network.blocks, self._pasts, strict=True):
+            hidden = block(hidden, None, rotation, past)
+        features: Hidden = self._network.output_layer(hidden, None)
+        return features
 
 
 def check_positive(**sizes: int) -> None:

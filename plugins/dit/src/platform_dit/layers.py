@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from platform_core.types import Hidden, Inputs, Noise, TopTokens
-from platform_dit.attention import Attention
+from platform_dit.attention import Attention, Heads, Newest
 
 PERIOD = 10_000
 """Base of the geometric frequencies of positions and of noise levels."""
@@ -45,6 +45,10 @@ class Rotation(NamedTuple):
         return torch.cat(
             (left * self.cos - right * self.sin, right * self.cos + left * self.sin), dim=-1
         )
+
+    def between(self, start: int, stop: int) -> "Rotation":
+        """The angles of some of the positions."""
+        return Rotation(self.cos[start:stop], self.sin[start:stop])
 
 
 class Rotary(nn.Module):
@@ -115,6 +119,28 @@ class SigmaEmbedding(nn.Module):
         return next(self.parameters()).dtype
 
 
+class Past:
+    """Keys and values of the positions that a block has read, in room for `length` of them."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._used = 0
+        self._rooms: tuple[Heads, Heads] | None = None
+
+    def extend(self, key: Newest, value: Newest) -> tuple[Heads, Heads]:
+        """All keys and values, after those of the next positions."""
+        if self._rooms is None:
+            self._rooms = self._room(key), self._room(value)
+        start, self._used = self._used, self._used + key.shape[1]
+        for room, new in zip(self._rooms, (key, value), strict=True):
+            room[:, start : self._used] = new
+        keys, values = self._rooms
+        return keys[:, : self._used], values[:, : self._used]
+
+    def _room(self, like: Newest) -> Heads:
+        return like.new_empty(like.shape[0], self._length, *like.shape[2:])
+
+
 @dataclass(frozen=True)
 class BlockShape:
     """What all blocks of a network have in common."""
@@ -150,8 +176,8 @@ class Block(nn.Module, ABC):
     def forward(self, x: Hidden, conditioning: Conditioning | None, rotation: Rotation) -> Hidden:
         """The residual stream after this block."""
 
-    def attend(self, x: Hidden, rotation: Rotation) -> Hidden:
-        """What attention adds to the stream."""
+    def attend(self, x: Hidden, rotation: Rotation, past: Past | None = None) -> Hidden:
+        """What attention to these positions, and to those of the past, adds to the stream."""
         projected = rearrange(
             self.attn_qkv(x),
             "batch length (three heads size) -> three batch length heads size",
@@ -159,7 +185,8 @@ class Block(nn.Module, ABC):
             heads=self._num_heads,
         )
         query, key = rotation(projected[:2])
-        attended = self._attention(query, key, projected[2], causal=self.causal)
+        key, value = (key, projected[2]) if past is None else past.extend(key, projected[2])
+        attended = self._attention(query, key, value, causal=self.causal)
         added: Hidden = self.dropout(self.attn_out(attended.flatten(2))).to(x.dtype)
         return added
 
@@ -191,9 +218,15 @@ class CausalBlock(Block):
 
     causal = True
 
-    def forward(self, x: Hidden, conditioning: Conditioning | None, rotation: Rotation) -> Hidden:
-        """The residual stream after this block."""
-        x = x + self.attend(self.norm1(x), rotation)
+    def forward(
+        self,
+        x: Hidden,
+        conditioning: Conditioning | None,
+        rotation: Rotation,
+        past: Past | None = None,
+    ) -> Hidden:
+        """The residual stream after this block; `past` is what it has read before, and grows."""
+        x = x + self.attend(self.norm1(x), rotation, past)
         return x + self.transform(self.norm2(x))
 
 

@@ -1,0 +1,1 @@
+"""Autoregression: text from left to right, one token after another."""

@@ -1,0 +1,38 @@
+"""The autoregressive view of a model, as `platform_core.model.Denoiser` is that of a diffusion.
+
+Used by the objective `next-token` and the sampler `left-to-right`.
+"""
+
+from typing import final
+
+from platform_ar.parameterization import NextLogProbs, NextToken
+from platform_ar.process import Ar
+from platform_core.backbone import Reader, reader
+from platform_core.model import Model
+from platform_core.types import Hidden, Logits, Tokens
+
+
+@final
+class Predictor:
+    """A model whose process is `Ar` and whose output is the law of the next token."""
+
+    def __init__(self, model: Model) -> None:
+        assert isinstance(model.process, Ar), "parts that use Predictor require process ar"
+        assert isinstance(model.parameterization, NextToken), (
+            "parts that use Predictor require parameterization next-token"
+        )
+        self.process = model.process
+        self.parameterization = model.parameterization
+        self.backbone = model.backbone
+
+    def encode(self, inputs: Tokens) -> Hidden:
+        """Features of every position; those of a position predict the token after it."""
+        return self.backbone.encode(inputs, None)
+
+    def reader(self, length: int) -> Reader:
+        """The same features, from left to right."""
+        return reader(self.backbone, length)
+
+    def log_next(self, logits: Logits) -> NextLogProbs:
+        """Log-probabilities of the next token."""
+        return self.parameterization.log_next(logits, self.process)

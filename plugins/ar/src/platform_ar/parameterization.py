@@ -1,0 +1,28 @@
+"""The parameterization of autoregression: logits of a position give the law of the token after it.
+
+Used by the objective `next-token` and the sampler `left-to-right`.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+from jaxtyping import Float
+from torch import Tensor
+
+from platform_ar.process import Ar
+from platform_core.parameterization import Parameterization, widen
+from platform_core.types import Logits
+
+NextLogProbs = Float[Tensor, "*batch vocab_size"]
+"""Log-probabilities of every token of the vocabulary: one less than the states of the logits."""
+
+
+@final
+class NextToken(Parameterization):
+    """The softmax over the vocabulary; the start is never predicted."""
+
+    requires: ClassVar[Mapping[str, type]] = {"process": Ar}
+
+    def log_next(self, logits: Logits, process: Ar) -> NextLogProbs:
+        """log softmax of the logits without the start's, in float32 or wider."""
+        return widen(logits[..., : process.vocab_size]).log_softmax(-1)

@@ -1,0 +1,37 @@
+"""The process of autoregression: no noise, and a state in front of every text.
+
+    network reads    start  x^1  x^2  ...  x^{L-1}
+    and predicts     x^1    x^2  x^3  ...  x^L
+
+Data cuts sequences out of the running text, so that most begin in the middle of a document and no
+token of the vocabulary announces the first one. `start` does: a state of its own after the
+vocabulary, with an embedding that is learned like any other. So the first token is predicted too,
+and a likelihood counts exactly the tokens that the bound of a diffusion counts.
+"""
+
+from typing import final
+
+import torch
+
+from platform_core.process import Process
+from platform_core.types import Tokens
+
+
+@final
+class Ar(Process):
+    """Every token given those to its left. The network is not told any time; a schedule is not
+    read.
+    """
+
+    causal = True
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__(vocab_size, num_states=vocab_size + 1, time_conditioned=False)
+        self.start_id = vocab_size
+
+    def inputs(self, x0: Tokens) -> Tokens:
+        """What the network reads to predict `[batch, length]` tokens: one position later, behind
+        the start.
+        """
+        start = torch.full_like(x0[:, :1], self.start_id)
+        return torch.cat((start, x0[:, :-1]), dim=1)

@@ -1,0 +1,1 @@
+"""D3PM: discrete diffusion in T steps, absorbing or uniform."""

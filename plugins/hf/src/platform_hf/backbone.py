@@ -1,0 +1,129 @@
+"""Any language model of transformers as a backbone.
+
+    x        = table(inputs) + shift(sigma)
+    features = network(x)                       everything but the last layer
+    logits   = decoder(features)
+
+`network` builds and loads, `configuration` finds what to build; both import transformers and are
+imported only when a backbone is made.
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from platform_core.backbone import Backbone
+from platform_core.errors import UsageError
+from platform_core.types import Hidden, Inputs, Noise
+from platform_hf.embedding import SigmaShift, embed
+
+
+class Hf(Backbone):
+    """A network of the transformers library, told the noise level where the process has one.
+
+    Args:
+        num_states: tokens of the vocabulary, and the mask where the process has one.
+        causal: whether a position sees only those to its left.
+        time_conditioned: whether the network is told the noise level.
+        config: a model type (bert, modernbert, roberta, gpt2, llama, ...), which is then small; a
+            folder with config.json; or the name of a repository on the Hugging Face hub.
+        pretrained: start from the weights of that folder or repository (safetensors only).
+        hidden_size: width of the network; 128 for a bare model type, else the config's own.
+        num_blocks: layers; 4 for a bare model type, else the config's own.
+        num_heads: attention heads; 4 for a bare model type, else the config's own.
+        mlp_ratio: width of the MLPs over hidden_size; 4 for a bare model type, else the config's
+            own.
+        max_length: positions that the network has; by default the config's own.
+        dropout: of all layers; by default the config's own, which is often 0.1.
+        fields: any other field of the configuration, by its own name.
+        attention: the kernel; auto is torch's own where the network can use it. flash needs the
+            package flash-attn.
+
+    Raises:
+        UsageError: a config that cannot be had, sizes that do not fit, or a network that cannot
+            read as the process needs.
+
+    A causal process takes a network made to be read from left to right (or bert as a decoder). Any
+    other process takes a masked language model, or a causal one with its attention opened. The
+    noise level is added to the input embeddings by a map that starts at zero, so that a pretrained
+    network starts as it was.
+    """
+
+    def __init__(
+        self,
+        num_states: int,
+        causal: bool,
+        time_conditioned: bool,
+        config: str = "bert",
+        pretrained: bool = False,
+        hidden_size: int | None = None,
+        num_blocks: int | None = None,
+        num_heads: int | None = None,
+        mlp_ratio: int | None = None,
+        max_length: int | None = None,
+        dropout: float | None = None,
+        fields: dict[str, Any] | None = None,
+        attention: Literal["auto", "sdpa", "eager", "flash"] = "auto",
+    ) -> None:
+        # Not at the top: transformers is slow to import, and --help needs none of it.
+        from platform_hf import network as networks
+        from platform_hf.configuration import Sizes, configure
+
+        super().__init__()
+        sizes = Sizes(hidden_size, num_blocks, num_heads, mlp_ratio, max_length, dropout)
+        check_dropout(dropout)
+        reading = networks.Reading(num_states, causal, attention)
+        if pretrained:
+            networks.require_weights(config, sizes)
+        # Weights are not read when only the parts are checked.
+        if pretrained and torch.get_default_device().type != "meta":
+            network = networks.load(config, configure(config, sizes, fields or {}), reading)
+        else:
+            described = configure(config, sizes, fields or {}, num_states=num_states)
+            network = networks.build(described, reading)
+        self.network = network
+        self.head = networks.take_apart(network, reading)
+        width = network.get_input_embeddings().embedding_dim
+        self.shift = SigmaShift(width) if time_conditioned else None
+        self._longest = networks.longest(network)
+        self._num_states = num_states
+        self._time_conditioned = time_conditioned
+
+    @property
+    def decoder(self) -> nn.Linear:
+        """The network's last layer, which may share its weights with the first."""
+        return self.head
+
+    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+        """What the last layer reads at each position; of BERT, also after the head's transform.
+
+        Args:
+            inputs: token ids; or probabilities, or the top weights, under which embeddings are
+                averaged.
+            sigma: noise level, `[batch, 1]` or one per position; None where the network is not told
+                it.
+
+        Raises:
+            UsageError: the sequences are longer than the network has positions for.
+        """
+        embedded = embed(self.network.get_input_embeddings(), inputs, self._num_states)
+        self._require_positions(embedded.shape[1])
+        if self.shift is not None:
+            assert sigma is not None, "a time-conditioned network is told the noise level"
+            embedded = embedded + self.shift(sigma).to(embedded.dtype)
+        features: Hidden = self.network(inputs_embeds=embedded).logits
+        return features
+
+    def _require_positions(self, length: int) -> None:
+        if self._longest is not None and length > self._longest:
+            raise UsageError(
+                f"the network has positions for {self._longest} tokens, but sequences have "
+                f"{length}; shorten them, or give a new network more with --backbone.max_length"
+            )
+
+
+def check_dropout(dropout: float | None) -> None:
+    """Raises UsageError for a share outside [0, 1)."""
+    if dropout is not None and not 0 <= dropout < 1:
+        raise UsageError(f"dropout is {dropout:g}, but must be at least 0 and below 1, such as 0.1")

@@ -1,0 +1,265 @@
+"""Configurations: which network of transformers, of what size, over how many states.
+
+    config.json of a folder or of a repository, or a model type's defaults
+        <- sizes and fields of the user, under the names of that model type
+        <- the number of states
+
+Model types name their sizes differently (`n_embd`, `dim`, `hidden_size`); `Names` finds the field
+behind each of ours. Used by `network`, which builds what the configuration describes.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING, PretrainedConfig
+
+from platform_core.errors import UsageError
+from platform_core.wording import did_you_mean
+from platform_hf.library import quiet, said
+
+Fields = Mapping[str, Any]
+
+SUGGESTED = "bert, modernbert, roberta, gpt2 or llama"
+
+LIBRARY_NAMES = {
+    "hidden_size": "hidden_size",
+    "num_blocks": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "max_length": "max_position_embeddings",
+}
+"""Our name of a size -> that of transformers, which each model type may map to one of its own."""
+
+MLP_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "hidden_dim", "ffn_hidden_size")
+"""What model types call the width of their MLPs."""
+
+PER_LAYER = ("layer_types", "mlp_layer_types")
+"""Fields with an entry for each layer; a new number of layers makes them anew."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes by the platform's names; None leaves what the configuration has."""
+
+    hidden_size: int | None = None
+    num_blocks: int | None = None
+    num_heads: int | None = None
+    mlp_ratio: int | None = None
+    max_length: int | None = None
+    dropout: float | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Those that are not None."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+TINY = Sizes(hidden_size=128, num_blocks=4, num_heads=4, mlp_ratio=4)
+"""Of a bare model type; as backbone dit's `tiny`, for a CPU."""
+
+
+def configure(
+    source: str, sizes: Sizes, fields: Fields, *, num_states: int | None = None
+) -> PretrainedConfig:
+    """The configuration of a source, changed as asked.
+
+    Args:
+        source: a model type; a folder with config.json; or a repository of the hub.
+        sizes: replace those of the source; a bare model type is tiny without them.
+        fields: further fields, by the names of the model type.
+        num_states: size of the vocabulary; by default the source's own.
+
+    Raises:
+        UsageError: there is no such source or field, or the values do not fit each other.
+    """
+    given = {"model_type": source} if is_model_type(source) else read(source)
+    model_type = given.get("model_type", "")
+    if model_type not in CONFIG_MAPPING:
+        raise UsageError(_unknown_type(source, model_type))
+    names = Names(model_type)
+    names.require(fields)
+    if is_model_type(source):
+        sizes = replace(names.those_of(TINY), **sizes.given())
+    changes = {**names.changes(sizes, {**names.defaults, **given}), **fields}
+    stale = PER_LAYER if sizes.num_blocks is not None else ()
+    kept = {k: v for k, v in given.items() if k not in (*stale, "auto_map", "model_type")}
+    return _make(names, {**kept, **changes}, num_states)
+
+
+def is_model_type(source: str) -> bool:
+    """Whether the source is a bare model type, such as bert."""
+    return source in CONFIG_MAPPING
+
+
+def is_folder(source: str) -> bool:
+    """Whether the source is a folder on this machine."""
+    return not is_model_type(source) and Path(local(source)).is_dir()
+
+
+def local(source: str) -> str:
+    """The source with the home directory written out."""
+    return str(Path(source).expanduser()) if source.startswith("~") else source
+
+
+def read(source: str) -> Fields:
+    """What config.json says, of a folder or of a repository of the hub.
+
+    Raises:
+        UsageError: there is none that can be read.
+    """
+    if is_folder(source) and not (Path(local(source)) / "config.json").is_file():
+        raise UsageError(f"{source} has no config.json; give a folder that has one")
+    try:
+        with quiet():
+            found, _ = PretrainedConfig.get_config_dict(local(source))
+    except (OSError, ValueError) as error:
+        near = did_you_mean(source, CONFIG_MAPPING)
+        raise UsageError(
+            f"{source} is neither a model type nor a folder, and the hub does not give it: "
+            f"{said(error)}{near or f'; give a folder, or a model type such as {SUGGESTED}'}"
+        ) from error
+    fields: Fields = found
+    return fields
+
+
+class Names:
+    """The fields of one model type."""
+
+    def __init__(self, model_type: str) -> None:
+        self.config_class: type[PretrainedConfig] = CONFIG_MAPPING[model_type]
+        self.model_type = model_type
+        own = dataclasses.fields(self.config_class)
+        self.defaults = {field.name: field.default for field in own}
+
+    def require(self, names: Fields) -> None:
+        """Raises UsageError for the first name that is no field."""
+        known = {*self.defaults, *self.config_class.attribute_map}
+        for name in names:
+            if name not in known:
+                near = did_you_mean(name, known) or "; config.json of such a network lists them"
+                raise UsageError(f"model type {self.model_type} has no field {name}{near}")
+
+    def those_of(self, sizes: Sizes) -> Sizes:
+        """Those of the sizes that the model type has; one without attention has no heads."""
+        lacking = [
+            name for name, own in LIBRARY_NAMES.items() if self.field(own) not in self.defaults
+        ]
+        return replace(sizes, **dict.fromkeys(lacking))
+
+    def changes(self, sizes: Sizes, before: Fields) -> dict[str, Any]:
+        """The fields that stand for the given sizes.
+
+        Args:
+            sizes: asked for.
+            before: all fields as they are without them.
+        """
+        changes = {
+            self._own(LIBRARY_NAMES[name]): value
+            for name, value in sizes.given().items()
+            if name in LIBRARY_NAMES
+        }
+        after = {**before, **changes}
+        if "hidden_size" in sizes.given() or "num_heads" in sizes.given():
+            changes |= self._heads(after)
+        if sizes.mlp_ratio is not None:
+            changes |= self._mlp(sizes.mlp_ratio * after[self._own("hidden_size")])
+        if sizes.dropout is not None:
+            changes |= dict.fromkeys(self._dropouts(), sizes.dropout)
+        return changes
+
+    def field(self, name: str) -> str:
+        """The model type's own name of a field."""
+        found: str = self.config_class.attribute_map.get(name, name)
+        return found
+
+    def _own(self, name: str) -> str:
+        own = self.field(name)
+        if own not in self.defaults:
+            raise UsageError(
+                f"model type {self.model_type} has no {name}; leave that size out and set the "
+                "fields that it has, with --backbone.fields"
+            )
+        return own
+
+    def _heads(self, after: Fields) -> dict[str, Any]:
+        """Keys and values get as many heads as queries, and heads of the size that then fits."""
+        heads = after.get(self.field("num_attention_heads"))
+        if heads is None:
+            return {}
+        changes = {"num_key_value_heads": heads} if "num_key_value_heads" in after else {}
+        if after.get("head_dim") is not None:
+            changes["head_dim"] = after[self._own("hidden_size")] // max(1, heads)
+        return changes
+
+    def _mlp(self, width: int) -> dict[str, Any]:
+        found = [name for name in MLP_WIDTHS if name in self.defaults]
+        return {found[0]: width} if found else {}
+
+    def _dropouts(self) -> Iterator[str]:
+        for name, default in self.defaults.items():
+            of_another_task = "classifier" in name or "summary" in name
+            is_number = isinstance(default, float | int) and not isinstance(default, bool)
+            if "drop" in name and is_number and not of_another_task:
+                yield name
+
+
+def _make(names: Names, fields: Fields, num_states: int | None) -> PretrainedConfig:
+    if num_states is not None:
+        fields = {**_within(fields, names.defaults, num_states), "vocab_size": num_states}
+    check_heads(names, fields)
+    try:
+        with quiet():
+            return names.config_class.from_dict(dict(fields))
+    except (ValueError, TypeError, AttributeError, StrictDataclassError) as error:
+        raise UsageError(f"model type {names.model_type}: {said(error)}") from error
+
+
+def _within(fields: Fields, defaults: Fields, num_states: int) -> Fields:
+    """Special tokens beyond the vocabulary are none; some networks insist on a padding token.
+
+    Nothing is ever padded here: embeddings are looked up without it, see `network.build`.
+    """
+    special = {
+        name: value for name, value in {**defaults, **fields}.items() if name.endswith("_token_id")
+    }
+    beyond = [
+        name for name, value in special.items() if isinstance(value, int) and value >= num_states
+    ]
+    lists = [name for name, value in special.items() if isinstance(value, list)]
+    replaced: dict[str, Any] = dict.fromkeys((*beyond, *lists))
+    if "pad_token_id" in beyond:
+        replaced["pad_token_id"] = 0
+    return {**fields, **replaced}
+
+
+def check_heads(names: Names, fields: Fields) -> None:
+    """Raises UsageError where the width does not split into heads; some types set their size."""
+    before = {**names.defaults, **fields}
+    if before.get("head_dim") is not None:
+        return
+    width, heads = (
+        before.get(names.field(name)) for name in ("hidden_size", "num_attention_heads")
+    )
+    if not isinstance(width, int) or not isinstance(heads, int):
+        return
+    if width < 1 or heads < 1:
+        raise UsageError(f"hidden_size {width} and num_heads {heads} must be at least 1")
+    # Rotary positions turn pairs.
+    step = 2 * heads if "rope_parameters" in before else heads
+    if width % step:
+        below = width // step * step
+        works = f"{below} or {below + step}" if below else f"{step}"
+        even = " of even size" if step > heads else ""
+        raise UsageError(
+            f"hidden_size {width} does not split into {heads} heads{even}; "
+            f"choose hidden_size {works}, or another num_heads"
+        )
+
+
+def _unknown_type(source: str, model_type: str) -> str:
+    if not model_type:
+        return f"config.json of {source} has no model_type; add one, such as {SUGGESTED}"
+    near = did_you_mean(model_type, CONFIG_MAPPING)
+    return f"transformers knows no model type {model_type!r}, which {source} has{near}"

@@ -1,0 +1,331 @@
+"""Networks: a language model of transformers, built or loaded, and taken apart for the platform.
+
+    features = network(inputs_embeds=table(ids))       without its last layer
+    logits   = decoder(features)                       that last layer, linear
+
+A network is not believed but tried (`require_whole`): nothing may follow its last layer, a causal
+one must not see a later token, and any other must.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+)
+
+from platform_core.errors import UsageError
+from platform_core.types import Hidden, Logits
+from platform_hf.configuration import Sizes, is_folder, is_model_type, local
+from platform_hf.library import quiet, said
+
+Attention = Literal["auto", "sdpa", "eager", "flash"]
+
+KERNELS = {"auto": None, "sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
+
+SAFE = ("model.safetensors", "model.safetensors.index.json")
+"""Files that hold weights and nothing else."""
+
+SHARDS = "*.distcp"
+"""Distributed checkpoints, which transformers prefers to safetensors; their index is a pickle."""
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", SHARDS)
+"""Files of weights that can run code when they are read."""
+
+TRIED_LENGTH = 4
+"""Tokens that a new network reads on trial."""
+
+TOLERANCE = 1e-5
+"""Differences below this share of the largest feature are rounding."""
+
+
+class Reading(NamedTuple):
+    """How a network is to read."""
+
+    num_states: int
+    causal: bool
+    attention: Attention
+
+
+def build(config: PretrainedConfig, reading: Reading) -> PreTrainedModel:
+    """The network of a configuration, with new weights.
+
+    Raises:
+        UsageError: there is no such network, or it refuses its configuration.
+    """
+    kind = _language_model(config, causal=reading.causal)
+    try:
+        with quiet():
+            network: PreTrainedModel = kind.from_config(
+                config,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                attn_implementation=KERNELS[reading.attention],
+            )
+    except (ValueError, TypeError, AttributeError, ImportError) as error:
+        raise UsageError(f"model type {config.model_type}: {said(error)}") from error
+    _draw_padding(network, config)
+    _learn_padding(network)
+    return network
+
+
+def load(source: str, config: PretrainedConfig, reading: Reading) -> PreTrainedModel:
+    """The network of a folder or repository with its weights, over another number of states.
+
+    States keep their rows by number; further rows are drawn, and further ones of the source left
+    out. What was not in the source is said on standard error.
+
+    Raises:
+        UsageError: there are no weights, none that are safe to read, or those of another network.
+    """
+    kind = _language_model(config, causal=reading.causal)
+    try:
+        with quiet():
+            loaded = kind.from_pretrained(
+                local(source),
+                config=config,
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                attn_implementation=KERNELS[reading.attention],
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise UsageError(f"weights of {source} cannot be loaded: {said(error)}") from error
+    network: PreTrainedModel = loaded[0]
+    rows = config.vocab_size
+    with quiet():
+        network.resize_token_embeddings(reading.num_states, mean_resizing=False)
+    _learn_padding(network)
+    network.train()
+    _say(f"{type(network).__name__} of {source}", _new(loaded[1], rows, reading.num_states))
+    return network
+
+
+def _language_model(config: PretrainedConfig, *, causal: bool) -> Any:
+    """Transformers' class of network, and the configuration set for its direction of reading.
+
+    A network made to be read from left to right is made bidirectional by `is_causal`; whether it
+    obeys is found out by `require_whole`.
+    """
+    is_causal_lm = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    is_masked_lm = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_encoder_decoder
+    if getattr(config, "final_logit_softcapping", None):
+        raise UsageError(
+            f"model type {config.model_type} bends its logits after the last layer; "
+            "give --backbone.fields.final_logit_softcapping null"
+        )
+    config.use_cache = False
+    if hasattr(config, "is_decoder"):
+        config.is_decoder = causal
+    if is_masked_lm and not causal:
+        return AutoModelForMaskedLM
+    if is_causal_lm:
+        if not causal or hasattr(config, "is_causal"):
+            config.is_causal = causal
+        return AutoModelForCausalLM
+    if is_masked_lm:
+        raise UsageError(
+            f"model type {config.model_type} reads in both directions only, but the process is "
+            "causal; choose gpt2, llama or bert, or a process that is not causal, such as absorbing"
+        )
+    raise UsageError(
+        f"model type {config.model_type} is no language model of one stack; "
+        "choose bert, modernbert, roberta, gpt2 or llama"
+    )
+
+
+def require_weights(source: str, sizes: Sizes) -> None:
+    """Whether a source has weights that may be read, as far as can be seen from here.
+
+    Raises:
+        UsageError: it has none, or in files that can run code, or of other sizes than asked for.
+    """
+    if is_model_type(source):
+        raise UsageError(
+            f"{source} is a model type and has no weights; give a folder or a repository with "
+            "--backbone.config, or leave --backbone.pretrained out"
+        )
+    for name in sizes.given():
+        if name != "dropout":
+            raise UsageError(
+                f"{name} is given, but pretrained weights have their sizes already; leave it out, "
+                "or leave --backbone.pretrained out"
+            )
+    if is_folder(source):
+        _require_safetensors(Path(local(source)))
+
+
+def _require_safetensors(folder: Path) -> None:
+    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    if any((folder / name).is_file() for name in SAFE) and not any(folder.glob(SHARDS)):
+        return
+    if pickles:
+        raise UsageError(
+            f"{folder} has its weights in {pickles[0]}, which can run code when it is read; convert"
+            " it where you trust it: load it with transformers and save_pretrained(folder), which "
+            "writes model.safetensors"
+        )
+    raise UsageError(
+        f"{folder} has no model.safetensors; leave --backbone.pretrained out for new weights"
+    )
+
+
+def _new(info: Any, rows: int, num_states: int) -> list[str]:
+    """What the weights of a source did not decide, or what of it was not used."""
+    lines = []
+    if num_states > rows:
+        lines.append(f"states {rows} to {num_states - 1} are new")
+    if num_states < rows:
+        lines.append(f"its states {num_states} to {rows - 1} are left out")
+    lines += _listed("new", info["missing_keys"])
+    lines += _listed("not used", info["unexpected_keys"])
+    return lines
+
+
+def _listed(what: str, names: Any) -> list[str]:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
+    return [f"{what}: {', '.join(ordered[:3])}{more}"] if ordered else []
+
+
+def _say(whose: str, lines: list[str]) -> None:
+    if lines:
+        print(f"note: backbone hf: {whose}: {'; '.join(lines)}", file=sys.stderr)
+
+
+def _draw_padding(network: PreTrainedModel, config: PretrainedConfig) -> None:
+    """The row of the padding token starts at zero, but here it is a token like the others."""
+    table = network.get_input_embeddings()
+    padding = getattr(table, "padding_idx", None)
+    if padding is not None and not table.weight.is_meta:
+        with torch.no_grad():
+            table.weight[padding].normal_(std=getattr(config, "initializer_range", 0.02))
+
+
+def _learn_padding(network: PreTrainedModel) -> None:
+    """The row of the padding token would not learn."""
+    table = network.get_input_embeddings()
+    if isinstance(table, nn.Embedding):
+        table.padding_idx = None
+
+
+def take_apart(network: PreTrainedModel, reading: Reading) -> nn.Linear:
+    """The last layer, taken out of a network that then returns what that layer read.
+
+    Raises:
+        UsageError: the network has no linear last layer, or does not look where the process needs.
+    """
+    on_meta = network.device.type == "meta"
+    logits = None if on_meta else on_trial(network, reading.num_states)[0]
+    decoder = _detach_decoder(network)
+    if logits is not None:
+        require_whole(network, decoder, logits, reading)
+    return decoder
+
+
+def _detach_decoder(network: PreTrainedModel) -> nn.Linear:
+    decoder = network.get_output_embeddings()
+    place = Undecoded(decoder)
+    if isinstance(decoder, nn.Linear):
+        network.set_output_embeddings(place)
+    if not isinstance(decoder, nn.Linear) or network.get_output_embeddings() is not place:
+        raise UsageError(
+            f"{type(network).__name__} has no linear last layer of its own; "
+            "choose bert, modernbert, roberta, gpt2 or llama"
+        )
+    return decoder
+
+
+class Undecoded(nn.Identity):
+    """Where the last layer was. BERT keeps that layer's bias a second time and asks for it; Mamba
+    asks for the dtype of its weights.
+    """
+
+    bias: None = None
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self._decoder = (decoder,)  # in a tuple, so that it is not a submodule
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The last layer's."""
+        weight: nn.Parameter = self._decoder[0].weight  # type: ignore[assignment]
+        return weight
+
+
+def longest(network: PreTrainedModel) -> int | None:
+    """Tokens in the longest sequence that the network has positions for."""
+    positions: int | None = getattr(network.config, "max_position_embeddings", None)
+    if positions is None:
+        return None
+    tables = [module for module in network.modules() if isinstance(module, nn.Embedding)]
+    # RoBERTa counts positions from behind the padding token's.
+    padding = [t.padding_idx for t in tables if t.num_embeddings == positions and t.padding_idx]
+    return positions - (padding[0] + 1 if padding else 0)
+
+
+@torch.no_grad()
+def on_trial(network: PreTrainedModel, num_states: int) -> tuple[Hidden, Hidden]:
+    """What a network returns of a few tokens, and of the same with another one at the end."""
+    table = network.get_input_embeddings()
+    ids = torch.arange(TRIED_LENGTH, device=next(network.parameters()).device) % num_states
+    changed = torch.cat((ids[:-1], (ids[-1:] + 1) % num_states))
+    training = network.training
+    network.eval()
+    try:
+        first, second = (network(inputs_embeds=table(x[None])).logits for x in (ids, changed))
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UsageError(
+            f"{type(network).__name__} cannot be read from embeddings alone ({said(error)}); "
+            "choose bert, modernbert, roberta, gpt2 or llama"
+        ) from error
+    network.train(training)
+    return first, second
+
+
+def require_whole(
+    network: PreTrainedModel, decoder: nn.Linear, logits: Logits, reading: Reading
+) -> None:
+    """Whether the parts do what the whole network did, and look where the process needs.
+
+    Args:
+        network: without its last layer.
+        decoder: that layer.
+        logits: what the whole network returned `on_trial`.
+        reading: causal, where no token may see a later one; else all must.
+
+    Raises:
+        UsageError: they do not.
+    """
+    name = type(network).__name__
+    features, changed = on_trial(network, reading.num_states)
+    with torch.no_grad():
+        decoded = decoder(features)
+    if not torch.allclose(decoded, logits, rtol=1e-3, atol=1e-4):
+        raise UsageError(
+            f"{name} does not end in a linear layer; choose bert, modernbert, roberta, gpt2 or "
+            "llama"
+        )
+    difference = (features - changed)[:, :-1].abs().amax() / features.abs().amax()
+    if reading.causal and difference > TOLERANCE:
+        raise UsageError(
+            f"{name} sees tokens to the right, but the process is causal; choose gpt2, llama or "
+            "bert, or a process that is not causal, such as absorbing"
+        )
+    if not reading.causal and (features - changed)[:, 0].equal(torch.zeros_like(features[:, 0])):
+        raise UsageError(
+            f"{name} sees no tokens to the right, but the process needs the whole text; choose "
+            "bert, modernbert or roberta, or a causal process, such as ar"
+        )

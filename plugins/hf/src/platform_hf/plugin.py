@@ -1,0 +1,16 @@
+"""Networks of the transformers library as a backbone."""
+
+from collections.abc import Iterable
+
+from platform_core.component import Component
+from platform_core.hookspecs import hookimpl
+
+
+@hookimpl
+def platform_backbones() -> Iterable[Component]:
+    """One backbone for all of them."""
+    return [
+        Component(
+            "hf", "platform_hf.backbone:Hf", "any language model of transformers, from a config"
+        )
+    ]

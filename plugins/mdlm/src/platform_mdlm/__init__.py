@@ -1,0 +1,1 @@
+"""MDLM: masked diffusion, its closed-form bound and its samplers."""

@@ -1,0 +1,34 @@
+"""SUBS: what MDLM's network says about masks, and what it need not say.
+
+    x_theta[mask] = 0                     zero masking probability
+    x_theta = 1{x_t} where x_t != mask    carry-over
+
+Both substitute known facts for predictions; the objective and the samplers rely on the first.
+"""
+
+from typing import final
+
+import torch
+from torch.nn import functional
+
+from platform_core.parameterization import MaskFree, widen
+from platform_core.process import LOG_ZERO, Diffusion
+from platform_core.types import Logits, LogProbs, Tokens
+
+
+@final
+class Subs(MaskFree):
+    """The softmax of the logits of the vocabulary at masks; the token itself elsewhere.
+
+    Source: MDLM, arXiv:2406.07524, section 3.2 (SUBS: substitution).
+    """
+
+    def log_x0(self, logits: Logits, x_t: Tokens, process: Diffusion) -> LogProbs:
+        """log x_theta, with `LOG_ZERO` for log 0; the logit of the mask is not read."""
+        predicted = widen(logits)[..., : process.vocab_size].log_softmax(-1)
+        clean = ~process.changeable(x_t)
+        # The padded copy is ours, so that it can be overwritten without a third wide tensor.
+        law = functional.pad(predicted, (0, 1), value=LOG_ZERO)
+        law = law.masked_fill_(clean[..., None], LOG_ZERO)
+        here = torch.where(clean, 0.0, LOG_ZERO).to(law.dtype)
+        return law.scatter_(-1, x_t[..., None], here[..., None])

@@ -1,0 +1,21 @@
+"""MDLM's process: masks, under the name that carries the family's defaults.
+
+Users choose it with `--process mdlm`; it noises exactly as `platform_core.process.Absorbing` does.
+The network is not told the noise level unless `--process.time_conditioned true` asks for it.
+"""
+
+from typing import final
+
+from platform_core.process import Absorbing
+
+
+@final
+class Mdlm(Absorbing):
+    """Masked diffusion under its family's defaults.
+
+    Args:
+        time_conditioned: whether the network is told the noise level; the best prediction at a mask
+            does not depend on it.
+
+    Source: MDLM, arXiv:2406.07524.
+    """

@@ -1,0 +1,59 @@
+"""A backbone that reads a sequence again only after it changed."""
+
+from typing import final
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from platform_core.backbone import Backbone
+from platform_core.process import Diffusion
+from platform_core.types import Hidden, Inputs, Noise, Tokens
+
+Sequences = Bool[Tensor, " sequences"]
+
+
+@final
+class Reusing(Backbone):
+    """Another backbone, told no noise level, with its features of the batch that it read last.
+
+    A sequence in which nothing can change is not read either; its features are of earlier tokens.
+    `sequences` counts those that were read.
+
+    Args:
+        backbone: the other.
+        process: says what can change.
+    """
+
+    def __init__(self, backbone: Backbone, process: Diffusion) -> None:
+        super().__init__()
+        self.backbone, self.process = backbone, process
+        self.sequences = 0
+        self._tokens: Tokens | None = None
+        self._hidden: Hidden | None = None
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The other's."""
+        return self.backbone.decoder
+
+    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+        """Features of each position, read now or before; of one batch after its own earlier one."""
+        assert sigma is None, "features at one noise level are not those at another"
+        assert isinstance(inputs, Tensor), "samplers read tokens"
+        stale = self._stale(inputs)
+        if stale.any():
+            read = self.backbone.encode(inputs[stale], None)
+            self.sequences += len(read)
+            if self._hidden is None:
+                self._hidden = read.new_zeros(len(inputs), *read.shape[1:])
+            self._hidden[stale] = read
+        self._tokens = inputs.clone()
+        assert self._hidden is not None, "a network is called where something can change"
+        return self._hidden
+
+    def _stale(self, inputs: Tokens) -> Sequences:
+        changed = torch.ones_like(inputs, dtype=torch.bool)
+        if self._tokens is not None:
+            changed = inputs != self._tokens
+        return changed.any(-1) & self.process.changeable(inputs).any(-1)

@@ -1,0 +1,381 @@
+"""Samplers of masked text.
+
+    cached-ancestral       the ancestral chain; a sequence is read again only after it changed
+    first-hitting          one token at a time, at the random times at which they appear
+    semi-autoregressive    texts longer than the model's, window by window
+    remdm                  tokens may be masked again and redrawn
+
+Given tokens stay in their places in all of them.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import ClassVar, Literal, NamedTuple, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from platform_core import categorical
+from platform_core.categorical import CleanOnly, Crossing, truncation
+from platform_core.draws import END_MARGIN
+from platform_core.model import Denoiser, Model
+from platform_core.parameterization import PredictsClean, ScoreBased
+from platform_core.process import Absorbing, Diffusion
+from platform_core.sampler import (
+    Ancestral,
+    Ending,
+    Prompt,
+    Sample,
+    Sampler,
+    at_least_one,
+    even_times,
+    finish,
+    start,
+)
+from platform_core.types import Logits, Noise, Selected, Tokens
+from platform_mdlm.remasking import Cap, Confidence, Loop, Remasking, Rescale
+from platform_mdlm.reuse import Reusing
+
+Places = Float[Tensor, " places"]
+
+
+@final
+class CachedAncestral(Sampler):
+    """The ancestral sampler, without reading a sequence again before it changed.
+
+    Args:
+        time_conditioned: whether the network is told the noise level, on which its predictions then
+            depend; it must not be.
+        steps: reverse steps.
+        final: what the last call does with the masks that are left: ancestral, greedy or none.
+        top_p: at each step, draw only from the smallest set of tokens with more than this
+            probability; 1 is exact.
+
+    Samples are those of `ancestral` with the same options and generator. NFE is the number of
+    sequences that were read, over the batch, rounded up: each as often as it changes. For a batch
+    of one sequence of `length` tokens and an even grid of levels its mean is
+
+        steps (1 - (1 - 1 / steps)^length)
+
+    Raises:
+        ValueError: the process is time-conditioned.
+
+    Source: MDLM, arXiv:2406.07524, which reads the whole batch whenever any sequence changed.
+    """
+
+    requires: ClassVar[Mapping[str, type]] = {"process": Absorbing, "parameterization": ScoreBased}
+
+    def __init__(
+        self,
+        time_conditioned: bool,
+        steps: int = 128,
+        final: Ending = "ancestral",
+        top_p: float = 1.0,
+    ) -> None:
+        if time_conditioned:
+            raise ValueError(
+                "predictions of a time-conditioned network change at every step and cannot be "
+                "reused; set --process.time_conditioned false, or choose sampler ancestral"
+            )
+        self.ancestral = Ancestral(steps, final, top_p)
+
+    def __call__(
+        self,
+        model: Model,
+        shape: tuple[int, int],
+        generator: torch.Generator,
+        prompt: Prompt | None = None,
+    ) -> Sample:
+        """Noise to text in `steps` reverse steps."""
+        process = model.process
+        assert isinstance(process, Diffusion), "see requires"
+        reusing = Reusing(model.backbone, process)
+        reused = Model(process, model.schedule, model.parameterization, reusing)
+        tokens = self.ancestral(reused, shape, generator, prompt).tokens
+        return Sample(tokens, -(-reusing.sequences // shape[0]))
+
+
+@final
+class FirstHitting(Sampler):
+    """Draws one token after another, each at the random level at which it appears.
+
+    With n masks left, the share of masks m falls until the next token appears:
+
+        m <- m u^(1/n),  u uniform on (0, 1)
+
+    at a mask that is any of the n with equal chance. There is no grid of times, so nothing is lost
+    to one: this is the law of the ancestral sampler in infinitely many steps. Each text needs as
+    many network calls as it has tokens to draw, at most `length`; texts of a batch share calls.
+
+    Args:
+        top_p: draw only from the smallest set of tokens with more than this probability; 1 is
+            exact.
+
+    The schedule decides nothing but the level of pure noise, because a network is told levels and
+    not times; a time would be `schedule.inverse(1 - m)`.
+    Source: arXiv:2409.02908.
+    """
+
+    requires: ClassVar[Mapping[str, type]] = {"process": Absorbing, "parameterization": ScoreBased}
+
+    def __init__(self, top_p: float = 1.0) -> None:
+        self.truncation = truncation(top_p)
+
+    def __call__(
+        self,
+        model: Model,
+        shape: tuple[int, int],
+        generator: torch.Generator,
+        prompt: Prompt | None = None,
+    ) -> Sample:
+        """Masks to text in as many calls as the text with most masks has of them."""
+        denoiser = Denoiser(model)
+        clean = CleanOnly(denoiser.process.vocab_size, self.truncation)
+        x_t = start(denoiser.process, shape, generator, prompt)
+        at_one = torch.ones(shape[0], 1, dtype=torch.float64, device=generator.device)
+        masked_share = 1 - denoiser.schedule.alpha(at_one)
+        for _ in range(int(denoiser.process.changeable(x_t).sum(-1).max())):
+            masked = denoiser.process.changeable(x_t)
+            left = masked.sum(-1, keepdim=True)
+            uniform = torch.rand(
+                shape[0], 1, generator=generator, dtype=torch.float64, device=generator.device
+            )
+            masked_share = masked_share * uniform ** (1 / left.clamp_min(1))
+            alpha = (1 - masked_share).clamp_max(1 - END_MARGIN)
+            x_t = denoiser.draw_reverse(
+                x_t,
+                torch.ones_like(alpha),
+                alpha,
+                truncation=clean,
+                generator=generator,
+                fixed=~one_of(masked, generator),
+            )
+        return Sample(x_t, denoiser.calls)
+
+
+def one_of(selected: Selected, generator: torch.Generator) -> Selected:
+    """One of each row's selected positions, all equally likely; none in a row without any."""
+    some = selected.any(-1)
+    chosen = torch.zeros_like(selected)
+    chosen[some, categorical.draw(selected[some].double(), generator)] = True
+    return chosen
+
+
+@final
+class SemiAutoregressive(Sampler):
+    """Draws long texts from left to right, a window at a time.
+
+    The `(batch, length)` that is asked for is the whole text's. Its first `window` tokens are drawn
+    by the ancestral sampler. Then the window moves `window - overlap` tokens to the right (less at
+    the end of the text, so that every window is full), what it has of the text already is a given
+    prefix, and the rest is drawn. A text no longer than the window is drawn at once.
+
+    Args:
+        window: tokens that the network reads at once: the length it was trained on.
+        overlap: tokens of the text that each further window begins with; by default half of it.
+        steps: reverse steps in each window.
+        final: what the last call does with the masks that are left: ancestral, greedy or none.
+        top_p: at each step, draw only from the smallest set of tokens with more than this
+            probability; 1 is exact.
+
+    Tokens of a prompt are given in every window that has them; windows to their left are drawn
+    without knowing them.
+    Raises:
+        ValueError: the overlap is not below the window.
+
+    Source: MDLM, arXiv:2406.07524, semi-autoregressive decoding.
+    """
+
+    requires: ClassVar[Mapping[str, type]] = {"process": Diffusion, "parameterization": ScoreBased}
+
+    def __init__(
+        self,
+        window: int = 128,
+        overlap: int | None = None,
+        steps: int = 128,
+        final: Ending = "ancestral",
+        top_p: float = 1.0,
+    ) -> None:
+        self.window, self.overlap = window, window // 2 if overlap is None else overlap
+        if not 0 <= self.overlap < window:
+            raise ValueError(
+                f"overlap is {self.overlap} and window {window}; the overlap must be at least 0 "
+                "and below the window, for example half of it"
+            )
+        self.ancestral = Ancestral(steps, final, top_p)
+
+    def __call__(
+        self,
+        model: Model,
+        shape: tuple[int, int],
+        generator: torch.Generator,
+        prompt: Prompt | None = None,
+    ) -> Sample:
+        """The whole text; NFE is the sum over its windows."""
+        tokens = torch.zeros(shape, dtype=torch.long, device=generator.device)
+        fixed = torch.zeros_like(tokens, dtype=torch.bool)
+        if prompt is not None:
+            tokens, fixed = prompt.tokens.clone(), prompt.fixed.clone()
+        nfe = 0
+        for first, last in self.windows(shape[1]):
+            place = slice(first, last)
+            given = Prompt(tokens[:, place], fixed[:, place])
+            drawn = self.ancestral(model, (shape[0], last - first), generator, given)
+            tokens[:, place], fixed[:, place] = drawn.tokens, True
+            nfe += drawn.nfe
+        return Sample(tokens, nfe)
+
+    def windows(self, length: int) -> list[tuple[int, int]]:
+        """First and last position (exclusive) of each window."""
+        ends = [min(self.window, length)]
+        while ends[-1] < length:
+            ends.append(min(ends[-1] + self.window - self.overlap, length))
+        return [(max(0, end - self.window), end) for end in ends]
+
+
+@final
+class Remdm(Sampler):
+    """Draws masks, and masks tokens again, so that early mistakes can be mended.
+
+        x_t a token:  remains with chance 1 - sigma, else becomes a mask
+        x_t a mask:   becomes a token with chance (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t)
+
+    With sigma = 0 this is the ancestral sampler.
+
+    Args:
+        steps: reverse steps.
+        final: what the last call does with the masks that are left: ancestral, greedy or none.
+        top_p: at each step, draw only from the most likely tokens with this much probability; 1
+            draws from all.
+        crossing: whether the token with which top_p is exceeded is kept (as DUO and transformers
+            do) or dropped (as ReMDM's code does).
+        strategy: sigma = min(eta, sigma_max) (cap), eta sigma_max (rescale), the latter dealt to
+            the tokens that were least likely when they were drawn (confidence), or cap within a
+            pause at the level alpha_on (loop).
+        eta: how much is masked again, from 0 to 1; by default .02 for cap and loop, .015 for
+            rescale and 1 for confidence.
+        t_on: of loop: time at which the pause begins.
+        t_off: of loop: time at which it ends.
+        alpha_on: of loop: share of the text that is there meanwhile.
+
+    Source: ReMDM, arXiv:2503.00307.
+    """
+
+    requires: ClassVar[Mapping[str, type]] = {
+        "process": Absorbing,
+        "parameterization": PredictsClean,
+    }
+
+    def __init__(
+        self,
+        steps: int = 128,
+        final: Ending = "ancestral",
+        top_p: float = 1.0,
+        crossing: Crossing = "dropped",
+        strategy: Literal["cap", "rescale", "confidence", "loop"] = "cap",
+        eta: float | None = None,
+        t_on: float = 0.55,
+        t_off: float = 0.05,
+        alpha_on: float = 0.9,
+    ) -> None:
+        strategies: Mapping[str, Callable[..., Remasking]] = {
+            "cap": Cap,
+            "rescale": Rescale,
+            "confidence": Confidence,
+            "loop": partial(Loop, t_on=t_on, t_off=t_off, alpha_on=alpha_on),
+        }
+        make = strategies[strategy]
+        self.remasking = make() if eta is None else make(eta)
+        self.steps, self.finish = at_least_one(steps), finish(final)
+        self.truncation = truncation(top_p, crossing=crossing)
+
+    def __call__(
+        self,
+        model: Model,
+        shape: tuple[int, int],
+        generator: torch.Generator,
+        prompt: Prompt | None = None,
+    ) -> Sample:
+        """Masks to text in `steps` steps.
+
+        The network is called in those in which a mask becomes a token, and once more at the end.
+        """
+        denoiser = Denoiser(model)
+        times = even_times(self.steps, generator.device).view(-1, 1, 1)
+        alphas = self.remasking.alpha(times, denoiser.schedule)
+        draft = Draft.begin(start(denoiser.process, shape, generator, prompt))
+        free = torch.ones_like(draft.tokens, dtype=torch.bool) if prompt is None else ~prompt.fixed
+        for t, alpha_t, alpha_s in zip(times[:-1], alphas[:-1], alphas[1:], strict=True):
+            limit = ((1 - alpha_s) / alpha_t).clamp_max(1)
+            sigma = self.remasking.sigma(t, limit, draft.confidence)
+            masked = denoiser.process.changeable(draft.tokens)
+            level = torch.rand(
+                shape, generator=generator, dtype=torch.float64, device=generator.device
+            )
+            appearing = masked & (level < (alpha_s - (1 - sigma) * alpha_t) / (1 - alpha_t))
+            going = ~masked & (level < sigma)
+            draft = self._draw(denoiser, draft, appearing & free, alpha_t, generator)
+            draft = draft.without(going & free, denoiser.process.vocab_size)
+        x_0 = self.finish(
+            denoiser,
+            draft.tokens,
+            alphas[-1],
+            truncation=self.truncation,
+            generator=generator,
+            fixed=~free,
+        )
+        return Sample(x_0, denoiser.calls)
+
+    def _draw(
+        self,
+        denoiser: Denoiser,
+        draft: "Draft",
+        appearing: Selected,
+        alpha: Noise,
+        generator: torch.Generator,
+    ) -> "Draft":
+        """The draft with clean tokens in place of the masks that go."""
+        process, parameterization = denoiser.process, denoiser.parameterization
+        assert isinstance(parameterization, PredictsClean), "see requires"
+        clean = CleanOnly(process.vocab_size, self.truncation)
+
+        def draw(logits: Logits, x_t: Tokens, level: Noise) -> Tensor:
+            law = clean(parameterization.log_x0(logits, x_t, process))
+            at_one = torch.ones_like(level)
+            drawn = process.draw_posterior(law, x_t, at_one, level, generator=generator)
+            chance = law.gather(-1, drawn[:, None]).squeeze(-1).double().exp()
+            # Side by side in float64, which holds every id exactly.
+            return torch.stack((drawn.double(), chance), dim=-1)
+
+        if not appearing.any():
+            return draft
+        found = denoiser.read(draft.tokens, alpha, appearing, draw, (alpha,))
+        return draft.having(appearing, *found.unbind(-1))
+
+
+class Draft(NamedTuple):
+    """A text on the way."""
+
+    tokens: Tokens
+    confidence: Noise
+    """Probability that each token had when it was drawn; infinite for masks and given tokens."""
+
+    @classmethod
+    def begin(cls, tokens: Tokens) -> "Draft":
+        """Masks around a prompt."""
+        return cls(tokens, torch.full_like(tokens, torch.inf, dtype=torch.float64))
+
+    def having(self, places: Selected, drawn: Places, chance: Places) -> "Draft":
+        """With tokens that were drawn, each with its chance."""
+        return Draft(
+            self.tokens.masked_scatter(places, drawn.long()),
+            self.confidence.masked_scatter(places, chance),
+        )
+
+    def without(self, places: Selected, mask_id: int) -> "Draft":
+        """With masks in some places."""
+        return Draft(
+            self.tokens.masked_fill(places, mask_id),
+            self.confidence.masked_fill(places, torch.inf),
+        )

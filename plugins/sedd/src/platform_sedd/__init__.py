@@ -1,0 +1,1 @@
+"""SEDD: discrete diffusion by score entropy, absorbing or uniform."""

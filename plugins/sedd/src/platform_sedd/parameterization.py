@@ -1,0 +1,101 @@
+"""SEDD's parameterization: the network's output is a score.
+
+    s[y] = q_w[y] / q_w[x_t],  q_w = alpha w + (1 - alpha) pi,  w[y] = exp(net[y]) / V
+
+with V tokens in the vocabulary and w = 0 at a mask. The w need not sum to 1: that is what sets a
+score apart from a law of the clean token.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+import torch
+
+from platform_core import categorical
+from platform_core.categorical import Truncation
+from platform_core.model import MIN_ALPHA
+from platform_core.parameterization import ScoreBased, widen
+from platform_core.process import LOG_ZERO, Diffusion, Interpolating
+from platform_core.types import Logits, LogProbs, Noise, Tokens
+
+
+@final
+class Score(ScoreBased):
+    """Logits that give the score q_t(y) / q_t(x_t) itself, 1 at x_t.
+
+    Logits of 0 are the score of a network that knows nothing. At a mask, the score is SEDD's:
+
+        log s[y] = net[y] - log(expm1(sigma)) - log V,  sigma = -log alpha
+
+    For uniform noise SEDD takes log s[y] = net[y] as it is. Every error of the network then counts
+    in full where almost all is noise and the true score is 1, and the bound, an integral over
+    d alpha / alpha, is infinite. Here the network scales w in either case: at x_t without signal
+    the score is 1, and without noise exp(net[y] - net[x_t]).
+
+    Source: SEDD, arXiv:2310.16834, and its code (`scale_by_sigma`).
+    """
+
+    requires: ClassVar[Mapping[str, type]] = {"process": Interpolating}
+
+    def log_weights(self, logits: Logits, process: Diffusion) -> LogProbs:
+        """log w, in float32 or wider."""
+        weights = widen(logits) - math.log(process.vocab_size)
+        weights[..., process.vocab_size :] = LOG_ZERO
+        return weights
+
+    def log_score(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> LogProbs:
+        """The process's score with w put in for the law of the clean token."""
+        return process.log_score(self.log_weights(logits, process), x_t, alpha)
+
+    def draw_reverse(
+        self,
+        logits: Logits,
+        x_t: Tokens,
+        alpha_s: Noise,
+        alpha_t: Noise,
+        *,
+        process: Diffusion,
+        truncation: Truncation,
+        generator: torch.Generator,
+    ) -> Tokens:
+        """A draw from the analytic step, in float64; negative mass counts as 0."""
+        assert isinstance(process, Interpolating), "see requires"
+        alpha_s, alpha_t = above_noise(alpha_s), above_noise(alpha_t)
+        log_score = self.log_score(logits.double(), x_t, alpha_t, process)
+        log_score = truncate(log_score, x_t, alpha_t, process=process, truncation=truncation)
+        return categorical.draw(process.reverse(log_score, x_t, alpha_s, alpha_t), generator)
+
+    def most_likely(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> Tokens:
+        """The mode of the clean law that the score implies, which grows with the logit."""
+        return logits[..., : process.vocab_size].argmax(-1)
+
+
+def above_noise(alpha: Noise) -> Noise:
+    """The signal level, or the lowest that a network is told: no step from a score begins at 0."""
+    return alpha.clamp_min(MIN_ALPHA)
+
+
+def truncate(
+    log_score: LogProbs,
+    x_t: Tokens,
+    alpha: Noise,
+    *,
+    process: Interpolating,
+    truncation: Truncation,
+) -> LogProbs:
+    """The score after a truncation of the clean law that it implies.
+
+        score = c x_0 + (1 - alpha) pi sum(score)
+
+    x_0 is the score without its noise, negative mass taken for 0. What the truncation removes from
+    it goes to the tokens that it keeps, in proportion. Under a parameterization that predicts x_0,
+    this is the score of the truncated prediction; where nothing is removed, it is the same score.
+    """
+    score = log_score.exp()
+    clean = process.staggered_score(score, alpha)
+    law = clean.clamp_min(0)
+    law = law / law.sum(-1, keepdim=True)
+    share = torch.where(law > 0, truncation(law.log()).exp() / law, 1.0)
+    changed = (score + alpha[..., None] * clean * (share - 1)).clamp_min(0).log()
+    return changed - changed.gather(-1, x_t[..., None])

@@ -1,0 +1,192 @@
+"""SEDD's samplers: each step draws every token from a law that is computed from its score.
+
+    analytic    q(x_t | x_s) q_s(x_s) / q_t(x_t), exact in each token when the score is
+    euler       1{x_t} + dt (reverse rates), of first order in the step
+
+They take any score, also that of a network which predicts the clean token: `analytic` then has the
+law of `ancestral`.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+import torch
+
+from platform_core import categorical
+from platform_core.categorical import truncation
+from platform_core.model import Denoiser, Model
+from platform_core.parameterization import ScoreBased
+from platform_core.process import Interpolating
+from platform_core.sampler import (
+    Ending,
+    Prompt,
+    Sample,
+    Sampler,
+    at_least_one,
+    even_times,
+    finish,
+    start,
+)
+from platform_core.schedule import Schedule
+from platform_core.types import Logits, LogProbs, Noise, Probs, Selected, Tokens
+from platform_sedd.parameterization import above_noise, truncate
+
+
+class ByScore(Sampler):
+    """Walks from noise to text on an even grid of times, each step a law made of the score.
+
+    Laws are of the rows that can change, a chunk of them at a time, in float64.
+    """
+
+    requires: ClassVar[Mapping[str, type]] = {
+        "process": Interpolating,
+        "parameterization": ScoreBased,
+    }
+
+    def __init__(self, steps: int = 128, final: Ending = "ancestral", top_p: float = 1.0) -> None:
+        self.steps = at_least_one(steps)
+        self.finish = finish(final)
+        self.truncation = truncation(top_p)
+
+    @abstractmethod
+    def next_level(self, schedule: Schedule, s: Noise, t: Noise) -> Noise:
+        """The signal level that a step from time t to time s < t aims at."""
+
+    @abstractmethod
+    def law(
+        self,
+        log_score: LogProbs,
+        x_t: Tokens,
+        alpha_s: Noise,
+        alpha_t: Noise,
+        process: Interpolating,
+    ) -> Probs:
+        """Law of the earlier tokens; rows need not sum to 1."""
+
+    def __call__(
+        self,
+        model: Model,
+        shape: tuple[int, int],
+        generator: torch.Generator,
+        prompt: Prompt | None = None,
+    ) -> Sample:
+        """Noise to text in `steps` steps and a last call."""
+        denoiser = Denoiser(model)
+        schedule = denoiser.schedule
+        times = even_times(self.steps, generator.device).view(-1, 1, 1)
+        x_t = start(denoiser.process, shape, generator, prompt)
+        fixed = torch.zeros_like(x_t, dtype=torch.bool) if prompt is None else prompt.fixed
+        for t, s in zip(times[:-1], times[1:], strict=True):
+            levels = self.next_level(schedule, s, t), schedule.alpha(t)
+            x_t = self._step(denoiser, x_t, levels, generator, fixed)
+        x_0 = self.finish(
+            denoiser,
+            x_t,
+            schedule.alpha(times[-1]),
+            truncation=self.truncation,
+            generator=generator,
+            fixed=fixed,
+        )
+        return Sample(x_0, denoiser.calls)
+
+    def _step(
+        self,
+        denoiser: Denoiser,
+        x_t: Tokens,
+        levels: tuple[Noise, Noise],
+        generator: torch.Generator,
+        fixed: Selected,
+    ) -> Tokens:
+        process = denoiser.process
+        assert isinstance(process, Interpolating), "see requires"
+        changing = process.changeable(x_t) & ~fixed
+        if not changing.any():
+            return x_t
+
+        def draw(logits: Logits, x: Tokens, s: Noise, t: Noise) -> Tokens:
+            scores = denoiser.parameterization.log_score(logits.double(), x, t, process)
+            scores = truncate(scores, x, t, process=process, truncation=self.truncation)
+            return categorical.draw(self.law(scores, x, s, t, process), generator)
+
+        alpha_s, alpha_t = (above_noise(level) for level in levels)
+        return x_t.masked_scatter(
+            changing, denoiser.read(x_t, alpha_t, changing, draw, (alpha_s, alpha_t))
+        )
+
+
+@final
+class Analytic(ByScore):
+    """Walks the reverse process from noise to text, from the score alone.
+
+    Exact in each token for any step when the score is exact; positions move independently within a
+    step. For a network that predicts the clean token, the law is that of `ancestral`.
+
+    Args:
+        steps: reverse steps; the network is called at most once for each, and once more at the end
+            unless final is none.
+        final: what the last call does with the noise that is left. ancestral: draws clean text by
+            one more analytic step. greedy: takes the most likely clean token. none: nothing.
+        top_p: at each step, keep only the smallest set of tokens with more than this probability in
+            the law of the clean token that the score implies; 1 is exact.
+
+    With a prompt, the given tokens replace the noisy ones before each call, at every noise level.
+    Under absorbing noise this conditions exactly; under uniform noise it is an approximation.
+    Source: SEDD, arXiv:2310.16834, section 4.2 (Tweedie tau-leaping).
+    """
+
+    def next_level(self, schedule: Schedule, s: Noise, t: Noise) -> Noise:
+        """That of the schedule."""
+        return schedule.alpha(s)
+
+    def law(
+        self,
+        log_score: LogProbs,
+        x_t: Tokens,
+        alpha_s: Noise,
+        alpha_t: Noise,
+        process: Interpolating,
+    ) -> Probs:
+        """q(x_t | x_s) q_s(x_s) / q_t(x_t)."""
+        return process.reverse(log_score, x_t, alpha_s, alpha_t)
+
+
+@final
+class Euler(ByScore):
+    """Follows the rates of the reverse process in straight lines.
+
+        p(x_s = y) = (t - s) rate(x_t) score[y],  y != x_t
+
+    Where that sums to more than 1, it is divided by its sum. The error of a step is of second order
+    in its length.
+
+    Args:
+        steps: reverse steps; the network is called at most once for each, and once more at the end
+            unless final is none.
+        final: what the last call does with the noise that is left. ancestral: draws clean text from
+            the posterior, not by a straight line. greedy: takes the most likely clean token. none:
+            nothing.
+        top_p: at each step, keep only the smallest set of tokens with more than this probability in
+            the law of the clean token that the score implies; 1 is exact.
+
+    Source: SEDD, arXiv:2310.16834, section 4.2 (tau-leaping); Campbell et al. 2022,
+    arXiv:2205.14987.
+    """
+
+    def next_level(self, schedule: Schedule, s: Noise, t: Noise) -> Noise:
+        """That of the schedule's tangent at t."""
+        return schedule.alpha(t) - schedule.slope(t) * (t - s)
+
+    def law(
+        self,
+        log_score: LogProbs,
+        x_t: Tokens,
+        alpha_s: Noise,
+        alpha_t: Noise,
+        process: Interpolating,
+    ) -> Probs:
+        """Jumps at the rate of alpha_t, for as long as that takes to alpha_s along the tangent."""
+        rate = process.rate(x_t, alpha_t, alpha_t - alpha_s)
+        jumps = (rate[..., None] * log_score.exp()).scatter(-1, x_t[..., None], 0.0)
+        stay = (1 - jumps.sum(-1, keepdim=True)).clamp_min(0)
+        return jumps.scatter(-1, x_t[..., None], stay)

@@ -1,0 +1,51 @@
+"""SEDD's schedule: the noise level grows geometrically.
+
+alpha = exp(-sigma),  sigma = sigma_min^(1 - t) sigma_max^t
+"""
+
+import math
+from typing import final
+
+from platform_core.schedule import Schedule
+from platform_core.types import Noise
+
+
+@final
+class Geometric(Schedule):
+    """Sigma = -log alpha grows by the same factor in equal times.
+
+    At t = 0 a little noise is there already, alpha = exp(-sigma_min), and at t = 1 a little signal
+    is left, exp(-sigma_max).
+
+    Args:
+        sigma_min: sigma at t = 0; the paper names 1e-5, its code 1e-4.
+        sigma_max: sigma at t = 1.
+
+    Source: SEDD, arXiv:2310.16834, section 5.
+    """
+
+    def __init__(self, sigma_min: float = 1e-4, sigma_max: float = 20.0) -> None:
+        if not 0 < sigma_min < sigma_max < math.inf:
+            raise ValueError(
+                f"sigma_min is {sigma_min:g} and sigma_max {sigma_max:g}, but 0 < sigma_min < "
+                "sigma_max; the published values are 1e-4 and 20"
+            )
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        self._log_ratio = math.log(sigma_max) - math.log(sigma_min)
+
+    def alpha(self, t: Noise) -> Noise:
+        """exp(-sigma)."""
+        return (-self._sigma(t)).exp()
+
+    def slope(self, t: Noise) -> Noise:
+        """-alpha sigma log(sigma_max / sigma_min)."""
+        sigma = self._sigma(t)
+        return -(-sigma).exp() * sigma * self._log_ratio
+
+    def inverse(self, alpha: Noise) -> Noise:
+        """log(sigma / sigma_min) / log(sigma_max / sigma_min); beyond the ends, the ends' times."""
+        sigma = -alpha.log()
+        return ((sigma / self.sigma_min).log() / self._log_ratio).clamp(0, 1)
+
+    def _sigma(self, t: Noise) -> Noise:
+        return self.sigma_min * (self._log_ratio * t).exp()

@@ -1,0 +1,329 @@
+"""The matrix of all registered parts, each combination small enough to be tried.
+
+Every process is there once for each of its discrete options (`states`, `time_conditioned`), since
+these decide what goes with it; every other part once, as it is by default. `python tests/matrix.py`
+prints how many combinations are valid and how many refused.
+"""
+
+import inspect
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from platform_core.compatibility import goes_with
+from platform_core.component import ROLES
+from platform_core.compose import Built, Composition
+from platform_core.draws import derive_generator
+from platform_core.errors import UsageError
+from platform_core.evaluate import Bound, evaluate
+from platform_core.names import FALLBACK, process_names
+from platform_core.options import (
+    DataOptions,
+    EvaluateOptions,
+    SampleOptions,
+    TrackOptions,
+    TrainOptions,
+)
+from platform_core.plugins import find_plugins
+from platform_core.registry import Plugins
+from platform_core.sampler import Prompt, Sample
+from platform_core.train import Trainer
+
+VOCABULARY, LENGTH, BATCH = 5, 8, 4
+
+TINY: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("backbone", "dit"): {"hidden_size": 16, "num_blocks": 1, "num_heads": 2, "cond_size": 8},
+    ("backbone", "hf"): {"hidden_size": 16, "num_blocks": 1, "num_heads": 2},
+}
+"""Options that make a part small; parts that are not here are tried as they are by default."""
+
+TRAIN = TrainOptions(steps=2, batch_size=BATCH, warmup_steps=0, precision="fp32")
+
+QUICK = {"steps": 2}
+"""Options that every sampler that has them is given."""
+
+Options = tuple[tuple[str, object], ...]
+
+
+class Sentences:
+    """A toy corpus: sequences that count upwards, one of them half padding."""
+
+    def __init__(self) -> None:
+        starts = torch.randint(VOCABULARY, (16, 1), generator=torch.Generator().manual_seed(0))
+        self.ids = (starts + torch.arange(LENGTH)) % VOCABULARY
+        self.mask = torch.ones_like(self.ids, dtype=torch.bool)
+        self.mask[-1, LENGTH // 2 :] = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def fetch(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        rows = list(rows)
+        return self.ids[rows], self.mask[rows]
+
+    def split(self, name: str) -> "Sentences":
+        return self
+
+    def spread(self, number: int) -> "Sentences":
+        return self
+
+    def num_characters(self) -> int:
+        return int(self.mask.sum())
+
+
+@dataclass(frozen=True)
+class Row:
+    """All of a combination but its sampler, which training does not know of."""
+
+    process: str
+    options: Options
+    """Of the process."""
+    parameterization: str
+    schedule: str
+    backbone: str
+    objective: str
+
+    def __str__(self) -> str:
+        options = "".join(f"[{name}={value}]" for name, value in self.options)
+        others = (self.parameterization, self.schedule, self.backbone, self.objective)
+        return "-".join((self.process + options, *others))
+
+    def names(self, sampler: str) -> dict[str, str]:
+        """Role -> name."""
+        named = {role: getattr(self, role) for role in ROLES if role != "sampler"}
+        return {**named, "sampler": sampler}
+
+
+class Matrix:
+    """All rows and samplers of some plugins."""
+
+    def __init__(self, plugins: Plugins) -> None:
+        self.plugins = plugins
+        plugins.load = cache(plugins.load)  # type: ignore[method-assign]  # asked 100,000 times
+        self.data = Sentences()
+        self._checked_backbones: dict[object, Any] = {}
+        self._ways_out: dict[str, bool] = {}
+
+    @property
+    def samplers(self) -> list[str]:
+        """Their names."""
+        return self.plugins.names("sampler")
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Every process in every form, with every part of the other roles."""
+        others = ("parameterization", "schedule", "backbone", "objective")
+        named = [self.plugins.names(role) for role in others]
+        return [Row(*form, *names) for form in self.forms() for names in itertools.product(*named)]
+
+    def forms(self) -> Iterator[tuple[str, Options]]:
+        """Every process with every choice of its discrete options."""
+        for name in self.plugins.names("process"):
+            values = discrete(self.plugins.load("process", name))
+            for chosen in itertools.product(*values.values()):
+                yield name, tuple(zip(values, chosen, strict=True))
+
+    def composition(
+        self, row: Row, sampler: str, *, backbones: dict[object, Any] | None = None
+    ) -> Composition:
+        """As the command line would compose it, were every part small.
+
+        Args:
+            row: all parts but the sampler.
+            sampler: its name.
+            backbones: what was made before, for the same row. By default those of all rows, which
+                differ in nothing where they are only checked, on the meta device.
+        """
+        names = row.names(sampler)
+        classes = {role: self.plugins.load(role, name) for role, name in names.items()}
+        options = {role: dict(TINY.get((role, name), {})) for role, name in names.items()}
+        options["process"] = dict(row.options)
+        parameters = inspect.signature(classes["sampler"]).parameters
+        options["sampler"] = {name: QUICK[name] for name in QUICK if name in parameters}
+        factories = {role: partial(classes[role], **options[role]) for role in ROLES}
+        made = self._checked_backbones if backbones is None else backbones
+        factories["backbone"] = partial(Shared(factories["backbone"], made), row.backbone)
+        return Composition(
+            names=names,
+            classes=classes,
+            factories=factories,
+            data=DataOptions(length=LENGTH),
+            train=TRAIN,
+            evaluate=EvaluateOptions(),
+            sample=SampleOptions(),
+            track=TrackOptions(aim=False),
+            seed=1,
+            config="",
+            plugins=self.plugins,
+        )
+
+    def refusal(self, row: Row, sampler: str) -> UsageError | None:
+        """Why composition refuses a combination, or None."""
+        try:
+            self.composition(row, sampler).check()
+        except UsageError as error:
+            return error
+        return None
+
+    def family(self, process: str, options: Options) -> tuple[Row, str]:
+        """A process with its own defaults, or the nearest to them that go with it and are there."""
+        defaults = {**FALLBACK, **process_names(self.plugins, process)}
+        roles = [role for role in ROLES if role != "process"]
+        choices = [dict(zip(roles, names, strict=True)) for names in self._choices(roles)]
+        choices.sort(key=lambda names: sum(names[role] != defaults[role] for role in roles))
+        for names in choices:
+            sampler = names.pop("sampler")
+            row = Row(process, options, **names)
+            if self.refusal(row, sampler) is None:
+                return row, sampler
+        raise AssertionError(f"nothing goes with {process} {dict(options)}")
+
+    def _choices(self, roles: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        return itertools.product(*(self.plugins.names(role) for role in roles))
+
+    def pairs_go_together(self, row: Row, sampler: str) -> bool:
+        """Whether `platform plugins --matrix` shows all parts beside each other."""
+        parts = [(role, self.plugins.load(role, n)) for role, n in row.names(sampler).items()]
+        return all(goes_with(a, b) for a, b in itertools.combinations(parts, 2))
+
+    def names_a_way_out(self, row: Row, sampler: str, message: str) -> bool:
+        """Whether each alternative that a refusal offers, taken by itself, answers it.
+
+        A message depends on the parts that it names alone, so each is judged once.
+        """
+        if message not in self._ways_out:
+            offered = list(self._alternatives(row, sampler, message))
+            after = [self.refusal(*changed) for changed in offered]
+            self._ways_out[message] = bool(offered) and all(
+                error is None or str(error) != message for error in after
+            )
+        return self._ways_out[message]
+
+    def _alternatives(self, row: Row, sampler: str, message: str) -> Iterator[tuple[Row, str]]:
+        for option, value in re.findall(r"--process\.(\w+) ([\w-]+)", message):
+            options = {
+                **dict(row.options),
+                option: {"true": True, "false": False}.get(value, value),
+            }
+            yield replace(row, options=tuple(options.items())), sampler
+        for role in ROLES:
+            for listed in re.findall(rf"\b{role} ((?:[\w-]+(?:, | or |\b))+)", message):
+                for name in set(re.findall(r"[\w-]+", listed)) & set(self.plugins.names(role)):
+                    if name == row.names(sampler)[role]:
+                        continue
+                    if role == "sampler":
+                        yield row, name
+                    elif role == "process":
+                        yield replace(row, process=name, options=self._first_options(name)), sampler
+                    else:
+                        yield replace(row, **{role: name}), sampler
+
+    def _first_options(self, process: str) -> Options:
+        return next(options for name, options in self.forms() if name == process)
+
+
+class Shared:
+    """Makes a backbone once for the same facts, and then hands out the same one."""
+
+    def __init__(self, make: Callable[..., Any], made: dict[object, Any]) -> None:
+        self.make, self.made = make, made
+
+    def __call__(self, name: str, **facts: Any) -> Any:
+        key = (name, *sorted(facts.items()))
+        if key not in self.made:
+            self.made[key] = self.make(**facts)
+        return self.made[key]
+
+
+class Trial:
+    """One row, whose network is trained at most once, however many samplers draw from it."""
+
+    def __init__(self, matrix: Matrix, row: Row) -> None:
+        self.matrix, self.row = matrix, row
+        self._backbones: dict[object, Any] = {}
+        self._trained: Bound | None = None
+
+    def run(self, sampler: str) -> tuple[Bound, Sample]:
+        """Two updates and a bound, unless another sampler's turn had them before; and samples."""
+        built = self._build(sampler)
+        if self._trained is None:
+            self._trained = self._train(built)
+        return self._trained, self._draw(built)
+
+    def _build(self, sampler: str) -> Built:
+        torch.manual_seed(0)
+        composition = self.matrix.composition(self.row, sampler, backbones=self._backbones)
+        return composition.build(VOCABULARY)
+
+    def _train(self, built: Built) -> Bound:
+        # A new one, because an accelerator keeps all that it ever prepared.
+        data, accelerator = self.matrix.data, Accelerator(cpu=True)
+        trainer = Trainer(built.objective, data, TRAIN, accelerator=accelerator, seed=1)
+        before = {name: parameter.detach().clone() for name, parameter in trainer.trained.items()}
+        for _ in range(TRAIN.steps):
+            trainer.update()
+        assert any(not p.equal(before[name]) for name, p in trainer.trained.items())
+        return evaluate(
+            built.objective,
+            data,
+            accelerator,
+            sequences=BATCH,
+            batch_size=BATCH,
+            protocol="exact",
+            seed=1,
+        )
+
+    def _draw(self, built: Built) -> Sample:
+        """Samples that all begin with token 2."""
+        shape = (2, LENGTH)
+        fixed = torch.arange(LENGTH).expand(shape) == 0
+        built.model.eval()
+        with torch.no_grad():
+            prompt = Prompt(torch.full(shape, 2), fixed)
+            return built.sampler(built.model, shape, derive_generator(0), prompt)
+
+
+def discrete(process: type) -> dict[str, tuple[object, ...]]:
+    """The options of a process that have a few values only, and those values, the default first."""
+    parameters = inspect.signature(process).parameters
+    hints = get_type_hints(process.__init__)
+    values = {}
+    for name, parameter in parameters.items():
+        if get_origin(hints.get(name)) is Literal:
+            choices: tuple[object, ...] = get_args(hints[name])
+        elif hints.get(name) is bool:
+            choices = (False, True)
+        else:
+            continue
+        values[name] = tuple(sorted(choices, key=lambda value: value != parameter.default))
+    return values
+
+
+def counts(matrix: Matrix) -> dict[str, Counter[str]]:
+    """Valid and refused combinations of each process."""
+    found: dict[str, Counter[str]] = {}
+    for row in matrix.rows:
+        form = str(row).partition("-")[0] if not row.options else str(row).partition("]")[0] + "]"
+        for sampler in matrix.samplers:
+            kind = "refused" if matrix.refusal(row, sampler) else "valid"
+            found.setdefault(form, Counter())[kind] += 1
+    return found
+
+
+def main() -> None:
+    """Prints them."""
+    found = counts(Matrix(find_plugins({})))
+    for form, kinds in [*found.items(), ("all", sum(found.values(), Counter()))]:
+        print(f"{form:32} {kinds['valid']:6,} valid {kinds['refused']:6,} refused")
+
+
+if __name__ == "__main__":
+    main()

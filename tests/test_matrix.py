@@ -1,0 +1,117 @@
+"""The whole matrix of parts: every combination runs, or is refused with a way out."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from matrix import LENGTH, VOCABULARY, Matrix, Options, Row, Trial
+
+from platform_core.compose import compose
+from platform_core.errors import IncompatibleError, UsageError
+from platform_core.names import FALLBACK, process_names
+from platform_core.plugins import find_plugins
+
+MATRIX = Matrix(find_plugins({}))
+PROCESSES = MATRIX.plugins.names("process")
+DISTRIBUTIONS = sorted(
+    plugin.distribution for plugin in MATRIX.plugins.plugins if plugin.name != "core"
+)
+
+Record = Callable[[str, object], None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", MATRIX.rows, ids=str)
+def test_every_combination_runs_or_is_refused_with_a_way_out(
+    row: Row, record_property: Record
+) -> None:
+    """A row trains once: objectives know no sampler. Each of its samplers draws from what came of
+    it.
+    """
+    trial, valid = Trial(MATRIX, row), 0
+    for sampler in MATRIX.samplers:
+        refusal = MATRIX.refusal(row, sampler)
+        if not MATRIX.pairs_go_together(row, sampler):
+            assert isinstance(refusal, IncompatibleError), sampler
+        if refusal is None:
+            require_run(trial, sampler)
+            valid += 1
+        else:
+            require_way_out(row, sampler, refusal)
+    record_property("combinations valid", valid)
+    record_property("combinations refused", len(MATRIX.samplers) - valid)
+
+
+def require_run(trial: Trial, sampler: str) -> None:
+    bound, sample = trial.run(sampler)
+    assert 0 < bound.nats_per_token < 1000, sampler
+    assert sample.tokens.shape == (2, LENGTH), sampler
+    assert 0 <= sample.tokens.min() <= sample.tokens.max() < VOCABULARY, sampler
+    assert (sample.tokens[:, 0] == 2).all(), sampler
+    assert sample.nfe > 0, sampler
+
+
+def require_way_out(row: Row, sampler: str, refusal: UsageError) -> None:
+    message = str(refusal)
+    assert "\n" not in message
+    assert MATRIX.names_a_way_out(row, sampler, message), message
+
+
+@pytest.mark.parametrize(("process", "options"), list(MATRIX.forms()), ids=str)
+def test_every_family_runs_in_each_of_its_forms(process: str, options: Options) -> None:
+    row, sampler = MATRIX.family(process, options)
+    require_run(Trial(MATRIX, row), sampler)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_every_process_goes_with_its_own_defaults(process: str) -> None:
+    composition, _ = compose(["--process", process], MATRIX.plugins, prog="x", environ={})
+    defaults = {**FALLBACK, **process_names(MATRIX.plugins, process)}
+    assert composition.names == {**defaults, "process": process}
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_without_one_distribution_all_other_parts_are_there(distribution: str) -> None:
+    left = find_plugins({"PLATFORM_DISABLE_PLUGINS": distribution})
+    everything = {(part.role, part.component.name): part for part in MATRIX.plugins.parts()}
+    others = {key for key, part in everything.items() if part.plugin.distribution != distribution}
+    assert {(part.role, part.component.name) for part in left.parts()} == others
+    for role, name in everything.keys() - others:
+        with pytest.raises(UsageError, match=f"{distribution} .* is disabled and may provide it"):
+            left.load(role, name)
+
+
+WITHOUT = """
+import sys
+
+module, distribution, folder = sys.argv[1:]
+sys.modules[module] = None  # importing it raises
+sys.path.insert(0, folder)
+from matrix import Matrix, Trial, find_plugins
+
+matrix = Matrix(find_plugins({"PLATFORM_DISABLE_PLUGINS": distribution}))
+for form in matrix.forms():
+    row, sampler = matrix.family(*form)
+    Trial(matrix, row).run(sampler)
+    print(row.process)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_without_one_distribution_all_other_families_run(distribution: str) -> None:
+    """Nothing of it can be imported; families whose defaults it had run with the nearest parts."""
+    module = distribution.removeprefix("dlm-").replace("-", "_")
+    words = [module, distribution, str(Path(__file__).parent)]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, *words], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    own = [
+        part.component.name
+        for part in MATRIX.plugins.parts()
+        if part.role == "process" and part.plugin.distribution == distribution
+    ]
+    assert set(done.stdout.split()) == set(PROCESSES) - set(own)
