@@ -29,7 +29,7 @@ from platform_hf.backbone import Hf
 STATES, LENGTH = 19, 12
 SMALL = {"hidden_size": 16, "num_blocks": 2, "num_heads": 2, "mlp_ratio": 2, "dropout": 0.0}
 TYPES = ["bert", "modernbert", "roberta", "gpt2"]
-CAUSAL = ["bert", "roberta", "gpt2", "llama"]
+CAUSAL = ["bert", "roberta", "gpt2", "llama", "modernbert-decoder"]
 
 
 def network(
@@ -280,6 +280,9 @@ def test_sequences_longer_than_the_positions_are_refused(config: str, longest: i
             {"config": "rwkv", "num_heads": None},
             "sees no tokens to the right, .* choose bert, .* such as ar",
         ),
+        ({"config": "stablelm"}, "StableLmForCausalLM sees no tokens to the right"),
+        ({"config": "xlm", "causal": True}, "sees tokens to the right, .* choose gpt2, llama"),
+        ({"config": "squeezebert"}, "model type squeezebert: If you want embedding_size"),
         ({"config": "modernbert", "causal": True}, "both directions only, .* gpt2, llama or bert"),
         ({"pretrained": True}, "bert is a model type and has no weights; give a folder"),
     ],

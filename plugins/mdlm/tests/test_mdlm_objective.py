@@ -30,11 +30,10 @@ from platform_core.draws import Draws
 from platform_core.objective import DiffusionObjective, Nelbo
 from platform_core.parameterization import Mean
 from platform_core.process import Absorbing
-from platform_core.schedule import Cosine, LogLinear, Polynomial, Schedule
+from platform_core.schedule import Cosine, LogLinear, Polynomial, Schedule, Stepwise
 from platform_mdlm.objective import MaskedNelbo
 from platform_mdlm.parameterization import Subs
 from platform_mdlm.process import Mdlm
-from platform_mdlm.schedule import Stepwise
 
 TIGHT = {"rtol": 1e-11, "atol": 1e-12}
 LAWS = [one_token_law(), two_token_law(), random_law(6, 2, seed=5), random_law(2, 3, seed=6)]

@@ -19,7 +19,7 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from platform_core.errors import UsageError
 from platform_core.wording import did_you_mean
-from platform_hf.library import quiet, said
+from platform_hf.library import FAILURES, quiet, said
 
 Fields = Mapping[str, Any]
 
@@ -212,26 +212,23 @@ def _make(names: Names, fields: Fields, num_states: int | None) -> PretrainedCon
     try:
         with quiet():
             return names.config_class.from_dict(dict(fields))
-    except (ValueError, TypeError, AttributeError, StrictDataclassError) as error:
+    except (*FAILURES, StrictDataclassError) as error:
         raise UsageError(f"model type {names.model_type}: {said(error)}") from error
 
 
 def _within(fields: Fields, defaults: Fields, num_states: int) -> Fields:
-    """Special tokens beyond the vocabulary are none; some networks insist on a padding token.
-
-    Nothing is ever padded here: embeddings are looked up without it, see `network.build`.
+    """Special tokens beyond the vocabulary become token 0, which that does not make special: texts
+    have no padding here, and `network.build` lets the padding row learn.
     """
     special = {
         name: value for name, value in {**defaults, **fields}.items() if name.endswith("_token_id")
     }
     beyond = [
-        name for name, value in special.items() if isinstance(value, int) and value >= num_states
+        name
+        for name, value in special.items()
+        if isinstance(value, list) or (isinstance(value, int) and value >= num_states)
     ]
-    lists = [name for name, value in special.items() if isinstance(value, list)]
-    replaced: dict[str, Any] = dict.fromkeys((*beyond, *lists))
-    if "pad_token_id" in beyond:
-        replaced["pad_token_id"] = 0
-    return {**fields, **replaced}
+    return {**fields, **dict.fromkeys(beyond, 0)}
 
 
 def check_heads(names: Names, fields: Fields) -> None:

@@ -6,6 +6,17 @@ from contextlib import contextmanager
 from huggingface_hub.utils import logging as hub_logging
 from transformers.utils import logging
 
+FAILURES = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    IndexError,
+    RuntimeError,
+    ImportError,
+)
+"""What its networks raise for a configuration that they cannot work with."""
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -26,4 +37,6 @@ def quiet() -> Iterator[None]:
 
 def said(error: BaseException) -> str:
     """The beginning of a message of many lines."""
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    first = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
+    return first.rstrip(".") or type(error).__name__

@@ -27,7 +27,7 @@ from transformers.models.auto.modeling_auto import (
 from platform_core.errors import UsageError
 from platform_core.types import Hidden, Logits
 from platform_hf.configuration import Sizes, is_folder, is_model_type, local
-from platform_hf.library import quiet, said
+from platform_hf.library import FAILURES, quiet, said
 
 Attention = Literal["auto", "sdpa", "eager", "flash"]
 
@@ -72,7 +72,7 @@ def build(config: PretrainedConfig, reading: Reading) -> PreTrainedModel:
                 dtype=torch.float32,
                 attn_implementation=KERNELS[reading.attention],
             )
-    except (ValueError, TypeError, AttributeError, ImportError) as error:
+    except FAILURES as error:
         raise UsageError(f"model type {config.model_type}: {said(error)}") from error
     _draw_padding(network, config)
     _learn_padding(network)
@@ -100,7 +100,7 @@ def load(source: str, config: PretrainedConfig, reading: Reading) -> PreTrainedM
                 attn_implementation=KERNELS[reading.attention],
                 output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (*FAILURES, OSError) as error:
         raise UsageError(f"weights of {source} cannot be loaded: {said(error)}") from error
     network: PreTrainedModel = loaded[0]
     rows = config.vocab_size
@@ -268,7 +268,7 @@ class Undecoded(nn.Identity):
 def longest(network: PreTrainedModel) -> int | None:
     """Tokens in the longest sequence that the network has positions for."""
     positions: int | None = getattr(network.config, "max_position_embeddings", None)
-    if positions is None:
+    if positions is None or positions < 1:
         return None
     tables = [module for module in network.modules() if isinstance(module, nn.Embedding)]
     # RoBERTa counts positions from behind the padding token's.
@@ -285,8 +285,9 @@ def on_trial(network: PreTrainedModel, num_states: int) -> tuple[Hidden, Hidden]
     training = network.training
     network.eval()
     try:
-        first, second = (network(inputs_embeds=table(x[None])).logits for x in (ids, changed))
-    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        with quiet():
+            first, second = (network(inputs_embeds=table(x[None])).logits for x in (ids, changed))
+    except FAILURES as error:
         raise UsageError(
             f"{type(network).__name__} cannot be read from embeddings alone ({said(error)}); "
             "choose bert, modernbert, roberta, gpt2 or llama"

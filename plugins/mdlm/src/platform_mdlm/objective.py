@@ -16,8 +16,8 @@ from platform_core.model import Model
 from platform_core.objective import DiffusionObjective
 from platform_core.parameterization import MaskFree
 from platform_core.process import Absorbing
+from platform_core.schedule import Stepwise
 from platform_core.types import Logits, Nats, Noise, Tokens
-from platform_mdlm.schedule import Stepwise
 
 Weighting = Callable[[Noise, Noise], Noise]
 """(alpha, slope) -> what a token's cross-entropy counts."""
