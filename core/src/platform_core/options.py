@@ -60,7 +60,7 @@ class TrainOptions:
     accumulate: int = 1
     learning_rate: float = 2e-3
     warmup_steps: int = 50
-    decay: Literal["constant", "cosine"] = "cosine"
+    decay: Literal["constant", "cosine"] = "constant"
     weight_decay: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.99
