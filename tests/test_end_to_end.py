@@ -346,6 +346,18 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(
     assert not (home / "mistake").exists()
 
 
+def test_an_output_that_cannot_be_made_gets_one_line(
+    home: Path,
+    small: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("PLATFORM_CACHE", str(home / "cache"))
+    assert main([*small, f"--output={home / 'words.txt' / 'run'}"]) == 2
+    assert "Not a directory" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does_in_two_micro_batches(
     home: Path, platform: Platform, small: list[str]

@@ -44,7 +44,7 @@ class TrainOptions:
         weight_decay: AdamW's.
         beta1: AdamW's decay of the mean gradient.
         beta2: AdamW's decay of the squared gradient.
-        clip: largest norm of the whole gradient.
+        clip: largest norm of the whole gradient; 0 for no clipping.
         ema_decay: of the average of weights, approached as (1 + n) / (10 + n) over the first
             updates; 0 for no averaging.
         precision: fp32, bf16 (matrix products only), or auto (bf16 where the processor has it).

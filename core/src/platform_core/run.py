@@ -83,7 +83,8 @@ class Run:
         """Trains to the last step; False when a signal asked to stop, after saving."""
         options, trainer = self.composition.train, self.trainer
         meter = Meter(step=trainer.step, steps=options.steps, show=self.accelerator.is_main_process)
-        while trainer.step < options.steps and not interruption.signal:
+        interrupted = False
+        while trainer.step < options.steps and not interrupted:
             start = time.perf_counter()
             update = trainer.update()
             trainer.seconds += time.perf_counter() - start
@@ -93,11 +94,19 @@ class Run:
             last = trainer.step == options.steps
             if due(trainer.step, options.evaluate_every) and not last:
                 self.look(meter)
+            interrupted = self.anywhere(interruption.signal is not None)
             # After the records of its step, which a resumed run keeps.
-            if due(trainer.step, options.checkpoint_every) or last or interruption.signal:
+            if due(trainer.step, options.checkpoint_every) or last or interrupted:
                 self.save()
         meter.close()
         return trainer.step == options.steps
+
+    def anywhere(self, here: bool) -> bool:
+        """Whether something holds in any process; all must leave the loop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return here
+        flag = torch.tensor(float(here), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag) > 0)
 
     def save(self) -> None:
         """Writes a checkpoint, unless this step has one."""
@@ -110,7 +119,7 @@ class Run:
         """A bound and samples on the way, with the averaged weights."""
         bound = self.bound(self.composition.evaluate.on_the_way)
         samples, step = self.samples(), self.trainer.step
-        self.log(bound.summary(), subset="validation")
+        self.log(bound.summary(), subset=self.composition.evaluate.split)
         self.keep_samples(samples, f"step-{step:07d}")
         meter.say(f"step {step}: {bound.bits_per_character:.3f} bits per character")
         meter.pause()

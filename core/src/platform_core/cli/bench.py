@@ -3,12 +3,13 @@
 Every measurement is a process of its own, because the peak of a process's memory never falls.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+
+from platform_core.cli.parser import Parser, positive
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,11 @@ class Size:
 
 def main(argv: Sequence[str]) -> int:
     """Prints a table: the rows path, the dense path, and the rows path with each size doubled."""
-    parser = argparse.ArgumentParser(prog="platform bench", description=__doc__)
-    parser.add_argument("--states", type=int, default=50257, help="size of the vocabulary")
-    parser.add_argument("--batch", type=int, default=4, help="sequences in the step")
-    parser.add_argument("--length", type=int, default=256, help="tokens in a sequence")
-    parser.add_argument("--width", type=int, default=256, help="hidden size of the network")
+    parser = Parser(prog="platform bench", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--states", type=positive, default=50257, help="size of the vocabulary")
+    parser.add_argument("--batch", type=positive, default=4, help="sequences in the step")
+    parser.add_argument("--length", type=positive, default=256, help="tokens in a sequence")
+    parser.add_argument("--width", type=positive, default=256, help="hidden size of the network")
     parser.add_argument("--one", choices=["rows", "dense"], help="measure this path alone, as JSON")
     options = parser.parse_args(argv)
     size = Size(options.states, options.batch, options.length, options.width)
