@@ -106,7 +106,7 @@ def test_a_run_leaves_its_whole_record(finished: Path) -> None:
         (8, "train"),
         (10, "train"),
         (12, "train"),
-        (12, "validation"),
+        (12, "final"),
     ]
 
 

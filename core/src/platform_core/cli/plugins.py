@@ -6,6 +6,7 @@ from typing import Any
 
 from platform_core.cli.parser import Parser
 from platform_core.component import ROLES
+from platform_core.errors import UsageError
 from platform_core.plugins import find_plugins, require_strict
 from platform_core.registry import Plugins
 
