@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from platform_core.cli.parser import Parser, positive
+from platform_core.cli._parser import Parser, positive
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from platform_core.aim_repository import index, is_repository, open_repository
-from platform_core.cli.parser import Parser
+from platform_core.cli._parser import Parser
 from platform_core.errors import UsageError
 
 HOST = "127.0.0.1"

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from platform_core.cli.parser import Parser
+from platform_core.cli._parser import Parser
 from platform_core.component import ROLES
 from platform_core.errors import UsageError
 from platform_core.plugins import find_plugins, require_strict
