@@ -106,7 +106,7 @@ def test_a_run_leaves_its_whole_record(finished: Path) -> None:
         (8, "train"),
         (10, "train"),
         (12, "train"),
-        (12, "validation"),
+        (12, "final"),
     ]
 
 
@@ -344,6 +344,18 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(
     assert said in printed
     assert printed.count("\n") == 1, printed
     assert not (home / "mistake").exists()
+
+
+def test_an_output_that_cannot_be_made_gets_one_line(
+    home: Path,
+    small: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("PLATFORM_CACHE", str(home / "cache"))
+    assert main([*small, f"--output={home / 'words.txt' / 'run'}"]) == 2
+    assert "Not a directory" in capsys.readouterr().err
 
 
 @pytest.mark.slow

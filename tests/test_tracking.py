@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -320,11 +319,13 @@ def test_a_file_in_the_place_of_the_repository_only_warns(
 
 
 def test_a_directory_that_cannot_be_written_only_warns(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tmp_path.chmod(0o500)
-    if os.access(tmp_path, os.W_OK):
-        pytest.skip("this user may write everywhere")
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    # Not by the directory's mode: root may write everywhere.
+    monkeypatch.setattr(Path, "mkdir", refuse)
     use(make_tracker(tmp_path / ".aim"))
     check_one_warning(capsys, "PermissionError")
 

@@ -1,4 +1,4 @@
-"""One training step of DUO, measured in this process: by rows, or dense."""
+"""One training step of DUO, measured in this process: by rows, dense, or the network alone."""
 
 import time
 from pathlib import Path
@@ -50,7 +50,12 @@ def dense_step(objective: DiffusionObjective, x0: Tensor, draws: Draws) -> Tenso
     return objective.row_loss(logits, x_t, x0, *levels).sum()
 
 
-PATHS = {"rows": rows_step, "dense": dense_step}
+def network_step(objective: DiffusionObjective, x0: Tensor, draws: Draws) -> Tensor:
+    """The network without its last layer, which both paths share."""
+    return objective.denoiser.encode(x0, 1 - draws.times(x0.shape[0])).sum()
+
+
+PATHS = {"network": network_step, "rows": rows_step, "dense": dense_step}
 
 
 def resident_bytes() -> int:

@@ -44,7 +44,7 @@ class TrainOptions:
         weight_decay: AdamW's.
         beta1: AdamW's decay of the mean gradient.
         beta2: AdamW's decay of the squared gradient.
-        clip: largest norm of the whole gradient.
+        clip: largest norm of the whole gradient; 0 for no clipping.
         ema_decay: of the average of weights, approached as (1 + n) / (10 + n) over the first
             updates; 0 for no averaging.
         precision: fp32, bf16 (matrix products only), or auto (bf16 where the processor has it).
@@ -60,7 +60,7 @@ class TrainOptions:
     accumulate: int = 1
     learning_rate: float = 2e-3
     warmup_steps: int = 50
-    decay: Literal["constant", "cosine"] = "cosine"
+    decay: Literal["constant", "cosine"] = "constant"
     weight_decay: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.99

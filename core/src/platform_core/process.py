@@ -131,13 +131,9 @@ class Interpolating(Diffusion):
         """Prior probability of each of the given tokens."""
 
     def corrupt(self, x0: Tokens, alpha: Noise, generator: torch.Generator) -> Tokens:
-        """Keeps each token with probability alpha, else redraws it from the prior (which may return
-        the same one).
-        """
-        keep = (
-            torch.rand(x0.shape, generator=generator, dtype=torch.float64, device=x0.device) < alpha
-        )
-        return torch.where(keep, x0, self.sample_prior(tuple(x0.shape), generator))
+        """Keeps each token with probability alpha, else redraws it from the prior."""
+        level = torch.rand(x0.shape, generator=generator, dtype=torch.float64, device=x0.device)
+        return torch.where(level < alpha, x0, self.sample_prior(tuple(x0.shape), generator))
 
     def changeable(self, x_t: Tokens) -> Selected:
         """Positions that noise can have reached: where the prior is positive."""
@@ -157,8 +153,8 @@ class Interpolating(Diffusion):
 
             q(x_s | x_t) = q(x_t | x_s) q(x_s) / q(x_t),  1 >= alpha_s >= alpha_t > 0
 
-        A learned score may be inconsistent: negative mass is clipped, so rows then need not sum to
-        1.
+        A learned score may be inconsistent: negative mass is clipped, and rows need not sum to 1.
+
         Source: Lou et al. 2024, arXiv:2310.16834; with a law of the clean token, the posterior of
         MDLM and DUO.
         """
@@ -268,11 +264,9 @@ class Interpolating(Diffusion):
         return x_s
 
     def _log_marginal(self, log_x0: LogProbs, alpha: Noise) -> LogProbs:
-        signal, noise = (
-            _like(log_x0, alpha.log())[..., None],
-            _like(log_x0, (1 - alpha).log())[..., None],
-        )
-        return torch.logaddexp(log_x0 + signal, self._prior_row(log_x0).log() + noise)
+        signal = log_x0 + _like(log_x0, alpha.log())[..., None]
+        noise = self._prior_row(log_x0).log() + _like(log_x0, (1 - alpha).log())[..., None]
+        return torch.logaddexp(signal, noise)
 
     def _prior_row(self, like: Tensor) -> Tensor:
         return _like(like, self.prior(torch.arange(self.num_states, device=like.device)))

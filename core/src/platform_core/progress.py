@@ -1,5 +1,6 @@
 """What a person sees of a long run: one bar with loss, speed and time left."""
 
+import sys
 import time
 from dataclasses import dataclass
 
@@ -39,8 +40,16 @@ class Meter:
     """The bar of a run and its window of updates; silent on all but the main process."""
 
     def __init__(self, *, step: int, steps: int, show: bool) -> None:
+        # Into a file the bar is a line for each state, so it moves less often there.
+        often = 0.1 if sys.stderr.isatty() else 10.0
         self._bar = tqdm(
-            total=steps, initial=step, disable=not show, unit="step", dynamic_ncols=True, leave=True
+            total=steps,
+            initial=step,
+            disable=not show,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=often,
+            maxinterval=often,
         )
         self._window = Window(started=time.perf_counter())
 
@@ -54,7 +63,8 @@ class Meter:
         metrics = self._window.metrics(update)
         self._window = Window(started=time.perf_counter())
         self._bar.set_postfix_str(
-            f"loss {metrics['loss']:.3f}, {metrics['tokens_per_second']:,.0f} tokens/s"
+            f"loss {metrics['loss']:.3f}, {metrics['tokens_per_second']:,.0f} tokens/s",
+            refresh=False,
         )
         return metrics
 

@@ -8,7 +8,7 @@ Used by `platform run`.
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -83,23 +83,38 @@ class Run:
 
     def train(self, interruption: Interruption) -> bool:
         """Trains to the last step; False when a signal asked to stop, after saving."""
+        steps, step = self.composition.train.steps, self.trainer.step
+        show = self.accelerator.is_main_process
+        with closing(Meter(step=step, steps=steps, show=show)) as meter:
+            interrupted = False
+            while self.trainer.step < steps and not interrupted:
+                interrupted = self.advance(meter, interruption)
+        return self.trainer.step == steps
+
+    def advance(self, meter: Meter, interruption: Interruption) -> bool:
+        """One update and what is due after it; whether a signal asked any process to stop."""
         options, trainer = self.composition.train, self.trainer
-        meter = Meter(step=trainer.step, steps=options.steps, show=self.accelerator.is_main_process)
-        while trainer.step < options.steps and not interruption.signal:
-            start = time.perf_counter()
-            update = trainer.update()
-            trainer.seconds += time.perf_counter() - start
-            meter.add(update)
-            if due(trainer.step, options.log_every):
-                self.log(meter.metrics(update), subset="train")
-            last = trainer.step == options.steps
-            if due(trainer.step, options.evaluate_every) and not last:
-                self.look(meter)
-            # After the records of its step, which a resumed run keeps.
-            if due(trainer.step, options.checkpoint_every) or last or interruption.signal:
-                self.save()
-        meter.close()
-        return trainer.step == options.steps
+        start = time.perf_counter()
+        update = trainer.update()
+        trainer.seconds += time.perf_counter() - start
+        meter.add(update)
+        if due(trainer.step, options.log_every):
+            self.log(meter.metrics(update), subset="train")
+        last = trainer.step == options.steps
+        if due(trainer.step, options.evaluate_every) and not last:
+            self.look(meter)
+        interrupted = self.anywhere(interruption.signal is not None)
+        # After the records of its step, which a resumed run keeps.
+        if due(trainer.step, options.checkpoint_every) or last or interrupted:
+            self.save()
+        return interrupted
+
+    def anywhere(self, here: bool) -> bool:
+        """Whether something holds in any process; all must leave the loop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return here
+        flag = torch.tensor(float(here), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag) > 0)
 
     def save(self) -> None:
         """Writes a checkpoint, unless this step has one."""
@@ -112,7 +127,7 @@ class Run:
         """A bound and samples on the way, with the averaged weights."""
         bound = self.bound(self.composition.evaluate.on_the_way)
         samples, step = self.samples(), self.trainer.step
-        self.log(bound.summary(), subset="validation")
+        self.log(bound.curves(), subset=self.composition.evaluate.split)
         self.keep_samples(samples, f"step-{step:07d}")
         meter.say(f"step {step}: {bound.bits_per_character:.3f} bits per character")
         meter.pause()
@@ -173,7 +188,8 @@ class Run:
         options = self.composition.evaluate
         bound, samples = self.bound(options.sequences), self.samples()
         ngrams = baselines(self.data, options.split, options.sequences)
-        self.log(bound.summary(), subset=options.split)
+        # Not a point of the curve on the way, which is of fewer sequences.
+        self.log(bound.curves(), subset="final")
         self.keep_samples(samples, "final")
         result = self._result(bound, samples, ngrams, time.perf_counter() - start)
         if self.accelerator.is_main_process:

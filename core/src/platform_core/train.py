@@ -105,7 +105,8 @@ class Trainer:
                 loss += self._descend(
                     first, x0, mask, scale=self.accelerator.num_processes / tokens
                 )
-        norm = self.accelerator.clip_grad_norm_(self.trained.values(), self.options.clip)
+        limit = self.options.clip or math.inf
+        norm = self.accelerator.clip_grad_norm_(self.trained.values(), limit)
         mean = float(self.accelerator.reduce(loss) / tokens)
         if not math.isfinite(mean) or not math.isfinite(float(norm)):
             raise UsageError(

@@ -60,6 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has gone; what is left in the buffer must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except OSError as error:
+        # A full disk, a directory that may not be written: the machine's state, not a defect.
+        print(f"{command}: error: {error}", file=sys.stderr)
+        return 2
     return code
 
 

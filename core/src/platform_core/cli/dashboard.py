@@ -5,7 +5,6 @@ that survive it, and its indexing dies for good when it meets a run that is just
 server is one child process, and this one keeps the index up to date.
 """
 
-import argparse
 import errno
 import http.client
 import os
@@ -22,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from platform_core.aim_repository import index, is_repository, open_repository
+from platform_core.cli._parser import Parser
 from platform_core.errors import UsageError
 
 HOST = "127.0.0.1"
@@ -53,8 +53,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="platform dashboard",
         description="Shows runs in Aim's web interface, on this machine only.",
     )

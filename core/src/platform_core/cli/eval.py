@@ -15,7 +15,7 @@ def main(argv: Sequence[str]) -> int:
     """Prints the bound, and keeps it in the run's `evaluations/`."""
     directory = first_argument(argv, "platform eval RUN")
     composition, asked = compose_saved(
-        directory.config, argv, load_plugins(), prog="platform eval RUN", extend=_arguments
+        directory.config, argv, load_plugins(), prog="platform eval RUN", extend=arguments
     )
 
     from platform_core import runtime
@@ -73,6 +73,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _arguments(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
+    """The words of this verb that are no options of a part or section."""
     parser.add_argument("run", metavar="RUN", help="directory of the run")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")

@@ -1,10 +1,10 @@
 """`platform plugins`: the parts that are installed, who provides them, and what goes with what."""
 
-import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
+from platform_core.cli._parser import Parser
 from platform_core.component import ROLES
 from platform_core.errors import UsageError
 from platform_core.plugins import find_plugins, require_strict
@@ -27,14 +27,6 @@ def main(argv: Sequence[str]) -> int:
         show_problems(plugins, verbose=asked.verbose)
     require_strict(plugins)
     return 0
-
-
-class Parser(argparse.ArgumentParser):
-    """Reports a mistake by raising, in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """The parser's complaint."""
-        raise UsageError(message)
 
 
 def _arguments() -> Parser:

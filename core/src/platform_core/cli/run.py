@@ -20,14 +20,14 @@ def main(argv: Sequence[str]) -> int:
     if resumed is not None:
         directory = RunDirectory.existing(resumed)
         composition, asked = compose_saved(
-            directory.config, argv, load_plugins(), prog="platform run", extend=_arguments
+            directory.config, argv, load_plugins(), prog="platform run", extend=arguments
         )
         if asked.output or asked.overwrite:
             raise UsageError(
                 "--resume continues in its own directory; leave out --output, --overwrite"
             )
     else:
-        composition, asked = compose(argv, load_plugins(), prog="platform run", extend=_arguments)
+        composition, asked = compose(argv, load_plugins(), prog="platform run", extend=arguments)
         name = f"{composition.names['process']}-{composition.names['backbone']}"
         directory = RunDirectory.named(asked.output, default=name)
         directory.refuse_existing(overwrite=asked.overwrite)
@@ -48,7 +48,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _arguments(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
+    """The words of this verb that are no options of a part or section."""
     parser.add_argument("--output", metavar="DIR", help="run directory to make (runs/PARTS-TIME)")
     parser.add_argument("--resume", metavar="DIR", help="run directory to continue")
     parser.add_argument(

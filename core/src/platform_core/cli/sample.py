@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> int:
     """Prints the texts, or writes them to a file."""
     directory = first_argument(argv, "platform sample RUN")
     composition, asked = compose_saved(
-        directory.config, argv, load_plugins(), prog="platform sample RUN", extend=_arguments
+        directory.config, argv, load_plugins(), prog="platform sample RUN", extend=arguments
     )
 
     from platform_core import runtime
@@ -61,7 +61,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _arguments(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
+    """The words of this verb that are no options of a part or section."""
     parser.add_argument("run", metavar="RUN", help="directory of the run")
     parser.add_argument("--format", choices=["text", "jsonl"], default="text", help="of the output")
     parser.add_argument("--to", metavar="FILE", help="write there instead of printing")
