@@ -1,12 +1,9 @@
-"""Settings of the whole test run, and the line that counts the matrix at its end."""
+"""Settings of the core's tests, and the line that counts the matrix at their end."""
 
 from collections import Counter
 
+from deterministic import fresh_accelerator  # noqa: F401
 import pytest
-from hypothesis import settings
-
-settings.register_profile("platform", deadline=None, derandomize=True, max_examples=30)
-settings.load_profile("platform")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
