@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from deterministic import fresh_accelerator  # noqa: F401
 import pytest
+from deterministic import fresh_accelerator  # noqa: F401
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -110,7 +110,7 @@ class Matrix:
         plugins.load = cache(plugins.load)  # type: ignore[method-assign]  # asked 100,000 times
         self.data = Sentences()
         self._checked_backbones: dict[object, Any] = {}
-        self._ways_out: dict[str, bool] = {}
+        self._ways_out: dict[tuple[str, str, Options], bool] = {}
 
     @property
     def samplers(self) -> list[str]:
@@ -197,15 +197,23 @@ class Matrix:
     def names_a_way_out(self, row: Row, sampler: str, message: str) -> bool:
         """Whether each alternative that a refusal offers, taken by itself, answers it.
 
-        A message depends on the parts that it names alone, so each is judged once.
+        A message need not name the process that it is about, whose options it may speak of: it is
+        judged anew for every form of every process.
         """
-        if message not in self._ways_out:
+        key = (message, row.process, row.options)
+        if key not in self._ways_out:
             offered = list(self._alternatives(row, sampler, message))
-            after = [self.refusal(*changed) for changed in offered]
-            self._ways_out[message] = bool(offered) and all(
-                error is None or str(error) != message for error in after
+            self._ways_out[key] = bool(offered) and all(
+                self._answers(changed, other, message) for changed, other in offered
             )
-        return self._ways_out[message]
+        return self._ways_out[key]
+
+    def _answers(self, row: Row, sampler: str, message: str) -> bool:
+        known = inspect.signature(self.plugins.load("process", row.process)).parameters
+        if any(name not in known for name, _ in row.options):
+            return False  # it was told to set an option that the process does not have
+        refusal = self.refusal(row, sampler)
+        return refusal is None or str(refusal) != message
 
     def _alternatives(self, row: Row, sampler: str, message: str) -> Iterator[tuple[Row, str]]:
         for option, value in re.findall(r"--process\.(\w+) ([\w-]+)", message):

@@ -30,7 +30,7 @@ def test_every_combination_runs_or_is_refused_with_a_way_out(
     """A row trains once: objectives know no sampler. Each of its samplers draws from what came of
     it.
     """
-    trial, valid = Trial(MATRIX, row), 0
+    trial, valid, misleading = Trial(MATRIX, row), 0, set()
     for sampler in MATRIX.samplers:
         refusal = MATRIX.refusal(row, sampler)
         if not MATRIX.pairs_go_together(row, sampler):
@@ -38,10 +38,11 @@ def test_every_combination_runs_or_is_refused_with_a_way_out(
         if refusal is None:
             require_run(trial, sampler)
             valid += 1
-        else:
-            require_way_out(row, sampler, refusal)
+        elif "\n" in str(refusal) or not MATRIX.names_a_way_out(row, sampler, str(refusal)):
+            misleading.add(str(refusal))
     record_property("combinations valid", valid)
     record_property("combinations refused", len(MATRIX.samplers) - valid)
+    assert not misleading, "refused with an alternative that does not work"
 
 
 def require_run(trial: Trial, sampler: str) -> None:
@@ -51,12 +52,6 @@ def require_run(trial: Trial, sampler: str) -> None:
     assert 0 <= sample.tokens.min() <= sample.tokens.max() < VOCABULARY, sampler
     assert (sample.tokens[:, 0] == 2).all(), sampler
     assert sample.nfe > 0, sampler
-
-
-def require_way_out(row: Row, sampler: str, refusal: UsageError) -> None:
-    message = str(refusal)
-    assert "\n" not in message
-    assert MATRIX.names_a_way_out(row, sampler, message), message
 
 
 @pytest.mark.parametrize(("process", "options"), list(MATRIX.forms()), ids=str)

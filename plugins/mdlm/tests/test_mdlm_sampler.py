@@ -215,7 +215,7 @@ def test_the_mean_number_of_evaluations_is_that_of_distinct_texts(steps: int, le
 
 
 def test_a_network_that_is_told_the_level_cannot_be_cached():
-    with pytest.raises(ValueError, match=r"time_conditioned false, or choose sampler ancestral"):
+    with pytest.raises(ValueError, match=r"choose sampler ancestral, or process mdlm"):
         CachedAncestral(time_conditioned=True)
 
 

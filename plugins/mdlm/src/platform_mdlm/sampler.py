@@ -76,7 +76,7 @@ class CachedAncestral(Sampler):
         if time_conditioned:
             raise ValueError(
                 "predictions of a time-conditioned network change at every step and cannot be "
-                "reused; set --process.time_conditioned false, or choose sampler ancestral"
+                "reused; choose sampler ancestral, or process mdlm or absorbing"
             )
         self.ancestral = Ancestral(steps, final, top_p)
 
