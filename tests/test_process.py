@@ -225,6 +225,22 @@ def test_a_step_to_clean_text_reweights_the_prediction_by_the_evidence():
     torch.testing.assert_close(law, expected, rtol=0, atol=1e-14)
 
 
+def draw_posterior(process, log_x0, x_t, levels, generator):
+    """Both halves of a reverse step."""
+    alpha_s, alpha_t = (double(level) for level in levels)
+    thinned = process.thin(x_t, alpha_s, alpha_t, generator=generator)
+    drawn = process.draw_open(log_x0, x_t, thinned.alpha_s, alpha_t, generator=generator)
+    return torch.where(thinned.open, drawn, x_t)
+
+
+def test_at_clean_text_the_second_half_is_the_whole_draw():
+    for process in (Absorbing(4), Uniform(4)):
+        x_t = noise(process)
+        thinned = process.thin(x_t, double(1), double(0.4), generator=torch.Generator())
+        assert torch.equal(thinned.open, process.changeable(x_t))
+        assert (thinned.alpha_s == 1).all()
+
+
 def test_tokens_that_absorbing_noise_left_alone_stay():
     process, x_t = Absorbing(3), torch.tensor([0, 1, 2])
     law = process.posterior(log_one_hot(x_t, 4).double(), x_t, double(0.7), double(0.4))
@@ -232,9 +248,7 @@ def test_tokens_that_absorbing_noise_left_alone_stay():
     wrong = log_one_hot(torch.tensor([1, 2, 0]), 4)
     generator = torch.Generator().manual_seed(0)
     for prediction in (wrong, random_log_x0(4, 3, seed=0)):
-        drawn = process.draw_posterior(
-            prediction, x_t, double(0.7), double(0.4), generator=generator
-        )
+        drawn = draw_posterior(process, prediction, x_t, (0.7, 0.4), generator)
         assert drawn.tolist() == x_t.tolist()
 
 
@@ -274,17 +288,19 @@ def test_corrupt_gives_every_sequence_its_own_level():
 @both
 @pytest.mark.parametrize(("alpha_s", "alpha_t"), [(0.7, 0.4), (0.401, 0.4), (1.0, 0.3), (0.2, 0.0)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_draw_posterior_draws_from_the_posterior(process_class, alpha_s, alpha_t, dtype):
+def test_the_two_halves_of_a_draw_have_the_law_of_the_posterior(
+    process_class, alpha_s, alpha_t, dtype
+):
     process = process_class(5)
     for row, x_t in enumerate(noise(process)[:2]):
         log_x0 = random_log_x0(process.num_states, 1, seed=row)
         law = process.posterior(log_x0, x_t[None], double(alpha_s), double(alpha_t))[0]
-        drawn = process.draw_posterior(
+        drawn = draw_posterior(
+            process,
             log_x0.to(dtype).expand(20_000, -1),
             x_t.expand(20_000),
-            double(alpha_s),
-            double(alpha_t),
-            generator=torch.Generator().manual_seed(row),
+            (alpha_s, alpha_t),
+            torch.Generator().manual_seed(row),
         )
         assert chi_square(drawn, law) > 0.01
 

@@ -32,23 +32,6 @@ class ScoreBased(Parameterization, ABC):
         """log q_t(y) / q_t(x_t) for every state y."""
 
     @abstractmethod
-    def draw_reverse(
-        self,
-        logits: Logits,
-        x_t: Tokens,
-        alpha_s: Noise,
-        alpha_t: Noise,
-        *,
-        process: Diffusion,
-        truncation: Truncation,
-        generator: torch.Generator,
-    ) -> Tokens:
-        """The earlier tokens x_s, drawn given x_t."""
-
-    @abstractmethod
-    def most_likely(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> Tokens:
-        """The most likely clean token, always one of the vocabulary."""
-
     def thin(
         self,
         x_t: Tokens,
@@ -58,13 +41,9 @@ class ScoreBased(Parameterization, ABC):
         process: Diffusion,
         generator: torch.Generator,
     ) -> Thinned:
-        """The part of `draw_reverse` that needs no logits.
+        """The first half of a reverse step: what needs no logits."""
 
-        Without more knowledge it leaves open whatever can change: a score alone says how likely
-        that is.
-        """
-        return Thinned(process.changeable(x_t), alpha_s)
-
+    @abstractmethod
     def draw_open(
         self,
         logits: Logits,
@@ -76,16 +55,11 @@ class ScoreBased(Parameterization, ABC):
         truncation: Truncation,
         generator: torch.Generator,
     ) -> Tokens:
-        """The rest of it, for tokens that `thin` left open, at its `alpha_s`."""
-        return self.draw_reverse(
-            logits,
-            x_t,
-            alpha_s,
-            alpha_t,
-            process=process,
-            truncation=truncation,
-            generator=generator,
-        )
+        """The second half: the earlier tokens of those that `thin` left open, at its `alpha_s`."""
+
+    @abstractmethod
+    def most_likely(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> Tokens:
+        """The most likely clean token, always one of the vocabulary."""
 
 
 class PredictsClean(ScoreBased):
@@ -98,21 +72,6 @@ class PredictsClean(ScoreBased):
     def log_score(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> LogProbs:
         """The process's score with the predicted law put in for the clean token."""
         return process.log_score(self.log_x0(logits, x_t, process), x_t, alpha)
-
-    def draw_reverse(
-        self,
-        logits: Logits,
-        x_t: Tokens,
-        alpha_s: Noise,
-        alpha_t: Noise,
-        *,
-        process: Diffusion,
-        truncation: Truncation,
-        generator: torch.Generator,
-    ) -> Tokens:
-        """A draw from the process's posterior, after the truncation of the predicted law."""
-        log_x0 = truncation(self.log_x0(logits, x_t, process))
-        return process.draw_posterior(log_x0, x_t, alpha_s, alpha_t, generator=generator)
 
     def thin(
         self,

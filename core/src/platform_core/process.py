@@ -74,22 +74,10 @@ class Diffusion(Process, ABC):
         """Law of the earlier tokens x_s given x_t, from a law of the clean token."""
 
     @abstractmethod
-    def draw_posterior(
-        self,
-        log_x0: LogProbs,
-        x_t: Tokens,
-        alpha_s: Noise,
-        alpha_t: Noise,
-        *,
-        generator: torch.Generator,
-    ) -> Tokens:
-        """A draw from `posterior` that does not build it."""
-
-    @abstractmethod
     def thin(
         self, x_t: Tokens, alpha_s: Noise, alpha_t: Noise, *, generator: torch.Generator
     ) -> "Thinned":
-        """The part of a draw from `posterior` that needs no law of the clean token."""
+        """The first half of a draw from `posterior`: what needs no law of the clean token."""
 
     @abstractmethod
     def draw_open(
@@ -101,7 +89,10 @@ class Diffusion(Process, ABC):
         *,
         generator: torch.Generator,
     ) -> Tokens:
-        """The rest of it, for tokens that `thin` left open, at its `alpha_s`."""
+        """The second half, for tokens that `thin` left open, at its `alpha_s`.
+
+        At `alpha_s` = 1 `thin` opens all that can change, so that this alone is the whole draw.
+        """
 
 
 class Thinned(NamedTuple):
@@ -183,19 +174,6 @@ class Interpolating(Diffusion):
         earlier = signal * x0 + noise * self._prior_row(x0)
         mass = self._reach(x_t, alpha_t / alpha_s, x0) * earlier
         return mass / mass.sum(-1, keepdim=True)
-
-    def draw_posterior(
-        self,
-        log_x0: LogProbs,
-        x_t: Tokens,
-        alpha_s: Noise,
-        alpha_t: Noise,
-        *,
-        generator: torch.Generator,
-    ) -> Tokens:
-        """A draw from one part of `posterior_mixture`."""
-        parts = self.posterior_mixture(log_x0, x_t, alpha_s, alpha_t)
-        return self._draw_part(parts, log_x0, x_t, generator)
 
     def thin(
         self, x_t: Tokens, alpha_s: Noise, alpha_t: Noise, *, generator: torch.Generator

@@ -9,11 +9,13 @@ is handed.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import ClassVar, Literal, NamedTuple, final
 
 import torch
 
-from platform_core.categorical import CleanOnly, Truncation, truncation
+from platform_core.categorical import CleanOnly, Crossing, Truncation, truncation
 from platform_core.model import Denoiser, Model
 from platform_core.parameterization import ScoreBased
 from platform_core.process import Diffusion
@@ -66,6 +68,65 @@ class Sampler(ABC):
         """
 
 
+@dataclass(frozen=True)
+class Walk:
+    """One call of a sampler, from noise to text: what its steps and its ending share.
+
+    Args:
+        denoiser: the model, which counts how often it was asked.
+        truncation: of every law that is drawn from.
+        generator: of every draw.
+        fixed: positions of the prompt, `[batch, length]`.
+        noise: where the walk begins: pure noise around the prompt.
+    """
+
+    denoiser: Denoiser
+    truncation: Truncation
+    generator: torch.Generator
+    fixed: Selected
+    noise: Tokens
+
+    @classmethod
+    def begin(
+        cls,
+        model: Model,
+        truncation: Truncation,
+        *,
+        shape: tuple[int, int],
+        generator: torch.Generator,
+        prompt: Prompt | None,
+    ) -> "Walk":
+        """A walk to text of the given `(batch, length)`."""
+        denoiser = Denoiser(model)
+        noise = denoiser.process.sample_prior(shape, generator)
+        fixed = torch.zeros_like(noise, dtype=torch.bool)
+        if prompt is not None:
+            noise, fixed = torch.where(prompt.fixed, prompt.tokens, noise), prompt.fixed
+        return cls(denoiser, truncation, generator, fixed, noise)
+
+    def step(self, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:
+        """A draw from the posterior of the tokens at signal level alpha_s >= alpha_t."""
+        return self.denoiser.draw_reverse(
+            x_t,
+            alpha_s,
+            alpha_t,
+            truncation=self.truncation,
+            generator=self.generator,
+            fixed=self.fixed,
+        )
+
+    def clean(self, x_t: Tokens, alpha_t: Noise) -> Tokens:
+        """The same all the way to clean text, masks left out."""
+        vocab_size = self.denoiser.process.vocab_size
+        on_vocabulary = replace(self, truncation=CleanOnly(vocab_size, self.truncation))
+        return on_vocabulary.step(x_t, torch.ones_like(alpha_t), alpha_t)
+
+    def end(self, x_0: Tokens) -> Sample:
+        """What was drawn, and the calls that it took."""
+        return Sample(x_0, self.denoiser.calls)
+
+
+@final
 class Ancestral(Sampler):
     """Walks the reverse process from noise to text on an even grid of times.
 
@@ -75,8 +136,10 @@ class Ancestral(Sampler):
         final: what the last call does with the noise that is left. ancestral: draws from the
             posterior of clean text. greedy: takes the most likely clean token (greedy-tail
             decoding: fewer odd tokens, less variety). none: nothing.
-        top_p: at each step, draw only from the smallest set of tokens with more than this
-            probability; 1 is exact.
+        top_p: at each step, draw only from the most likely tokens with this much probability; 1 is
+            exact.
+        crossing: whether the token with which top_p is exceeded is kept (as DUO and transformers
+            do) or dropped (as ReMDM and BD3-LM do).
 
     With a prompt, the given tokens replace the noisy ones before each call, at every noise level.
     Under absorbing noise this conditions exactly; under uniform noise it is an approximation, since
@@ -91,10 +154,11 @@ class Ancestral(Sampler):
         steps: int = 128,
         final: Ending = "ancestral",
         top_p: float = 1.0,
+        crossing: Crossing = "kept",
     ) -> None:
         self.steps = at_least_one(steps)
         self.finish = finish(final)
-        self.truncation = truncation(top_p)
+        self.truncation = truncation(top_p, crossing=crossing)
 
     def __call__(
         self,
@@ -104,18 +168,12 @@ class Ancestral(Sampler):
         prompt: Prompt | None = None,
     ) -> Sample:
         """Noise to text in `steps` reverse steps."""
-        denoiser = Denoiser(model)
-        alphas = denoiser.schedule.alpha(even_times(self.steps, generator.device)).view(-1, 1, 1)
-        x_t = start(denoiser.process, shape, generator, prompt)
-        fixed = None if prompt is None else prompt.fixed
-        for alpha_t, alpha_s in zip(alphas[:-1], alphas[1:], strict=True):
-            x_t = denoiser.draw_reverse(
-                x_t, alpha_s, alpha_t, truncation=self.truncation, generator=generator, fixed=fixed
-            )
-        x_0 = self.finish(
-            denoiser, x_t, alphas[-1], truncation=self.truncation, generator=generator, fixed=fixed
-        )
-        return Sample(x_0, denoiser.calls)
+        walk = Walk.begin(model, self.truncation, shape=shape, generator=generator, prompt=prompt)
+        alphas = model.schedule.alpha(even_times(self.steps, generator.device))
+        x_t = walk.noise
+        for alpha_t, alpha_s in pairwise(alphas):
+            x_t = walk.step(x_t, alpha_s, alpha_t)
+        return walk.end(self.finish(walk, x_t, alphas[-1]))
 
 
 def at_least_one(steps: int) -> int:
@@ -130,60 +188,33 @@ def at_least_one(steps: int) -> int:
 
 
 def even_times(steps: int, device: torch.device) -> Noise:
-    """The `steps + 1` times that so many even steps go through, from 1 to `LAST_TIME`."""
-    return torch.linspace(1, LAST_TIME, steps + 1, dtype=torch.float64, device=device)
+    """The `steps + 1` times that so many even steps go through, from 1 to `LAST_TIME`.
 
-
-def start(
-    process: Diffusion, shape: tuple[int, int], generator: torch.Generator, prompt: Prompt | None
-) -> Tokens:
-    """Pure noise around the prompt."""
-    noise = process.sample_prior(shape, generator)
-    return noise if prompt is None else torch.where(prompt.fixed, prompt.tokens, noise)
+    `[steps + 1, 1, 1]`, so that each broadcasts against a batch.
+    """
+    return torch.linspace(1, LAST_TIME, steps + 1, dtype=torch.float64, device=device).view(
+        -1, 1, 1
+    )
 
 
 class Finish(ABC):
     """What is done with the little noise left at the end of the grid."""
 
     @abstractmethod
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        x_t: Tokens,
-        alpha_t: Noise,
-        *,
-        truncation: Truncation,
-        generator: torch.Generator,
-        fixed: Selected | None,
-    ) -> Tokens:
+    def __call__(self, walk: Walk, x_t: Tokens, alpha_t: Noise) -> Tokens:
         """Clean tokens."""
 
 
+@final
 class AncestralFinish(Finish):
     """A draw from the posterior of clean text, alpha_s = 1, masks left out."""
 
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        x_t: Tokens,
-        alpha_t: Noise,
-        *,
-        truncation: Truncation,
-        generator: torch.Generator,
-        fixed: Selected | None,
-    ) -> Tokens:
+    def __call__(self, walk: Walk, x_t: Tokens, alpha_t: Noise) -> Tokens:
         """One reverse step all the way to clean text."""
-        clean = CleanOnly(denoiser.process.vocab_size, truncation)
-        return denoiser.draw_reverse(
-            x_t,
-            torch.ones_like(alpha_t),
-            alpha_t,
-            truncation=clean,
-            generator=generator,
-            fixed=fixed,
-        )
+        return walk.clean(x_t, alpha_t)
 
 
+@final
 class GreedyFinish(Finish):
     """The most likely clean token of the network's prediction, not of the posterior.
 
@@ -191,33 +222,16 @@ class GreedyFinish(Finish):
     itself.
     """
 
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        x_t: Tokens,
-        alpha_t: Noise,
-        *,
-        truncation: Truncation,
-        generator: torch.Generator,
-        fixed: Selected | None,
-    ) -> Tokens:
+    def __call__(self, walk: Walk, x_t: Tokens, alpha_t: Noise) -> Tokens:
         """The mode at each position."""
-        return denoiser.most_likely(x_t, alpha_t, fixed=fixed)
+        return walk.denoiser.most_likely(x_t, alpha_t, fixed=walk.fixed)
 
 
+@final
 class NoFinish(Finish):
     """The tokens as they are; under absorbing noise a mask may be left among them."""
 
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        x_t: Tokens,
-        alpha_t: Noise,
-        *,
-        truncation: Truncation,
-        generator: torch.Generator,
-        fixed: Selected | None,
-    ) -> Tokens:
+    def __call__(self, walk: Walk, x_t: Tokens, alpha_t: Noise) -> Tokens:
         """The same tokens."""
         return x_t
 

@@ -17,8 +17,7 @@ from toy import (
     two_token_law,
 )
 
-from platform_core.model import Denoiser
-from platform_core.sampler import Ancestral, Prompt, even_times
+from platform_core.sampler import Ancestral, Prompt, Walk, even_times
 from platform_core.schedule import Cosine, LogLinear, Schedule
 from platform_mdlm.parameterization import Subs
 from platform_mdlm.process import Mdlm
@@ -72,7 +71,7 @@ def text_kernel(law: ToyLaw, alpha_s: Tensor, alpha_t: Tensor, sigma: Tensor) ->
 def chain(law: ToyLaw, schedule: Schedule, remasking: Remasking, steps: int) -> Tensor:
     """Law over all texts, masks included, of so many steps and the last call."""
     process = Mdlm(law.num_tokens)
-    times = even_times(steps, torch.device("cpu")).view(-1, 1, 1)
+    times = even_times(steps, torch.device("cpu"))
     alphas = remasking.alpha(times, schedule)
     nothing = torch.zeros(1, 1, dtype=torch.float64)
     states = all_sequences(process.num_states, law.length)
@@ -117,7 +116,7 @@ def test_the_chain_comes_closer_to_the_data_the_less_each_step_does():
 def test_every_step_takes_the_noised_data_to_less_noised_data(strategy, schedule):
     """q(x_t | x_0) goes to q(x_s | x_0) under the true x_0: what makes sigma_max the limit."""
     remasking = STRATEGIES[strategy]
-    times = even_times(9, torch.device("cpu")).view(-1, 1, 1)
+    times = even_times(9, torch.device("cpu"))
     alphas = remasking.alpha(times, schedule)
     assert (alphas.diff(dim=0) >= 0).all()
     x0 = torch.tensor([1.0, 0.0], dtype=torch.float64)
@@ -190,7 +189,8 @@ def test_confidence_is_the_probability_that_a_token_was_drawn_with():
     masks = torch.full((50, 2), 3)
     places = torch.tensor([[True, False]]).expand(50, 2)
     remdm = Remdm(top_p=0.9)
-    draft = remdm._draw(Denoiser(built), Draft.begin(masks), places, level(0.3), seeded())
+    walk = Walk.begin(built, remdm.truncation, shape=(50, 2), generator=seeded(), prompt=None)
+    draft = remdm._draw(walk, Draft.begin(walk.noise), places, level(0.3))
     chance = remdm.truncation(law.probs.sum(1).log()[None])[0].exp()
     torch.testing.assert_close(draft.confidence[:, 0], chance[draft.tokens[:, 0]])
     assert draft.confidence[:, 1].isinf().all()

@@ -149,7 +149,7 @@ def test_a_step_draws_from_the_analytic_law_of_an_unnormalised_score(
         logits = random_logits(process, seed=3, dtype=dtype)[:1]
         score = SCORE.log_score(logits.double(), x_t[None], t, process)
         law = process.reverse(score, x_t[None], s, t)[0]
-        drawn = SCORE.draw_reverse(
+        drawn = SCORE.draw_open(
             logits.expand(20_000, -1),
             x_t.expand(20_000),
             s,

@@ -151,7 +151,7 @@ def chain(sampler: ByScore, law, process: Interpolating, schedule) -> Tensor:
         log_x0 = law.log_x0(states, above_noise(alpha), process)
         return process.log_score(log_x0, states, above_noise(alpha))
 
-    times = even_times(sampler.steps, torch.device("cpu"))
+    times = even_times(sampler.steps, torch.device("cpu")).flatten()
     for t, s in zip(times[:-1], times[1:], strict=True):
         levels = sampler.next_level(schedule, s, t), schedule.alpha(t)
         reached = reached @ kernel(sampler, exact(levels[1]), states, levels, process)
@@ -247,7 +247,7 @@ def test_samplers_draw_from_the_enumerated_chain(states, sampler, top_p):
 def chain_without_finish(sampler: ByScore, law, process: Interpolating) -> Tensor:
     states, schedule = all_sequences(process.num_states, law.length), LogLinear()
     reached = process.prior(states).prod(-1)
-    times = even_times(sampler.steps, torch.device("cpu"))
+    times = even_times(sampler.steps, torch.device("cpu")).flatten()
     for t, s in zip(times[:-1], times[1:], strict=True):
         levels = sampler.next_level(schedule, s, t), schedule.alpha(t)
         log_x0 = law.log_x0(states, levels[1], process)

@@ -9,7 +9,9 @@ Given tokens stay in their places in all of them.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import ClassVar, Literal, NamedTuple, final
 
 import torch
@@ -19,7 +21,7 @@ from torch import Tensor
 from platform_core import categorical
 from platform_core.categorical import CleanOnly, Crossing, truncation
 from platform_core.draws import END_MARGIN
-from platform_core.model import Denoiser, Model
+from platform_core.model import Model
 from platform_core.parameterization import PredictsClean, ScoreBased
 from platform_core.process import Absorbing, Diffusion
 from platform_core.sampler import (
@@ -28,10 +30,10 @@ from platform_core.sampler import (
     Prompt,
     Sample,
     Sampler,
+    Walk,
     at_least_one,
     even_times,
     finish,
-    start,
 )
 from platform_core.types import Logits, Noise, Selected, Tokens
 from platform_mdlm.remasking import Cap, Confidence, Loop, Remasking, Rescale
@@ -49,8 +51,9 @@ class CachedAncestral(Sampler):
             depend; it must not be.
         steps: reverse steps.
         final: what the last call does with the masks that are left: ancestral, greedy or none.
-        top_p: at each step, draw only from the smallest set of tokens with more than this
-            probability; 1 is exact.
+        top_p: at each step, draw only from the most likely tokens with this much probability; 1 is
+            exact.
+        crossing: whether the token with which top_p is exceeded is kept or dropped.
 
     Samples are those of `ancestral` with the same options and generator. NFE is the number of
     sequences that were read, over the batch, rounded up: each as often as it changes. For a batch
@@ -72,13 +75,14 @@ class CachedAncestral(Sampler):
         steps: int = 128,
         final: Ending = "ancestral",
         top_p: float = 1.0,
+        crossing: Crossing = "kept",
     ) -> None:
         if time_conditioned:
             raise ValueError(
                 "predictions of a time-conditioned network change at every step and cannot be "
                 "reused; choose sampler ancestral, or process mdlm or absorbing"
             )
-        self.ancestral = Ancestral(steps, final, top_p)
+        self.ancestral = Ancestral(steps, final, top_p, crossing)
 
     def __call__(
         self,
@@ -109,8 +113,8 @@ class FirstHitting(Sampler):
     many network calls as it has tokens to draw, at most `length`; texts of a batch share calls.
 
     Args:
-        top_p: draw only from the smallest set of tokens with more than this probability; 1 is
-            exact.
+        top_p: draw only from the most likely tokens with this much probability; 1 is exact.
+        crossing: whether the token with which top_p is exceeded is kept or dropped.
 
     The schedule decides nothing but the level of pure noise, because a network is told levels and
     not times; a time would be `schedule.inverse(1 - m)`.
@@ -119,8 +123,8 @@ class FirstHitting(Sampler):
 
     requires: ClassVar[Mapping[str, type]] = {"process": Absorbing, "parameterization": ScoreBased}
 
-    def __init__(self, top_p: float = 1.0) -> None:
-        self.truncation = truncation(top_p)
+    def __init__(self, top_p: float = 1.0, crossing: Crossing = "kept") -> None:
+        self.truncation = truncation(top_p, crossing=crossing)
 
     def __call__(
         self,
@@ -130,28 +134,20 @@ class FirstHitting(Sampler):
         prompt: Prompt | None = None,
     ) -> Sample:
         """Masks to text in as many calls as the text with most masks has of them."""
-        denoiser = Denoiser(model)
-        clean = CleanOnly(denoiser.process.vocab_size, self.truncation)
-        x_t = start(denoiser.process, shape, generator, prompt)
+        walk = Walk.begin(model, self.truncation, shape=shape, generator=generator, prompt=prompt)
+        x_t, process = walk.noise, walk.denoiser.process
         at_one = torch.ones(shape[0], 1, dtype=torch.float64, device=generator.device)
-        masked_share = 1 - denoiser.schedule.alpha(at_one)
-        for _ in range(int(denoiser.process.changeable(x_t).sum(-1).max())):
-            masked = denoiser.process.changeable(x_t)
+        masked_share = 1 - model.schedule.alpha(at_one)
+        for _ in range(int(process.changeable(x_t).sum(-1).max())):
+            masked = process.changeable(x_t)
             left = masked.sum(-1, keepdim=True)
             uniform = torch.rand(
                 shape[0], 1, generator=generator, dtype=torch.float64, device=generator.device
             )
             masked_share = masked_share * uniform ** (1 / left.clamp_min(1))
             alpha = (1 - masked_share).clamp_max(1 - END_MARGIN)
-            x_t = denoiser.draw_reverse(
-                x_t,
-                torch.ones_like(alpha),
-                alpha,
-                truncation=clean,
-                generator=generator,
-                fixed=~one_of(masked, generator),
-            )
-        return Sample(x_t, denoiser.calls)
+            x_t = replace(walk, fixed=~one_of(masked, generator)).clean(x_t, alpha)
+        return walk.end(x_t)
 
 
 def one_of(selected: Selected, generator: torch.Generator) -> Selected:
@@ -176,8 +172,9 @@ class SemiAutoregressive(Sampler):
         overlap: tokens of the text that each further window begins with; by default half of it.
         steps: reverse steps in each window.
         final: what the last call does with the masks that are left: ancestral, greedy or none.
-        top_p: at each step, draw only from the smallest set of tokens with more than this
-            probability; 1 is exact.
+        top_p: at each step, draw only from the most likely tokens with this much probability; 1 is
+            exact.
+        crossing: whether the token with which top_p is exceeded is kept or dropped.
 
     Tokens of a prompt are given in every window that has them; windows to their left are drawn
     without knowing them.
@@ -196,6 +193,7 @@ class SemiAutoregressive(Sampler):
         steps: int = 128,
         final: Ending = "ancestral",
         top_p: float = 1.0,
+        crossing: Crossing = "kept",
     ) -> None:
         self.window, self.overlap = window, window // 2 if overlap is None else overlap
         if not 0 <= self.overlap < window:
@@ -203,7 +201,7 @@ class SemiAutoregressive(Sampler):
                 f"overlap is {self.overlap} and window {window}; the overlap must be at least 0 "
                 "and below the window, for example half of it"
             )
-        self.ancestral = Ancestral(steps, final, top_p)
+        self.ancestral = Ancestral(steps, final, top_p, crossing)
 
     def __call__(
         self,
@@ -301,41 +299,27 @@ class Remdm(Sampler):
 
         The network is called in those in which a mask becomes a token, and once more at the end.
         """
-        denoiser = Denoiser(model)
-        times = even_times(self.steps, generator.device).view(-1, 1, 1)
-        alphas = self.remasking.alpha(times, denoiser.schedule)
-        draft = Draft.begin(start(denoiser.process, shape, generator, prompt))
-        free = torch.ones_like(draft.tokens, dtype=torch.bool) if prompt is None else ~prompt.fixed
-        for t, alpha_t, alpha_s in zip(times[:-1], alphas[:-1], alphas[1:], strict=True):
+        walk = Walk.begin(model, self.truncation, shape=shape, generator=generator, prompt=prompt)
+        process, free = walk.denoiser.process, ~walk.fixed
+        times = even_times(self.steps, generator.device)
+        alphas = self.remasking.alpha(times, model.schedule)
+        draft = Draft.begin(walk.noise)
+        for t, (alpha_t, alpha_s) in zip(times, pairwise(alphas), strict=False):
             limit = ((1 - alpha_s) / alpha_t).clamp_max(1)
             sigma = self.remasking.sigma(t, limit, draft.confidence)
-            masked = denoiser.process.changeable(draft.tokens)
+            masked = process.changeable(draft.tokens)
             level = torch.rand(
                 shape, generator=generator, dtype=torch.float64, device=generator.device
             )
             appearing = masked & (level < (alpha_s - (1 - sigma) * alpha_t) / (1 - alpha_t))
             going = ~masked & (level < sigma)
-            draft = self._draw(denoiser, draft, appearing & free, alpha_t, generator)
-            draft = draft.without(going & free, denoiser.process.vocab_size)
-        x_0 = self.finish(
-            denoiser,
-            draft.tokens,
-            alphas[-1],
-            truncation=self.truncation,
-            generator=generator,
-            fixed=~free,
-        )
-        return Sample(x_0, denoiser.calls)
+            draft = self._draw(walk, draft, appearing & free, alpha_t)
+            draft = draft.without(going & free, process.vocab_size)
+        return walk.end(self.finish(walk, draft.tokens, alphas[-1]))
 
-    def _draw(
-        self,
-        denoiser: Denoiser,
-        draft: "Draft",
-        appearing: Selected,
-        alpha: Noise,
-        generator: torch.Generator,
-    ) -> "Draft":
+    def _draw(self, walk: Walk, draft: "Draft", appearing: Selected, alpha: Noise) -> "Draft":
         """The draft with clean tokens in place of the masks that go."""
+        denoiser = walk.denoiser
         process, parameterization = denoiser.process, denoiser.parameterization
         assert isinstance(parameterization, PredictsClean), "see requires"
         clean = CleanOnly(process.vocab_size, self.truncation)
@@ -343,7 +327,7 @@ class Remdm(Sampler):
         def draw(logits: Logits, x_t: Tokens, level: Noise) -> Tensor:
             law = clean(parameterization.log_x0(logits, x_t, process))
             at_one = torch.ones_like(level)
-            drawn = process.draw_posterior(law, x_t, at_one, level, generator=generator)
+            drawn = process.draw_open(law, x_t, at_one, level, generator=walk.generator)
             chance = law.gather(-1, drawn[:, None]).squeeze(-1).double().exp()
             # Side by side in float64, which holds every id exactly.
             return torch.stack((drawn.double(), chance), dim=-1)

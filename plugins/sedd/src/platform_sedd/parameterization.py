@@ -16,7 +16,7 @@ from platform_core import categorical
 from platform_core.categorical import Truncation
 from platform_core.model import MIN_ALPHA
 from platform_core.parameterization import ScoreBased, widen
-from platform_core.process import LOG_ZERO, Diffusion, Interpolating
+from platform_core.process import LOG_ZERO, Diffusion, Interpolating, Thinned
 from platform_core.types import Logits, LogProbs, Noise, Tokens
 
 
@@ -48,7 +48,19 @@ class Score(ScoreBased):
         """The process's score with w put in for the law of the clean token."""
         return process.log_score(self.log_weights(logits, process), x_t, alpha)
 
-    def draw_reverse(
+    def thin(
+        self,
+        x_t: Tokens,
+        alpha_s: Noise,
+        alpha_t: Noise,
+        *,
+        process: Diffusion,
+        generator: torch.Generator,
+    ) -> Thinned:
+        """Whatever can change is open: the score alone says how likely that is."""
+        return Thinned(process.changeable(x_t), alpha_s)
+
+    def draw_open(
         self,
         logits: Logits,
         x_t: Tokens,

@@ -9,13 +9,14 @@ law of `ancestral`.
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import ClassVar, final
 
 import torch
 
 from platform_core import categorical
-from platform_core.categorical import truncation
-from platform_core.model import Denoiser, Model
+from platform_core.categorical import Crossing, truncation
+from platform_core.model import Model
 from platform_core.parameterization import ScoreBased
 from platform_core.process import Interpolating
 from platform_core.sampler import (
@@ -23,13 +24,13 @@ from platform_core.sampler import (
     Prompt,
     Sample,
     Sampler,
+    Walk,
     at_least_one,
     even_times,
     finish,
-    start,
 )
 from platform_core.schedule import Schedule
-from platform_core.types import Logits, LogProbs, Noise, Probs, Selected, Tokens
+from platform_core.types import Logits, LogProbs, Noise, Probs, Tokens
 from platform_sedd.parameterization import above_noise, truncate
 
 
@@ -44,10 +45,16 @@ class ByScore(Sampler):
         "parameterization": ScoreBased,
     }
 
-    def __init__(self, steps: int = 128, final: Ending = "ancestral", top_p: float = 1.0) -> None:
+    def __init__(
+        self,
+        steps: int = 128,
+        final: Ending = "ancestral",
+        top_p: float = 1.0,
+        crossing: Crossing = "kept",
+    ) -> None:
         self.steps = at_least_one(steps)
         self.finish = finish(final)
-        self.truncation = truncation(top_p)
+        self.truncation = truncation(top_p, crossing=crossing)
 
     @abstractmethod
     def next_level(self, schedule: Schedule, s: Noise, t: Noise) -> Noise:
@@ -72,46 +79,29 @@ class ByScore(Sampler):
         prompt: Prompt | None = None,
     ) -> Sample:
         """Noise to text in `steps` steps and a last call."""
-        denoiser = Denoiser(model)
-        schedule = denoiser.schedule
-        times = even_times(self.steps, generator.device).view(-1, 1, 1)
-        x_t = start(denoiser.process, shape, generator, prompt)
-        fixed = torch.zeros_like(x_t, dtype=torch.bool) if prompt is None else prompt.fixed
-        for t, s in zip(times[:-1], times[1:], strict=True):
+        walk = Walk.begin(model, self.truncation, shape=shape, generator=generator, prompt=prompt)
+        schedule, x_t = model.schedule, walk.noise
+        times = even_times(self.steps, generator.device)
+        for t, s in pairwise(times):
             levels = self.next_level(schedule, s, t), schedule.alpha(t)
-            x_t = self._step(denoiser, x_t, levels, generator, fixed)
-        x_0 = self.finish(
-            denoiser,
-            x_t,
-            schedule.alpha(times[-1]),
-            truncation=self.truncation,
-            generator=generator,
-            fixed=fixed,
-        )
-        return Sample(x_0, denoiser.calls)
+            x_t = self._step(walk, x_t, levels)
+        return walk.end(self.finish(walk, x_t, schedule.alpha(times[-1])))
 
-    def _step(
-        self,
-        denoiser: Denoiser,
-        x_t: Tokens,
-        levels: tuple[Noise, Noise],
-        generator: torch.Generator,
-        fixed: Selected,
-    ) -> Tokens:
-        process = denoiser.process
+    def _step(self, walk: Walk, x_t: Tokens, levels: tuple[Noise, Noise]) -> Tokens:
+        parameterization, process = walk.denoiser.parameterization, walk.denoiser.process
         assert isinstance(process, Interpolating), "see requires"
-        changing = process.changeable(x_t) & ~fixed
+        changing = process.changeable(x_t) & ~walk.fixed
         if not changing.any():
             return x_t
 
         def draw(logits: Logits, x: Tokens, s: Noise, t: Noise) -> Tokens:
-            scores = denoiser.parameterization.log_score(logits.double(), x, t, process)
-            scores = truncate(scores, x, t, process=process, truncation=self.truncation)
-            return categorical.draw(self.law(scores, x, s, t, process), generator)
+            scores = parameterization.log_score(logits.double(), x, t, process)
+            scores = truncate(scores, x, t, process=process, truncation=walk.truncation)
+            return categorical.draw(self.law(scores, x, s, t, process), walk.generator)
 
         alpha_s, alpha_t = (above_noise(level) for level in levels)
         return x_t.masked_scatter(
-            changing, denoiser.read(x_t, alpha_t, changing, draw, (alpha_s, alpha_t))
+            changing, walk.denoiser.read(x_t, alpha_t, changing, draw, (alpha_s, alpha_t))
         )
 
 
@@ -127,8 +117,9 @@ class Analytic(ByScore):
             unless final is none.
         final: what the last call does with the noise that is left. ancestral: draws clean text by
             one more analytic step. greedy: takes the most likely clean token. none: nothing.
-        top_p: at each step, keep only the smallest set of tokens with more than this probability in
-            the law of the clean token that the score implies; 1 is exact.
+        top_p: at each step, keep only the most likely tokens with this much probability in the law
+            of the clean token that the score implies; 1 is exact.
+        crossing: whether the token with which top_p is exceeded is kept or dropped.
 
     With a prompt, the given tokens replace the noisy ones before each call, at every noise level.
     Under absorbing noise this conditions exactly; under uniform noise it is an approximation.
@@ -166,8 +157,9 @@ class Euler(ByScore):
         final: what the last call does with the noise that is left. ancestral: draws clean text from
             the posterior, not by a straight line. greedy: takes the most likely clean token. none:
             nothing.
-        top_p: at each step, keep only the smallest set of tokens with more than this probability in
-            the law of the clean token that the score implies; 1 is exact.
+        top_p: at each step, keep only the most likely tokens with this much probability in the law
+            of the clean token that the score implies; 1 is exact.
+        crossing: whether the token with which top_p is exceeded is kept or dropped.
 
     Source: SEDD, arXiv:2310.16834, section 4.2 (tau-leaping); Campbell et al. 2022,
     arXiv:2205.14987.
