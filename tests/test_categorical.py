@@ -59,6 +59,32 @@ def test_the_ends_of_the_uniform_draw_no_impossible_category(uniform: float, mon
     assert (law[drawn] > 0).all()
 
 
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
+def test_no_impossible_category_is_drawn_from_a_wide_row_either(uniform: float, monkeypatch):
+    monkeypatch.setattr(
+        torch, "rand", lambda shape, **_: torch.full(shape, uniform, dtype=torch.float64)
+    )
+    torch.manual_seed(0)
+    for width in (513, 768, 1000):
+        law = torch.where(torch.arange(width) % 3 == 1, torch.randn(200, width).exp(), 0.0)
+        law[:, :260] = 0
+        law[100:, 400:] = 0
+        drawn = categorical.draw(law, seeded())
+        assert (law.gather(-1, drawn[:, None]) > 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("width", [512, 513, 700, 1024])
+def test_a_wide_row_is_looked_up_as_a_narrow_one_is(dtype, width, monkeypatch):
+    """In two steps and in one: the same uniform number finds the same category."""
+    law = torch.randn(500, width, generator=seeded(1), dtype=torch.float64).mul(3).exp().to(dtype)
+    in_steps = categorical.draw(law, seeded(2))
+    monkeypatch.setattr(categorical, "BLOCK", width)
+    at_once = categorical.draw(law, seeded(2))
+    assert (in_steps == at_once).double().mean() > 0.99
+    assert ((in_steps - at_once).abs() <= 1).all()
+
+
 def rare_tail(probability: float) -> torch.Tensor:
     """A vocabulary-sized row: one common token in the first place, all others equally rare."""
     law = torch.full((VOCABULARY,), probability, dtype=torch.float64)

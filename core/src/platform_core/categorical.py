@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from platform_core.types import LogProbs, Probs, Tokens
@@ -21,17 +21,47 @@ Crossing = Literal["kept", "dropped"]
 Removed = Bool[Tensor, "*batch states"]
 
 
+Place = Float[Tensor, "*batch 1"]
+Found = Int[Tensor, "*batch 1"]
+
+BLOCK = 256
+"""Categories that are summed up together before one of them is looked for."""
+
+
 def draw(probs: Probs, generator: torch.Generator) -> Tokens:
     """One category per row, by inverse cumulative distribution.
 
     Rows need not be normalised, but each must have a positive sum. A category of probability 0 is
-    never drawn.
+    never drawn. A wide row is looked up in two steps, first a block of categories, then one within
+    it, because a float64 cumulative sum of everything costs more than a network's last layer; the
+    mass of a block is summed in the row's own precision.
     """
-    cumulative = probs.double().cumsum(-1)
-    total = cumulative[..., -1:]
-    uniform = torch.rand(total.shape, generator=generator, dtype=torch.float64, device=probs.device)
+    uniform = torch.rand(
+        (*probs.shape[:-1], 1), generator=generator, dtype=torch.float64, device=probs.device
+    )
+    if probs.shape[-1] <= 2 * BLOCK:
+        return _find(probs, uniform)[0].squeeze(-1)
+    block, rest = _find(_block_masses(probs), uniform)
+    category = block * BLOCK + torch.arange(BLOCK, device=probs.device)
+    beyond = category >= probs.shape[-1]
+    inner = probs.gather(-1, category.masked_fill_(beyond, 0)).masked_fill_(beyond, 0)
+    return (block * BLOCK + _find(inner, rest)[0]).squeeze(-1)
+
+
+def _find(masses: Probs, uniform: Place) -> tuple[Found, Place]:
+    """Where in (0, sum) the uniform number falls: which mass, and how far into it, in [0, 1)."""
+    cumulative = masses.double().cumsum(-1)
     # u is at most 1 - 2^-53, and u * total then never rounds up to total itself.
-    return torch.searchsorted(cumulative, uniform * total, right=True).squeeze(-1)
+    place = uniform.clamp(0, 1 - 2.0**-53) * cumulative[..., -1:]
+    found = torch.searchsorted(cumulative, place, right=True)
+    here = masses.gather(-1, found).double()
+    return found, 1 - (cumulative.gather(-1, found) - place) / here
+
+
+def _block_masses(probs: Probs) -> Float[Tensor, "*batch blocks"]:
+    whole = probs.shape[-1] // BLOCK * BLOCK
+    masses = probs[..., :whole].reshape(*probs.shape[:-1], -1, BLOCK).sum(-1)
+    return torch.cat((masses, probs[..., whole:].sum(-1, keepdim=True)), dim=-1)
 
 
 class Truncation(ABC):

@@ -238,7 +238,7 @@ class Interpolating(Diffusion):
         from_denoiser = level < parts.denoiser
         from_prior = ~from_denoiser & (level < parts.denoiser + parts.prior)
         x_s = torch.where(from_prior, self.sample_prior(tuple(x_t.shape), generator), x_t)
-        x_s[from_denoiser] = categorical.draw(log_x0[from_denoiser].exp(), generator)
+        x_s[from_denoiser] = categorical.draw(log_x0[from_denoiser].exp_(), generator)
         return x_s
 
     def _log_marginal(self, log_x0: LogProbs, alpha: Noise) -> LogProbs:

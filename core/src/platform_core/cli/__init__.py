@@ -20,7 +20,7 @@ VERBS = {
     "sample": "draw texts from a trained network",
     "plugins": "list the parts that are installed, and what goes with what",
     "dashboard": "show the curves of runs in Aim's web interface",
-    "bench": "measure memory and time of training steps, rows path against dense path",
+    "bench": "measure what training and sampling cost, in time and memory, side by side",
 }
 
 USAGE = """\

@@ -1,34 +1,51 @@
-"""One training step of DUO, measured in this process: by rows, dense, or the network alone."""
+"""One training step of DUO: by rows, dense, or the network alone; then by rows at twice each size.
+
+The network alone is what both paths share: everything but the last layer and the loss.
+"""
 
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from platform_core import runtime
-from platform_core.compose import compose
+from platform_core.bench import Case, Figures, Size
+from platform_core.bench.machine import composed, peak_rss_bytes, resident_bytes
 from platform_core.draws import Draws
 from platform_core.objective import DiffusionObjective, Loss
-from platform_core.plugins import load_plugins
+
+TITLE = "one training step of process duo (forward and backward), fp32"
+
+COLUMNS = {
+    "peak_gigabytes": ("peak GB", "{:.3g}"),
+    "step_gigabytes": ("step GB", "{:.3g}"),
+    "seconds": ("seconds", "{:.2f}"),
+}
 
 
-def measure(path: str, *, states: int, batch: int, length: int, width: int) -> dict[str, float]:
+def cases(size: Size) -> Iterator[Case]:
+    """All paths, and those by rows with each number doubled."""
+    for path in ("dense", "rows", "network"):
+        yield Case("training", path, size)
+    for name in ("batch", "length", "states"):
+        doubled = replace(size, **{name: 2 * getattr(size, name)})
+        for path in ("rows", "network"):
+            yield Case("training", path, doubled)
+
+
+def measure(case: Case) -> Figures:
     """Peak memory, what the step added to it, and seconds of one forward and backward pass."""
-    runtime.start("fp32")
-    arguments = [f"--backbone.hidden_size={width}", "--process=duo", "--backbone=dit"]
-    composition, _ = compose(arguments, load_plugins(), prog="platform bench")
-    torch.manual_seed(0)
-    objective = composition.build(states).objective
+    objective = composed(["--process=duo"], case.size).objective
     assert isinstance(objective, DiffusionObjective)
-    x0 = torch.randint(states, (batch, length))
-    draws = Draws.derive(0, step=0, first=0, total=batch)
+    x0 = torch.randint(case.size.states, (case.size.batch, case.size.length))
+    draws = Draws.derive(0, step=0, first=0, total=case.size.batch)
     before = resident_bytes()
     start = time.perf_counter()
-    PATHS[path](objective, x0, draws).backward()  # type: ignore[no-untyped-call]
+    PATHS[case.path](objective, x0, draws).backward()  # type: ignore[no-untyped-call]
     return {
-        "peak_rss_bytes": runtime.peak_rss_bytes(),
-        "step_rss_bytes": runtime.peak_rss_bytes() - before,
+        "peak_gigabytes": peak_rss_bytes() / 1e9,
+        "step_gigabytes": (peak_rss_bytes() - before) / 1e9,
         "seconds": time.perf_counter() - start,
     }
 
@@ -56,12 +73,3 @@ def network_step(objective: DiffusionObjective, x0: Tensor, draws: Draws) -> Ten
 
 
 PATHS = {"network": network_step, "rows": rows_step, "dense": dense_step}
-
-
-def resident_bytes() -> int:
-    """Memory of this process now; where the system does not tell, its peak so far."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return runtime.peak_rss_bytes()
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) * 1024

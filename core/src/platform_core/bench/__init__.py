@@ -1,0 +1,90 @@
+"""Benchmarks: cases that are measured side by side, each in a process of its own.
+
+A process of its own because the peak of a process's memory never falls. A suite is a module of this
+package with `TITLE`, `COLUMNS`, `cases(size)` and `measure(case)`; `platform bench` prints it.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from types import ModuleType
+
+SUITES = ("training", "sampling")
+"""Modules of this package, and what `--what` takes."""
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of the network and of what it reads.
+
+    Args:
+        states: tokens of the vocabulary.
+        batch: sequences.
+        length: tokens in each.
+        network: preset of backbone dit.
+        width: its hidden size; None for the preset's.
+    """
+
+    states: int
+    batch: int
+    length: int
+    network: str
+    width: int | None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of a table."""
+
+    suite: str
+    path: str
+    """What is measured, by the name that the suite gives it."""
+    size: Size
+
+    def to_json(self) -> str:
+        """The case as one word of a command line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Case":
+        """The case that `to_json` wrote."""
+        fields = json.loads(text)
+        return cls(fields["suite"], fields["path"], Size(**fields["size"]))
+
+
+def suite(name: str) -> ModuleType:
+    """The module of a suite, which imports torch."""
+    return import_module(f"{__name__}.{name}")
+
+
+def measure(case: Case) -> Figures:
+    """The figures of one case, measured in this process, which should do nothing else."""
+    figures: Figures = suite(case.suite).measure(case)
+    return figures
+
+
+def measure_apart(case: Case) -> Figures:
+    """The figures of one case, measured in a new process."""
+    command = [sys.executable, "-m", "platform_core.cli", "bench", "--one", case.to_json()]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    figures: Figures = json.loads(done.stdout)
+    return figures
+
+
+def table(name: str, size: Size) -> Iterator[str]:
+    """The lines of a suite's table, each as soon as it is known."""
+    module = suite(name)
+    yield module.TITLE
+    yield f"{'path':26}{'batch':>8}{'length':>8}{'states':>8}" + "".join(
+        f"{title:>12}" for title, _ in module.COLUMNS.values()
+    )
+    for case in module.cases(size):
+        figures = measure_apart(case)
+        yield f"{case.path:26}{case.size.batch:>8}{case.size.length:>8}{case.size.states:>8}" + (
+            "".join(f"{form.format(figures[key]):>12}" for key, (_, form) in module.COLUMNS.items())
+        )
