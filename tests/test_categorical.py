@@ -44,8 +44,9 @@ def test_every_row_has_its_own_law():
     assert categorical.draw(law, seeded()).tolist() == [[1, 0], [1, 0]]
 
 
-def test_no_rows_give_no_tokens():
-    assert categorical.draw(torch.zeros(0, 5), seeded()).shape == (0,)
+@pytest.mark.parametrize("width", [5, 1000])
+def test_no_rows_give_no_tokens(width: int):
+    assert categorical.draw(torch.zeros(0, width), seeded()).shape == (0,)
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])

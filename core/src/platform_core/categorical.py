@@ -59,8 +59,10 @@ def _find(masses: Probs, uniform: Place) -> tuple[Found, Place]:
 
 
 def _block_masses(probs: Probs) -> Float[Tensor, "*batch blocks"]:
-    whole = probs.shape[-1] // BLOCK * BLOCK
-    masses = probs[..., :whole].reshape(*probs.shape[:-1], -1, BLOCK).sum(-1)
+    *batch, width = probs.shape
+    blocks = width // BLOCK
+    whole = blocks * BLOCK
+    masses = probs[..., :whole].reshape(*batch, blocks, BLOCK).sum(-1)
     return torch.cat((masses, probs[..., whole:].sum(-1, keepdim=True)), dim=-1)
 
 

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from types import ModuleType
 
+from platform_core.errors import UsageError
+
 SUITES = ("training", "sampling")
 """Modules of this package, and what `--what` takes."""
 
@@ -69,9 +71,15 @@ def measure(case: Case) -> Figures:
 
 
 def measure_apart(case: Case) -> Figures:
-    """The figures of one case, measured in a new process."""
+    """The figures of one case, measured in a new process.
+
+    Raises:
+        UsageError: that process failed; what it said is on standard error.
+    """
     command = [sys.executable, "-m", "platform_core.cli", "bench", "--one", case.to_json()]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise UsageError(f"{case.path} could not be measured: its process ended as shown above")
     figures: Figures = json.loads(done.stdout)
     return figures
 
