@@ -1,12 +1,19 @@
 """What all tests begin with; both test folders load it.
 
-Hypothesis draws the same examples every time and holds no clock, and no test inherits the precision
-that another one's accelerator has chosen for the whole process.
+Hypothesis draws the same examples every time and holds no clock, workers and what they start have
+one thread each, and no test inherits the precision that another one's accelerator has chosen for
+the whole process.
 """
 
+import os
+
 import pytest
+import torch
 from accelerate.state import AcceleratorState
 from hypothesis import settings
+
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 settings.register_profile("platform", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("platform")

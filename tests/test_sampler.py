@@ -107,7 +107,7 @@ def test_the_sampler_draws_from_the_enumerated_chain(process_class, final, top_p
 def test_many_steps_sample_the_data(process_class: type[Interpolating]):
     law = two_token_law()
     built = exact_model(law, process_class)
-    tokens = Ancestral(steps=128)(built, (5_000, 2), seeded(1)).tokens
+    tokens = Ancestral(steps=64)(built, (3_000, 2), seeded(1)).tokens
     assert chi_square(index_of(tokens, law.num_tokens), law.probs.flatten()) > 0.01
 
 
