@@ -82,12 +82,10 @@ def evaluate(
     for first in range(rank * batch_size, number, batch_size * world):
         rows = range(first, min(first + batch_size, number))
         x0, mask = (tensor.to(accelerator.device) for tensor in split.fetch(rows))
-        labels = labels_of(split, rows)
         draws = Draws.derive(
             seed, "evaluate", step=0, first=first, total=number, device=accelerator.device
         )
-        told = given(objective.model, None if labels is None else labels.to(accelerator.device))
-        with accelerator.autocast(), told:
+        with accelerator.autocast(), given(objective.model, labels_of(split, rows)):
             loss = objective.bound(x0, mask, draws, protocol)
         nats[first : first + len(rows)] = loss.per_token.double().sum(-1)
         tokens[first : first + len(rows)] = mask.sum(-1)

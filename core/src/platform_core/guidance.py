@@ -45,7 +45,7 @@ class Told(Backbone):
         """The other's features, given the labels."""
         tokens = inputs if isinstance(inputs, Tensor) else inputs.ids
         assert len(self.labels) in (1, len(tokens)), "labels are of the sequences of one batch"
-        return self.backbone.encode(inputs, sigma, self.labels)
+        return self.backbone.encode(inputs, sigma, self.labels.to(tokens.device))
 
 
 @final
@@ -134,10 +134,7 @@ def guided(model: Model, names: Sequence[str], options: SampleOptions) -> Model:
     if not names:
         return model
     backbone = conditional(model)
-    label, none = (
-        torch.tensor([number], device=model.device)
-        for number in (label_number(names, options.label), len(names))
-    )
+    label, none = torch.tensor([[label_number(names, options.label)], [len(names)]])
     weight = options.guidance
     told: Backbone
     if weight in (0, 1):

@@ -197,7 +197,7 @@ class Trainer:
         labels = self.split.labels(rows[first : first + self.micro_batch])
         generator = derive_generator(self.seed, "labels", self.step, first)
         share, none = self.options.label_dropout, len(self.split.names)
-        return without_some(labels, none, share, generator).to(self.accelerator.device)
+        return without_some(labels, none, share, generator)
 
 
 def learning_rate(options: TrainOptions, step: int) -> float:
