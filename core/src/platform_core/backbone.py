@@ -4,7 +4,8 @@
     logits = decoder(hidden rows)      any number of single positions        [rows, num_states]
 
 Nothing mixes positions after `encode`, so losses and draws decode only the rows they need, a chunk
-at a time (`rows`). Causal networks are also read from left to right: `reader`.
+at a time (`rows`). Causal networks are also read from left to right: `reader`. `Conditional` ones
+read a label of each sequence besides.
 """
 
 from abc import ABC, abstractmethod
@@ -14,17 +15,20 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from platform_core.types import Hidden, Inputs, Logits, Noise, Tokens
+from platform_core.types import Hidden, Inputs, Labels, Logits, Noise, Tokens
 
 
 class Backbone(nn.Module, ABC):
     """A network from (noisy) tokens to logits over the states of each position.
 
     Args of every backbone, by name, where it has them: `num_states`, `causal` and
-    `time_conditioned` are filled in from the process.
+    `time_conditioned` are filled in from the process, `num_labels` from the data.
+
+    `evaluations` is how many network evaluations one call of `encode` counts as.
     """
 
     requires: ClassVar[Mapping[str, type]] = {}
+    evaluations: ClassVar[int] = 1
 
     @property
     @abstractmethod
@@ -49,6 +53,24 @@ class Backbone(nn.Module, ABC):
         """Logits of every position at once: the definition, too large for wide vocabularies."""
         logits: Logits = self.decoder(self.encode(inputs, sigma))
         return logits
+
+
+class Conditional(Backbone, ABC):
+    """A backbone that can be told a label of each sequence.
+
+    Its constructor takes `num_labels`; 0 where the data have none.
+    """
+
+    @abstractmethod
+    def encode(self, inputs: Inputs, sigma: Noise | None, labels: Labels | None = None) -> Hidden:
+        """Features of each position.
+
+        Args:
+            inputs: as of every backbone.
+            sigma: as of every backbone.
+            labels: one of each sequence, or a single one for all; `num_labels` stands for no label.
+                None exactly where num_labels is 0, so that none is forgotten.
+        """
 
 
 class Reader(ABC):

@@ -48,6 +48,28 @@ def goes_with(first: tuple[str, type], second: tuple[str, type]) -> bool:
     )
 
 
+def require_conditional(
+    label: str, names: Mapping[str, str], classes: Mapping[str, type], plugins: Plugins
+) -> None:
+    """Refuses a backbone that cannot be told the label.
+
+    Raises:
+        IncompatibleError: saying which backbones can.
+    """
+    from platform_core.backbone import Conditional  # torch: not where only names are read
+
+    if issubclass(classes["backbone"], Conditional):
+        return
+    known = [
+        n for n, part in loadable(plugins, "backbone").items() if issubclass(part, Conditional)
+    ]
+    choices = f"choose backbone {either(known)}, or " if known else ""
+    raise IncompatibleError(
+        f"data.label {label} needs a backbone that reads labels, but backbone is "
+        f"{names['backbone']}; {choices}leave out --data.label"
+    )
+
+
 def requirements(part: type) -> Mapping[str, type]:
     """What a class says it cannot do without; a role may leave it out."""
     found: Mapping[str, type] = getattr(part, "requires", {})

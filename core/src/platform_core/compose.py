@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from platform_core.compatibility import require_compatible
+from platform_core.compatibility import require_compatible, require_conditional
 from platform_core.component import ROLES
 from platform_core.errors import UsageError
 from platform_core.injection import accepted
@@ -39,9 +39,10 @@ if TYPE_CHECKING:
     from platform_core.sampler import Sampler
 
 TRAINED = ("process", "schedule", "parameterization", "backbone")
-"""Roles that a trained network cannot change, nor their options."""
+"""Roles that a trained network cannot change, nor their options, nor `data.label`."""
 
 PLACEHOLDER_VOCABULARY = 32
+PLACEHOLDER_LABELS = 2
 
 Extend = Callable[[ArgumentParser], None]
 
@@ -74,8 +75,8 @@ class Composition:
     """Complete YAML: composing it again gives this text, byte for byte."""
     plugins: Plugins = field(repr=False, compare=False)
 
-    def build(self, vocab_size: int) -> Built:
-        """All parts, on the current default device.
+    def build(self, vocab_size: int, num_labels: int = 0) -> Built:
+        """All parts, on the current default device; `num_labels` is 0 where the data have none.
 
         Raises:
             UsageError: a part refuses its options.
@@ -93,6 +94,7 @@ class Composition:
                 **facts,
                 causal=process.causal,
                 time_conditioned=process.time_conditioned,
+                num_labels=num_labels,
             ),
         )
         objective = self._make("objective", model=model)
@@ -112,7 +114,27 @@ class Composition:
             process = self._make("process", vocab_size=PLACEHOLDER_VOCABULARY)
             classes = {**self.classes, "process": type(process)}
             require_compatible(self.names, classes, self.plugins)
-            self.build(PLACEHOLDER_VOCABULARY)
+            self._check_labels()
+            labelled = self.data.label is not None
+            self.build(PLACEHOLDER_VOCABULARY, PLACEHOLDER_LABELS if labelled else 0)
+
+    def _check_labels(self) -> None:
+        label, asked = self.data.label, self.sample.label
+        if label is None:
+            if asked is not None:
+                raise UsageError(
+                    f"sample.label is {asked!r}, but this model knows no labels; leave it out, or "
+                    "train one with --data.label"
+                )
+            return
+        require_conditional(label, self.names, self.classes, self.plugins)
+        needs_none = asked is None or self.sample.guidance != 1
+        if self.train.label_dropout == 0 and self.sample.number and needs_none:
+            raise UsageError(
+                "train.label_dropout is 0, so the model never learns to write without a label; "
+                "give --sample.label, without --sample.guidance, or train with "
+                "--train.label_dropout 0.1"
+            )
 
     def _make(self, role: str, **computed: Any) -> Any:
         wanted = accepted(self.classes[role], computed)
@@ -182,6 +204,9 @@ def compose_saved(
         for option, value in arguments.section(before, role).items():
             if now[option] != value:
                 raise _changed(f"{role}.{option} {value}", str(now[option]))
+    label, now = before["data.label"], values["data.label"]
+    if now != label:
+        raise _changed(f"data.label {label}" if label else "no data.label", str(now))
     return _finish(request, arguments, values)
 
 

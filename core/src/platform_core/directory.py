@@ -1,5 +1,6 @@
 """A run directory: the whole record of a run, and where each part of it lies."""
 
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ class RunDirectory:
         self.config = path / "config.yaml"
         self.environment = path / "environment.json"
         self.tokenizer = path / "tokenizer.json"
+        self.labels = path / "labels.json"
         self.metrics = path / "metrics.jsonl"
         self.tracking = path / "tracking.json"
         self.result = path / "result.json"
@@ -60,6 +62,12 @@ class RunDirectory:
             )
         if not self.config.is_file():
             raise UsageError(f"{self.path} is no run directory, so --overwrite leaves it alone")
+
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the labels that the network reads, in their order; none if it reads none."""
+        if not self.labels.exists():
+            return ()
+        return tuple(json.loads(self.labels.read_text())["names"])
 
     def create(self) -> None:
         """Makes the directory, in place of an earlier run's."""

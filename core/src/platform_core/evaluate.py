@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 import torch
 from accelerate import Accelerator
 
-from platform_core.data import TokenSplit
+from platform_core.data import TokenSplit, labels_of
 from platform_core.draws import Draws
+from platform_core.guidance import given
 from platform_core.objective import Objective, Protocol
 
 
@@ -69,7 +70,7 @@ def evaluate(
     """The bound of so many sequences, spread evenly (0: all), each at one of as many noise levels.
 
     The levels are stratified over the whole evaluation, so their order, not the batch size, decides
-    which sequence gets which.
+    which sequence gets which. Of labelled text it is the bound given the labels.
     """
     split = split.spread(sequences)
     number = len(split)
@@ -84,7 +85,7 @@ def evaluate(
         draws = Draws.derive(
             seed, "evaluate", step=0, first=first, total=number, device=accelerator.device
         )
-        with accelerator.autocast():
+        with accelerator.autocast(), given(objective.model, labels_of(split, rows)):
             loss = objective.bound(x0, mask, draws, protocol)
         nats[first : first + len(rows)] = loss.per_token.double().sum(-1)
         tokens[first : first + len(rows)] = mask.sum(-1)

@@ -1,6 +1,7 @@
 """Generation: samples of a model as text, around a prompt if there is one."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,7 @@ from accelerate import Accelerator
 
 from platform_core.draws import derive_generator
 from platform_core.errors import UsageError
+from platform_core.guidance import guided
 from platform_core.model import Model
 from platform_core.options import SampleOptions
 from platform_core.sampler import Prompt, Sampler
@@ -34,14 +36,26 @@ def generate(
     *,
     length: int,
     seed: int,
+    labels: Sequence[str] = (),
 ) -> Samples:
     """`options.number` samples of `length` tokens, in batches; the same seed gives the same texts.
 
+    Args:
+        model: what writes.
+        sampler: how.
+        tokenizer: of the prompt and of the texts.
+        accelerator: device and precision.
+        options: how many, around which prompt, of which label.
+        length: tokens in each.
+        seed: of every draw.
+        labels: the names of those that the model knows.
+
     Raises:
-        UsageError: the prompt is longer than the samples, has characters the tokenizer lacks, or
-            has blanks that the sampler cannot fill.
+        UsageError: there is no such label; or the prompt is longer than the samples, has characters
+            the tokenizer lacks, or has blanks that the sampler cannot fill.
     """
     given = prompt_tokens(options, tokenizer, length, sampler)
+    writer = guided(model, labels, options)
     training = model.training
     model.eval()
     start, tokens, nfe = time.perf_counter(), [], 0
@@ -50,7 +64,7 @@ def generate(
         generator = derive_generator(seed, "sample", first, device=accelerator.device)
         prompt = _prompt(given, (batch, length), accelerator.device)
         with torch.no_grad(), accelerator.autocast():
-            sample = sampler(model, (batch, length), generator, prompt)
+            sample = sampler(writer, (batch, length), generator, prompt)
         tokens += sample.tokens.tolist()
         nfe = max(nfe, sample.nfe)
     model.train(training)

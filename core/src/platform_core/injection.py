@@ -11,7 +11,7 @@ COMPUTED: Mapping[str, tuple[str, ...]] = {
     "process": ("vocab_size",),
     "schedule": FACTS,
     "parameterization": FACTS,
-    "backbone": (*FACTS, "causal", "time_conditioned"),
+    "backbone": (*FACTS, "causal", "time_conditioned", "num_labels"),
     "objective": ("model",),
     "sampler": (*FACTS, "time_conditioned"),
 }

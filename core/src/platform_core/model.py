@@ -47,7 +47,7 @@ class Denoiser:
     """A model whose process is a diffusion and whose output is a score.
 
     The network never reads a signal level outside those of the model's own schedule, so that a
-    bound over all levels asks it nothing that training did not. `calls` counts its evaluations.
+    bound over all levels asks it nothing that training did not. `calls` counts network evaluations.
     """
 
     def __init__(self, model: Model) -> None:
@@ -68,7 +68,7 @@ class Denoiser:
 
     def encode(self, inputs: Inputs, alpha: Noise) -> Hidden:
         """Features of every position of noisy text at signal level alpha, `[batch, 1]`."""
-        self.calls += 1
+        self.calls += self.model.backbone.evaluations
         sigma = -alpha.clamp(*self._levels).log().float() if self.process.time_conditioned else None
         return self.model.backbone.encode(inputs, sigma)
 

@@ -4,6 +4,7 @@ Plain dataclasses without torch, so that `--help` is quick; each field's help is
 `Args`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,12 +22,15 @@ class DataOptions:
         length: tokens in a sequence.
         unknown: what to do with characters that the tokenizer lacks: stop with an error, or replace
             them.
+        label: train a model of text given its label, of this kind: president or century for corpus
+            sotu. Sequences then never mix labels.
     """
 
     corpus: str = "sotu"
     path: str | None = None
     length: int = 128
     unknown: Literal["error", "replace"] = "error"
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class TrainOptions:
         evaluate_every: updates between bounds on validation text; 0 for only at the end.
         checkpoint_every: updates between checkpoints; 0 for only at the end.
         keep_checkpoints: how many of the latest checkpoints stay.
+        label_dropout: with data.label, the share of sequences that are learned without their label,
+            so that the network also writes unconditionally, which guidance needs.
     """
 
     steps: int = 800
@@ -72,6 +78,7 @@ class TrainOptions:
     evaluate_every: int = 200
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
+    label_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         at_least(1, "train", batch_size=self.batch_size, accumulate=self.accumulate)
@@ -80,7 +87,7 @@ class TrainOptions:
         at_least(0, "train", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
         at_least(0, "train", log_every=self.log_every, evaluate_every=self.evaluate_every)
         at_least(0, "train", checkpoint_every=self.checkpoint_every)
-        for name in ("beta1", "beta2", "ema_decay"):
+        for name in ("beta1", "beta2", "ema_decay", "label_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(
                     f"train.{name} is {getattr(self, name):g}; it must be at least 0 and below 1"
@@ -126,6 +133,9 @@ class SampleOptions:
         template: text with blanks that every sample fills in, one token for each blank; not from
             left to right.
         blank: what stands for a blank in the template.
+        label: of a run with data.label: write text of this one; without it, text of no label.
+        guidance: weight w of the label. Predictions are p(x | label)^w p(x)^(1 - w), normalised: 1
+            is the model given the label, 0 the model without, above 1 exaggerates the label.
     """
 
     number: int = 4
@@ -135,6 +145,8 @@ class SampleOptions:
     prompt: str | None = None
     template: str | None = None
     blank: str = "_"
+    label: str | None = None
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
         at_least(0, "sample", number=self.number)
@@ -143,6 +155,15 @@ class SampleOptions:
             at_least(1, "sample", length=self.length)
         if len(self.blank) != 1:
             raise UsageError(f"sample.blank is {self.blank!r}; it must be one character")
+        if not 0 <= self.guidance < math.inf:
+            raise UsageError(
+                f"sample.guidance is {self.guidance:g}; it must be a finite number of at least 0"
+            )
+        if self.guidance != 1 and self.label is None:
+            raise UsageError(
+                f"sample.guidance is {self.guidance:g}, but there is no label to guide to; "
+                "give --sample.label"
+            )
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from platform_core.draws import derive_seed
 from platform_core.evaluate import Bound, evaluate
 from platform_core.files import write_json, write_text
 from platform_core.generate import Samples, generate, prompt_tokens
+from platform_core.guidance import label_number
 from platform_core.metrics import MetricsLog
 from platform_core.ngram import NgramBits, baselines
 from platform_core.progress import Meter
@@ -45,8 +46,12 @@ class Run:
         self.composition, self.directory = composition, directory
         self.accelerator = runtime.start(composition.train.precision)
         tokenizer = load_tokenizer(directory.tokenizer) if resume else None
-        self.data = load_data(composition.data, tokenizer)
-        self.built = build(composition, self.data.tokenizer.vocab_size)
+        names = directory.label_names() if resume else ()
+        self.data = load_data(composition.data, tokenizer, names)
+        label_number(self.data.labels, composition.sample.label)
+        self.built = build(
+            composition, self.data.tokenizer.vocab_size, num_labels=len(self.data.labels)
+        )
         prompt_tokens(
             composition.sample, self.data.tokenizer, self.sample_length, self.built.sampler
         )
@@ -157,6 +162,7 @@ class Run:
                 self.composition.sample,
                 length=self.sample_length,
                 seed=self.composition.seed,
+                labels=self.data.labels,
             )
 
     @contextmanager
@@ -219,6 +225,8 @@ class Run:
             "card": {
                 "parts": dict(self.composition.names),
                 "evaluate": asdict(self.composition.evaluate),
+                "label": self.composition.data.label,
+                "conditional": bool(self.data.labels),
                 "sequences": bound.sequences,
                 "noise_levels_per_sequence": self.built.objective.noise_levels,
                 "units": "standard_error in bits per token; *_bits per character of the same text",
@@ -226,6 +234,8 @@ class Run:
                     "nfe": samples.nfe,
                     "seconds": samples.seconds,
                     "number": len(samples.texts),
+                    "label": self.composition.sample.label,
+                    "guidance": self.composition.sample.guidance,
                 },
                 "seed": self.composition.seed,
                 **runtime.describe(self.accelerator),
@@ -236,6 +246,9 @@ class Run:
         if new:
             self.directory.create()
             write_json(self.directory.tokenizer, self.data.tokenizer.to_dict())
+            if self.data.labels:
+                labels = {"label": self.composition.data.label, "names": self.data.labels}
+                write_json(self.directory.labels, labels)
         write_text(self.directory.config, self.composition.config)
         write_json(self.directory.environment, runtime.describe(self.accelerator))
 
@@ -261,7 +274,7 @@ def due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def build(composition: Composition, vocab_size: int) -> Built:
+def build(composition: Composition, vocab_size: int, *, num_labels: int) -> Built:
     """The composition's objects, with weights that depend on the seed alone."""
     torch.manual_seed(derive_seed(composition.seed, "weights"))
-    return composition.build(vocab_size)
+    return composition.build(vocab_size, num_labels)

@@ -18,12 +18,14 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from platform_core.checkpoint import Checkpoint, load_weights, weights
-from platform_core.data import Data, Order
-from platform_core.draws import Draws, derive_seed
+from platform_core.data import Data, LabelledSplit, Order
+from platform_core.draws import Draws, derive_generator, derive_seed
 from platform_core.ema import Ema
 from platform_core.errors import UsageError
+from platform_core.guidance import given, without_some
 from platform_core.objective import Loss, Objective
 from platform_core.options import TrainOptions
+from platform_core.types import Labels
 
 EXIT_INTERRUPTED = 75
 """Exit code after SIGTERM or SIGUSR1, when the run was saved and can be resumed (EX_TEMPFAIL)."""
@@ -182,9 +184,20 @@ class Trainer:
             total=self.options.batch_size,
             device=device,
         )
-        loss: Loss = self.prepared(x0.to(device), mask.to(device), draws)
+        with given(self.objective.model, self._labels(first)):
+            loss: Loss = self.prepared(x0.to(device), mask.to(device), draws)
         self.accelerator.backward(loss.total * scale)
         return loss.total.detach()
+
+    def _labels(self, first: int) -> Labels | None:
+        """Those of the micro-batch at this place of the current step, a share of them left out."""
+        if not isinstance(self.split, LabelledSplit):
+            return None
+        rows = self.order.rows(self.step, self.options.batch_size)
+        labels = self.split.labels(rows[first : first + self.micro_batch])
+        generator = derive_generator(self.seed, "labels", self.step, first)
+        share, none = self.options.label_dropout, len(self.split.names)
+        return without_some(labels, none, share, generator)
 
 
 def learning_rate(options: TrainOptions, step: int) -> float:

@@ -32,7 +32,7 @@ def load_trained(
         raise CheckpointError(
             f"{directory.path} has no checkpoint yet; continue it with --resume {directory.path}"
         )
-    built = composition.build(vocab_size)
+    built = composition.build(vocab_size, len(directory.label_names()))
     tensors = checkpoint.tensors["model" if average == "raw" else "ema"]
     load_weights(built.model.backbone, tensors, source=str(directory.checkpoints))
     built.objective.to(accelerator.device).eval()

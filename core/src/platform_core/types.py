@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Tokens = Int[Tensor, "*batch"]
+Labels = Int[Tensor, " sequences"]
 Selected = Bool[Tensor, "*batch"]
 Nats = Float[Tensor, "*batch"]
 Noise = Float[Tensor, "*#batch"]

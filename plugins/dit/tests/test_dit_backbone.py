@@ -355,6 +355,44 @@ def test_sizes_that_do_not_fit_are_named_with_ones_that_do(
     assert "\n" not in str(raised.value)
 
 
+def test_labels_add_one_table_and_leave_the_other_weights_as_they_are() -> None:
+    def weights(**options: int) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        return Dit(STATES, False, True, **REFERENCE, **options).state_dict()
+
+    plain, labelled = weights(), weights(num_labels=3)
+    table = labelled.pop("label_map.weight")
+    assert table.shape == (4, 16)
+    assert plain.keys() == labelled.keys() == weights(num_labels=0).keys()
+    assert all(torch.equal(plain[name], labelled[name]) for name in plain)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_each_sequence_reads_its_own_label(told: bool, ids: Tensor, sigma: Tensor) -> None:
+    network = randomised(Dit(STATES, False, told, num_labels=2, **REFERENCE)).eval()
+    level = sigma[:1].expand(3, 1) if told else None
+    same = ids[:1].expand(3, -1)
+    together = network.encode(same, level, torch.arange(3))
+    for label in range(3):
+        alone = network.encode(same, level, torch.tensor([label]))
+        torch.testing.assert_close(alone[0], together[label])
+        assert torch.equal(alone[0], alone[1])
+    assert not torch.allclose(together[0], together[1], atol=1e-3)
+    assert not torch.allclose(together[1], together[2], atol=1e-3)
+
+
+def test_labels_are_neither_forgotten_nor_ignored(ids: Tensor) -> None:
+    with pytest.raises(AssertionError, match="labels are given exactly"):
+        Dit(STATES, False, False, num_labels=2, **REFERENCE).encode(ids, None)
+    with pytest.raises(AssertionError, match="labels are given exactly"):
+        Dit(STATES, False, False, **REFERENCE).encode(ids, None, torch.tensor([0]))
+
+
+def test_the_causal_form_reads_no_labels() -> None:
+    with pytest.raises(UsageError, match="causal form reads no labels"):
+        Dit(100, causal=True, time_conditioned=False, num_labels=2)
+
+
 def test_the_causal_form_takes_no_noise_level() -> None:
     with pytest.raises(UsageError, match="takes no noise level"):
         Dit(100, causal=True, time_conditioned=True)

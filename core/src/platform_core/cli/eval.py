@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
 
     options = composition.evaluate
     accelerator = runtime.start(composition.train.precision)
-    data = load_data(composition.data, load_tokenizer(directory.tokenizer))
+    data = load_data(composition.data, load_tokenizer(directory.tokenizer), directory.label_names())
     built, step = load_trained(
         composition,
         directory,
@@ -49,6 +49,8 @@ def main(argv: Sequence[str]) -> int:
             "step": step,
             "evaluate": asdict(options),
             "data": asdict(composition.data),
+            "label": composition.data.label,
+            "conditional": bool(data.labels),
             "noise_levels_per_sequence": built.objective.noise_levels,
             "units": "standard_error in nats per token",
             **runtime.describe(accelerator),

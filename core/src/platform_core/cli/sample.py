@@ -42,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
         options,
         length=options.length or composition.data.length,
         seed=composition.seed,
+        labels=directory.label_names(),
     )
     if asked.format == "jsonl":
         rows = zip(samples.texts, samples.tokens, strict=True)

@@ -1,11 +1,11 @@
 """The diffusion transformer (DiT) as MDLM and DUO publish it, bidirectional or causal.
 
-    hidden = output_layer(blocks(vocab_embed(inputs)), c),  c = sigma_map(sigma)
+    hidden = output_layer(blocks(vocab_embed(inputs)), c),  c = sigma_map(sigma) + label_map(label)
     logits = output_layer.linear(hidden)
 
 The bidirectional network is modulated by the noise level sigma = -log alpha; one that is not told
-the level reads sigma = 0. The causal network has no modulation at all. Parameter names are those of
-the published checkpoints, which load as they are.
+the level reads sigma = 0. Without labels there is no label_map. The causal network has no
+modulation at all. Parameter names are those of the published checkpoints, which load as they are.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from platform_core.backbone import Backbone, Incremental, Reader
+from platform_core.backbone import Conditional, Incremental, Reader
 from platform_core.errors import UsageError
-from platform_core.types import Hidden, Inputs, Noise, Tokens
+from platform_core.types import Hidden, Inputs, Labels, Noise, Tokens
 from platform_dit import attention as kernels
 from platform_dit.layers import (
     Block,
@@ -51,7 +51,7 @@ SIZES = {
 }
 
 
-class Dit(Backbone, Incremental):
+class Dit(Conditional, Incremental):
     """A transformer whose norms are modulated by the noise level.
 
     Args:
@@ -69,6 +69,7 @@ class Dit(Backbone, Incremental):
         tie_embeddings: share one table between the first and the last layer.
         attention: torch's own kernel (sdpa), the package flash-attn (flash), or flash where it is
             installed and applies (auto).
+        num_labels: labels that a sequence may have; 0 where the network is told none.
 
     Raises:
         UsageError: sizes that do not fit each other, or a kernel that cannot be had.
@@ -93,6 +94,7 @@ class Dit(Backbone, Incremental):
         dropout: float = 0.0,
         tie_embeddings: bool = False,
         attention: kernels.Name = "auto",
+        num_labels: int = 0,
     ) -> None:
         super().__init__()
         preset = SIZES[size]
@@ -109,7 +111,7 @@ class Dit(Backbone, Incremental):
         )
         check_heads(hidden_size, num_heads)
         check_dropout(dropout)
-        check_conditioning(causal=causal, time_conditioned=time_conditioned)
+        check_conditioning(causal=causal, time_conditioned=time_conditioned, num_labels=num_labels)
 
         head_size = hidden_size // num_heads
         kernel = kernels.choose(attention, head_size)
@@ -126,6 +128,8 @@ class Dit(Backbone, Incremental):
         )
         if tie_embeddings:
             self.output_layer.linear.weight = self.vocab_embed.embedding
+        # Last, so that the other weights are those of a network without labels.
+        self.label_map = label_embedding(num_labels, cond_size) if num_labels else None
         self._time_conditioned = time_conditioned
 
     @property
@@ -133,7 +137,7 @@ class Dit(Backbone, Incremental):
         """The linear map from the width to `num_states`."""
         return self.output_layer.linear
 
-    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+    def encode(self, inputs: Inputs, sigma: Noise | None, labels: Labels | None = None) -> Hidden:
         """Features of each position, after the last norm.
 
         Args:
@@ -141,9 +145,11 @@ class Dit(Backbone, Incremental):
                 averaged.
             sigma: noise level, `[batch, 1]` or one per position; None where the network is not told
                 it.
+            labels: one of each sequence or one for all, `num_labels` for none; given exactly to
+                networks that are told labels.
         """
         hidden: Hidden = self.vocab_embed(inputs)
-        conditioning = self._conditioning(sigma)
+        conditioning = self._conditioning(sigma, labels)
         rotation = self.rotary_emb(hidden.shape[1])
         for block in self.blocks:
             hidden = block(hidden, conditioning, rotation)
@@ -155,14 +161,19 @@ class Dit(Backbone, Incremental):
         assert self.sigma_map is None, "only the causal form reads from left to right"
         return CachedReader(self, length)
 
-    def _conditioning(self, sigma: Noise | None) -> Conditioning | None:
+    def _conditioning(self, sigma: Noise | None, labels: Labels | None) -> Conditioning | None:
         assert (sigma is not None) == self._time_conditioned, (
             "sigma is given exactly to networks that are time-conditioned"
+        )
+        assert (labels is not None) == (self.label_map is not None), (
+            "labels are given exactly to networks that are told them"
         )
         if self.sigma_map is None:
             return None
         level = torch.zeros(1, 1, device=self.decoder.weight.device) if sigma is None else sigma
         conditioning: Conditioning = self.sigma_map(level)
+        if self.label_map is not None:
+            conditioning = conditioning + self.label_map(labels)[:, None]
         return conditioning
 
 
@@ -212,10 +223,22 @@ def check_dropout(dropout: float) -> None:
         raise UsageError(f"dropout is {dropout:g}, but must be at least 0 and below 1, such as 0.1")
 
 
-def check_conditioning(*, causal: bool, time_conditioned: bool) -> None:
-    """Raises UsageError for a process that the causal network cannot serve."""
+def label_embedding(num_labels: int, cond_size: int) -> nn.Embedding:
+    """A row for each label and one for none, small at the start as in arXiv:2212.09748."""
+    table = nn.Embedding(num_labels + 1, cond_size)
+    nn.init.normal_(table.weight, std=0.02)
+    return table
+
+
+def check_conditioning(*, causal: bool, time_conditioned: bool, num_labels: int) -> None:
+    """Raises UsageError for a process or data that the causal network cannot serve."""
     if causal and time_conditioned:
         raise UsageError(
             "the causal form of backbone dit takes no noise level, but the process is causal and "
             "time-conditioned; choose another backbone"
+        )
+    if causal and num_labels:
+        raise UsageError(
+            "the causal form reads no labels; leave out --data.label, or choose a process with "
+            "noise, such as mdlm or duo"
         )

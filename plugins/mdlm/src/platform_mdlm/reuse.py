@@ -18,7 +18,7 @@ class Reusing(Backbone):
     """Another backbone, told no noise level, with its features of the batch that it read last.
 
     A sequence in which nothing can change is not read either; its features are of earlier tokens.
-    `sequences` counts those that were read.
+    `sequences` counts those that were read, each as often as the other evaluates it.
 
     Args:
         backbone: the other.
@@ -44,7 +44,7 @@ class Reusing(Backbone):
         stale = self._stale(inputs)
         if stale.any():
             read = self.backbone.encode(inputs[stale], None)
-            self.sequences += len(read)
+            self.sequences += len(read) * self.backbone.evaluations
             if self._hidden is None:
                 self._hidden = read.new_zeros(len(inputs), *read.shape[1:])
             self._hidden[stale] = read
