@@ -43,10 +43,13 @@ class Objective(nn.Module, ABC):
     """A loss over clean text, built around the model that it trains.
 
     `noise_levels` is at how many of them `bound` reads each sequence; 0 where it is exact.
+    `starts_from_trained` is whether training makes sense from the weights of a trained network
+    only (`--init`).
     """
 
     requires: ClassVar[Mapping[str, type]] = {}
     noise_levels: ClassVar[int] = 1
+    starts_from_trained: ClassVar[bool] = False
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -59,6 +62,23 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def bound(self, x0: Tokens, mask: Selected, draws: Draws, protocol: Protocol = "exact") -> Loss:
         """An unbiased estimate of an upper bound on -log p(x0), or that value itself."""
+
+
+class Following(ABC):
+    """An objective with a state of its own that follows the training of its model.
+
+    What it keeps between updates must be in its parameters and saved buffers, which checkpoints
+    hold.
+    """
+
+    @abstractmethod
+    def after_update(self, step: int, average: Mapping[str, Tensor]) -> None:
+        """Called once before training, when the first weights are in place, and after each update.
+
+        Args:
+            step: updates so far.
+            average: the averaged parameters of the backbone, by name; to be copied, not kept.
+        """
 
 
 class DiffusionObjective(Objective):

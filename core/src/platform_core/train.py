@@ -22,7 +22,7 @@ from platform_core.data import Data, Order
 from platform_core.draws import Draws, derive_seed
 from platform_core.ema import Ema
 from platform_core.errors import UsageError
-from platform_core.objective import Loss, Objective
+from platform_core.objective import Following, Loss, Objective
 from platform_core.options import TrainOptions
 
 EXIT_INTERRUPTED = 75
@@ -84,6 +84,7 @@ class Trainer:
         self.prepared, _ = accelerator.prepare(self.objective, self.optimizer)
         self.step = 0
         self.seconds = 0.0
+        self._tell_objective()
 
     def update(self) -> Update:
         """One optimizer update.
@@ -117,6 +118,7 @@ class Trainer:
         self.optimizer.zero_grad()
         self.ema.update()
         self.step += 1
+        self._tell_objective()
         return Update(mean, float(norm), rate, int(tokens))
 
     def checkpoint(self) -> Checkpoint:
@@ -159,6 +161,10 @@ class Trainer:
             self.optimizer.state[parameter][field] = value.to(parameter.device)
         self.step = checkpoint.state["step"]
         self.seconds = checkpoint.state["seconds"]
+
+    def _tell_objective(self) -> None:
+        if isinstance(self.objective, Following):
+            self.objective.after_update(self.step, self.ema.shadow)
 
     def _batches(self) -> list[tuple[int, Tensor, Tensor]]:
         """This process's micro-batches of the current step, and their place in the global one."""
