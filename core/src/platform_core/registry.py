@@ -34,6 +34,7 @@ FIRST_PARTY = {
         "masked-nelbo": "mdlm",
         "next-token": "ar",
         "score-entropy": "sedd",
+        "sdtt": "mdlm",
         "uniform-nelbo": "duo",
     },
     "parameterization": {"next-token": "ar", "score": "sedd", "subs": "mdlm"},
