@@ -27,7 +27,7 @@ BASES = {
 
 FIRST_PARTY = {
     "process": {name: name for name in ("ar", "d3pm", "duo", "mdlm", "sedd")},
-    "schedule": {"geometric": "sedd"},
+    "schedule": {"gaussian": "duo", "geometric": "sedd"},
     "backbone": {"dit": "dit", "hf": "hf"},
     "objective": {
         "discrete-nelbo": "d3pm",

@@ -26,6 +26,18 @@ def platform_processes() -> Iterable[Component]:
 
 
 @hookimpl
+def platform_schedules() -> Iterable[Component]:
+    """The Gaussian diffusion behind uniform noise."""
+    return [
+        Component(
+            "gaussian",
+            "platform_duo.schedule:Gaussian",
+            "a Gaussian diffusion seen through its argmax",
+        )
+    ]
+
+
+@hookimpl
 def platform_objectives() -> Iterable[Component]:
     """DUO's closed form of the bound."""
     return [
