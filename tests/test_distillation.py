@@ -22,10 +22,11 @@ from platform_core.distillation import (
 from platform_core.draws import Draws
 from platform_core.objective import Objective
 from platform_core.options import TrainOptions
-from platform_core.process import Absorbing, log_one_hot
+from platform_core.process import Absorbing, Uniform, log_one_hot
 from platform_core.schedule import LogLinear
 from platform_core.train import Trainer
 from platform_core.types import Hidden, Inputs, Noise
+from platform_duo.objective import DiscreteConsistency, UniformNelbo
 from platform_mdlm.objective import MaskedNelbo, Sdtt
 from platform_mdlm.parameterization import Subs
 
@@ -46,7 +47,14 @@ def sdtt(**options) -> Sdtt:
     return Sdtt(one, **options)
 
 
-STUDENTS = {"sdtt": (sdtt, MaskedNelbo)}
+def discrete_consistency(**options) -> DiscreteConsistency:
+    return DiscreteConsistency(model(Uniform(5), Forgetful(5), LogLinear()), **options)
+
+
+STUDENTS = {
+    "sdtt": (sdtt, MaskedNelbo),
+    "discrete-consistency": (discrete_consistency, UniformNelbo),
+}
 each_student = pytest.mark.parametrize("student", STUDENTS)
 
 

@@ -39,11 +39,16 @@ def platform_schedules() -> Iterable[Component]:
 
 @hookimpl
 def platform_objectives() -> Iterable[Component]:
-    """DUO's closed form of the bound."""
+    """DUO's closed form of the bound, and the distillation of what it trained."""
     return [
         Component(
             "uniform-nelbo",
             "platform_duo.objective:UniformNelbo",
             "the bound of uniform noise, in closed form",
-        )
+        ),
+        Component(
+            "discrete-consistency",
+            "platform_duo.objective:DiscreteConsistency",
+            "distillation: a student says at more noise what its teacher says at less",
+        ),
     ]
