@@ -43,11 +43,8 @@ def draw_trajectory(x0: Tokens, num_states: int, generator: torch.Generator) -> 
 def largest_normal(shape: tuple[int, ...], number: int, generator: torch.Generator) -> Noise:
     """The largest of so many independent draws from N(0, 1), float64.
 
-    Phi^-1(U^(1/n)), from the chance 1 - U^(1/n) of a larger one where that has more digits.
+    Phi^-1(U^(1/n)), from the chance 1 - U^(1/n) of a larger one, which keeps its digits where n is
+    large.
     """
     uniform = torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device)
-    log_below = uniform.log() / number
-    above = -log_below.expm1()
-    return torch.where(
-        above < 0.5, -torch.special.ndtri(above), torch.special.ndtri(log_below.exp())
-    )
+    return -torch.special.ndtri(-(uniform.log() / number).expm1())
