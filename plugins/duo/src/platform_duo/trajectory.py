@@ -47,4 +47,5 @@ def largest_normal(shape: tuple[int, ...], number: int, generator: torch.Generat
     large.
     """
     uniform = torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device)
-    return -torch.special.ndtri(-(uniform.log() / number).expm1())
+    largest: Noise = -torch.special.ndtri(-(uniform.log() / number).expm1())
+    return largest
