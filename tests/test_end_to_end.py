@@ -200,6 +200,40 @@ def test_a_run_killed_three_times_ends_bit_for_bit_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
+def test_a_student_killed_in_two_rounds_ends_bit_for_bit_as_if_it_had_not_been(
+    home: Path,
+    platform: Platform,
+    small: list[str],
+    finished: Path,
+    start: Callable[..., subprocess.Popen[bytes]],
+) -> None:
+    """With dropout, which the teacher does without, and the average as the teacher."""
+    words = [
+        *(word for word in small if not word.startswith(("--backbone.", "--process"))),
+        *LONGER,
+        "--objective=discrete-consistency",
+        "--objective.teacher=ema",
+        "--objective.round_steps=25",
+        f"--init={finished}",
+    ]
+    assert platform(*words, "--output=student").returncode == 0
+    killed = home / "killed-student"
+    words.append(f"--output={killed}")
+    for step in (15, 60):
+        process = start(*words)
+        wait_for_step(killed, step, process)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+        words = ["run", f"--resume={killed}"]
+    done = platform(*words)
+    assert done.returncode == 0, done.stderr
+    assert "objective.safetensors" in tensors(killed)
+    assert tensors(killed) == tensors(home / "student")
+    assert record(killed) == record(home / "student")
+    assert numbers(killed) == numbers(home / "student")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
 )
@@ -359,10 +393,14 @@ def test_an_output_that_cannot_be_made_gets_one_line(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("student", [False, True])
 def test_two_processes_learn_what_one_does_in_two_micro_batches(
-    home: Path, platform: Platform, small: list[str]
+    home: Path, platform: Platform, small: list[str], finished: Path, student: bool
 ) -> None:
-    words = [*small, "--train.precision=fp32"]
+    words = [*small, "--train.precision=fp32", "--overwrite"]
+    if student:
+        words += [f"--init={finished}", "--objective=discrete-consistency"]
+        words += ["--objective.round_steps=4"]
     assert platform(*words, "--train.accumulate=2", "--output=one").returncode == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     done = subprocess.run(

@@ -41,7 +41,11 @@ def commands_shown() -> list[str]:
 
 
 @pytest.mark.parametrize("words", commands_shown())
-def test_the_options_of_the_readme_exist(words):
+def test_the_options_of_the_readme_exist(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    long, _ = compose([], find_plugins({}), prog="test", environ={})
+    (tmp_path / "runs/long/checkpoints/step-0005000").mkdir(parents=True)
+    (tmp_path / "runs/long/config.yaml").write_text(long.config)
     composition, _ = compose(
         words.split(), find_plugins({}), prog="test", extend=run.arguments, environ={}
     )

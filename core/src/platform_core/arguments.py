@@ -22,6 +22,7 @@ from platform_core.names import FALLBACK, Choice, Given, process_options
 from platform_core.options import (
     DataOptions,
     EvaluateOptions,
+    InitOptions,
     SampleOptions,
     TrackOptions,
     TrainOptions,
@@ -30,6 +31,7 @@ from platform_core.registry import Plugins
 from platform_core.wording import did_you_mean, either, reason
 
 PLAIN = {
+    "init": InitOptions,
     "data": DataOptions,
     "train": TrainOptions,
     "evaluate": EvaluateOptions,
@@ -141,6 +143,9 @@ class Arguments:
             "--config", metavar="FILE", help="YAML file of options; several are read left to right."
         )
         self.parser.add_argument(
+            "--init", metavar="RUN", help="start from the weights of a trained run (--init.run)."
+        )
+        self.parser.add_argument(
             "--print_config", action="store_true", help="print the complete options and stop."
         )
 
@@ -234,7 +239,7 @@ class Arguments:
         if not word.startswith("-"):
             hint = f"; did you mean --{roles[0]} {word}?" if roles else ""
             return f"unexpected argument {word!r}{hint}"
-        own = {f"--{key}" for key in (*self.own, *ROLES, SEED, "config", "print_config")}
+        own = {f"--{key}" for key in (*self.own, *ROLES, SEED, "config", "init", "print_config")}
         known = [*own, *(f"--{key}" for key in self._leaves)]
         return f"unknown option {word}{did_you_mean(word, known)}"
 

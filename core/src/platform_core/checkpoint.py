@@ -23,6 +23,7 @@ from platform_core.errors import UsageError
 from platform_core.files import digest
 
 Tensors = Mapping[str, Tensor]
+_DAMAGE = (OSError, ValueError, KeyError, safetensors.SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Checkpoints:
         Raises:
             CheckpointError: the disk is full or cannot be written.
         """
-        final = self.folder / f"step-{step:07d}"
+        final = self.path(step)
         partial = self.folder / f".{final.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         try:
@@ -75,6 +76,21 @@ class Checkpoints:
             shutil.rmtree(old)
         return final
 
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step is, or would be."""
+        return self.folder / f"step-{step:07d}"
+
+    def at(self, step: int) -> Checkpoint:
+        """The checkpoint of that step.
+
+        Raises:
+            CheckpointError: it is damaged, or not there.
+        """
+        try:
+            return _read(self.path(step))
+        except _DAMAGE as error:
+            raise CheckpointError(f"{self.path(step)} cannot be read: {error}") from error
+
     def load(self) -> Checkpoint | None:
         """The newest checkpoint that is whole, or None where there is none at all.
 
@@ -85,7 +101,7 @@ class Checkpoints:
         for folder in self._newest_first():
             try:
                 return _read(folder)
-            except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+            except _DAMAGE as error:
                 damaged.append(f"{folder}: {error}")
                 print(
                     f"platform: warning: {folder} is damaged ({error}); using the one before it",

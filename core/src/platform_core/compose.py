@@ -10,20 +10,22 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platform_core.compatibility import require_compatible, require_conditional
 from platform_core.component import ROLES
+from platform_core.directory import RunDirectory
 from platform_core.errors import UsageError
 from platform_core.injection import accepted
-from platform_core.layers import SECTIONS, SEED, Request, read
+from platform_core.layers import INIT, SECTIONS, SEED, Layer, Request, read, read_config
 from platform_core.names import Choice, choose
 from platform_core.options import (
     DataOptions,
     EvaluateOptions,
+    InitOptions,
     SampleOptions,
     TrackOptions,
     TrainOptions,
@@ -74,6 +76,7 @@ class Composition:
     config: str
     """Complete YAML: composing it again gives this text, byte for byte."""
     plugins: Plugins = field(repr=False, compare=False)
+    init: InitOptions = InitOptions()
 
     def build(self, vocab_size: int, num_labels: int = 0) -> Built:
         """All parts, on the current default device; `num_labels` is 0 where the data have none.
@@ -154,6 +157,9 @@ def compose(
 ) -> tuple[Composition, Namespace]:
     """The composition that the command line, its config files and the environment ask for.
 
+    With `--init RUN`, it starts from that run's network, data and tokenizer: the options of these
+    are RUN's, whatever is not said anew.
+
     Args:
         argv: the words after the verb.
         plugins: where parts come from.
@@ -165,12 +171,22 @@ def compose(
         The composition, and the values of the verb's own arguments.
 
     Raises:
-        UsageError: something asked for does not exist, has the wrong type, or does not go together.
+        UsageError: something asked for does not exist, has the wrong type, or does not go together;
+            or the network of `--init` was trained with other parts or options.
         SystemExit: after `--help` or `--print_config`.
     """
     request = read(argv, environ)
-    choice = choose(request.layers, plugins)
-    arguments, values = _parse(request, choice, plugins, prog=prog, extend=extend)
+    start = _start(request)
+    if start is None:
+        choice = choose(request.layers, plugins)
+        arguments, values = _parse(request, choice, plugins, prog=prog, extend=extend)
+        return _finish(request, arguments, values)
+    layers = (_network(start.config), *request.layers)
+    arguments, values = _parse_trained(
+        start.config, replace(request, layers=layers), plugins, prog=prog, extend=extend
+    )
+    values[INIT] = str(start.path)
+    values["init.step"] = _step(start, values["init.step"])
     return _finish(request, arguments, values)
 
 
@@ -190,24 +206,89 @@ def compose_saved(
     Raises:
         UsageError: as `compose`; or the network was trained with other parts or options.
     """
-    base = read(["--config", str(saved)], {})
-    trained = choose(base.layers, plugins)
     request = read(["--config", str(saved), *argv], environ)
-    choice = choose(request.layers, plugins)
-    for role in (*TRAINED, "objective"):
+    arguments, values = _parse_trained(
+        saved,
+        request,
+        plugins,
+        prog=prog,
+        extend=extend,
+        fixed=(*TRAINED, "objective"),
+        fixed_options=(*TRAINED, "init"),
+    )
+    return _finish(request, arguments, values)
+
+
+def _start(request: Request) -> RunDirectory | None:
+    """The run that the last layer to name one wants to start from."""
+    named = [layer.options[INIT] for layer in request.layers if layer.options.get(INIT)]
+    return RunDirectory.existing(Path(str(named[-1])).absolute()) if named else None
+
+
+def _network(saved: Path) -> Layer:
+    """What a run's config says about its network and data."""
+    whole = read_config(saved)
+    names = {role: whole.names[role] for role in TRAINED if role in whole.names}
+    kept = {
+        key: value
+        for key, value in whole.options.items()
+        if key.partition(".")[0] in (*TRAINED, "data")
+    }
+    return Layer(whole.source, names, kept)
+
+
+def _step(start: RunDirectory, asked: int | None) -> int:
+    """The checkpoint to start from: the newest, or the one that was asked for."""
+    there = start.steps()
+    if not there:
+        raise UsageError(
+            f"{start.path} has no checkpoint yet; continue it with --resume {start.path}"
+        )
+    if asked not in (None, *there):
+        raise UsageError(
+            f"{start.path} has no checkpoint of step {asked}; it has those of "
+            f"{', '.join(map(str, there))}"
+        )
+    return there[-1] if asked is None else asked
+
+
+def _parse_trained(
+    saved: Path,
+    request: Request,
+    plugins: Plugins,
+    *,
+    prog: str,
+    extend: Extend | None,
+    fixed: tuple[str, ...] = TRAINED,
+    fixed_options: tuple[str, ...] = TRAINED,
+) -> tuple["Arguments", "Values"]:
+    """The options of a request, if they leave the network of a saved config as it was trained.
+
+    Args:
+        saved: that config.
+        request: what is wanted.
+        plugins: where parts come from.
+        prog: the command.
+        extend: adds the verb's own arguments.
+        fixed: roles whose parts may not change.
+        fixed_options: sections whose options may not change.
+    """
+    base = read(["--config", str(saved)], {})
+    trained, choice = choose(base.layers, plugins), choose(request.layers, plugins)
+    for role in fixed:
         if choice.names[role] != trained.names[role]:
             raise _changed(f"{role} {trained.names[role]}", f"{role} {choice.names[role]}")
     arguments, values = _parse(request, choice, plugins, prog=prog, extend=extend)
     _, before = _parse(base, trained, plugins, prog=prog)
-    for role in TRAINED:
-        now = arguments.section(values, role)
-        for option, value in arguments.section(before, role).items():
+    for section in fixed_options:
+        now = arguments.section(values, section)
+        for option, value in arguments.section(before, section).items():
             if now[option] != value:
-                raise _changed(f"{role}.{option} {value}", str(now[option]))
-    label, now = before["data.label"], values["data.label"]
-    if now != label:
-        raise _changed(f"data.label {label}" if label else "no data.label", str(now))
-    return _finish(request, arguments, values)
+                raise _changed(f"{section}.{option} {value}", str(now[option]))
+    label, asked = before["data.label"], values["data.label"]
+    if asked != label:
+        raise _changed(f"data.label {label}" if label else "no data.label", str(asked))
+    return arguments, values
 
 
 def _changed(trained: str, asked: str) -> UsageError:

@@ -21,6 +21,7 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.tracking = path / "tracking.json"
         self.result = path / "result.json"
+        self.init = path / "init.json"
         self.samples = path / "samples"
         self.checkpoints = path / "checkpoints"
         self.evaluations = path / "evaluations"
@@ -46,6 +47,10 @@ class RunDirectory:
     def named(cls, output: str | None, *, default: str) -> "RunDirectory":
         """The directory asked for, or one under runs/ named after the parts and the time."""
         return cls(Path(output or f"runs/{default}-{time.strftime('%Y%m%d-%H%M%S')}"))
+
+    def steps(self) -> list[int]:
+        """The steps of its checkpoints, in order."""
+        return sorted(int(path.name[5:]) for path in self.checkpoints.glob("step-[0-9]*"))
 
     def refuse_existing(self, *, overwrite: bool) -> None:
         """Stops before anything of an earlier run is lost.

@@ -85,7 +85,7 @@ def evaluate(
         draws = Draws.derive(
             seed, "evaluate", step=0, first=first, total=number, device=accelerator.device
         )
-        with accelerator.autocast(), given(objective.model, labels_of(split, rows)):
+        with accelerator.autocast(), given(objective, labels_of(split, rows)):
             loss = objective.bound(x0, mask, draws, protocol)
         nats[first : first + len(rows)] = loss.per_token.double().sum(-1)
         tokens[first : first + len(rows)] = mask.sum(-1)

@@ -104,20 +104,25 @@ class Combination(nn.Module):
 
 
 @contextmanager
-def given(model: Model, labels: Labels | None) -> Iterator[None]:
-    """Within, the model's network reads these labels, one of each sequence; None changes nothing.
+def given(objective: nn.Module, labels: Labels | None) -> Iterator[None]:
+    """Within, every network that an objective asks reads these labels, one of each sequence; None
+    changes nothing.
 
-    An objective holds its model, so the model has to be lent; `guided` makes a new one.
+    An objective holds its models, a teacher among them, so each has to be lent; `guided` makes a
+    new one.
     """
     if labels is None:
         yield
         return
-    backbone = conditional(model)
-    model.backbone = Told(backbone, labels)
+    models = [module for module in objective.modules() if isinstance(module, Model)]
+    backbones = [conditional(model) for model in models]
+    for model, backbone in zip(models, backbones, strict=True):
+        model.backbone = Told(backbone, labels)
     try:
         yield
     finally:
-        model.backbone = backbone
+        for model, backbone in zip(models, backbones, strict=True):
+            model.backbone = backbone
 
 
 def guided(model: Model, names: Sequence[str], options: SampleOptions) -> Model:

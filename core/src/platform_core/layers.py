@@ -14,8 +14,10 @@ from platform_core.component import ROLES
 from platform_core.errors import UsageError
 from platform_core.wording import did_you_mean
 
-SECTIONS = (*ROLES, "data", "train", "evaluate", "sample", "track")
+SECTIONS = (*ROLES, "init", "data", "train", "evaluate", "sample", "track")
 SEED = "seed"
+INIT = "init.run"
+"""The option that every source may also call init."""
 PREFIX = "PLATFORM_"
 LOADER = ("plugins", "disable_plugins", "strict_plugins")
 """Variables that `plugins` reads."""
@@ -38,9 +40,9 @@ class Request:
     """All that was asked for."""
 
     layers: tuple[Layer, ...]
-    """Config files, then the environment, then the names of the command line."""
+    """Config files, then the environment, then the names and `--init` of the command line."""
     rest: tuple[str, ...]
-    """The command line without names, config files, help and print_config."""
+    """The command line without those, config files, help and print_config."""
     help: bool = False
     print_config: bool = False
 
@@ -52,6 +54,7 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
         UsageError: a file cannot be read, a section or variable is unknown, or a name is missing.
     """
     names: dict[str, str] = {}
+    options: dict[str, str] = {}
     files, rest, flags = [], [], set()
     words = iter(argv)
     for word in words:
@@ -62,18 +65,22 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
         role = option.removeprefix("--").removesuffix(".name")
         if option in ("-h", "--help", "--print_config") and not given:
             flags.add(option.strip("-"))
-        elif option == "--config" or (option.startswith("--") and role in ROLES):
+        elif option in ("--config", "--init", f"--{INIT}") or (
+            option.startswith("--") and role in ROLES
+        ):
             value = value if given else next(words, "--")
             if value.startswith("--") or not value:
                 raise UsageError(f"{option} needs a value")
             if option == "--config":
                 files.append(read_config(Path(value)))
+            elif role not in ROLES:
+                options[INIT] = value
             else:
                 _refuse_replaced(rest, role, names.get(role, value), value)
                 names[role] = value
         else:
             rest.append(word)
-    layers = (*files, read_environment(environ), Layer(COMMAND_LINE, names))
+    layers = (*files, read_environment(environ), Layer(COMMAND_LINE, names, options))
     return Request(layers, tuple(rest), bool({"h", "help"} & flags), "print_config" in flags)
 
 
@@ -116,7 +123,8 @@ def read_config(path: Path) -> Layer:
         if section == SEED:
             options[SEED] = values
             continue
-        values = {"name": values} if section in ROLES and isinstance(values, str) else values
+        if isinstance(values, str) and (section in ROLES or f"{section}.run" == INIT):
+            values = {"name" if section in ROLES else "run": values}
         if not isinstance(values, dict | None):
             raise UsageError(f"{path}: {section} is {values!r}; it must hold options by name")
         given = dict(values or {})
@@ -143,6 +151,8 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
             names.update({section: environ[name]} if environ[name] else {})
         elif section == SEED and not path:
             options[SEED] = environ[name]
+        elif f"{section}.run" == INIT and not path:
+            options[INIT] = environ[name]
         elif path:
             _require_known(section, f"{name}: ", SECTIONS)
             options[".".join([section, *path])] = environ[name]
@@ -165,7 +175,7 @@ def _require_known(section: object, where: str, known: Sequence[str]) -> None:
 def _refuse_nearly(name: str, word: str) -> None:
     import difflib
 
-    known = [*ROLES, SEED, *LOADER]
+    known = [*ROLES, SEED, "init", *LOADER]
     near = [] if word in known else difflib.get_close_matches(word, known, n=1, cutoff=0.85)
     if near:
         raise UsageError(f"unknown variable {name}; did you mean {variable(near[0])}?")

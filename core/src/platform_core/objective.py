@@ -9,7 +9,7 @@ this one.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -21,7 +21,7 @@ from platform_core.model import Denoiser, Model
 from platform_core.parameterization import ScoreBased
 from platform_core.process import Diffusion, log_one_hot
 from platform_core.schedule import LogLinear, Schedule
-from platform_core.types import Logits, LogProbs, Nats, Noise, Selected, Tokens
+from platform_core.types import Inputs, Logits, LogProbs, Nats, Noise, Selected, Tokens
 
 Protocol = Literal["exact", "published"]
 """exact: the bound itself, over every signal level from 1 to 0. published: times in [t_min, 1] of
@@ -43,10 +43,13 @@ class Objective(nn.Module, ABC):
     """A loss over clean text, built around the model that it trains.
 
     `noise_levels` is at how many of them `bound` reads each sequence; 0 where it is exact.
+    `starts_from_trained` is whether training makes sense from the weights of a trained network
+    only (`--init`).
     """
 
     requires: ClassVar[Mapping[str, type]] = {}
     noise_levels: ClassVar[int] = 1
+    starts_from_trained: ClassVar[bool] = False
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -61,11 +64,40 @@ class Objective(nn.Module, ABC):
         """An unbiased estimate of an upper bound on -log p(x0), or that value itself."""
 
 
+class Following(ABC):
+    """An objective with a state of its own that follows the training of its model.
+
+    What it keeps between updates must be in its parameters and saved buffers, which checkpoints
+    hold.
+    """
+
+    @abstractmethod
+    def after_update(self, step: int, average: Mapping[str, Tensor]) -> None:
+        """Called once before training, when the first weights are in place, and after each update.
+
+        Args:
+            step: updates so far.
+            average: the averaged parameters of the backbone, by name; to be copied, not kept.
+        """
+
+
+class Noised(NamedTuple):
+    """A batch after noise."""
+
+    inputs: Inputs
+    """What the network reads: x_t, or something that stands for it."""
+    x_t: Tokens
+    """What the row function is told was read."""
+    alpha: Noise
+    slope: Noise
+
+
 class DiffusionObjective(Objective):
     """A bound that is the time integral of a row function, estimated at one time per sequence.
 
-    A family may replace, in its constructor, the row function that training descends (`descended`)
-    and the curves that times are read on: `schedule` in training and under the published protocol,
+    A family may replace, in its constructor, what training does and leave the bound alone: the row
+    function that it descends (`descended`) and how it noises a batch (`noised`). And it may replace
+    the curves that times are read on: `schedule` in training and under the published protocol,
     `exact_schedule` under the exact one.
 
     Args:
@@ -84,6 +116,7 @@ class DiffusionObjective(Objective):
         self.t_min = t_min
         self.denoiser = Denoiser(model)
         self.descended: rows.RowLoss = self.row_loss
+        self.noised: Callable[[Tokens, Draws], Noised] = self.corrupted
         self.schedule = self.denoiser.schedule
         self.exact_schedule: Schedule = LogLinear(eps=0)
 
@@ -93,28 +126,30 @@ class DiffusionObjective(Objective):
 
     def forward(self, x0: Tokens, mask: Selected, draws: Draws) -> Loss:
         """The bound's integrand at times in [t_min, 1] of the model's schedule."""
-        return self._integrand(x0, mask, draws, self.descended, self.schedule, self.t_min)
+        return self._integrand(x0, mask, self.noised(x0, draws), self.descended)
 
     def bound(self, x0: Tokens, mask: Selected, draws: Draws, protocol: Protocol = "exact") -> Loss:
         """The integrand at uniform signal levels, which no schedule changes; or as published."""
         if protocol == "published":
-            return self._integrand(x0, mask, draws, self.row_loss, self.schedule, self.t_min)
-        return self._integrand(x0, mask, draws, self.row_loss, self.exact_schedule, 0.0)
+            return self._integrand(x0, mask, self.corrupted(x0, draws), self.row_loss)
+        noised = self._corrupted_at(draws.times(x0.shape[0]), self.exact_schedule, x0, draws)
+        return self._integrand(x0, mask, noised, self.row_loss)
+
+    def corrupted(self, x0: Tokens, draws: Draws) -> Noised:
+        """The process's noise, at times in [t_min, 1] of `schedule`."""
+        return self._corrupted_at(draws.times(x0.shape[0], self.t_min), self.schedule, x0, draws)
+
+    def _corrupted_at(self, t: Noise, schedule: Schedule, x0: Tokens, draws: Draws) -> Noised:
+        alpha = schedule.alpha(t)
+        x_t = self.denoiser.process.corrupt(x0, alpha, draws.generator)
+        return Noised(x_t, x_t, alpha, schedule.slope(t))
 
     def _integrand(
-        self,
-        x0: Tokens,
-        mask: Selected,
-        draws: Draws,
-        row_loss: rows.RowLoss,
-        schedule: Schedule,
-        t_min: float,
+        self, x0: Tokens, mask: Selected, noised: Noised, row_loss: rows.RowLoss
     ) -> Loss:
-        t = draws.times(x0.shape[0], t_min)
-        alpha, slope = schedule.alpha(t), schedule.slope(t)
-        x_t = self.denoiser.process.corrupt(x0, alpha, draws.generator)
+        inputs, x_t, alpha, slope = noised
         counted = mask & self.denoiser.process.changeable(x_t)
-        hidden = self.denoiser.encode(x_t, alpha)[counted]
+        hidden = self.denoiser.encode(inputs, alpha)[counted]
         levels = (level.expand(x0.shape)[counted] for level in (alpha, slope))
         total, values = rows.weighted_sum(
             self.model.backbone.decoder,

@@ -1,4 +1,4 @@
-"""Options that are not parts: data, training, evaluation, samples, tracking.
+"""Options that are not parts: the start, data, training, evaluation, samples, tracking.
 
 Plain dataclasses without torch, so that `--help` is quick; each field's help is its line under
 `Args`.
@@ -31,6 +31,26 @@ class DataOptions:
     length: int = 128
     unknown: Literal["error", "replace"] = "error"
     label: str | None = None
+
+
+@dataclass(frozen=True)
+class InitOptions:
+    """The weights to start from, where they do not come from the seed.
+
+    Args:
+        run: directory of a trained run, whose network, data and tokenizer this one takes over;
+            --init RUN for short.
+        step: which of its checkpoints; the newest by default.
+        weights: the average of its weights (ema) or its last ones (raw).
+    """
+
+    run: str | None = None
+    step: int | None = None
+    weights: Literal["ema", "raw"] = "ema"
+
+    def __post_init__(self) -> None:
+        if self.run is None and self.step is not None:
+            raise UsageError("init.step is a checkpoint of a run; name the run with --init RUN")
 
 
 @dataclass(frozen=True)

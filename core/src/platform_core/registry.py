@@ -27,13 +27,15 @@ BASES = {
 
 FIRST_PARTY = {
     "process": {name: name for name in ("ar", "d3pm", "duo", "mdlm", "sedd")},
-    "schedule": {"geometric": "sedd"},
+    "schedule": {"gaussian": "duo", "geometric": "sedd"},
     "backbone": {"dit": "dit", "hf": "hf"},
     "objective": {
+        "discrete-consistency": "duo",
         "discrete-nelbo": "d3pm",
         "masked-nelbo": "mdlm",
         "next-token": "ar",
         "score-entropy": "sedd",
+        "sdtt": "mdlm",
         "uniform-nelbo": "duo",
     },
     "parameterization": {"next-token": "ar", "score": "sedd", "subs": "mdlm"},

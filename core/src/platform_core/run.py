@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,16 +22,19 @@ from platform_core.compose import Built, Composition
 from platform_core.data import load_data
 from platform_core.directory import RunDirectory
 from platform_core.draws import derive_seed
+from platform_core.errors import UsageError
 from platform_core.evaluate import Bound, evaluate
 from platform_core.files import write_json, write_text
 from platform_core.generate import Samples, generate, prompt_tokens
 from platform_core.guidance import label_number
 from platform_core.metrics import MetricsLog
 from platform_core.ngram import NgramBits, baselines
+from platform_core.objective import Objective
 from platform_core.progress import Meter
 from platform_core.tokenizer import load_tokenizer
 from platform_core.tracking import Tracker, open_tracker
 from platform_core.train import Interruption, Trainer
+from platform_core.trained import load_start
 
 
 class Run:
@@ -40,13 +44,18 @@ class Run:
         composition: the parts and options.
         directory: where the record goes.
         resume: continue from the newest checkpoint there.
+
+    Raises:
+        UsageError: it cannot start, for a reason that the composition alone does not show.
     """
 
     def __init__(self, composition: Composition, directory: RunDirectory, *, resume: bool) -> None:
+        require_start(composition)
         self.composition, self.directory = composition, directory
         self.accelerator = runtime.start(composition.train.precision)
-        tokenizer = load_tokenizer(directory.tokenizer) if resume else None
-        names = directory.label_names() if resume else ()
+        known = directory if resume else origin(composition)
+        tokenizer = load_tokenizer(known.tokenizer) if known else None
+        names = known.label_names() if known else ()
         self.data = load_data(composition.data, tokenizer, names)
         label_number(self.data.labels, composition.sample.label)
         self.built = build(
@@ -55,6 +64,11 @@ class Run:
         prompt_tokens(
             composition.sample, self.data.tokenizer, self.sample_length, self.built.sampler
         )
+        self.checkpoints = Checkpoints(directory.checkpoints, composition.train.keep_checkpoints)
+        checkpoint = self.checkpoints.load() if resume else None
+        self.started: dict[str, Any] = {}
+        if checkpoint is None and composition.init.run:
+            self.started = load_start(self.built.model, composition.init)
         self.trainer = Trainer(
             self.built.objective,
             self.data,
@@ -62,8 +76,7 @@ class Run:
             accelerator=self.accelerator,
             seed=composition.seed,
         )
-        self.checkpoints = Checkpoints(directory.checkpoints, composition.train.keep_checkpoints)
-        if resume and (checkpoint := self.checkpoints.load()) is not None:
+        if checkpoint is not None:
             self.trainer.restore(checkpoint, source=str(directory.checkpoints))
         self._saved_step = self.trainer.step
         if self.accelerator.is_main_process:
@@ -206,6 +219,8 @@ class Run:
         self, bound: Bound, samples: Samples, ngrams: NgramBits, seconds: float
     ) -> dict[str, Any]:
         to_bits = bound.bits_per_token / bound.nats_per_token
+        kept = self.directory.init
+        started = {"init": json.loads(kept.read_text())} if kept.exists() else {}
         return {
             "bits_per_character": bound.bits_per_character,
             "bits_per_token": bound.bits_per_token,
@@ -238,6 +253,7 @@ class Run:
                     "guidance": self.composition.sample.guidance,
                 },
                 "seed": self.composition.seed,
+                **started,
                 **runtime.describe(self.accelerator),
             },
         }
@@ -249,6 +265,8 @@ class Run:
             if self.data.labels:
                 labels = {"label": self.composition.data.label, "names": self.data.labels}
                 write_json(self.directory.labels, labels)
+        if self.started:
+            write_json(self.directory.init, self.started)
         write_text(self.directory.config, self.composition.config)
         write_json(self.directory.environment, runtime.describe(self.accelerator))
 
@@ -272,6 +290,25 @@ class Run:
 def due(step: int, every: int) -> bool:
     """Whether something that happens every so many steps happens now; 0 means never."""
     return every > 0 and step % every == 0
+
+
+def require_start(composition: Composition) -> None:
+    """Refuses to train from random weights what needs trained ones.
+
+    Raises:
+        UsageError: no run to start from is named.
+    """
+    objective: type[Objective] = composition.classes["objective"]
+    if objective.starts_from_trained and composition.init.run is None:
+        raise UsageError(
+            f"objective {composition.names['objective']} trains a student from a trained teacher, "
+            "and random weights teach nothing; name the teacher's run with --init RUN"
+        )
+
+
+def origin(composition: Composition) -> RunDirectory | None:
+    """The run whose weights and tokenizer a new run starts from."""
+    return RunDirectory(Path(composition.init.run)) if composition.init.run else None
 
 
 def build(composition: Composition, vocab_size: int, *, num_labels: int) -> Built:

@@ -23,7 +23,7 @@ from platform_core.draws import Draws, derive_generator, derive_seed
 from platform_core.ema import Ema
 from platform_core.errors import UsageError
 from platform_core.guidance import given, without_some
-from platform_core.objective import Loss, Objective
+from platform_core.objective import Following, Loss, Objective
 from platform_core.options import TrainOptions
 from platform_core.types import Labels
 
@@ -86,6 +86,7 @@ class Trainer:
         self.prepared, _ = accelerator.prepare(self.objective, self.optimizer)
         self.step = 0
         self.seconds = 0.0
+        self._tell_objective()
 
     def update(self) -> Update:
         """One optimizer update.
@@ -119,6 +120,7 @@ class Trainer:
         self.optimizer.zero_grad()
         self.ema.update()
         self.step += 1
+        self._tell_objective()
         return Update(mean, float(norm), rate, int(tokens))
 
     def checkpoint(self) -> Checkpoint:
@@ -162,6 +164,10 @@ class Trainer:
         self.step = checkpoint.state["step"]
         self.seconds = checkpoint.state["seconds"]
 
+    def _tell_objective(self) -> None:
+        if isinstance(self.objective, Following):
+            self.objective.after_update(self.step, self.ema.shadow)
+
     def _batches(self) -> list[tuple[int, Tensor, Tensor]]:
         """This process's micro-batches of the current step, and their place in the global one."""
         rows = self.order.rows(self.step, self.options.batch_size)
@@ -184,7 +190,7 @@ class Trainer:
             total=self.options.batch_size,
             device=device,
         )
-        with given(self.objective.model, self._labels(first)):
+        with given(self.objective, self._labels(first)):
             loss: Loss = self.prepared(x0.to(device), mask.to(device), draws)
         self.accelerator.backward(loss.total * scale)
         return loss.total.detach()

@@ -1,10 +1,16 @@
-"""A trained network read back from its run directory, for evaluation and sampling."""
+"""A trained network read back from its run directory: for evaluation, sampling and new training."""
+
+from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
 from platform_core.checkpoint import CheckpointError, Checkpoints, load_weights
 from platform_core.compose import Built, Composition
 from platform_core.directory import RunDirectory
+from platform_core.files import digest
+from platform_core.model import Model
+from platform_core.options import InitOptions
 
 
 def load_trained(
@@ -33,7 +39,32 @@ def load_trained(
             f"{directory.path} has no checkpoint yet; continue it with --resume {directory.path}"
         )
     built = composition.build(vocab_size, len(directory.label_names()))
-    tensors = checkpoint.tensors["model" if average == "raw" else "ema"]
-    load_weights(built.model.backbone, tensors, source=str(directory.checkpoints))
+    load_weights(
+        built.model.backbone, checkpoint.tensors[_GROUP[average]], source=str(directory.checkpoints)
+    )
     built.objective.to(accelerator.device).eval()
     return built, int(checkpoint.state["step"])
+
+
+def load_start(model: Model, start: InitOptions) -> dict[str, Any]:
+    """Gives a model the weights that `--init` asks for, and says which they are.
+
+    Args:
+        model: as it comes out of composition.
+        start: a run and the step of its checkpoint, both settled.
+
+    Raises:
+        CheckpointError: the checkpoint is gone or damaged, or it is of another architecture.
+    """
+    assert start.run is not None, "without a run there is no start"
+    assert start.step is not None, "composition settles it"
+    checkpoints = Checkpoints(RunDirectory(Path(start.run)).checkpoints, keep=1)
+    group = _GROUP[start.weights]
+    tensors = checkpoints.at(start.step).tensors[group]
+    load_weights(model.backbone, tensors, source=str(checkpoints.path(start.step)))
+    file = checkpoints.path(start.step) / f"{group}.safetensors"
+    return {"run": start.run, "step": start.step, "weights": start.weights, "digest": digest(file)}
+
+
+_GROUP = {"ema": "ema", "raw": "model"}
+"""The file of a checkpoint that has the average of the weights, or the last ones."""

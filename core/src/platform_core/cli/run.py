@@ -1,6 +1,6 @@
 """`platform run`: trains, evaluates and samples, in a run directory that is the whole record."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
     """Runs to the end (0), or until a signal (75; 130 after Ctrl-C) with everything saved."""
-    resumed = _resumed(argv)
+    early = _early(argv)
+    resumed: Path | None = early.resume
+    if resumed is not None and early.init is not None:
+        raise UsageError(
+            "--resume continues from its own checkpoints and --init starts anew; leave one out"
+        )
     if resumed is not None:
         directory = RunDirectory.existing(resumed)
         composition, asked = compose_saved(
@@ -31,6 +36,13 @@ def main(argv: Sequence[str]) -> int:
         name = f"{composition.names['process']}-{composition.names['backbone']}"
         directory = RunDirectory.named(asked.output, default=name)
         directory.refuse_existing(overwrite=asked.overwrite)
+        if (
+            composition.init.run
+            and directory.path.resolve() == Path(composition.init.run).resolve()
+        ):
+            raise UsageError(
+                f"--output {directory.path} is the run that --init starts from; give another"
+            )
 
     from platform_core.run import Run
     from platform_core.train import Interruption
@@ -57,12 +69,13 @@ def arguments(parser: ArgumentParser) -> None:
     )
 
 
-def _resumed(argv: Sequence[str]) -> Path | None:
+def _early(argv: Sequence[str]) -> Namespace:
+    """What decides how the rest is read."""
     early = ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--resume", type=Path)
+    early.add_argument("--resume", nargs="?", type=Path)
+    early.add_argument("--init", "--init.run", nargs="?")
     known, _ = early.parse_known_args(list(argv))
-    resume: Path | None = known.resume
-    return resume
+    return known
 
 
 def summary(run: "Run", result: dict[str, Any]) -> str:

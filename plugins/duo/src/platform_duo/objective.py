@@ -1,22 +1,35 @@
-"""DUO's objective: the continuous-time bound of uniform noise, in closed form.
+"""DUO's objectives: the continuous-time bound of uniform noise in closed form, and distillation.
 
     q  = alpha e_{x_0} + (1 - alpha) / K          q' = alpha x_theta + (1 - alpha) / K
     f  = rate(z) / q[z] ( KL(q || q') + e^v - 1 - v ),   v = log q[z] / q'[z],   z = x_t
 
 The sums over the vocabulary are carried out by hand, so that a row costs one logarithm per state.
-Tests hold it equal to `platform_core.objective.Nelbo`.
+Tests hold the bound equal to `platform_core.objective.Nelbo`.
 """
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal, final
 
 import torch
 
-from platform_core.objective import DiffusionObjective
+from platform_core.distillation import (
+    Distillation,
+    Divergence,
+    ForwardKl,
+    ReverseKl,
+    Rounds,
+    TeacherWeights,
+)
+from platform_core.draws import Draws
+from platform_core.model import Model
+from platform_core.objective import DiffusionObjective, Loss
 from platform_core.parameterization import PredictsClean
 from platform_core.process import Uniform
-from platform_core.types import Logits, LogProbs, Nats, Noise, Tokens
+from platform_core.types import Logits, LogProbs, Nats, Noise, Selected, Tokens
+from platform_duo import gaussian
+from platform_duo.schedule import Gaussian
+from platform_duo.trajectory import draw_trajectory
 
 
 class UniformNelbo(DiffusionObjective):
@@ -74,3 +87,82 @@ def uniform_nelbo(log_x0: LogProbs, x_t: Tokens, x0: Tokens, *, alpha: Noise, sl
     q_here = (1 - alpha) / num_states * q_true.exp()
     f = -slope / (alpha * num_states * q_here) * (divergence + excess.expm1() - excess)
     return f.to(log_x0.dtype)
+
+
+WINDOW = 0.99869414, 0.0061863085
+"""Signal levels at the ends of DUO's window of distillation, gamma -4 and -1 at 50,257 states."""
+
+DivergenceName = Literal["reverse-kl", "forward-kl"]
+
+_DIVERGENCES: Mapping[DivergenceName, type[Divergence]] = {
+    "reverse-kl": ReverseKl,
+    "forward-kl": ForwardKl,
+}
+
+
+@final
+class DiscreteConsistency(Distillation):
+    """Discrete consistency: the student says of x_t what its teacher says of x_s, a little cleaner.
+
+        x_t, x_s     two points of one path of the Gaussian diffusion, s = t - dt (`trajectory`)
+        sum over l:  D( x_theta(x_t, t), x_teacher(x_s, s) )
+
+    Each reads its own noise level, alpha_t and alpha_s, of the operator T and not of the model's
+    schedule. Times are drawn from [dt, 1]. The published code draws t + dt from [dt, 1 + dt] and
+    cuts it off at 1, so that a share dt of all texts is noise at t = 1.
+
+    Args:
+        divergence: reverse-kl is KL(student, teacher), forward-kl KL(teacher, student).
+        teacher: what the teacher of a round is: the student, or its average (ema).
+        gamma_min: -log of the signal-to-noise ratio at t = 0; by default where alpha is 0.9987,
+            which is DUO's -4 at 50,257 states.
+        gamma_max: the same at t = 1; by default where alpha is 0.0062, DUO's -1.
+        first_dt: t - s in the first round; doubles with each.
+        round_steps: updates in a round; published are 10,000.
+        rounds: how many; published are 5, up to dt = 16/512.
+
+    Source: DUO, arXiv:2506.10892, algorithm 1.
+    """
+
+    requires: ClassVar[Mapping[str, type]] = {
+        "process": Uniform,
+        "parameterization": PredictsClean,
+    }
+
+    def __init__(
+        self,
+        model: Model,
+        divergence: DivergenceName = "reverse-kl",
+        teacher: TeacherWeights = "student",
+        gamma_min: float | None = None,
+        gamma_max: float | None = None,
+        first_dt: float = 1 / 512,
+        round_steps: int = 160,
+        rounds: int = 5,
+    ) -> None:
+        super().__init__(
+            model,
+            ordinary=UniformNelbo(model),
+            rounds=Rounds(first_dt, round_steps, rounds),
+            teacher=teacher,
+            divergence=_DIVERGENCES[divergence](),
+        )
+        num_states = model.process.num_states
+        low, high = gaussian.window(num_states, *WINDOW)
+        self.path = Gaussian(
+            num_states,
+            low if gamma_min is None else gamma_min,
+            high if gamma_max is None else gamma_max,
+        )
+
+    def forward(self, x0: Tokens, mask: Selected, draws: Draws) -> Loss:
+        """The divergence at every position, at one pair of times for each text."""
+        dt = self.rounds.dt(draws.step)
+        t = draws.times(x0.shape[0], dt)
+        s = t - dt
+        trajectory = draw_trajectory(x0, self.student_reads.process.num_states, draws.generator)
+        x_t, x_s = trajectory.at(self.path.mu(t)), trajectory.at(self.path.mu(s))
+        with torch.no_grad():
+            taught = self.teacher_reads.encode(x_s, self.path.alpha(s))
+        hidden = self.student_reads.encode(x_t, self.path.alpha(t))
+        return self.matched(hidden, x_t, taught, x_s, mask)

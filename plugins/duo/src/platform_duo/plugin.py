@@ -26,12 +26,29 @@ def platform_processes() -> Iterable[Component]:
 
 
 @hookimpl
+def platform_schedules() -> Iterable[Component]:
+    """The Gaussian diffusion behind uniform noise."""
+    return [
+        Component(
+            "gaussian",
+            "platform_duo.schedule:Gaussian",
+            "a Gaussian diffusion seen through its argmax",
+        )
+    ]
+
+
+@hookimpl
 def platform_objectives() -> Iterable[Component]:
-    """DUO's closed form of the bound."""
+    """DUO's closed form of the bound, and the distillation of what it trained."""
     return [
         Component(
             "uniform-nelbo",
             "platform_duo.objective:UniformNelbo",
             "the bound of uniform noise, in closed form",
-        )
+        ),
+        Component(
+            "discrete-consistency",
+            "platform_duo.objective:DiscreteConsistency",
+            "distillation: a student says at more noise what its teacher says at less",
+        ),
     ]

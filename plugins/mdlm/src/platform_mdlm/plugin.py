@@ -39,13 +39,18 @@ def platform_parameterizations() -> Iterable[Component]:
 
 @hookimpl
 def platform_objectives() -> Iterable[Component]:
-    """MDLM's closed form of the bound."""
+    """MDLM's closed form of the bound, and the distillation of what it trained."""
     return [
         Component(
             "masked-nelbo",
             "platform_mdlm.objective:MaskedNelbo",
             "the bound of masks as a weighted cross-entropy, in continuous time or T steps",
-        )
+        ),
+        Component(
+            "sdtt",
+            "platform_mdlm.objective:Sdtt",
+            "distillation: a student learns to predict at once what its teacher does in steps",
+        ),
     ]
 
 
