@@ -39,11 +39,16 @@ def platform_schedules() -> Iterable[Component]:
 
 @hookimpl
 def platform_objectives() -> Iterable[Component]:
-    """DUO's closed form of the bound."""
+    """DUO's closed form of the bound, and its curriculum."""
     return [
+        Component(
+            "curriculum",
+            "platform_duo.curriculum:Curriculum",
+            "softened tokens first, then the bound of uniform noise",
+        ),
         Component(
             "uniform-nelbo",
             "platform_duo.objective:UniformNelbo",
             "the bound of uniform noise, in closed form",
-        )
+        ),
     ]
