@@ -1,7 +1,12 @@
-"""One training step of DUO, measured in this process: by rows, dense, or the network alone."""
+"""One training step of DUO, measured in this process.
+
+By rows, dense, or the network alone; and, by rows, of the bound or of the curriculum.
+"""
 
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +21,9 @@ from platform_core.plugins import load_plugins
 def measure(path: str, *, states: int, batch: int, length: int, width: int) -> dict[str, float]:
     """Peak memory, what the step added to it, and seconds of one forward and backward pass."""
     runtime.start("fp32")
+    case = CASES[path]
     arguments = [f"--backbone.hidden_size={width}", "--process=duo", "--backbone=dit"]
+    arguments += case.arguments
     composition, _ = compose(arguments, load_plugins(), prog="platform bench")
     torch.manual_seed(0)
     objective = composition.build(states).objective
@@ -25,7 +32,7 @@ def measure(path: str, *, states: int, batch: int, length: int, width: int) -> d
     draws = Draws.derive(0, step=0, first=0, total=batch)
     before = resident_bytes()
     start = time.perf_counter()
-    PATHS[path](objective, x0, draws).backward()  # type: ignore[no-untyped-call]
+    case.step(objective, x0, draws).backward()  # type: ignore[no-untyped-call]
     return {
         "peak_rss_bytes": runtime.peak_rss_bytes(),
         "step_rss_bytes": runtime.peak_rss_bytes() - before,
@@ -55,7 +62,24 @@ def network_step(objective: DiffusionObjective, x0: Tensor, draws: Draws) -> Ten
     return objective.denoiser.encode(x0, 1 - draws.times(x0.shape[0])).sum()
 
 
-PATHS = {"network": network_step, "rows": rows_step, "dense": dense_step}
+class Case(NamedTuple):
+    """What is measured."""
+
+    step: Callable[[DiffusionObjective, Tensor, Draws], Tensor]
+    arguments: tuple[str, ...] = ()
+    """Of the command line, beyond the sizes."""
+
+
+CURRICULUM = ("--objective=curriculum",)
+
+CASES: Mapping[str, Case] = {
+    "network": Case(network_step),
+    "rows": Case(rows_step),
+    "dense": Case(dense_step),
+    "curriculum": Case(rows_step, CURRICULUM),
+    "curriculum-top-2": Case(rows_step, (*CURRICULUM, "--objective.top_k=2")),
+    "curriculum-top-5": Case(rows_step, (*CURRICULUM, "--objective.top_k=5")),
+}
 
 
 def resident_bytes() -> int:

@@ -42,9 +42,13 @@ every_form = pytest.mark.parametrize("options", FORMS, ids=str)
 
 
 def tiny_model(num_states: int = STATES) -> Model:
+    """Its parameters are random throughout: a new DiT predicts the same whatever it reads."""
     torch.manual_seed(0)
     process = Duo(num_states)
-    return model(process, tiny_network(process))
+    network = tiny_network(process)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model(process, network)
 
 
 def tiny_network(process: Duo) -> Dit:
