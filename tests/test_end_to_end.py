@@ -415,3 +415,18 @@ def test_two_processes_learn_what_one_does_in_two_micro_batches(
     one, two = numbers(home / "one"), numbers(home / "two")
     assert two["tokens"] == one["tokens"]
     assert two["bits_per_token"] == pytest.approx(one["bits_per_token"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_bench_sets_the_curriculum_beside_the_bound(platform: Platform) -> None:
+    sizes = "--states=50 --batch=2 --length=8 --width=64".split()  # noqa: SIM905
+    done = platform("bench", "--what=objectives", *sizes)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert [row[0] for row in rows] == [
+        "rows",
+        "curriculum",
+        "curriculum-top-2",
+        "curriculum-top-5",
+    ]
+    assert all(float(row[-1]) > 0 for row in rows)

@@ -30,6 +30,7 @@ FIRST_PARTY = {
     "schedule": {"gaussian": "duo", "geometric": "sedd"},
     "backbone": {"dit": "dit", "hf": "hf"},
     "objective": {
+        "curriculum": "duo",
         "discrete-consistency": "duo",
         "discrete-nelbo": "d3pm",
         "masked-nelbo": "mdlm",

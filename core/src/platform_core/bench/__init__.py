@@ -14,7 +14,7 @@ from types import ModuleType
 
 from platform_core.errors import UsageError
 
-SUITES = ("training", "sampling")
+SUITES = ("training", "objectives", "sampling")
 """Modules of this package, and what `--what` takes."""
 
 Figures = dict[str, float]

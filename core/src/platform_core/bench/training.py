@@ -4,7 +4,7 @@ The network alone is what both paths share: everything but the last layer and th
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,6 +14,8 @@ from platform_core.bench import Case, Figures, Size
 from platform_core.bench.machine import composed, peak_rss_bytes, resident_bytes
 from platform_core.draws import Draws
 from platform_core.objective import DiffusionObjective, Loss
+
+Step = Callable[[DiffusionObjective, Tensor, Draws], Tensor]
 
 TITLE = "one training step of process duo (forward and backward), fp32"
 
@@ -36,13 +38,18 @@ def cases(size: Size) -> Iterator[Case]:
 
 def measure(case: Case) -> Figures:
     """Peak memory, what the step added to it, and seconds of one forward and backward pass."""
-    objective = composed(["--process=duo"], case.size).objective
+    return measure_step(PATHS[case.path], [], case.size)
+
+
+def measure_step(step: Step, words: Sequence[str], size: Size) -> Figures:
+    """The same of any way to make the step, with more words of a command line."""
+    objective = composed(["--process=duo", *words], size).objective
     assert isinstance(objective, DiffusionObjective)
-    x0 = torch.randint(case.size.states, (case.size.batch, case.size.length))
-    draws = Draws.derive(0, step=0, first=0, total=case.size.batch)
+    x0 = torch.randint(size.states, (size.batch, size.length))
+    draws = Draws.derive(0, step=0, first=0, total=size.batch)
     before = resident_bytes()
     start = time.perf_counter()
-    PATHS[case.path](objective, x0, draws).backward()  # type: ignore[no-untyped-call]
+    step(objective, x0, draws).backward()  # type: ignore[no-untyped-call]
     return {
         "peak_gigabytes": peak_rss_bytes() / 1e9,
         "step_gigabytes": (peak_rss_bytes() - before) / 1e9,

@@ -36,6 +36,11 @@ def signal_to_noise(gamma: Gamma) -> Noise:
     return (-gamma / 2).exp()
 
 
+def amplitudes(gamma: Gamma) -> tuple[Noise, Noise]:
+    """a and s, of the signal and of the noise: a^2 = sigmoid(-gamma), s^2 = sigmoid(gamma)."""
+    return (-gamma).sigmoid().sqrt(), gamma.sigmoid().sqrt()
+
+
 def hit_probability(mu: Noise, num_states: int) -> Noise:
     """p(mu): how often the argmax is the clean token; from 1 / num_states at 0 to 1."""
     nodes, weights = _normal_nodes(mu)

@@ -39,8 +39,13 @@ def platform_schedules() -> Iterable[Component]:
 
 @hookimpl
 def platform_objectives() -> Iterable[Component]:
-    """DUO's closed form of the bound, and the distillation of what it trained."""
+    """The closed form of the bound, the curriculum, and the distillation of what they trained."""
     return [
+        Component(
+            "curriculum",
+            "platform_duo.curriculum:Curriculum",
+            "softened tokens first, then the bound of uniform noise",
+        ),
         Component(
             "uniform-nelbo",
             "platform_duo.objective:UniformNelbo",
