@@ -35,3 +35,15 @@ def platform_objectives() -> Iterable[Component]:
             "the bound of uniform noise, in closed form",
         )
     ]
+
+
+@hookimpl
+def platform_samplers() -> Iterable[Component]:
+    """Psi-samplers, for uniform noise and masks."""
+    return [
+        Component(
+            "psi",
+            "platform_duo.sampler:Psi",
+            "tokens are drawn again on the way, under any noise",
+        )
+    ]
