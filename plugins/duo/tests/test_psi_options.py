@@ -133,14 +133,14 @@ def test_the_published_run_of_256_steps_has_128_corrections():
     assert (alphas.diff(dim=0).abs() < 1e-12).sum() == 128
 
 
-@pytest.mark.parametrize("steps", range(1, 40))
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.45, 0.5), (1.0, 0.0), (0.0, 1.0), (0.7, 0.3)])
-def test_segments_share_all_steps(steps: int, fractions: tuple[float, float]):
-    segments = Segments.share(steps, *fractions)
-    assert sum(segments) == steps
-    assert min(segments) >= 0
-    assert segments.high == pytest.approx(fractions[0] * steps, abs=0.5)
-    assert segments.middle == pytest.approx(fractions[1] * steps, abs=1)
+def test_segments_share_all_steps(fractions: tuple[float, float]):
+    for steps in range(1, 40):
+        segments = Segments.share(steps, *fractions)
+        assert sum(segments) == steps
+        assert min(segments) >= 0
+        assert segments.high == pytest.approx(fractions[0] * steps, abs=0.5)
+        assert segments.middle == pytest.approx(fractions[1] * steps, abs=1)
 
 
 def test_without_a_pause_times_are_those_of_the_ancestral_sampler():

@@ -64,9 +64,8 @@ class Linear(Profile):
 class Pause(Profile, ABC):
     """Even steps to the time of a pause, all of the middle segment there, and even steps on.
 
-    The published grid begins the last segment at the pause again, which leaves one step of the
-    first segment nothing to do and the last segment one step less; with a single point, it never
-    leaves the pause.
+    The published grid begins the last segment at the pause again, which costs the first segment a
+    step; with a single point there, it never leaves the pause.
     """
 
     @abstractmethod
@@ -77,10 +76,12 @@ class Pause(Profile, ABC):
         """Two lines with a plateau between them."""
         # A schedule may not reach the level that is asked for.
         pause = min(max(self.pause(schedule), LAST_TIME), 1.0)
-        falling = torch.linspace(1, pause, segments.high + 1, dtype=torch.float64)
-        staying = torch.full((segments.middle,), pause, dtype=torch.float64)
-        on = torch.linspace(pause, LAST_TIME, segments.low + 1, dtype=torch.float64)[1:]
-        return torch.cat((falling, staying, on)).view(-1, 1, 1).to(device)
+        falling, on = (
+            torch.linspace(start, end, steps + 1, dtype=torch.float64, device=device)
+            for start, end, steps in ((1, pause, segments.high), (pause, LAST_TIME, segments.low))
+        )
+        staying = torch.full((segments.middle,), pause, dtype=torch.float64, device=device)
+        return torch.cat((falling, staying, on[1:])).view(-1, 1, 1)
 
 
 @final
