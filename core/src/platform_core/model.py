@@ -13,7 +13,7 @@ from platform_core import rows
 from platform_core.backbone import Backbone
 from platform_core.categorical import Truncation
 from platform_core.parameterization import Parameterization, ScoreBased
-from platform_core.process import Diffusion, Process
+from platform_core.process import Diffusion, Process, Thinned
 from platform_core.schedule import Schedule
 from platform_core.types import Hidden, Inputs, LogProbs, Noise, Selected, Tokens
 
@@ -92,15 +92,30 @@ class Denoiser:
         Where the parameterization knows without the network that a token stays, it is not decoded;
         and where all stay, the network is not called.
         """
+        thinned = self.parameterization.thin(
+            x_t, alpha_s, alpha_t, process=self.process, generator=generator
+        )
+        return self.draw_open(
+            x_t, thinned, alpha_t, truncation=truncation, generator=generator, fixed=fixed
+        )
+
+    def draw_open(
+        self,
+        x_t: Tokens,
+        thinned: Thinned,
+        alpha_t: Noise,
+        *,
+        truncation: Truncation,
+        generator: torch.Generator,
+        fixed: Selected | None = None,
+    ) -> Tokens:
+        """The second half of a reverse step: tokens that are open, drawn at the level given."""
 
         def draw(logits: LogProbs, x: Tokens, s: Noise, t: Noise) -> Tokens:
             return self.parameterization.draw_open(
                 logits, x, s, t, process=self.process, truncation=truncation, generator=generator
             )
 
-        thinned = self.parameterization.thin(
-            x_t, alpha_s, alpha_t, process=self.process, generator=generator
-        )
         return self._replace(x_t, alpha_t, draw, (thinned.alpha_s, alpha_t), thinned.open, fixed)
 
     def most_likely(self, x_t: Tokens, alpha: Noise, *, fixed: Selected | None = None) -> Tokens:

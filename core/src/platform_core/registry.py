@@ -44,6 +44,7 @@ FIRST_PARTY = {
         "left-to-right": "ar",
         "cached-ancestral": "mdlm",
         "first-hitting": "mdlm",
+        "psi": "duo",
         "remdm": "mdlm",
         "semi-autoregressive": "mdlm",
         "analytic": "sedd",

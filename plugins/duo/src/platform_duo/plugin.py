@@ -57,3 +57,15 @@ def platform_objectives() -> Iterable[Component]:
             "distillation: a student says at more noise what its teacher says at less",
         ),
     ]
+
+
+@hookimpl
+def platform_samplers() -> Iterable[Component]:
+    """Psi-samplers, for uniform noise and masks."""
+    return [
+        Component(
+            "psi",
+            "platform_duo.sampler:Psi",
+            "tokens are drawn again on the way, under any noise",
+        )
+    ]
