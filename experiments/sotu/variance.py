@@ -1,0 +1,88 @@
+"""How noisy are loss and gradient of an objective, at the weights of a run?
+
+    python experiments/sotu/variance.py RUN "uniform-nelbo" "curriculum" "curriculum top_k=2"
+
+Over many training batches, for each objective at the same weights: the mean loss and its standard
+deviation from batch to batch, the squared norm of the mean gradient, the total variance of the
+gradient (the trace of its covariance), and their ratio, how many batches it takes until the mean
+gradient is as large as its own error.
+"""
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from platform_core import runtime
+from platform_core.compose import Composition, compose
+from platform_core.data import Data, Order, load_data
+from platform_core.directory import RunDirectory
+from platform_core.draws import Draws
+from platform_core.plugins import load_plugins
+from platform_core.tokenizer import load_tokenizer
+from platform_core.trained import load_start
+
+
+class Noise(NamedTuple):
+    """What batches have in common and what they do not."""
+
+    loss: float
+    loss_deviation: float
+    signal: float
+    """Squared norm of the mean gradient, unbiased."""
+    variance: float
+    """Trace of the covariance of one batch's gradient."""
+
+
+def measured(composition: Composition, data: Data, *, batches: int, step: int) -> Noise:
+    """Losses and gradients of so many batches, drawn as training does at a step."""
+    built = composition.build(data.tokenizer.vocab_size)
+    load_start(built.model, composition.init)
+    built.objective.train()
+    parameters = [p for p in built.objective.parameters() if p.requires_grad]
+    split, size = data.split("train"), composition.train.batch_size
+    order = Order(len(split), seed=1)
+    losses, total, squares = [], torch.zeros(()), 0.0
+    for batch in range(batches):
+        x0, mask = split.fetch(order.rows(batch, size))
+        draws = Draws.derive("variance", batch, step=step, first=0, total=size)
+        mean = built.objective(x0, mask, draws).total / mask.sum()
+        gradient = torch.cat([g.flatten().double() for g in torch.autograd.grad(mean, parameters)])
+        losses.append(mean.item())
+        total = total + gradient
+        squares += float(gradient.square().sum())
+    loss, norm = torch.tensor(losses, dtype=torch.float64), float((total / batches).square().sum())
+    variance = (squares / batches - norm) * batches / (batches - 1)
+    return Noise(float(loss.mean()), float(loss.std()), norm - variance / batches, variance)
+
+
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=Path, help="whose network")
+    parser.add_argument("objectives", nargs="+", help="NAME OPTION=VALUE ..., in quotes")
+    parser.add_argument("--batches", type=int, default=256)
+    parser.add_argument(
+        "--step", type=int, default=0, help="of training, which objectives may read"
+    )
+    asked = parser.parse_args()
+    runtime.start("fp32")
+    plugins, tokenizer = load_plugins(), load_tokenizer(RunDirectory(asked.run).tokenizer)
+    print(f"{'objective':32}{'loss':>8}{'+-':>8}{'signal':>10}{'variance':>10}{'ratio':>8}")
+    for objective in asked.objectives:
+        name, *options = objective.split()
+        words = [f"--init={asked.run}", f"--objective={name}", "--train.precision=fp32"]
+        words += [f"--objective.{option}" for option in options]
+        composition, _ = compose(words, plugins, prog="variance.py", environ={})
+        data = load_data(composition.data, tokenizer)
+        found = measured(composition, data, batches=asked.batches, step=asked.step)
+        print(
+            f"{objective:32}{found.loss:8.3f}{found.loss_deviation:8.3f}{found.signal:10.4f}"
+            f"{found.variance:10.4f}{found.variance / found.signal:8.1f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
