@@ -11,7 +11,8 @@ from toy import chi_square
 
 from platform_core.draws import derive_generator
 from platform_duo import gaussian
-from platform_duo.trajectory import Trajectory, draw_trajectory, largest_normal
+from platform_duo.relaxation import largest_normals
+from platform_duo.trajectory import Trajectory, draw_trajectory
 
 DRAWS = 40_000
 
@@ -94,7 +95,8 @@ def test_the_other_value_is_any_other_token_equally_often():
 
 @pytest.mark.parametrize("number", [1, 2, 9, 50256])
 def test_the_largest_of_n_normals_has_their_law(number: int):
-    drawn = largest_normal((DRAWS,), number, derive_generator(1)).numpy()
+    uniform = torch.rand(DRAWS, 1, generator=derive_generator(1), dtype=torch.float64)
+    drawn = largest_normals(uniform, number).flatten().numpy()
     assert np.isfinite(drawn).all()
     law = lambda z: np.exp(number * stats.norm.logcdf(z))  # noqa: E731
     assert stats.kstest(drawn, law).pvalue > 1e-3

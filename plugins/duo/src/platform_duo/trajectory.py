@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 
 from platform_core.types import Noise, Tokens
+from platform_duo.relaxation import largest_normals
 
 
 class Trajectory(NamedTuple):
@@ -34,18 +35,8 @@ class Trajectory(NamedTuple):
 def draw_trajectory(x0: Tokens, num_states: int, generator: torch.Generator) -> Trajectory:
     """One path for each token; at every mu it has the law of uniform noise at alpha = T(mu)."""
     shape, device = x0.shape, x0.device
-    largest = largest_normal(tuple(shape), num_states - 1, generator)
+    uniform = torch.rand((*shape, 1), generator=generator, dtype=torch.float64, device=device)
+    largest = largest_normals(uniform, num_states - 1).squeeze(-1)
     own = torch.randn(shape, generator=generator, dtype=torch.float64, device=device)
     other = torch.randint(num_states - 1, shape, generator=generator, device=device)
     return Trajectory(x0, other + (other >= x0), largest - own)
-
-
-def largest_normal(shape: tuple[int, ...], number: int, generator: torch.Generator) -> Noise:
-    """The largest of so many independent draws from N(0, 1), float64.
-
-    Phi^-1(U^(1/n)), from the chance 1 - U^(1/n) of a larger one, which keeps its digits where n is
-    large.
-    """
-    uniform = torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device)
-    largest: Noise = -torch.special.ndtri(-(uniform.log() / number).expm1())
-    return largest
