@@ -1,5 +1,6 @@
 """The whole matrix of parts: every combination runs, or is refused with a way out."""
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -76,6 +77,18 @@ def test_without_one_distribution_all_other_parts_are_there(distribution: str) -
     for role, name in everything.keys() - others:
         with pytest.raises(UsageError, match=f"{distribution} .* is disabled and may provide it"):
             left.load(role, name)
+
+
+def test_any_subset_of_the_distributions_has_its_own_parts_and_no_others() -> None:
+    everything = list(MATRIX.plugins.parts())
+    for number in range(len(DISTRIBUTIONS) + 1):
+        for gone in itertools.combinations(DISTRIBUTIONS, number):
+            left = find_plugins({"PLATFORM_DISABLE_PLUGINS": ",".join(gone)})
+            expected = [part for part in everything if part.plugin.distribution not in gone]
+            assert list(left.parts()) == expected, gone
+            assert not left.problems(), gone
+            for role, name in ((part.role, part.component.name) for part in expected):
+                assert left.get(role, name).component.name == name
 
 
 WITHOUT = """
