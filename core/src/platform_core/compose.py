@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 TRAINED = ("process", "schedule", "parameterization", "backbone")
 """Roles that a trained network cannot change, nor their options."""
 
+TOKENIZER = "data.tokenizer"
+"""The one other option that a trained network cannot change: a run keeps its vocabulary."""
+
 PLACEHOLDER_VOCABULARY = 32
 
 Extend = Callable[[ArgumentParser], None]
@@ -182,6 +185,8 @@ def compose_saved(
         for option, value in arguments.section(before, role).items():
             if now[option] != value:
                 raise _changed(f"{role}.{option} {value}", str(now[option]))
+    if values[TOKENIZER] != before[TOKENIZER]:
+        raise _changed(f"{TOKENIZER} {before[TOKENIZER]}", str(values[TOKENIZER]))
     return _finish(request, arguments, values)
 
 

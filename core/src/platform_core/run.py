@@ -221,7 +221,8 @@ class Run:
                 "evaluate": asdict(self.composition.evaluate),
                 "sequences": bound.sequences,
                 "noise_levels_per_sequence": self.built.objective.noise_levels,
-                "units": "standard_error in bits per token; *_bits per character of the same text",
+                "units": "standard_error in bits per token; *_bits per character of the same text, "
+                "by n-grams of its tokens",
                 "sampler": {
                     "nfe": samples.nfe,
                     "seconds": samples.seconds,
