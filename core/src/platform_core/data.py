@@ -2,6 +2,8 @@
 
     documents -> BOS text EOS BOS text EOS ... -> rows of `length` tokens, the last one padded
 
+Where the beginning and the end are one token, it stands once between documents.
+
 With labels (`--data.label`), documents of one label are packed together and apart from all others,
 so that every sequence has one label.
 
@@ -29,6 +31,7 @@ from platform_core.errors import UsageError
 from platform_core.files import write_json
 from platform_core.options import DataOptions
 from platform_core.tokenizer import CharacterTokenizer, Ids, Tokenizer, load_tokenizer
+from platform_core.tokenizer.sources import CHARACTERS, open_tokenizer
 from platform_core.types import Labels, Selected, Tokens
 from platform_core.wording import did_you_mean, either
 
@@ -100,7 +103,7 @@ class Data:
     """Three splits and the tokenizer that made them.
 
     Args:
-        tokenizer: the given one, or one of all characters of the corpus.
+        tokenizer: the given one, or the one that the options name.
         splits: by name.
         fingerprint: of all tokens in all splits; keys what is derived from them.
     """
@@ -125,20 +128,22 @@ def load_data(
 ) -> Data:
     """The data that the options describe, from the cache if they were packed before.
 
-    Without a tokenizer, the vocabulary is every character of all three splits. With one, of another
-    run say, `options.unknown` decides about characters that it lacks. Where the options ask for
-    labels, those are numbered by the given names, or are all of the training split.
+    Without a tokenizer, it is the one that `options.tokenizer` names: by default every character of
+    all three splits. With one, of a run say, `options.unknown` decides about characters that it
+    lacks. Where the options ask for labels, those are numbered by the given names, or are all of
+    the training split.
 
     Raises:
-        UsageError: no such corpus, not enough of it, characters unknown to the tokenizer, labels
-            that it lacks or training does, or a cache directory that cannot be written.
+        UsageError: no such corpus or tokenizer, not enough text, characters unknown to the
+            tokenizer, labels that it lacks or training does, or a cache directory that cannot be
+            written.
     """
     if options.length < 1:
         raise UsageError(f"--data.length is {options.length}; a sequence has at least 1 token")
     corpus = open_corpus(options)
     fingerprint = corpus.fingerprint()
     if tokenizer is None:
-        tokenizer = _character_tokenizer(corpus, fingerprint)
+        tokenizer = _chosen_tokenizer(options.tokenizer, corpus, fingerprint)
     tokenizer = tokenizer.with_unknown(options.unknown)
     datasets.disable_progress_bars()
     key = (fingerprint, tokenizer.to_dict(), options.length)
@@ -206,6 +211,12 @@ class Order:
         return self._permutation
 
 
+def _chosen_tokenizer(name: str, corpus: Corpus, fingerprint: str) -> Tokenizer:
+    if name == CHARACTERS:
+        return _character_tokenizer(corpus, fingerprint)
+    return open_tokenizer(name)
+
+
 def _character_tokenizer(corpus: Corpus, fingerprint: str) -> Tokenizer:
     def build(path: Path) -> None:
         characters: set[str] = set()
@@ -261,7 +272,10 @@ def _pack_labelled_splits(
 def _ids(documents: Iterable[str], tokenizer: Tokenizer) -> Ids:
     ids_type = np.min_scalar_type(tokenizer.vocab_size - 1)
     begin, end = np.array([[tokenizer.bos_id], [tokenizer.eos_id]], dtype=ids_type)
-    parts = [part for text in documents for part in (begin, tokenizer.encode(text), end)]
+    parts = [part for ids in tokenizer.encode_all(documents) for part in (begin, ids, end)]
+    if tokenizer.bos_id == tokenizer.eos_id:
+        # Once between documents: only the first has a beginning of its own.
+        del parts[3::3]
     return np.concatenate([np.empty(0, ids_type), *parts], dtype=ids_type)
 
 

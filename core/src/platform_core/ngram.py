@@ -1,11 +1,12 @@
-"""N-gram baselines: how many bits per character counting alone needs for held-out text.
+"""N-gram baselines: bits per character that counting tokens alone needs for held-out text.
 
     p_1(w) = (c(w) + 1) / (N + V)
     p_n(w | h) = (c(hw) + k(h) p_{n-1}(w | h')) / (c(h) + k(h))
 
 c counts in the training tokens, k(h) is how many different tokens follow h there, h' is h without
 its first token; p_n = p_{n-1} where h was never followed. Every run reports these beside its own
-bits. Source: interpolated Witten-Bell smoothing, Chen & Goodman 1998.
+bits: they predict the same tokens, so they too are stronger where tokens are larger.
+Source: interpolated Witten-Bell smoothing, Chen & Goodman 1998.
 """
 
 import json

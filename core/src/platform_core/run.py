@@ -244,7 +244,8 @@ class Run:
                 "conditional": bool(self.data.labels),
                 "sequences": bound.sequences,
                 "noise_levels_per_sequence": self.built.objective.noise_levels,
-                "units": "standard_error in bits per token; *_bits per character of the same text",
+                "units": "standard_error in bits per token; *_bits per character of the same text, "
+                "by n-grams of its tokens",
                 "sampler": {
                     "nfe": samples.nfe,
                     "seconds": samples.seconds,

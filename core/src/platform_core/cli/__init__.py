@@ -18,6 +18,7 @@ VERBS = {
     "run": "train a model, evaluate and sample it",
     "eval": "the bound of a trained network on held-out text",
     "sample": "draw texts from a trained network",
+    "tokenizer": "train a vocabulary of pieces of words",
     "plugins": "list the parts that are installed, and what goes with what",
     "dashboard": "show the curves of runs in Aim's web interface",
     "bench": "measure what training and sampling cost, in time and memory, side by side",

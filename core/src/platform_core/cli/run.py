@@ -98,7 +98,7 @@ def summary(run: "Run", result: dict[str, Any]) -> str:
         f"{evaluated.split} text, {result['tokens']:,} tokens, {evaluated.weights} weights, "
         f"{evaluated.protocol} bound: perplexity {result['perplexity']:.2f} per token",
         *(f"  {name:20} {value:.3f}" for name, value in figures.items()),
-        f"  (standard error {error:.3f}; the n-grams predict the same characters)",
+        f"  (standard error {error:.3f}; the n-grams predict the same tokens)",
         f"record: {path}   more samples: platform sample {path}   curves: platform dashboard",
     ]
     return "\n".join(lines)

@@ -1,0 +1,64 @@
+"""`platform tokenizer train`: a byte-level vocabulary of the training text."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from platform_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from platform_core.corpus import Corpus
+    from platform_core.tokenizer import Tokenizer
+
+USAGE = "platform tokenizer train --size 4096 --output DIR; it has --help"
+ELSEWHERE = {"length", "tokenizer", "unknown"}
+"""Options of data that do not say what the text is."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Trains, writes and measures a tokenizer."""
+    if argv[:1] in (["-h"], ["--help"]):
+        print(f"usage: {USAGE}")
+        return 0
+    if argv[:1] != ["train"]:
+        raise UsageError(f"say what to do: {USAGE}")
+
+    from platform_core.arguments import Parser
+    from platform_core.corpus import open_corpus
+    from platform_core.files import write_json
+    from platform_core.options import DataOptions
+    from platform_core.tokenizer.training import train_byte_pairs
+
+    parser = Parser(prog="platform tokenizer train", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--size", type=int, default=4096, help="tokens of the vocabulary.")
+    parser.add_argument("--output", metavar="DIR", required=True, help="folder, or FILE.json.")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier tokenizer.")
+    parser.add_class_arguments(DataOptions, "data", skip=ELSEWHERE)
+    asked = parser.instantiate(parser.parse_args(list(argv[1:])))
+    path = _file(asked.output, overwrite=asked.overwrite)
+    corpus = open_corpus(asked.data)
+    tokenizer = train_byte_pairs(corpus.documents("train"), asked.size)
+    write_json(path, tokenizer.to_dict())
+    print(
+        f"{tokenizer.vocab_size:,} tokens from the train split of {asked.data.corpus}, "
+        f"{characters_per_token(corpus, tokenizer):.3f} characters per token of its validation "
+        f"split\nuse it: platform run --data.tokenizer {asked.output}"
+    )
+    return 0
+
+
+def characters_per_token(corpus: "Corpus", tokenizer: "Tokenizer") -> float:
+    """Of validation text, without beginnings and ends."""
+    texts = list(corpus.documents("validation"))
+    tokens = sum(map(len, tokenizer.encode_all(texts)))
+    return sum(map(len, texts)) / max(tokens, 1)
+
+
+def _file(output: str, *, overwrite: bool) -> Path:
+    path = Path(output).expanduser()
+    path = path if path.suffix == ".json" else path / "tokenizer.json"
+    if path.with_name("config.yaml").exists():
+        raise UsageError(f"{path} belongs to a run; give another --output")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists; give another --output, or --overwrite to replace it")
+    return path

@@ -1,0 +1,225 @@
+"""Tokens of several characters, cut by the `tokenizers` library as its JSON says.
+
+The library only encodes byte-level text. Reading it back and counting its characters need no more
+than the bytes that each token stands for, so both are exact also where a token holds a part of a
+character.
+"""
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Self, final
+
+import numpy as np
+
+from platform_core.errors import UsageError
+from platform_core.tokenizer.base import LEFT_OVER, Ids, Tokenizer, Unknown
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Library
+
+BATCH_CHARACTERS = 1 << 22
+"""Texts are encoded together up to about this many characters: the library needs about 100 bytes
+for each while it works.
+"""
+
+
+class LibraryTokenizer(Tokenizer):
+    """Encodes as a model of the `tokenizers` library does; special tokens only where we put them.
+
+    A special token that is spelt out in the text is text like any other.
+
+    Args:
+        model: the library's JSON.
+        begin: the token that begins documents.
+        end: the token that ends documents.
+        pad: the token that fills up sequences.
+
+    Raises:
+        ValueError: the library cannot read the model, or one of the tokens is not in it.
+    """
+
+    kind: str
+
+    def __init__(self, model: Mapping[str, Any], *, begin: str, end: str, pad: str) -> None:
+        self.model, self.begin, self.end, self.pad = model, begin, end, pad
+        ids = self.library.get_vocab(with_added_tokens=True)
+        if lacking := sorted({begin, end, pad} - ids.keys()):
+            raise ValueError(f"the vocabulary lacks the token {lacking[0]}")
+        self._size = max(ids.values()) + 1
+        self._bos_id, self._eos_id, self._pad_id = ids[begin], ids[end], ids[pad]
+
+    @cached_property
+    def library(self) -> "Library":
+        """The library's object."""
+        from tokenizers import Tokenizer as Library
+
+        try:
+            library = Library.from_str(json.dumps(self.model))
+        except Exception as error:  # The library raises nothing narrower.
+            raise ValueError(f"the tokenizers library cannot read it: {error}") from error
+        library.no_truncation()
+        library.no_padding()
+        library.encode_special_tokens = True
+        return library
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest id, also where ids below it have no token."""
+        return self._size
+
+    @property
+    def pad_id(self) -> int:
+        """Of `pad`."""
+        return self._pad_id
+
+    @property
+    def bos_id(self) -> int:
+        """Of `begin`."""
+        return self._bos_id
+
+    @property
+    def eos_id(self) -> int:
+        """Of `end`."""
+        return self._eos_id
+
+    @final
+    def encode_all(self, texts: Iterable[str]) -> Iterator[Ids]:
+        """As the library does, in batches."""
+        ids_type = np.min_scalar_type(self.vocab_size - 1)
+        for batch in _batches(texts):
+            for encoded in self.library.encode_batch_fast(batch, add_special_tokens=False):
+                yield np.array(encoded.ids, dtype=ids_type)
+
+    @final
+    def decode(self, ids: Iterable[int] | Ids) -> str:
+        """Text to read; special tokens by name, except padding that is nothing else."""
+        padding = {self.pad_id} - {self.bos_id, self.eos_id}
+        kept = (int(i) for i in ids if i not in padding)
+        runs = groupby(kept, lambda i: i < self.vocab_size)
+        return "".join(
+            self._read(list(run)) if known else LEFT_OVER * len(list(run)) for known, run in runs
+        )
+
+    @abstractmethod
+    def _read(self, ids: list[int]) -> str:
+        """Text of ids within the vocabulary."""
+
+    @final
+    def with_unknown(self, unknown: Unknown) -> "Self":
+        """Itself: what it cannot say otherwise, it has a token of its own for."""
+        if unknown != "error":
+            raise UsageError(
+                f"--data.unknown {unknown} is for characters and text8; this tokenizer reads any "
+                "text, so leave it out"
+            )
+        return self
+
+    @final
+    def to_dict(self) -> dict[str, Any]:
+        """The library's JSON and the special tokens."""
+        special = {"begin": self.begin, "end": self.end, "pad": self.pad}
+        return {"kind": self.kind, **special, "model": self.model}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Self":
+        """The inverse of `to_dict`."""
+        return cls(values["model"], begin=values["begin"], end=values["end"], pad=values["pad"])
+
+
+@final
+class ByteLevelTokenizer(LibraryTokenizer):
+    """Tokens are strings of bytes of UTF-8, so every text can be said and read back as it was.
+
+    Bytes that are no whole character, as sampling may leave them, are read as U+FFFD.
+    Source: GPT-2, Radford et al. 2019; the library writes bytes as `byte_characters`.
+    """
+
+    kind = "byte-level"
+
+    @cached_property
+    def pieces(self) -> list[bytes]:
+        """The bytes of each token; special tokens are spelt out."""
+        of = {character: byte for byte, character in enumerate(byte_characters())}
+        pieces = [b""] * self.vocab_size
+        for token, i in self.library.get_vocab(with_added_tokens=False).items():
+            pieces[i] = (
+                bytes(of[character] for character in token) if of.keys() >= set(token) else b""
+            )
+        for i, added in self.library.get_added_tokens_decoder().items():
+            pieces[i] = added.content.encode()
+        return pieces
+
+    @cached_property
+    def _characters(self) -> "np.ndarray[Any, np.dtype[np.uint32]]":
+        """Characters that begin in each token; none begin in a special one."""
+        special = {
+            i for i, token in self.library.get_added_tokens_decoder().items() if token.special
+        }
+        begun = (
+            0 if i in special else sum(byte & 0xC0 != 0x80 for byte in piece)
+            for i, piece in enumerate(self.pieces)
+        )
+        return np.fromiter(begun, np.uint32, self.vocab_size)
+
+    def count_characters(self, ids: Ids) -> int:
+        """Bytes that begin a character: exact for whole text, and parts of it add up to it."""
+        return int(self._characters[ids].sum(dtype=np.int64))
+
+    def _read(self, ids: list[int]) -> str:
+        return b"".join(self.pieces[i] for i in ids).decode("utf-8", errors="replace")
+
+
+@final
+class SubwordTokenizer(LibraryTokenizer):
+    """Any other: WordPiece, SentencePiece; may read text back otherwise than it was."""
+
+    kind = "subword"
+
+    def count_characters(self, ids: Ids) -> int:
+        """Characters of the text as it is read back, special tokens left out."""
+        return len(self.library.decode(ids.tolist(), skip_special_tokens=True))
+
+    def _read(self, ids: list[int]) -> str:
+        return str(self.library.decode(ids, skip_special_tokens=False))
+
+
+def byte_characters() -> str:
+    """The character by which byte-level vocabularies write each byte: printable ones themselves."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(0x100, 0x200))
+    return "".join(chr(byte if byte in printable else next(others)) for byte in range(256))
+
+
+def tokenizer_of(model: Mapping[str, Any], *, begin: str, end: str, pad: str) -> LibraryTokenizer:
+    """The kind of tokenizer that the library's JSON describes."""
+    byte_level = (model.get("decoder") or {}).get("type") == "ByteLevel"
+    kind = ByteLevelTokenizer if byte_level else SubwordTokenizer
+    return kind(model, begin=begin, end=end, pad=pad)
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        _require_utf8(text)
+        batch.append(text)
+        size += len(text)
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _require_utf8(text: str) -> None:
+    """Text from a command line may hold lone surrogates, which are no bytes of UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the text has U+{ord(text[error.start]):04X} at character {error.start}, which "
+            "UTF-8 cannot say; correct it"
+        ) from error
