@@ -127,8 +127,8 @@ class SampleOptions:
         weights: the average of the weights (ema) or the last ones (raw).
         prompt: text that every sample begins with (exact under absorbing noise and from left to
             right, an approximation under uniform noise).
-        template: text with blanks that every sample fills in, one token for each blank; not from
-            left to right.
+        template: text with blanks that every sample fills in, one token for each blank, to which
+            the space before a word belongs where tokens are longer; not from left to right.
         blank: what stands for a blank in the template.
     """
 
