@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -289,6 +290,39 @@ def test_sample_fills_in_the_blanks_of_a_template(
         # Special tokens, which are spelt out, may fill a blank too.
         assert text.startswith("we ")
         assert " people" in text
+
+
+def test_a_run_in_larger_tokens_needs_its_own_directory_alone(
+    home: Path,
+    small: list[str],
+    finished: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("PLATFORM_CACHE", str(home / "cache"))
+    text = ["--data.corpus=text", "--data.path=words.txt"]
+    assert main(["tokenizer", "train", "--size=280", "--output=pieces", *text]) == 0
+    assert main([*small, "--data.tokenizer=pieces", "--output=in-pieces"]) == 0
+    shutil.rmtree(home / "pieces")
+    before, plain = numbers(home / "in-pieces"), numbers(finished)
+    # The same text but for the ends of documents and what the last sequences hold.
+    assert before["characters"] == plain["characters"]
+    assert before["tokens"] < 0.6 * plain["tokens"]
+    assert before["bits_per_character"] * before["characters"] == pytest.approx(
+        before["bits_per_token"] * before["tokens"]
+    )
+    capsys.readouterr()
+    assert main(["eval", "in-pieces", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bits_per_token"] == before["bits_per_token"]
+    assert main(["sample", "in-pieces", "--sample.prompt=we the", "--format=jsonl"]) == 0
+    for line in capsys.readouterr().out.splitlines():
+        assert json.loads(line)["text"].startswith("we the")
+        assert len(json.loads(line)["tokens"]) == 16
+    assert main(["run", "--resume=in-pieces"]) == 0
+    assert numbers(home / "in-pieces") == before
+    assert main(["eval", "in-pieces", "--data.tokenizer=text8"]) == 2
+    assert "was trained with data.tokenizer pieces, not text8" in capsys.readouterr().err
 
 
 def test_a_finished_run_resumes_to_the_same_result(platform: Platform, finished: Path) -> None:

@@ -154,8 +154,8 @@ class SampleOptions:
         weights: the average of the weights (ema) or the last ones (raw).
         prompt: text that every sample begins with (exact under absorbing noise and from left to
             right, an approximation under uniform noise).
-        template: text with blanks that every sample fills in, one token for each blank; not from
-            left to right.
+        template: text with blanks that every sample fills in, one token for each blank, to which
+            the space before a word belongs where tokens are longer; not from left to right.
         blank: what stands for a blank in the template.
         label: of a run with data.label: write text of this one; without it, text of no label.
         guidance: weight w of the label. Predictions are p(x | label)^w p(x)^(1 - w), normalised: 1

@@ -6,10 +6,12 @@ character.
 """
 
 import json
+import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Self, final
 
 import numpy as np
@@ -21,9 +23,12 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
 
 BATCH_CHARACTERS = 1 << 22
-"""Texts are encoded together up to about this many characters: the library needs about 100 bytes
-for each while it works.
-"""
+"""So many are encoded together: the library needs about 100 bytes for each while it works."""
+
+PIECE_CHARACTERS = 1 << 16
+"""Longer texts are cut where that changes no token, for threads and for memory."""
+
+_CUT = re.compile(r"(?<=[!-~])[ \n]")
 
 
 class LibraryTokenizer(Tokenizer):
@@ -88,10 +93,21 @@ class LibraryTokenizer(Tokenizer):
     @final
     def encode_all(self, texts: Iterable[str]) -> Iterator[Ids]:
         """As the library does, in batches."""
+        pieces = ((n, piece) for n, text in enumerate(texts) for piece in self._cut(text))
+        for _, of_text in groupby(self._encode(pieces), key=itemgetter(0)):
+            yield np.concatenate([ids for _, ids in of_text])
+
+    @abstractmethod
+    def _cut(self, text: str) -> Iterator[str]:
+        """Pieces whose tokens are those of the whole text; at least one."""
+
+    def _encode(self, pieces: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Ids]]:
         ids_type = np.min_scalar_type(self.vocab_size - 1)
-        for batch in _batches(texts):
-            for encoded in self.library.encode_batch_fast(batch, add_special_tokens=False):
-                yield np.array(encoded.ids, dtype=ids_type)
+        for batch in _batches(pieces):
+            texts = [text for _, text in batch]
+            encoded = self.library.encode_batch_fast(texts, add_special_tokens=False)
+            for (number, _), found in zip(batch, encoded, strict=True):
+                yield number, np.array(found.ids, dtype=ids_type)
 
     @final
     def decode(self, ids: Iterable[int] | Ids) -> str:
@@ -168,6 +184,23 @@ class ByteLevelTokenizer(LibraryTokenizer):
         """Bytes that begin a character: exact for whole text, and parts of it add up to it."""
         return int(self._characters[ids].sum(dtype=np.int64))
 
+    def _cut(self, text: str) -> Iterator[str]:
+        """Before spaces: no word of GPT-2 goes on there. Other definitions of words may differ."""
+        start = 0
+        while self._has_words_of_gpt2:
+            found = _CUT.search(text, start + PIECE_CHARACTERS)
+            if found is None:
+                break
+            yield text[start : found.start()]
+            start = found.start()
+        yield text[start:]
+
+    @cached_property
+    def _has_words_of_gpt2(self) -> bool:
+        words = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+        given = self.model.get("pre_tokenizer") or {}
+        return self.model.get("normalizer") is None and words.items() <= given.items()
+
     def _read(self, ids: list[int]) -> str:
         return b"".join(self.pieces[i] for i in ids).decode("utf-8", errors="replace")
 
@@ -181,6 +214,9 @@ class SubwordTokenizer(LibraryTokenizer):
     def count_characters(self, ids: Ids) -> int:
         """Characters of the text as it is read back, special tokens left out."""
         return len(self.library.decode(ids.tolist(), skip_special_tokens=True))
+
+    def _cut(self, text: str) -> Iterator[str]:
+        yield text
 
     def _read(self, ids: list[int]) -> str:
         return str(self.library.decode(ids, skip_special_tokens=False))
@@ -200,12 +236,12 @@ def tokenizer_of(model: Mapping[str, Any], *, begin: str, end: str, pad: str) ->
     return kind(model, begin=begin, end=end, pad=pad)
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
+def _batches(pieces: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    batch: list[tuple[int, str]] = []
     size = 0
-    for text in texts:
+    for number, text in pieces:
         _require_utf8(text)
-        batch.append(text)
+        batch.append((number, text))
         size += len(text)
         if size >= BATCH_CHARACTERS:
             yield batch

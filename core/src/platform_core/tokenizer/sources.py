@@ -74,15 +74,20 @@ def read_transformers(name: str) -> LibraryTokenizer:
     """
     try:
         from transformers import AutoTokenizer
+
+        from platform_core.hub import quiet, reachable
     except ImportError as error:
         raise UsageError(
             f"tokenizer {name} needs the transformers library, which plugin hf brings: "
             "pip install dlm-platform-hf"
         ) from error
     try:
-        found = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        with quiet():
+            found = AutoTokenizer.from_pretrained(
+                name, trust_remote_code=False, local_files_only=not reachable()
+            )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
-        said = " ".join(str(error).split())[:200]
+        said = " ".join(str(error).split()).partition(". ")[0][:200]
         raise UsageError(
             f"transformers cannot load the tokenizer {name} ({said}); {POSSIBLE}"
         ) from error

@@ -18,8 +18,9 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from platform_core.errors import UsageError
+from platform_core.hub import quiet, reachable
 from platform_core.wording import did_you_mean
-from platform_hf.library import FAILURES, quiet, said
+from platform_hf.library import FAILURES, said
 
 Fields = Mapping[str, Any]
 
@@ -113,7 +114,9 @@ def read(source: str) -> Fields:
         raise UsageError(f"{source} has no config.json; give a folder that has one")
     try:
         with quiet():
-            found, _ = PretrainedConfig.get_config_dict(local(source))
+            found, _ = PretrainedConfig.get_config_dict(
+                local(source), local_files_only=not reachable()
+            )
     except (OSError, ValueError) as error:
         near = did_you_mean(source, CONFIG_MAPPING)
         raise UsageError(

@@ -25,9 +25,10 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from platform_core.errors import UsageError
+from platform_core.hub import quiet
 from platform_core.types import Hidden, Logits
 from platform_hf.configuration import Sizes, is_folder, is_model_type, local
-from platform_hf.library import FAILURES, quiet, said
+from platform_hf.library import FAILURES, said
 
 Attention = Literal["auto", "sdpa", "eager", "flash"]
 

@@ -1,0 +1,50 @@
+"""The Hugging Face hub: whether it can be reached, and what its libraries print meanwhile.
+
+Imports their loggers, so it is imported only where something of theirs is loaded.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from huggingface_hub import constants
+from huggingface_hub.utils import logging as hub_logging
+from transformers.utils import logging
+
+
+def reachable() -> bool:
+    """Whether the hub's name can be looked up.
+
+    Without, its libraries would try for a minute before they say so; they still find what they have
+    kept of it if they are told to look nowhere else (`local_files_only`).
+    """
+    if constants.HF_HUB_OFFLINE or os.environ.get("HF_DATASETS_OFFLINE") == "1":
+        return False
+    if getproxies():
+        return True  # which looks up names in our place
+    address = urlsplit(constants.ENDPOINT)
+    try:
+        socket.getaddrinfo(address.hostname, address.port or 443)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings and no progress bars of the libraries: what matters is said by whoever loads."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    hub_level = hub_logging.get_verbosity()
+    logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        hub_logging.set_verbosity(hub_level)
+        if bars:
+            logging.enable_progress_bar()
