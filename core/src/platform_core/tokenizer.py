@@ -158,7 +158,12 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 def tokenizer_from_dict(values: Mapping[str, Any]) -> Tokenizer:
     """The inverse of `Tokenizer.to_dict`, whatever its kind."""
-    kinds = {CharacterTokenizer.kind: CharacterTokenizer}
+    from platform_core.opaque import OpaqueTokenizer
+
+    kinds: dict[str, type[CharacterTokenizer | OpaqueTokenizer]] = {
+        CharacterTokenizer.kind: CharacterTokenizer,
+        OpaqueTokenizer.kind: OpaqueTokenizer,
+    }
     return kinds[values["kind"]].from_dict(values)
 
 
