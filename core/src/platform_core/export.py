@@ -138,7 +138,7 @@ def transformers_tokenizer(tokenizer: CharacterTokenizer, num_states: int) -> di
             "normalizer": None,
             "pre_tokenizer": {
                 "type": "Split",
-                "pattern": {"Regex": "(?s:.)"},
+                "pattern": {"Regex": "[\\s\\S]"},
                 "behavior": "Isolated",
                 "invert": False,
             },
@@ -161,7 +161,7 @@ def model_card(trained: Trained, run: RunDirectory) -> str:
     call = "model(input_ids, timesteps=sigma).logits" if conditioned else "model(input_ids).logits"
     parts = "".join(f"| {role} | {name} |\n" for role, name in trained.composition.names.items())
     number = sum(p.numel() for p in trained.built.model.backbone.parameters())
-    read = "`timesteps` is the noise level sigma = -log alpha of each text, 0 if left out. "
+    read = "`timesteps` is the noise level sigma = -log alpha of each text, 0 if left out.\n"
     return f"""---
 library_name: transformers
 tags: [dlm-platform, {trained.composition.names["process"]}]
@@ -169,7 +169,7 @@ tags: [dlm-platform, {trained.composition.names["process"]}]
 
 # {run.path.name}
 
-A language model of dlm-platform: {number:,} weights, {trained.average} weights of step {trained.step}.
+A language model of dlm-platform with {number:,} weights: {trained.average}, step {trained.step}.
 
 | role | part |
 |---|---|
@@ -182,7 +182,8 @@ model = {head}.from_pretrained(DIR)
 logits = {call}
 ```
 
-Logits are the network's own, before the parameterization gives them a meaning. {read if conditioned else ""}`platform import DIR --output RUN` makes a run of this folder, for `platform eval` and `platform sample`.
+Logits are the network's own, before the parameterization gives them a meaning.
+{read if conditioned else ""}`platform import DIR --output RUN` makes a run of this folder.
 
 ## Metrics
 

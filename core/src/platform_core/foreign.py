@@ -43,6 +43,21 @@ DTYPES = {
     "BoolStorage": torch.bool,
 }
 
+PUSHED = (  # noqa: SIM905
+    "INT BININT BININT1 BININT2 LONG LONG1 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE "
+    "BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8"
+).split()
+"""Instructions that push their argument."""
+
+CONSTANTS: dict[str, object] = {
+    "NONE": None,
+    "NEWTRUE": True,
+    "NEWFALSE": False,
+    "EMPTY_TUPLE": (),
+}
+
+Act = Callable[[Any], object]
+
 Scalar = str | bytes | int | float | bool | None
 
 
@@ -93,6 +108,14 @@ class Stored:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+    @property
+    def inside(self) -> bool:
+        """Whether the storage has all its numbers, and at least as many as the tensor."""
+        numel = math.prod(self.shape)
+        steps = zip(self.shape, self.strides, strict=True)
+        last = self.offset + sum((n - 1) * step for n, step in steps)
+        return numel == 0 or (numel <= self.storage.numel and last < self.storage.numel)
 
     @property
     def place(self) -> tuple[object, ...]:
@@ -292,18 +315,16 @@ class _Machine:
             raise ForeignError(f"{self._source} is damaged: its pickle breaks off") from error
         raise ForeignError(f"{self._source} is damaged: its pickle has no end")
 
-    def _acts_by_name(self) -> dict[str, Callable[[Any], None]]:
+    def _acts_by_name(self) -> dict[str, Act]:
         push = self._stack.append
-        acts: dict[str, Callable[[Any], None]] = {
-            name: push
-            for name in (
-                "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING "
-                "SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES "
-                "SHORT_BINBYTES BINBYTES8 BYTEARRAY8"
-            ).split()
+        acts: dict[str, Act] = dict.fromkeys(PUSHED, push)
+        constants: dict[str, object] = {
+            "NONE": None,
+            "NEWTRUE": True,
+            "NEWFALSE": False,
+            "EMPTY_TUPLE": (),
         }
-        constants = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-        acts |= {name: lambda _, value=value: push(value) for name, value in constants.items()}
+        acts |= {name: self._pushes(value) for name, value in constants.items()}
         acts |= dict.fromkeys(("PROTO", "FRAME"), lambda _: None)
         acts |= dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda n: push(self._memo[n]))
         acts |= dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), self._put)
@@ -340,6 +361,9 @@ class _Machine:
             "BUILD": lambda _: self._build(self._stack.pop()),
             "BINPERSID": lambda _: push(self._storage(self._stack.pop())),
         }
+
+    def _pushes(self, value: object) -> Act:
+        return lambda _: self._stack.append(value)
 
     def _pop(self) -> None:
         if self._marks and self._marks[-1] == len(self._stack):
@@ -417,22 +441,14 @@ class _Machine:
         raise ForeignError(f"{self._source} refers to something that is no storage of torch's")
 
     def _tensor(self, storage: Storage, offset: object, size: object, stride: object) -> Stored:
-        whole = (
-            _counts((offset,))
-            and isinstance(size, tuple)
-            and isinstance(stride, tuple)
-            and len(size) == len(stride) <= MAX_DIMENSIONS
-            and _counts((*size, *stride))
+        match offset, size, stride:
+            case int(), tuple(), tuple() if len(size) == len(stride) <= MAX_DIMENSIONS:
+                stored = Stored(storage, offset, size, stride)
+                if _counts((offset, *size, *stride)) and stored.inside:
+                    return stored
+        raise ForeignError(
+            f"{self._source} is damaged: a tensor reaches beyond its storage {storage.key}"
         )
-        if whole:
-            numel = math.prod(size)
-            last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-            whole = numel == 0 or (numel <= storage.numel and last < storage.numel)
-        if not whole:
-            raise ForeignError(
-                f"{self._source} is damaged: a tensor reaches beyond its storage {storage.key}"
-            )
-        return Stored(storage, offset, size, stride)
 
 
 def _name(module: object, name: object) -> Name:

@@ -25,7 +25,7 @@ from platform_core.errors import UsageError
 from platform_core.export import TOKENIZER, is_exported
 from platform_core.files import digest, write_json, write_text
 from platform_core.opaque import OpaqueTokenizer
-from platform_core.published import EMBEDDING, OF_STATES, PREFIX, Published, read_published
+from platform_core.published import EMBEDDING, OF_STATES, PREFIX, read_published
 from platform_core.published import read_config as read_hub_config
 from platform_core.registry import Plugins
 from platform_core.tokenizer import Tokenizer, load_tokenizer
@@ -159,9 +159,10 @@ def _exported(source: Source, plugins: Plugins) -> Imported:
         file.flush()
         composition, _ = compose(["--config", file.name, *source.words], plugins, prog=PROG)
     tokenizer = load_tokenizer(source.tokenizer or source.path / TOKENIZER)
-    own = weights(composition.build(tokenizer.vocab_size).model.backbone)
+    with torch.device("meta"):
+        network = composition.build(tokenizer.vocab_size).model.backbone
     named = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
-    tied = set(composition.build(tokenizer.vocab_size).model.backbone.state_dict()) - set(own)
+    tied = set(network.state_dict()) - set(weights(network))
     kept = {name: tensor for name, tensor in named.items() if name not in tied}
     return Imported(
         composition,

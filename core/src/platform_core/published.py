@@ -51,8 +51,8 @@ SPECIAL = {
     "bert-base-uncased": {"mask_token": 103, "bos_token": 101},
     "gpt2": {"bos_token": 50256},
 }
-"""Tokens of the published code's tokenizers, for checkpoints that hold no tokenizer: the mask, where
-it is one of them, and what is put in front of every text.
+"""Tokens of the published code's tokenizers, for checkpoints without one: the mask, where it is one
+of them, and what is put in front of every text.
 """
 
 
@@ -241,15 +241,15 @@ class _Facts:
         shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
         hidden = shapes[EMBEDDING][-1]
         blocks = {match[1] for name in shapes if (match := re.match(r"blocks\.(\d+)\.", name))}
-        inner = shapes.get("blocks.0.mlp.0.weight", (4 * hidden,))[0]
-        cond = shapes.get("sigma_map.mlp.0.weight", (None,))[0]
-        half = shapes.get("rotary_emb.inv_freq", (None,))[0]
+        inner = self._rows("blocks.0.mlp.0.weight")
+        cond = self._rows("sigma_map.mlp.0.weight")
+        half = self._rows("rotary_emb.inv_freq")
         inferred = {
             "hidden_size": hidden,
             "num_blocks": len(blocks),
             "num_heads": hidden // (2 * half) if half else None,
             "cond_size": cond,
-            "mlp_ratio": inner // hidden if hidden else None,
+            "mlp_ratio": inner // hidden if inner and hidden else None,
         }
         given = {
             "hidden_size": self.get("model.hidden_size", "hidden_dim"),
@@ -259,7 +259,19 @@ class _Facts:
             "dropout": self.get("model.dropout", "dropout"),
             "tie_embeddings": LAST not in shapes or self.get("model.tie_word_embeddings"),
         }
-        return inferred | {name: value for name, value in given.items() if value is not None}
+        given = {name: value for name, value in given.items() if value is not None}
+        for name, value in given.items():
+            if inferred.get(name) not in (None, value):
+                raise UsageError(
+                    f"{self._source} says {name} {str(value)[:40]}, but its tensors are of another "
+                    f"architecture: {name} {inferred[name]}"
+                )
+        return inferred | given
+
+    def _rows(self, name: str) -> int | None:
+        """The first dimension of a tensor; None where it is missing."""
+        tensor = self._tensors.get(name)
+        return None if tensor is None or not tensor.shape else tensor.shape[0]
 
     def _family_words(self) -> Iterator[str]:
         conditioned = self.get("algo.time_conditioning", "time_conditioning")

@@ -12,8 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import CausalLMOutput, MaskedLMOutput
 
 from platform_core.backbone import Backbone
@@ -78,11 +83,11 @@ class PlatformModel(PreTrainedModel):  # type: ignore[misc]
         if self.config.time_conditioned:
             level = torch.zeros(1, device=input_ids.device) if timesteps is None else timesteps
             sigma = level.reshape(-1, 1).float().expand(len(input_ids), 1)
-            found: Tensor = self.backbone(input_ids, sigma)
-            return found
-        if timesteps is not None:
+        elif timesteps is not None:
             raise ValueError("the network is told no noise level; leave timesteps out")
-        found = self.backbone(input_ids, None)
+        else:
+            sigma = None
+        found: Tensor = self.backbone(input_ids, sigma)
         return found
 
 
