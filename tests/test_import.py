@@ -183,6 +183,11 @@ def test_options_are_the_checkpoints_own(runs, tmp_path):
     assert len(card["sha256"]["s_duo.ckpt"]) == 64
 
 
+def test_the_start_moves_with_the_tokens_after_the_mask():
+    for mask, start in ((None, 28), (29, 28), (4, 27)):
+        assert f"--process.start_id={start}" in read_published(PATHS["s_ar"], mask_id=mask).words
+
+
 def test_an_imported_run_samples_ids_and_says_why_it_cannot_read_text(runs, capsys):
     path = str(runs["s_duo"].path)
     assert main(["sample", path, "--sampler.steps=2", "--sample.number=1", "--format=jsonl"]) == 0
@@ -415,6 +420,7 @@ def test_the_tokenizer_of_transformers_reads_as_the_platforms(tmp_path):
     assert fast.token_to_id("[MASK]") == tokenizer.vocab_size
 
 
+@pytest.mark.slow
 def test_transformers_loads_an_export_in_a_fresh_process(runs, tmp_path):
     folders = {name: tmp_path / name for name in ("s_duo", "s_ar")}
     for name, folder in folders.items():
