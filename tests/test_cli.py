@@ -60,7 +60,12 @@ def test_help_lists_the_verbs_that_are_there(
 def test_every_verb_has_its_line() -> None:
     package = Path(cli.__file__).parent
     modules = {path.stem for path in package.glob("*.py") if not path.stem.startswith("_")}
-    assert modules == set(verbs())
+    assert modules == {cli.module(verb).rpartition(".")[2] for verb in verbs()}
+
+
+def test_a_verb_that_python_keeps_for_itself_has_a_module_all_the_same() -> None:
+    assert cli.module("import") == "platform_core.cli.import_"
+    assert cli.module("new-plugin") == "platform_core.cli.new_plugin"
 
 
 def test_no_words_at_all_are_answered_with_help(capsys: pytest.CaptureFixture[str]) -> None:

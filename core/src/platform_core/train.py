@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from platform_core.checkpoint import Checkpoint, load_weights, weights
+from platform_core.checkpoint import Checkpoint, CheckpointError, load_weights, weights
 from platform_core.data import Data, LabelledSplit, Order
 from platform_core.draws import Draws, derive_generator, derive_seed
 from platform_core.ema import Ema
@@ -150,8 +150,12 @@ class Trainer:
         """Takes up a run where a checkpoint left it.
 
         Raises:
-            CheckpointError: it is of another architecture.
+            CheckpointError: it is of another architecture, or was imported without an optimizer.
         """
+        if "optimizer" not in checkpoint.tensors:
+            raise CheckpointError(
+                f"{source} holds imported weights without an optimizer, so training cannot resume"
+            )
         load_weights(self.objective.model.backbone, checkpoint.tensors["model"], source=source)
         for name, tensor in weights(self.objective).items():
             if not name.startswith("model."):

@@ -161,3 +161,12 @@ def test_training_makes_no_tensor_of_all_logits(monkeypatch: pytest.MonkeyPatch)
     with LargestTensor() as largest:
         made(x0, everything(x0), draws(batch)).total.backward()
     assert largest.elements <= 8 * (tokens + 1)
+
+
+def test_a_text_may_begin_with_a_token_of_the_vocabulary():
+    x0 = torch.tensor([[0, 1, 2]])
+    assert Ar(TOKENS).inputs(x0).tolist() == [[TOKENS, 0, 1]]
+    assert Ar(TOKENS, start_id=3).inputs(x0).tolist() == [[3, 0, 1]]
+    assert Ar(TOKENS, start_id=3).num_states == TOKENS + 1
+    with pytest.raises(ValueError, match="start_id is -1"):
+        Ar(TOKENS, start_id=-1)

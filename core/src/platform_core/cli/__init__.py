@@ -1,9 +1,11 @@
 """The command `platform`: finds the verb and reports mistakes in one line.
 
 Imports nothing of weight, so that `platform --help` is immediate; a verb is the module of its name
-in this package, with `main(argv) -> exit code`, imported when it is asked for.
+in this package (`import_` for import, which Python keeps for itself), with `main(argv) -> exit
+code`, imported when it is asked for.
 """
 
+import keyword
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +21,8 @@ VERBS = {
     "eval": "the bound of a trained network on held-out text",
     "sample": "draw texts from a trained network",
     "tokenizer": "train a vocabulary of pieces of words",
+    "import": "make a run of a published checkpoint",
+    "export": "make a folder for transformers of a run",
     "plugins": "list the parts that are installed, and what goes with what",
     "dashboard": "show the curves of runs in Aim's web interface",
     "bench": "measure what training and sampling cost, in time and memory, side by side",
@@ -70,7 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def verbs() -> dict[str, str]:
     """The verbs of this installation, with a line each."""
-    return {verb: line for verb, line in VERBS.items() if find_spec(f"{__name__}.{verb}")}
+    return {verb: line for verb, line in VERBS.items() if find_spec(module(verb))}
+
+
+def module(verb: str) -> str:
+    """The module of a verb."""
+    name = verb.replace("-", "_")
+    return f"{__name__}.{name}_" if keyword.iskeyword(name) else f"{__name__}.{name}"
 
 
 def _dispatch(verb: str, argv: Sequence[str]) -> int:
@@ -83,7 +93,7 @@ def _dispatch(verb: str, argv: Sequence[str]) -> int:
     if verb not in verbs():
         near = did_you_mean(verb, verbs())
         raise UsageError(f"unknown verb {verb!r}{near or '; verbs: ' + ', '.join(verbs())}")
-    code: int = import_module(f"{__name__}.{verb}").main(argv)
+    code: int = import_module(module(verb)).main(argv)
     return code
 
 

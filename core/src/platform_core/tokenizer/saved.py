@@ -9,9 +9,13 @@ from platform_core.errors import UsageError
 from platform_core.tokenizer.base import Tokenizer
 from platform_core.tokenizer.character import CharacterTokenizer
 from platform_core.tokenizer.library import ByteLevelTokenizer, SubwordTokenizer
+from platform_core.tokenizer.opaque import OpaqueTokenizer
 
-KINDS: Mapping[str, type[CharacterTokenizer | ByteLevelTokenizer | SubwordTokenizer]] = {
-    kind.kind: kind for kind in (CharacterTokenizer, ByteLevelTokenizer, SubwordTokenizer)
+Kind = type[CharacterTokenizer | ByteLevelTokenizer | SubwordTokenizer | OpaqueTokenizer]
+
+KINDS: Mapping[str, Kind] = {
+    kind.kind: kind
+    for kind in (CharacterTokenizer, ByteLevelTokenizer, SubwordTokenizer, OpaqueTokenizer)
 }
 
 

@@ -21,13 +21,19 @@ from platform_core.types import Tokens
 class Ar(Process):
     """Every token given those to its left. The network is not told any time; a schedule is not
     read.
+
+    Args:
+        start_id: what the network reads in front of every text; by default the state after the
+            vocabulary. Networks of other code begin with one of their tokens.
     """
 
     causal = True
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, start_id: int | None = None) -> None:
         super().__init__(vocab_size, num_states=vocab_size + 1, time_conditioned=False)
-        self.start_id = vocab_size
+        if start_id is not None and start_id < 0:
+            raise ValueError(f"start_id is {start_id}; it must be a token, from 0")
+        self.start_id = vocab_size if start_id is None else start_id
 
     def inputs(self, x0: Tokens) -> Tokens:
         """What the network reads to predict `[batch, length]` tokens: one position later, behind
