@@ -225,13 +225,24 @@ def test_sizes_are_inferred_where_there_is_no_configuration(tmp_path):
     compiled["_orig_mod.output_layer.linear.weight"] = tied
     path = lightning(tmp_path, compiled)
     words = ["import", str(path), "--output", str(tmp_path / "run"), "--data.length=12"]
-    assert main([*words, "--process=duo", "--backbone.tie_embeddings=true"]) == 0
+    assert main([*words, "--process=duo"]) == 0
     config = RunDirectory(tmp_path / "run").config.read_text()
     for line in ("hidden_size: 16", "num_blocks: 2", "num_heads: 2", "cond_size: 8"):
         assert line in config
     kept = load_file(tmp_path / "run/checkpoints/step-0000000/ema.safetensors")
     assert torch.equal(kept["vocab_embed.embedding"], tied)
     assert "output_layer.linear.weight" not in kept
+
+
+def test_tied_weights_that_a_file_holds_twice_are_kept_once(tmp_path):
+    tensors = dict(read_published(PATHS["s_duo"]).model)
+    tensors["output_layer.linear.weight"] = tensors["vocab_embed.embedding"].clone()
+    model = {"length": 12, "tie_word_embeddings": True}
+    config = {"algo": {"name": "duo"}, "model": model}
+    path = lightning(tmp_path, tensors, hyper_parameters={"config": config})
+    run = RunDirectory(tmp_path / "run")
+    groups = import_run(Source(path, []), run, load_plugins()).checkpoint.tensors
+    assert all("output_layer.linear.weight" not in group for group in groups.values())
 
 
 def test_what_cannot_be_inferred_is_asked_for_by_name(tmp_path, capsys):
