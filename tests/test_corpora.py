@@ -14,6 +14,8 @@ from platform_core.detokenizers import DETOKENIZERS
 from platform_core.errors import UsageError
 from platform_core.options import DataOptions
 
+datasets.disable_progress_bars()
+
 GOLDEN = Path(__file__).parent / "golden"
 
 
