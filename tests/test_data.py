@@ -5,7 +5,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
@@ -14,9 +16,10 @@ from hypothesis import strategies as st
 from platform_core import data as data_module
 from platform_core.cache import cache_directory, cached
 from platform_core.corpus import SPLITS, Sotu, TextFiles, open_corpus
-from platform_core.data import Order, TokenSplit, load_data, pack
+from platform_core.data import Order, TokenSplit, load_data
 from platform_core.errors import UsageError
 from platform_core.options import DataOptions
+from platform_core.packing import choose
 from platform_core.tokenizer import CharacterTokenizer
 
 TEXT = "".join(f"{number} is a number. " for number in range(200))
@@ -59,7 +62,9 @@ def text_options(path: Path, length: int = 16, **options: str) -> DataOptions:
 def test_packing_loses_nothing_and_masks_only_padding(num_ids: int, length: int) -> None:
     tokenizer = CharacterTokenizer("abc")
     ids = np.random.default_rng(num_ids).integers(1, 7, num_ids + length).astype(np.uint8)
-    split = TokenSplit(pack(ids, tokenizer, DataOptions(length=length), "train"), tokenizer)
+    packing = choose(tokenizer, length, packing="packed", marks="none")
+    tables = [data_module.table(rows) for rows in packing.rows([ids])]
+    split = TokenSplit(datasets.Dataset(pa.concat_tables(tables)), tokenizer)
     rows, counted = split.fetch(range(len(split)))
     assert rows.dtype == torch.long
     assert rows.shape == counted.shape == (-(-len(ids) // length), length)
@@ -122,13 +127,13 @@ def test_a_length_below_one_is_refused(text_file: Path) -> None:
 
 def count_packings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     packed: list[str] = []
-    original = data_module.pack
+    original = data_module.pack_split
 
-    def counting(ids, tokenizer, options, split):  # noqa: ANN001, ANN202
+    def counting(source, split, folder):  # noqa: ANN001, ANN202
         packed.append(split)
-        return original(ids, tokenizer, options, split)
+        return original(source, split, folder)
 
-    monkeypatch.setattr(data_module, "pack", counting)
+    monkeypatch.setattr(data_module, "pack_split", counting)
     return packed
 
 
@@ -173,11 +178,11 @@ def test_a_damaged_cache_entry_is_made_again(text_file: Path, cache: Path, damag
 
 
 def test_what_a_killed_process_left_is_replaced(text_file: Path, cache: Path) -> None:
-    load_data(text_options(text_file))
+    load_data(text_options(text_file), splits=("train",))
     (entry,) = (path for path in cache.glob("packed/*") if path.is_dir())
     entry.rename(entry.with_suffix(".partial"))
     (entry.with_suffix(".partial") / "checksums.json").unlink()
-    load_data(text_options(text_file))
+    load_data(text_options(text_file), splits=("train",))
     assert [path.name for path in cache.glob("packed/*") if path.is_dir()] == [entry.name]
 
 
@@ -222,13 +227,13 @@ def test_processes_that_ask_at_once_build_once(tmp_path: Path, text_file: Path) 
         "from platform_core import data\n"
         "from platform_core.options import DataOptions\n"
         "here, text, mine = map(Path, sys.argv[1:])\n"
-        "original = data._pack_splits\n"
-        "def pack_splits(*arguments):\n"
+        "original = data.pack_split\n"
+        "def pack_split(*arguments):\n"
         "    with (here / 'builds').open('a') as log:\n"
         "        log.write('built\\n')\n"
         "    time.sleep(1)\n"
         "    return original(*arguments)\n"
-        "data._pack_splits = pack_splits\n"
+        "data.pack_split = pack_split\n"
         "mine.touch()\n"
         "while len(list(here.glob('ready-*'))) < 2:\n"
         "    time.sleep(0.01)\n"
@@ -245,7 +250,7 @@ def test_processes_that_ask_at_once_build_once(tmp_path: Path, text_file: Path) 
     ]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert outputs[0] == outputs[1] != ""
-    assert (tmp_path / "builds").read_text() == "built\n"
+    assert (tmp_path / "builds").read_text() == 3 * "built\n"
 
 
 def test_a_cache_that_cannot_be_written_is_named(
@@ -361,7 +366,7 @@ def test_missing_empty_and_undecodable_text_is_named(tmp_path: Path) -> None:
 def test_corpus_names_and_paths_are_checked() -> None:
     with pytest.raises(UsageError, match=r"unknown corpus sotus \(.*\); did you mean sotu\?$"):
         open_corpus(DataOptions(corpus="sotus"))
-    with pytest.raises(UsageError, match=r"wikipedia \(there are sotu, text\)$"):
+    with pytest.raises(UsageError, match=r"wikipedia \(there are sotu, text, json, .*files\)$"):
         open_corpus(DataOptions(corpus="wikipedia"))
     with pytest.raises(UsageError, match=r"corpus text needs --data\.path"):
         open_corpus(DataOptions(corpus="text"))

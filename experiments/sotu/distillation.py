@@ -141,6 +141,7 @@ def plot(rows: list[Row], path: Path) -> None:
         axis.set(xscale="log", xlabel="steps of the sampler", title=title)
         axis.set_xticks(sorted({row.steps for row in rows if row.steps}))
         axis.get_xaxis().set_major_formatter(matplotlib.ticker.ScalarFormatter())
+        axis.minorticks_off()
     axes[0].legend()
     figure.savefig(path, dpi=120)
 

@@ -5,7 +5,7 @@
 
 Nothing mixes positions after `encode`, so losses and draws decode only the rows they need, a chunk
 at a time (`rows`). Causal networks are also read from left to right: `reader`. `Conditional` ones
-read a label of each sequence besides.
+read a label of each sequence besides, and `Separating` ones keep its documents apart.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from platform_core.types import Hidden, Inputs, Labels, Logits, Noise, Tokens
+from platform_core.types import Documents, Hidden, Inputs, Labels, Logits, Noise, Tokens
 
 
 class Backbone(nn.Module, ABC):
@@ -70,6 +70,28 @@ class Conditional(Backbone, ABC):
             sigma: as of every backbone.
             labels: one of each sequence, or a single one for all; `num_labels` stands for no label.
                 None exactly where num_labels is 0, so that none is forgotten.
+        """
+
+
+class Separating(Backbone, ABC):
+    """A backbone that can be kept from looking from one document of a sequence into another."""
+
+    @abstractmethod
+    def encode(
+        self,
+        inputs: Inputs,
+        sigma: Noise | None,
+        labels: Labels | None = None,
+        documents: Documents | None = None,
+    ) -> Hidden:
+        """Features of each position.
+
+        Args:
+            inputs: as of every backbone.
+            sigma: as of every backbone.
+            labels: as of a conditional one.
+            documents: the number of each token's document, `[batch, length]`; a position sees only
+                those of its own number. None where all see all.
         """
 
 

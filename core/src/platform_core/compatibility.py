@@ -58,15 +58,38 @@ def require_conditional(
     """
     from platform_core.backbone import Conditional  # torch: not where only names are read
 
-    if issubclass(classes["backbone"], Conditional):
+    asked = f"data.label {label} needs a backbone that reads labels"
+    _require_backbone(Conditional, asked, "--data.label", names, classes, plugins)
+
+
+def require_separating(
+    names: Mapping[str, str], classes: Mapping[str, type], plugins: Plugins
+) -> None:
+    """Refuses a backbone that cannot keep the documents of a sequence apart.
+
+    Raises:
+        IncompatibleError: saying which backbones can.
+    """
+    from platform_core.backbone import Separating  # torch, as above
+
+    asked = "data.document_masks needs a backbone that keeps documents apart"
+    _require_backbone(Separating, asked, "--data.document_masks", names, classes, plugins)
+
+
+def _require_backbone(
+    needed: type,
+    asked: str,
+    option: str,
+    names: Mapping[str, str],
+    classes: Mapping[str, type],
+    plugins: Plugins,
+) -> None:
+    if issubclass(classes["backbone"], needed):
         return
-    known = [
-        n for n, part in loadable(plugins, "backbone").items() if issubclass(part, Conditional)
-    ]
+    known = [n for n, part in loadable(plugins, "backbone").items() if issubclass(part, needed)]
     choices = f"choose backbone {either(known)}, or " if known else ""
     raise IncompatibleError(
-        f"data.label {label} needs a backbone that reads labels, but backbone is "
-        f"{names['backbone']}; {choices}leave out --data.label"
+        f"{asked}, but backbone is {names['backbone']}; {choices}leave out {option}"
     )
 
 

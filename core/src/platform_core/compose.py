@@ -15,7 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from platform_core.compatibility import require_compatible, require_conditional
+from platform_core.compatibility import (
+    require_compatible,
+    require_conditional,
+    require_separating,
+)
 from platform_core.component import ROLES
 from platform_core.directory import RunDirectory
 from platform_core.errors import UsageError
@@ -121,6 +125,8 @@ class Composition:
             classes = {**self.classes, "process": type(process)}
             require_compatible(self.names, classes, self.plugins)
             self._check_labels()
+            if self.data.document_masks:
+                require_separating(self.names, self.classes, self.plugins)
             labelled = self.data.label is not None
             self.build(PLACEHOLDER_VOCABULARY, PLACEHOLDER_LABELS if labelled else 0)
 

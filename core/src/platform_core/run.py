@@ -31,6 +31,7 @@ from platform_core.metrics import MetricsLog
 from platform_core.ngram import NgramBits, baselines
 from platform_core.objective import Objective
 from platform_core.progress import Meter
+from platform_core.streaming import open_stream
 from platform_core.tokenizer import load_tokenizer
 from platform_core.tracking import Tracker, open_tracker
 from platform_core.train import Interruption, Trainer
@@ -56,7 +57,9 @@ class Run:
         known = directory if resume else origin(composition)
         tokenizer = load_tokenizer(known.tokenizer) if known else None
         names = known.label_names() if known else ()
-        self.data = load_data(composition.data, tokenizer, names)
+        streaming, held_out = composition.data.streaming, composition.evaluate.split
+        needed = (held_out,) if streaming else ("train", held_out)
+        self.data = load_data(composition.data, tokenizer, names, needed)
         label_number(self.data.labels, composition.sample.label)
         self.built = build(
             composition, self.data.tokenizer.vocab_size, num_labels=len(self.data.labels)
@@ -75,6 +78,7 @@ class Run:
             composition.train,
             accelerator=self.accelerator,
             seed=composition.seed,
+            stream=open_stream(composition.data, self.data.tokenizer) if streaming else None,
         )
         if checkpoint is not None:
             self.trainer.restore(checkpoint, source=str(directory.checkpoints))
@@ -206,7 +210,9 @@ class Run:
         start = time.perf_counter()
         options = self.composition.evaluate
         bound, samples = self.bound(options.sequences), self.samples()
-        ngrams = baselines(self.data, options.split, options.sequences)
+        # Of streamed text nothing is counted.
+        streamed = self.composition.data.streaming
+        ngrams = None if streamed else baselines(self.data, options.split, options.sequences)
         # Not a point of the curve on the way, which is of fewer sequences.
         self.log(bound.curves(), subset="final")
         self.keep_samples(samples, "final")
@@ -216,7 +222,7 @@ class Run:
         return result
 
     def _result(
-        self, bound: Bound, samples: Samples, ngrams: NgramBits, seconds: float
+        self, bound: Bound, samples: Samples, ngrams: NgramBits | None, seconds: float
     ) -> dict[str, Any]:
         to_bits = bound.bits_per_token / bound.nats_per_token
         kept = self.directory.init
@@ -229,9 +235,7 @@ class Run:
             "perplexity": bound.perplexity,
             "tokens": bound.tokens,
             "characters": bound.characters,
-            "unigram_bits": ngrams.unigram,
-            "bigram_bits": ngrams.bigram,
-            "fivegram_bits": ngrams.fivegram,
+            **({f"{name}_bits": value for name, value in asdict(ngrams).items()} if ngrams else {}),
             "steps": self.trainer.step,
             "seconds": self.trainer.seconds,
             "seconds_evaluating": seconds,

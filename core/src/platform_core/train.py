@@ -11,21 +11,22 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from platform_core.checkpoint import Checkpoint, CheckpointError, load_weights, weights
-from platform_core.data import Data, LabelledSplit, Order
+from platform_core.data import Data, LabelledSplit, Order, Sequences, documents_of
 from platform_core.draws import Draws, derive_generator, derive_seed
 from platform_core.ema import Ema
 from platform_core.errors import UsageError
 from platform_core.guidance import given, without_some
 from platform_core.objective import Following, Loss, Objective
 from platform_core.options import TrainOptions
-from platform_core.types import Labels
+from platform_core.streaming import Consecutive, StreamedSplit
+from platform_core.types import Documents, Labels
 
 EXIT_INTERRUPTED = 75
 """Exit code after SIGTERM or SIGUSR1, when the run was saved and can be resumed (EX_TEMPFAIL)."""
@@ -43,6 +44,15 @@ class Update:
     tokens: int
 
 
+class _Batch(NamedTuple):
+    """A micro-batch, and its place in the global one."""
+
+    first: int
+    x0: Tensor
+    mask: Tensor
+    documents: Documents | None
+
+
 class Trainer:
     """An objective, its optimizer and the average of its weights.
 
@@ -52,6 +62,7 @@ class Trainer:
         options: of the optimisation.
         accelerator: device, precision and processes.
         seed: of everything that is drawn.
+        stream: training sequences in place of those of the data.
 
     Raises:
         UsageError: the batch does not divide among processes and micro-batches.
@@ -65,11 +76,19 @@ class Trainer:
         *,
         accelerator: Accelerator,
         seed: int,
+        stream: StreamedSplit | None = None,
     ) -> None:
         self.options, self.accelerator, self.seed = options, accelerator, seed
         self.micro_batch = _micro_batch(options, accelerator.num_processes)
-        self.split = data.split("train")
-        self.order = Order(len(self.split), seed)
+        self.stream = stream
+        self.split: Sequences
+        self.order: Order | Consecutive
+        if stream is None:
+            split = data.split("train")
+            self.split, self.order = split, Order(len(split), seed)
+        else:
+            stream.begin(seed=seed)
+            self.split, self.order = stream, Consecutive()
         self.objective = objective.to(accelerator.device)
         if options.compile:
             backbone = objective.model.backbone
@@ -98,16 +117,14 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batches = self._batches()
-        tokens = sum((mask.sum() for _, _, mask in batches), torch.zeros(()))
+        tokens = sum((batch.mask.sum() for batch in batches), torch.zeros(()))
         tokens = self.accelerator.reduce(tokens.to(self.accelerator.device))
         loss = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
         self.objective.train()
-        for number, (first, x0, mask) in enumerate(batches, start=1):
+        for number, batch in enumerate(batches, start=1):
             last = number == len(batches)
             with nullcontext() if last else self.accelerator.no_sync(self.prepared):
-                loss += self._descend(
-                    first, x0, mask, scale=self.accelerator.num_processes / tokens
-                )
+                loss += self._descend(batch, scale=self.accelerator.num_processes / tokens)
         limit = self.options.clip or math.inf
         norm = self.accelerator.clip_grad_norm_(self.trained.values(), limit)
         mean = float(self.accelerator.reduce(loss) / tokens)
@@ -144,6 +161,8 @@ class Trainer:
             "seconds": self.seconds,
             "sequences_seen": self.step * self.options.batch_size,
         }
+        if self.stream is not None:
+            state["stream"] = self.stream.state()
         return Checkpoint(groups, state)
 
     def restore(self, checkpoint: Checkpoint, *, source: str) -> None:
@@ -165,6 +184,8 @@ class Trainer:
             name, field = key.rsplit("/", 1)
             parameter = self.trained[name]
             self.optimizer.state[parameter][field] = value.to(parameter.device)
+        if self.stream is not None:
+            self.stream.restore(checkpoint.state["stream"])
         self.step = checkpoint.state["step"]
         self.seconds = checkpoint.state["seconds"]
 
@@ -172,19 +193,19 @@ class Trainer:
         if isinstance(self.objective, Following):
             self.objective.after_update(self.step, self.ema.shadow)
 
-    def _batches(self) -> list[tuple[int, Tensor, Tensor]]:
-        """This process's micro-batches of the current step, and their place in the global one."""
+    def _batches(self) -> list["_Batch"]:
+        """This process's micro-batches of the current step."""
         rows = self.order.rows(self.step, self.options.batch_size)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        firsts = [
-            (number * world + rank) * self.micro_batch for number in range(self.options.accumulate)
-        ]
-        return [
-            (first, *self.split.fetch(rows[first : first + self.micro_batch])) for first in firsts
-        ]
+        batches = []
+        for number in range(self.options.accumulate):
+            first = (number * world + rank) * self.micro_batch
+            own = rows[first : first + self.micro_batch]
+            batches.append(_Batch(first, *self.split.fetch(own), documents_of(self.split, own)))
+        return batches
 
-    def _descend(self, first: int, x0: Tensor, mask: Tensor, *, scale: Tensor) -> Tensor:
-        device = self.accelerator.device
+    def _descend(self, batch: "_Batch", *, scale: Tensor) -> Tensor:
+        device, first = self.accelerator.device, batch.first
         torch.manual_seed(derive_seed(self.seed, "dropout", self.step, first))
         draws = Draws.derive(
             self.seed,
@@ -194,8 +215,8 @@ class Trainer:
             total=self.options.batch_size,
             device=device,
         )
-        with given(self.objective, self._labels(first)):
-            loss: Loss = self.prepared(x0.to(device), mask.to(device), draws)
+        with given(self.objective, self._labels(first), batch.documents):
+            loss: Loss = self.prepared(batch.x0.to(device), batch.mask.to(device), draws)
         self.accelerator.backward(loss.total * scale)
         return loss.total.detach()
 

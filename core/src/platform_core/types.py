@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Tokens = Int[Tensor, "*batch"]
+Documents = Int[Tensor, "sequences length"]
 Labels = Int[Tensor, " sequences"]
 Selected = Bool[Tensor, "*batch"]
 Nats = Float[Tensor, "*batch"]

@@ -26,7 +26,12 @@ def main(argv: Sequence[str]) -> int:
 
     options = composition.evaluate
     accelerator = runtime.start(composition.train.precision)
-    data = load_data(composition.data, load_tokenizer(directory.tokenizer), directory.label_names())
+    data = load_data(
+        composition.data,
+        load_tokenizer(directory.tokenizer),
+        directory.label_names(),
+        (options.split,),
+    )
     built, step = load_trained(
         composition,
         directory,

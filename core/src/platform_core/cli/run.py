@@ -80,12 +80,14 @@ def _early(argv: Sequence[str]) -> Namespace:
 
 def summary(run: "Run", result: dict[str, Any]) -> str:
     """What a person wants to know at the end of a run."""
-    figures = {
-        "bits per character": result["bits_per_character"],
-        "unigram": result["unigram_bits"],
-        "bigram": result["bigram_bits"],
-        "5-gram": result["fivegram_bits"],
+    known = {
+        "bits per character": "bits_per_character",
+        "unigram": "unigram_bits",
+        "bigram": "bigram_bits",
+        "5-gram": "fivegram_bits",
     }
+    figures = {name: result[key] for name, key in known.items() if key in result}
+    same = "; the n-grams predict the same tokens" if "unigram_bits" in result else ""
     error = result["standard_error"] * result["tokens"] / result["characters"]
     evaluated = run.composition.evaluate
     path = run.directory.path
@@ -98,7 +100,7 @@ def summary(run: "Run", result: dict[str, Any]) -> str:
         f"{evaluated.split} text, {result['tokens']:,} tokens, {evaluated.weights} weights, "
         f"{evaluated.protocol} bound: perplexity {result['perplexity']:.2f} per token",
         *(f"  {name:20} {value:.3f}" for name, value in figures.items()),
-        f"  (standard error {error:.3f}; the n-grams predict the same tokens)",
+        f"  (standard error {error:.3f}{same})",
         f"record: {path}   more samples: platform sample {path}   curves: platform dashboard",
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Attention: every position sees all others, or all to its left.
+"""Attention: every position sees all others, or all to its left, or those of them in its document.
 
     softmax(q k^T / sqrt(head_size)) v
 
@@ -23,6 +23,7 @@ from platform_core.errors import UsageError
 Heads = Float[Tensor, "batch length heads head_size"]
 Newest = Float[Tensor, "batch newest heads head_size"]
 Name = Literal["auto", "sdpa", "flash"]
+Visible = Bool[Tensor, "batch newest length"]
 FlashKernel = Callable[..., Tensor]
 
 FLASH_DTYPES = (torch.float16, torch.bfloat16)
@@ -31,35 +32,63 @@ FLASH_HEAD_SIZE_STEP = 8
 
 
 class Attention(ABC):
-    """A kernel."""
+    """A kernel; `visible` is which keys each query may see, None for all."""
 
     @abstractmethod
-    def __call__(self, query: Newest, key: Heads, value: Heads, *, causal: bool) -> Newest:
+    def __call__(
+        self,
+        query: Newest,
+        key: Heads,
+        value: Heads,
+        *,
+        causal: bool,
+        visible: Visible | None = None,
+    ) -> Newest:
         """The attended values."""
 
 
 class Sdpa(Attention):
     """torch's scaled-dot-product attention, which on a GPU brings its own FlashAttention."""
 
-    def __call__(self, query: Newest, key: Heads, value: Heads, *, causal: bool) -> Newest:
+    def __call__(
+        self,
+        query: Newest,
+        key: Heads,
+        value: Heads,
+        *,
+        causal: bool,
+        visible: Visible | None = None,
+    ) -> Newest:
         """The attended values, computed in their dtype; on a CPU in float32 at least."""
         if value.device.type != "cpu":
-            return self._attend(query, key, value, causal=causal, dtype=value.dtype)
+            return self._attend(
+                query, key, value, causal=causal, visible=visible, dtype=value.dtype
+            )
         # Autocast would choose bfloat16, in which torch's CPU kernel is up to three times slower
         # backwards than in float32 on short sequences, and about as fast on long ones.
         with torch.autocast("cpu", enabled=False):
             wide = torch.promote_types(value.dtype, torch.float32)
-            attended = self._attend(query, key, value, causal=causal, dtype=wide)
+            attended = self._attend(query, key, value, causal=causal, visible=visible, dtype=wide)
         return attended.to(value.dtype)
 
     def _attend(
-        self, query: Newest, key: Heads, value: Heads, *, causal: bool, dtype: torch.dtype
+        self,
+        query: Newest,
+        key: Heads,
+        value: Heads,
+        *,
+        causal: bool,
+        visible: Visible | None,
+        dtype: torch.dtype,
     ) -> Newest:
         queries, keys = query.shape[1], key.shape[1]
         # A single query is the last position, which sees them all.
         causal = causal and queries > 1
         # torch's own causal mask would take the queries for the first positions.
-        mask = last_rows(queries, keys, key.device) if causal and queries < keys else None
+        apart = causal and (queries < keys or visible is not None)
+        mask = last_rows(queries, keys, key.device) if apart else None
+        if visible is not None:
+            mask = (visible if mask is None else visible & mask)[:, None]
         query, key, value = (heads.to(dtype).transpose(1, 2) for heads in (query, key, value))
         return scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=causal and mask is None
@@ -72,12 +101,25 @@ class Flash(Attention):
     def __init__(self, kernel: FlashKernel) -> None:
         self._kernel = kernel
 
-    def __call__(self, query: Newest, key: Heads, value: Heads, *, causal: bool) -> Newest:
+    def __call__(
+        self,
+        query: Newest,
+        key: Heads,
+        value: Heads,
+        *,
+        causal: bool,
+        visible: Visible | None = None,
+    ) -> Newest:
         """The attended values.
 
         Raises:
-            UsageError: the kernel cannot read these tensors.
+            UsageError: the kernel cannot read these tensors, or keys are hidden.
         """
+        if visible is not None:
+            raise UsageError(
+                "attention flash keeps no documents apart; choose attention auto or sdpa, or leave "
+                "out --data.document_masks"
+            )
         if not flash_reads(value):
             raise UsageError(
                 "attention flash needs float16 or bfloat16 on cuda, but the network computes in "
@@ -88,16 +130,27 @@ class Flash(Attention):
 
 
 class FlashWherePossible(Attention):
-    """FlashAttention for inputs that it can read, torch's kernel for all others."""
+    """FlashAttention for inputs that it can read, torch's kernel for all others and where keys are
+    hidden.
+    """
 
     def __init__(self, kernel: FlashKernel) -> None:
         self._flash = Flash(kernel)
         self._sdpa = Sdpa()
 
-    def __call__(self, query: Newest, key: Heads, value: Heads, *, causal: bool) -> Newest:
+    def __call__(
+        self,
+        query: Newest,
+        key: Heads,
+        value: Heads,
+        *,
+        causal: bool,
+        visible: Visible | None = None,
+    ) -> Newest:
         """The attended values."""
-        attend: Attention = self._flash if flash_reads(value) else self._sdpa
-        return attend(query, key, value, causal=causal)
+        if visible is None and flash_reads(value):
+            return self._flash(query, key, value, causal=causal)
+        return self._sdpa(query, key, value, causal=causal, visible=visible)
 
 
 def last_rows(queries: int, keys: int, device: torch.device) -> Bool[Tensor, "queries keys"]:

@@ -14,9 +14,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from platform_core.backbone import Conditional, Incremental, Reader
+from platform_core.backbone import Conditional, Incremental, Reader, Separating
 from platform_core.errors import UsageError
-from platform_core.types import Hidden, Inputs, Labels, Noise, Tokens
+from platform_core.types import Documents, Hidden, Inputs, Labels, Noise, Tokens
 from platform_dit import attention as kernels
 from platform_dit.layers import (
     Block,
@@ -51,7 +51,7 @@ SIZES = {
 }
 
 
-class Dit(Conditional, Incremental):
+class Dit(Conditional, Separating, Incremental):
     """A transformer whose norms are modulated by the noise level.
 
     Args:
@@ -137,7 +137,13 @@ class Dit(Conditional, Incremental):
         """The linear map from the width to `num_states`."""
         return self.output_layer.linear
 
-    def encode(self, inputs: Inputs, sigma: Noise | None, labels: Labels | None = None) -> Hidden:
+    def encode(
+        self,
+        inputs: Inputs,
+        sigma: Noise | None,
+        labels: Labels | None = None,
+        documents: Documents | None = None,
+    ) -> Hidden:
         """Features of each position, after the last norm.
 
         Args:
@@ -147,12 +153,16 @@ class Dit(Conditional, Incremental):
                 it.
             labels: one of each sequence or one for all, `num_labels` for none; given exactly to
                 networks that are told labels.
+            documents: the number of each token's document, `[batch, length]`; a position then sees
+                those of its own number alone. Positions are relative, so that a document has the
+                features that it has by itself.
         """
+        visible = None if documents is None else documents[:, :, None] == documents[:, None, :]
         hidden: Hidden = self.vocab_embed(inputs)
         conditioning = self._conditioning(sigma, labels)
         rotation = self.rotary_emb(hidden.shape[1])
         for block in self.blocks:
-            hidden = block(hidden, conditioning, rotation)
+            hidden = block(hidden, conditioning, rotation, visible=visible)
         features: Hidden = self.output_layer(hidden, conditioning)
         return features
 

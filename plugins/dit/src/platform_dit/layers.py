@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from platform_core.types import Hidden, Inputs, Noise, TopTokens
-from platform_dit.attention import Attention, Heads, Newest
+from platform_dit.attention import Attention, Heads, Newest, Visible
 
 PERIOD = 10_000
 """Base of the geometric frequencies of positions and of noise levels."""
@@ -173,10 +173,24 @@ class Block(nn.Module, ABC):
         self._attention = shape.attention
 
     @abstractmethod
-    def forward(self, x: Hidden, conditioning: Conditioning | None, rotation: Rotation) -> Hidden:
-        """The residual stream after this block."""
+    def forward(
+        self,
+        x: Hidden,
+        conditioning: Conditioning | None,
+        rotation: Rotation,
+        *,
+        visible: Visible | None = None,
+    ) -> Hidden:
+        """The residual stream after this block; `visible` is which positions each one may see."""
 
-    def attend(self, x: Hidden, rotation: Rotation, past: Past | None = None) -> Hidden:
+    def attend(
+        self,
+        x: Hidden,
+        rotation: Rotation,
+        past: Past | None = None,
+        *,
+        visible: Visible | None = None,
+    ) -> Hidden:
         """What attention to these positions, and to those of the past, adds to the stream."""
         projected = rearrange(
             self.attn_qkv(x),
@@ -186,7 +200,7 @@ class Block(nn.Module, ABC):
         )
         query, key = rotation(projected[:2])
         key, value = (key, projected[2]) if past is None else past.extend(key, projected[2])
-        attended = self._attention(query, key, value, causal=self.causal)
+        attended = self._attention(query, key, value, causal=self.causal, visible=visible)
         added: Hidden = self.dropout(self.attn_out(attended.flatten(2))).to(x.dtype)
         return added
 
@@ -205,11 +219,19 @@ class ModulatedBlock(Block):
         super().__init__(shape)
         self.adaLN_modulation = modulation(shape.cond_size, 6 * shape.hidden_size)
 
-    def forward(self, x: Hidden, conditioning: Conditioning | None, rotation: Rotation) -> Hidden:
-        """The residual stream after this block."""
+    def forward(
+        self,
+        x: Hidden,
+        conditioning: Conditioning | None,
+        rotation: Rotation,
+        *,
+        visible: Visible | None = None,
+    ) -> Hidden:
+        """The residual stream after this block; `visible` is which positions each one may see."""
         shifts_scales_gates = self.adaLN_modulation(conditioning).to(x.dtype)
         shift1, scale1, gate1, shift2, scale2, gate2 = shifts_scales_gates.chunk(6, dim=-1)
-        x = torch.addcmul(x, gate1, self.attend(modulate(self.norm1(x), shift1, scale1), rotation))
+        normalised = modulate(self.norm1(x), shift1, scale1)
+        x = torch.addcmul(x, gate1, self.attend(normalised, rotation, visible=visible))
         return torch.addcmul(x, gate2, self.transform(modulate(self.norm2(x), shift2, scale2)))
 
 
@@ -224,9 +246,11 @@ class CausalBlock(Block):
         conditioning: Conditioning | None,
         rotation: Rotation,
         past: Past | None = None,
+        *,
+        visible: Visible | None = None,
     ) -> Hidden:
         """The residual stream after this block; `past` is what it has read before, and grows."""
-        x = x + self.attend(self.norm1(x), rotation, past)
+        x = x + self.attend(self.norm1(x), rotation, past, visible=visible)
         return x + self.transform(self.norm2(x))
 
 

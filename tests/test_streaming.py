@@ -1,0 +1,233 @@
+"""Streams: every document once an epoch, positions by number, and exact resumption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import datasets
+import pytest
+import torch
+
+from platform_core import streaming
+from platform_core.cli import main
+from platform_core.data import load_data
+from platform_core.errors import UsageError
+from platform_core.options import DataOptions
+from platform_core.streaming import open_stream
+from platform_core.tokenizer import CharacterTokenizer
+
+datasets.disable_progress_bars()
+
+TOKENIZER = CharacterTokenizer("0123456789 ")
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path_factory, monkeypatch):
+    caches = tmp_path_factory.mktemp("caches")
+    monkeypatch.setenv("PLATFORM_CACHE", str(caches / "platform"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", caches / "hf")
+    monkeypatch.setattr(streaming, "BLOCK", 7)
+
+
+@pytest.fixture(params=["json", "parquet", "saved"])
+def options(request, tmp_path):
+    return DataOptions(**corpus(tmp_path, request.param), streaming=True)
+
+
+def corpus(folder, format, **others):
+    rows = [
+        datasets.Dataset.from_dict({"text": [str(100 + i) for i in range(a, a + 20)]})
+        for a in (0, 20)
+    ]
+    path = folder / "data"
+    if format == "saved":
+        datasets.concatenate_datasets(rows).save_to_disk(path)
+    else:
+        path.mkdir()
+        for number, part in enumerate(rows):
+            write = part.to_json if format == "json" else part.to_parquet
+            write(f"{path}/{number}.{'jsonl' if format == 'json' else 'parquet'}")
+        path = path / f"*.{'jsonl' if format == 'json' else 'parquet'}"
+    return {
+        "corpus": format,
+        "path": str(path),
+        "length": 4,
+        "packing": "padded",
+        "marks": "none",
+        **others,
+    }
+
+
+def numbers(split, indices):
+    ids, mask = split.fetch(indices)
+    return [
+        int(TOKENIZER.decode(row[kept].tolist())) - 100 for row, kept in zip(ids, mask, strict=True)
+    ]
+
+
+def test_every_training_document_comes_once_an_epoch(options):
+    stream = open_stream(options, TOKENIZER)
+    train = {i for i in range(40) if i % 20 not in (9, 19)}
+    epochs = [numbers(stream, range(36 * e, 36 * e + 36)) for e in range(3)]
+    for epoch in epochs:
+        assert set(epoch) == train
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    assert set(epochs[0][:7]) == set(range(7))
+
+
+def test_sequences_depend_on_their_number_and_the_seed(options):
+    stream, other = (open_stream(options, TOKENIZER) for _ in range(2))
+    whole = numbers(stream, range(90))
+    assert numbers(other, range(50, 60)) == whole[50:60]
+    assert numbers(other, [3, 4]) == whole[3:5]
+    assert numbers(other, [80, 3]) == [whole[80], whole[3]]
+    other.begin(seed=1)
+    assert numbers(other, range(90)) != whole
+
+
+@pytest.mark.parametrize("place", [1, 6, 7, 8, 35, 36, 37, 75])
+def test_a_stream_goes_on_from_its_state(options, place):
+    whole = numbers(open_stream(options, TOKENIZER), range(90))
+    first, second = (open_stream(options, TOKENIZER) for _ in range(2))
+    assert numbers(first, range(place)) == whole[:place]
+    second.restore(json.loads(json.dumps(first.state())))
+    opened = []
+    original = second._cursor.take
+    second._cursor.take = lambda number: opened.append(number) or original(number)
+    assert numbers(second, range(place, 90)) == whole[place:]
+    assert len(opened) <= (90 - place) / 7 + 6
+
+
+def test_packed_rows_have_documents(tmp_path):
+    options = DataOptions(
+        **corpus(tmp_path, "json", length=8, packing="packed", marks="documents"),
+        streaming=True,
+        document_masks=True,
+    )
+    stream = open_stream(options, TOKENIZER)
+    ids, mask = stream.fetch(range(20))
+    documents = stream.documents(range(20))
+    begins = (ids == TOKENIZER.bos_id).long()
+    expected = begins.cumsum(1) - begins[:, :1]
+    assert torch.equal(documents[mask], expected[mask])
+
+
+def test_held_out_text_is_packed_and_training_text_is_not(options):
+    data = load_data(options, TOKENIZER)
+    assert list(data.splits) == ["validation", "test"]
+    assert numbers(data.split("validation"), [0, 1]) == [9, 29]
+    with pytest.raises(UsageError, match="training text is streamed"):
+        load_data(options, TOKENIZER, splits=["train"])
+
+
+def test_slices_from_the_beginning_are_streamed(tmp_path):
+    corpus(tmp_path, "json")
+    entry = tmp_path / "my.yaml"
+
+    def stream(train):
+        entry.write_text(
+            f"path: {tmp_path / 'data'}\npacking: padded\nsplits: {{train: '{train}'}}\n"
+        )
+        found = DataOptions(corpus=str(entry), length=4, marks="none", streaming=True)
+        return open_stream(found, TOKENIZER)
+
+    assert set(numbers(stream("train[10:25]"), range(15))) == set(range(10, 25))
+    found = stream("train[30:]")
+    assert (
+        set(numbers(found, range(10))) == set(numbers(found, range(10, 20))) == set(range(30, 40))
+    )
+    for sliced in ("train[:-10]", "train[:90%]"):
+        with pytest.raises(UsageError, match="the number of rows is not known; --data.path"):
+            stream(sliced).fetch([0])
+
+
+def test_text_without_a_sequence_is_refused(tmp_path):
+    options = DataOptions(
+        **corpus(tmp_path, "json", packing="packed", marks="chunks", length=90), streaming=True
+    )
+    with pytest.raises(UsageError, match="fills no sequence of --data.length 90"):
+        open_stream(options, TOKENIZER).fetch([0])
+
+
+WORDS = [
+    "run",
+    "--process=mdlm",
+    "--backbone.hidden_size=16",
+    "--backbone.num_blocks=1",
+    "--backbone.num_heads=2",
+    "--data.streaming=true",
+    "--data.document_masks=true",
+    "--train.batch_size=4",
+    "--train.log_every=1",
+    "--train.evaluate_every=0",
+    "--train.checkpoint_every=3",
+    "--sample.number=1",
+    "--sampler.steps=2",
+    "--track.aim=false",
+]
+
+
+def words(folder):
+    named = corpus(folder, "json", length=8, packing="packed", marks="documents")
+    return [*WORDS, *(f"--data.{key}={value}" for key, value in named.items())]
+
+
+def weights(run, step):
+    return (run / f"checkpoints/step-{step:07d}/model.safetensors").read_bytes()
+
+
+def test_a_streamed_run_resumes_exactly(tmp_path, capsys):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    common = words(tmp_path)
+    assert main([*common, "--train.steps=7", f"--output={whole}"]) == 0
+    assert "n-grams" not in capsys.readouterr().out
+    assert main([*common, "--train.steps=3", f"--output={parts}"]) == 0
+    assert main(["run", f"--resume={parts}", "--train.steps=7"]) == 0
+    assert weights(whole, 7) == weights(parts, 7)
+    state = json.loads((whole / "checkpoints/step-0000007/state.json").read_text())
+    assert "stream" in json.dumps(state)
+    assert main([*common, "--evaluate.split=train", f"--output={tmp_path / 'no'}"]) == 2
+    assert main(["eval", str(whole), "--evaluate.split=test"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_streamed_run_resumes_exactly(tmp_path, processes):
+    common = words(tmp_path)
+    start = [sys.executable, "-m", "platform_core.cli"]
+    if processes > 1:
+        start = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
+        start += ["--master_port=0", "-m", "platform_core.cli"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+
+    def run(*arguments):
+        subprocess.run([*start, *arguments], check=True, env=environment, timeout=300)
+
+    run(*common, "--train.steps=60", f"--output={whole}")
+    killed = subprocess.Popen(
+        [*start, *common, "--train.steps=60", f"--output={parts}"],
+        env=environment,
+        start_new_session=True,
+    )
+    while not (parts / "checkpoints/step-0000006").exists():
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not (parts / "checkpoints/step-0000060").exists()
+    run("run", f"--resume={parts}")
+    assert weights(whole, 60) == weights(parts, 60)
+
+
+def test_the_number_of_processes_does_not_change_the_stream(options):
+    stream, ranks = (
+        open_stream(options, TOKENIZER),
+        [open_stream(options, TOKENIZER) for _ in range(2)],
+    )
+    for step in range(9):
+        rows = list(range(step * 8, step * 8 + 8))
+        own = [numbers(ranks[rank], rows[rank * 4 : rank * 4 + 4]) for rank in range(2)]
+        assert own[0] + own[1] == numbers(stream, rows)
