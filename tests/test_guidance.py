@@ -471,6 +471,32 @@ def test_what_cannot_be_is_refused_before_anything_starts(words, message):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "parts", ["--process=mdlm --objective=sdtt", "--process=duo --objective=discrete-consistency"]
+)
+def test_a_teacher_is_told_the_labels_of_its_student(parts: str):
+    words = [*parts.split(), "--data.label=century", "--backbone.hidden_size=16"]
+    composition, _ = compose(words, load_plugins(), prog="test", environ={})
+    objective = composition.build(20, num_labels=3).objective
+    for parameter in objective.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x0 = torch.randint(20, (4, 8), generator=torch.Generator().manual_seed(0))
+
+    def loss() -> torch.Tensor:
+        draws = Draws.derive("test", step=0, first=0, total=4)
+        return objective(x0, torch.ones_like(x0, dtype=torch.bool), draws).total.detach()
+
+    with pytest.raises(AssertionError):
+        loss()
+    found = []
+    for label in range(2):
+        with given(objective, torch.full((4,), label)):
+            assert objective.teacher.backbone.facts == objective.model.backbone.facts
+            found.append(loss())
+    assert found[0] != found[1]
+    assert isinstance(objective.teacher.backbone, Dit)
+
+
 def test_a_network_that_is_always_told_the_label_needs_no_dropout():
     words = ["--data.label=century", "--train.label_dropout=0", "--sample.label=18th"]
     composition, _ = compose(["--process=mdlm", *words], load_plugins(), prog="test", environ={})
