@@ -331,6 +331,9 @@ class Sides(LabelledSplit):
     def labels(self, rows):
         return self.of[list(rows)]
 
+    def documents(self, rows):
+        return None
+
     def split(self, name):
         return self
 
@@ -433,7 +436,7 @@ def test_labels_are_lent_for_one_batch_only():
 
     assert bound(torch.tensor([0, 1])) != bound(torch.tensor([1, 0]))
     assert built.backbone is backbone
-    with pytest.raises(AssertionError, match="labels are of the sequences"):
+    with pytest.raises(AssertionError, match="of the sequences of one batch"):
         bound(torch.tensor([0, 1, 1]))
     assert built.backbone is backbone
     assert [name for name, _ in built.named_parameters()] == names

@@ -10,14 +10,24 @@ import time
 import datasets
 import pytest
 import torch
+from accelerate import Accelerator
+from toy import TinyNetwork
 
 from platform_core import streaming
+from platform_core.backbone import Separating
 from platform_core.cli import main
 from platform_core.data import load_data
 from platform_core.errors import UsageError
-from platform_core.options import DataOptions
+from platform_core.evaluate import evaluate
+from platform_core.model import Model
+from platform_core.objective import Nelbo
+from platform_core.options import DataOptions, TrainOptions
+from platform_core.parameterization import Mean
+from platform_core.process import Absorbing
+from platform_core.schedule import LogLinear
 from platform_core.streaming import open_stream
 from platform_core.tokenizer import CharacterTokenizer
+from platform_core.train import Trainer
 
 datasets.disable_progress_bars()
 
@@ -152,6 +162,55 @@ def test_text_without_a_sequence_is_refused(tmp_path):
         open_stream(options, TOKENIZER).fetch([0])
 
 
+class Recording(TinyNetwork, Separating):
+    """A network that remembers which documents it was told of."""
+
+    def __init__(self, num_states):
+        super().__init__(num_states)
+        self.told = []
+
+    def encode(self, inputs, sigma, labels=None, documents=None):
+        self.told.append(documents)
+        return super().encode(inputs, sigma)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_training_and_evaluation_tell_the_network_of_documents(tmp_path, streamed):
+    text = corpus(tmp_path, "json", length=8, packing="packed", marks="documents")
+    data = load_data(DataOptions(**text, document_masks=True), TOKENIZER)
+    found = DataOptions(**text, document_masks=True, streaming=True)
+    process = Absorbing(TOKENIZER.vocab_size)
+    network = Recording(process.num_states)
+    objective = Nelbo(Model(process, LogLinear(), Mean(), network))
+    accelerator = Accelerator(cpu=True)
+    trainer = Trainer(
+        objective,
+        data,
+        TrainOptions(batch_size=6, accumulate=2),
+        accelerator=accelerator,
+        seed=0,
+        stream=open_stream(found, TOKENIZER) if streamed else None,
+    )
+    rows = trainer.order.rows(0, 6)
+    expected = trainer.split.documents(rows)
+    assert expected.max() >= 1
+    trainer.update()
+    assert torch.equal(torch.cat(network.told), expected)
+    network.told.clear()
+    split = data.split("validation")
+    settings = {"sequences": 0, "batch_size": 1, "protocol": "exact", "seed": 0}
+    evaluate(objective, split, accelerator, **settings)
+    assert torch.equal(torch.cat(network.told), split.documents(range(len(split))))
+
+
+def test_a_backbone_that_sees_all_documents_is_refused(capsys):
+    assert main(["run", "--backbone=hf", "--data.document_masks=true"]) == 2
+    assert (
+        "data.document_masks needs a backbone that keeps documents apart, but backbone is hf; "
+        "choose backbone dit, or leave out --data.document_masks"
+    ) in capsys.readouterr().err
+
+
 WORDS = [
     "run",
     "--process=mdlm",
@@ -200,7 +259,7 @@ def test_a_killed_streamed_run_resumes_exactly(tmp_path, processes):
     start = [sys.executable, "-m", "platform_core.cli"]
     if processes > 1:
         start = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
-        start += ["--master_port=0", "-m", "platform_core.cli"]
+        start += ["--master_port=29519", "-m", "platform_core.cli"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
 

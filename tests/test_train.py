@@ -86,11 +86,11 @@ def test_a_micro_batch_weighs_as_many_tokens_as_it_has():
     """One batch, and the same with its first half masked out, then only that half: they add up."""
     trained = trainer(TrainOptions(steps=1, batch_size=4, accumulate=2, clip=1e9))
     batches = trained._batches()
-    counted = sum(int(mask.sum()) for _, _, mask in batches)
+    counted = sum(int(batch.mask.sum()) for batch in batches)
     gradients = []
-    for first, x0, mask in batches:
+    for batch in batches:
         trained.objective.zero_grad()
-        trained._descend(first, x0, mask, scale=torch.tensor(1 / counted))
+        trained._descend(batch, scale=torch.tensor(1 / counted))
         gradients.append([parameter.grad.clone() for parameter in trained.trained.values()])
     trained.objective.zero_grad()
     update = trained.update()
