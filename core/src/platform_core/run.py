@@ -87,7 +87,12 @@ class Run:
             self._prepare_directory(new=not resume)
         self.accelerator.wait_for_everyone()
         self.tracker = self._open_tracker()
-        self.metrics = MetricsLog.resume(directory.metrics, self.trainer.step)
+        # One process cuts the record and writes it; two at once would take it from each other.
+        self.metrics = (
+            MetricsLog.resume(directory.metrics, self.trainer.step)
+            if self.accelerator.is_main_process
+            else MetricsLog(directory.metrics)
+        )
 
     def __enter__(self) -> "Run":
         return self
