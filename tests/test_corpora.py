@@ -8,7 +8,8 @@ import pytest
 
 from platform_core import catalogue, library
 from platform_core.cli import main
-from platform_core.corpus import CORPORA, SPLITS, open_corpus
+from platform_core.corpus import SPLITS
+from platform_core.corpus_choice import CORPORA, open_corpus
 from platform_core.data import load_data
 from platform_core.detokenizers import DETOKENIZERS
 from platform_core.errors import UsageError

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from platform_core import data as data_module
 from platform_core.cache import cache_directory, cached
-from platform_core.corpus import SPLITS, Sotu, TextFiles, open_corpus
+from platform_core.corpus import SPLITS, Sotu, TextFiles
+from platform_core.corpus_choice import open_corpus
 from platform_core.data import Order, TokenSplit, load_data
 from platform_core.errors import UsageError
 from platform_core.options import DataOptions

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from platform_core import corpus
+from platform_core import corpus_choice
 from platform_core.cli import main
 from platform_core.corpus import SPLITS, LabelledCorpus, Sotu
 from platform_core.data import load_data
@@ -36,7 +36,7 @@ class Letters(LabelledCorpus):
 @pytest.fixture(autouse=True)
 def letters(tmp_path, monkeypatch):
     monkeypatch.setenv("PLATFORM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(corpus.CORPORA, "letters", lambda options: Letters())
+    monkeypatch.setitem(corpus_choice.CORPORA, "letters", lambda options: Letters())
 
 
 def options(label="letter", **others):

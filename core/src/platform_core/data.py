@@ -28,7 +28,8 @@ import pyarrow as pa
 import torch
 
 from platform_core.cache import cached
-from platform_core.corpus import Corpus, LabelledCorpus, open_corpus
+from platform_core.corpus import Corpus, LabelledCorpus
+from platform_core.corpus_choice import open_corpus
 from platform_core.draws import derive_seed
 from platform_core.errors import UsageError
 from platform_core.files import write_json

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from platform_core.corpus import open_corpus
+from platform_core.corpus_choice import open_corpus
 from platform_core.data import Sequences, packer
 from platform_core.draws import derive_seed
 from platform_core.errors import UsageError

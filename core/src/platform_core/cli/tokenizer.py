@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"say what to do: {USAGE}")
 
     from platform_core.arguments import Parser
-    from platform_core.corpus import open_corpus
+    from platform_core.corpus_choice import open_corpus
     from platform_core.files import write_json
     from platform_core.options import DataOptions
     from platform_core.tokenizer.training import train_byte_pairs
