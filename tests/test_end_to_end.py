@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from platform_core import metrics
+from platform_core import bench, metrics
+from platform_core.bench import objectives, sampling
 from platform_core.cli import main
 
 TEXT = "we the people of these united states in order to form a more perfect union"
@@ -452,15 +453,26 @@ def test_two_processes_learn_what_one_does_in_two_micro_batches(
 
 
 @pytest.mark.slow
-def test_bench_sets_the_curriculum_beside_the_bound(platform: Platform) -> None:
+@pytest.mark.parametrize("suite", bench.SUITES)
+def test_the_bench_measures_every_case_of_a_suite(platform: Platform, suite: str) -> None:
+    size = bench.Size(states=50, batch=2, length=8, network="tiny", width=64)
+    for case in bench.suite(suite).cases(size):
+        if sampling.MANY in sampling.PATHS.get(case.path, ()):
+            continue  # a minute each
+        done = platform("bench", "--one", case.to_json())
+        assert done.returncode == 0, done.stderr
+        figures = json.loads(done.stdout)
+        assert set(figures) >= set(bench.suite(suite).COLUMNS)
+        assert figures["seconds"] > 0
+        assert figures["peak_gigabytes"] > 0
+
+
+@pytest.mark.slow
+def test_the_bench_prints_its_table(platform: Platform) -> None:
     sizes = "--states=50 --batch=2 --length=8 --width=64".split()  # noqa: SIM905
     done = platform("bench", "--what=objectives", *sizes)
     assert done.returncode == 0, done.stderr
-    rows = [line.split() for line in done.stdout.splitlines()[1:]]
-    assert [row[0] for row in rows] == [
-        "rows",
-        "curriculum",
-        "curriculum-top-2",
-        "curriculum-top-5",
-    ]
-    assert all(float(row[-1]) > 0 for row in rows)
+    _, titles, *rows = done.stdout.splitlines()
+    assert titles.split()[:4] == ["path", "batch", "length", "states"]
+    assert [row[:26].strip() for row in rows] == list(objectives.PATHS)
+    assert all(row.split()[-6:-3] == ["2", "8", "50"] for row in rows)
