@@ -270,6 +270,7 @@ def test_eval_repeats_the_figure_of_the_run(platform: Platform, finished: Path) 
     assert json.loads(kept.read_text()) == found
 
 
+@pytest.mark.slow
 def test_sample_continues_a_prompt_and_keeps_a_seed(platform: Platform, finished: Path) -> None:
     words = ("sample", str(finished), "--sample.prompt=we the", "--format=jsonl", "--seed=5")
     first, second = platform(*words), platform(*words)
@@ -326,12 +327,14 @@ def test_a_run_in_larger_tokens_needs_its_own_directory_alone(
     assert "was trained with data.tokenizer pieces, not text8" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_finished_run_resumes_to_the_same_result(platform: Platform, finished: Path) -> None:
     before = numbers(finished)
     assert platform("run", f"--resume={finished}").returncode == 0
     assert numbers(finished) == before
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     home: Path, platform: Platform, small: list[str]
 ) -> None:
@@ -345,6 +348,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert tensors(home / "damaged") == expected
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_architecture_is_refused(
     home: Path, platform: Platform, finished: Path
 ) -> None:
@@ -358,6 +362,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_run_directory_is_never_lost_by_accident(
     home: Path, platform: Platform, finished: Path, small: list[str]
 ) -> None:
