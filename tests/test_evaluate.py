@@ -7,7 +7,8 @@ import torch
 from accelerate import Accelerator
 from toy import exact_model, two_token_law
 
-from platform_core.evaluate import evaluate
+from platform_core.errors import UsageError
+from platform_core.evaluate import Bound, evaluate
 from platform_core.objective import Nelbo
 from platform_core.process import Absorbing, Uniform
 
@@ -79,3 +80,17 @@ def test_an_evaluation_repeats_itself_and_leaves_the_mode_of_the_network():
     first = evaluate(objective, split, Accelerator(cpu=True), **options)
     assert evaluate(objective, split, Accelerator(cpu=True), **options) == first
     assert objective.training
+
+
+def test_text_without_characters_is_refused():
+    split = Drawn(4)
+    split.num_characters = lambda: 0
+    with pytest.raises(UsageError, match="the 4 sequences to evaluate hold no characters"):
+        bound(Uniform, split)
+
+
+def test_a_bound_of_nothing_has_no_bits():
+    """Under masks, where none fell on the text."""
+    nothing = Bound(0.0, 0.0, tokens=4, characters=4, sequences=1)
+    assert nothing.bits_per_token == nothing.bits_per_character == 0
+    assert nothing.perplexity == 1

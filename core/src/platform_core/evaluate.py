@@ -8,6 +8,7 @@ from accelerate import Accelerator
 
 from platform_core.data import TokenSplit, documents_of, labels_of
 from platform_core.draws import Draws
+from platform_core.errors import UsageError
 from platform_core.guidance import given
 from platform_core.objective import Objective, Protocol
 
@@ -71,9 +72,17 @@ def evaluate(
 
     The levels are stratified over the whole evaluation, so their order, not the batch size, decides
     which sequence gets which. Of labelled text it is the bound given the labels.
+
+    Raises:
+        UsageError: the sequences hold no characters.
     """
     split = split.spread(sequences)
-    number = len(split)
+    number, characters = len(split), split.num_characters()
+    if not characters:
+        raise UsageError(
+            f"the {number} sequences to evaluate hold no characters, only marks of documents; "
+            "raise --evaluate.sequences and --evaluate.on_the_way, or --data.length"
+        )
     nats = torch.zeros(number, dtype=torch.float64, device=accelerator.device)
     tokens = torch.zeros_like(nats)
     training = objective.training
@@ -92,7 +101,7 @@ def evaluate(
         tokens[first : first + len(rows)] = mask.sum(-1)
     objective.train(training)
     nats, tokens = accelerator.reduce(nats), accelerator.reduce(tokens)
-    return _bound(nats, tokens, split.num_characters())
+    return _bound(nats, tokens, characters)
 
 
 def _bound(nats: torch.Tensor, tokens: torch.Tensor, characters: int) -> Bound:

@@ -74,7 +74,9 @@ class Guided(Backbone):
     any label, and each of them has the law of D-CFG given that it is unmasked. For uniform noise
     the last step, to clean text, is D-CFG's; an earlier one has q_s of x_w where D-CFG has
     q_s(y)^w q_s(none)^(1 - w), with q_s(.) = alpha_s x(.) + (1 - alpha_s) / V. One that predicts
-    scores s: s_w = s(y)^w s(none)^(1 - w), so that the total rate of jumps is guided too.
+    scores is guided in its weights (`platform_sedd`: w_g = w(y)^g w(none)^(1 - g)), which under
+    masks is s_g = s(y)^g s(none)^(1 - g), so that the total rate of jumps is guided too; for
+    uniform noise the two differ.
 
     Args:
         backbone: the other.

@@ -6,6 +6,7 @@ Used by `platform run`.
 """
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -229,13 +230,12 @@ class Run:
     def _result(
         self, bound: Bound, samples: Samples, ngrams: NgramBits | None, seconds: float
     ) -> dict[str, Any]:
-        to_bits = bound.bits_per_token / bound.nats_per_token
         kept = self.directory.init
         started = {"init": json.loads(kept.read_text())} if kept.exists() else {}
         return {
             "bits_per_character": bound.bits_per_character,
             "bits_per_token": bound.bits_per_token,
-            "standard_error": bound.standard_error * to_bits,
+            "standard_error": bound.standard_error / math.log(2),
             "nats_per_token": bound.nats_per_token,
             "perplexity": bound.perplexity,
             "tokens": bound.tokens,

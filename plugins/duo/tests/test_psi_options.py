@@ -242,3 +242,17 @@ def test_what_cannot_be_is_refused(options: dict, message: str):
 def test_small_numbers_may_be_written_with_an_exponent():
     kappa = mixing_of("max-capped-1e-3").kappa(level(0.5), level(0.4)).item()
     assert kappa == pytest.approx(1 - 1e-3 / 0.5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"profile": "linear-constant-linear-0.9-inv"},
+        {"preset": "cifar-mdlm", "profile": "linear-constant-linear-0.9-inv"},
+        {"preset": "owt-loop", "steps": 1},
+    ],
+)
+def test_a_pause_has_steps_before_it(options):
+    with pytest.raises(ValueError, match="none of the .* steps are before the pause"):
+        Psi(**{"steps": 10, **options})
+    Psi(steps=10, profile="linear-constant-linear-0.5", high_frac=0.5, middle_frac=0.5)

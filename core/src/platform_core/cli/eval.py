@@ -1,6 +1,7 @@
 """`platform eval RUN`: the bound of a trained network on any text."""
 
 import json
+import math
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -67,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
         if asked.json:
             print(json.dumps(record, indent=1))
         else:
-            error = bound.standard_error / bound.nats_per_token * bound.bits_per_token
+            error = bound.standard_error / math.log(2)
             print(
                 f"{options.split} text, {bound.sequences} sequences, {bound.tokens:,} tokens; "
                 f"{options.weights} weights of step {step}; {options.protocol} bound\n"

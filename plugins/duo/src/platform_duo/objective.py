@@ -107,9 +107,10 @@ class DiscreteConsistency(Distillation):
         x_t, x_s     two points of one path of the Gaussian diffusion, s = t - dt (`trajectory`)
         sum over l:  D( x_theta(x_t, t), x_teacher(x_s, s) )
 
-    Each reads its own noise level, alpha_t and alpha_s, of the operator T and not of the model's
-    schedule. Times are drawn from [dt, 1]. The published code draws t + dt from [dt, 1 + dt] and
-    cuts it off at 1, so that a share dt of all texts is noise at t = 1.
+    Each is told its own noise level, alpha_t and alpha_s, of the operator T and not of the model's
+    schedule, but none outside of that schedule's. Times are drawn from [dt, 1]. The published code
+    draws t + dt from [dt, 1 + dt] and cuts it off at 1, so that a share dt of all texts is noise at
+    t = 1.
 
     Args:
         divergence: reverse-kl is KL(student, teacher), forward-kl KL(teacher, student).

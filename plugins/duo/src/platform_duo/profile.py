@@ -6,7 +6,7 @@ before it ended; or the middle one stays where it is, and its steps correct with
 
 import re
 from abc import ABC, abstractmethod
-from typing import NamedTuple, final
+from typing import ClassVar, NamedTuple, final
 
 import torch
 
@@ -44,12 +44,18 @@ class Segments(NamedTuple):
 class Profile(ABC):
     """The times that a walk goes through.
 
+    `pauses` is whether the middle segment stays where it is, which takes a step before it.
+
     Source: Psi-samplers, arXiv:2602.21185.
     """
 
+    pauses: ClassVar[bool] = False
+
     @abstractmethod
     def times(self, segments: Segments, schedule: Schedule, device: torch.device) -> Noise:
-        """From 1 down to `LAST_TIME`, one more than there are steps, `[steps + 1, 1, 1]`."""
+        """From 1 down to `LAST_TIME`, or to a pause that nothing follows; one more than there are
+        steps, `[steps + 1, 1, 1]`.
+        """
 
 
 @final
@@ -67,6 +73,8 @@ class Pause(Profile, ABC):
     The published grid begins the last segment at the pause again, which costs the first segment a
     step; with a single point there, it never leaves the pause.
     """
+
+    pauses: ClassVar[bool] = True
 
     @abstractmethod
     def pause(self, schedule: Schedule) -> float:

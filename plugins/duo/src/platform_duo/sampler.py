@@ -155,6 +155,12 @@ class Psi(Sampler):
             at_least_one(steps), settings.high_frac, settings.middle_frac
         )
         self.profile = profile_of(settings.profile)
+        if self.profile.pauses and not self.segments.high:
+            raise ValueError(
+                f"profile {settings.profile} pauses, but none of the {steps} steps are before the "
+                "pause, so that the first would go there from pure noise; set high_frac and "
+                "middle_frac, for example .45 and .5, or take more steps"
+            )
         modes = (settings.high_mode, settings.middle_mode, settings.low_mode)
         self.mixings = [
             mixing
