@@ -120,7 +120,7 @@ class StreamedSplit(Sequences):
         """The rows of the present block, mixed; the cursor is then behind its documents."""
         if self._rows is None:
             self._cursor.restore(self._state["documents"])
-            ids = [self._tokenizer.encode(text) for text in self._cursor.take(BLOCK)]
+            ids = list(self._tokenizer.encode_all(self._cursor.take(BLOCK)))
             parts = [self._packing.no_rows, *self._packing.rows(ids)]
             columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
             random = np.random.default_rng(derive_seed(self._seed, "stream", self._state["block"]))

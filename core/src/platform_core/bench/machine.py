@@ -10,9 +10,6 @@ from platform_core import runtime
 from platform_core.bench import Size
 from platform_core.compose import Built, compose
 from platform_core.plugins import load_plugins
-from platform_core.runtime import peak_rss_bytes
-
-__all__ = ["composed", "peak_rss_bytes", "resident_bytes"]
 
 
 def composed(words: Sequence[str], size: Size) -> Built:
@@ -36,6 +33,6 @@ def resident_bytes() -> int:
     """Memory of this process now; where the system does not tell, its peak so far."""
     status = Path("/proc/self/status")
     if not status.exists():
-        return peak_rss_bytes()
+        return runtime.peak_rss_bytes()
     line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
     return int(line.split()[1]) * 1024

@@ -15,8 +15,9 @@ from torch import nn
 
 from platform_core.backbone import Backbone, Incremental, Reader
 from platform_core.bench import Case, Figures, Size
-from platform_core.bench.machine import composed, peak_rss_bytes, resident_bytes
+from platform_core.bench.machine import composed, resident_bytes
 from platform_core.model import Model
+from platform_core.runtime import peak_rss_bytes
 from platform_core.types import Hidden, Inputs, Logits, Noise, Tokens
 
 TITLE = "samples of an untrained network, fp32; network is encode and decode"

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from platform_core.bench import Case, Figures, Size
-from platform_core.bench.machine import composed, peak_rss_bytes, resident_bytes
+from platform_core.bench.machine import composed, resident_bytes
 from platform_core.draws import Draws
 from platform_core.objective import DiffusionObjective, Loss
+from platform_core.runtime import peak_rss_bytes
 
 Step = Callable[[DiffusionObjective, Tensor, Draws], Tensor]
 
