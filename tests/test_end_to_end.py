@@ -268,6 +268,7 @@ def test_eval_repeats_the_figure_of_the_run(platform: Platform, finished: Path) 
     assert found["card"]["step"] == 12
     kept = finished / "evaluations" / "validation-ema-exact-step-0000012.json"
     assert json.loads(kept.read_text()) == found
+    assert result["evaluations"][kept.stem] == found
 
 
 @pytest.mark.slow

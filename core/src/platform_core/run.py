@@ -32,6 +32,7 @@ from platform_core.metrics import MetricsLog
 from platform_core.ngram import NgramBits, baselines
 from platform_core.objective import Objective
 from platform_core.progress import Meter
+from platform_core.results import write_result
 from platform_core.streaming import open_stream
 from platform_core.tokenizer import load_tokenizer
 from platform_core.tracking import Tracker, open_tracker
@@ -224,7 +225,7 @@ class Run:
         self.keep_samples(samples, "final")
         result = self._result(bound, samples, ngrams, time.perf_counter() - start)
         if self.accelerator.is_main_process:
-            write_json(self.directory.result, result)
+            write_result(self.directory, result)
         return result
 
     def _result(

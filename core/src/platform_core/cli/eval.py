@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 from platform_core.compose import compose_saved
 from platform_core.directory import first_argument
-from platform_core.files import write_json
 from platform_core.plugins import load_plugins
+from platform_core.results import keep_evaluation
 
 
 def main(argv: Sequence[str]) -> int:
@@ -63,8 +63,8 @@ def main(argv: Sequence[str]) -> int:
         },
     }
     if accelerator.is_main_process:
-        name = f"{options.split}-{options.weights}-{options.protocol}-step-{step:07d}.json"
-        write_json(directory.evaluations / name, record)
+        name = f"{options.split}-{options.weights}-{options.protocol}-step-{step:07d}"
+        kept = keep_evaluation(directory, name, record)
         if asked.json:
             print(json.dumps(record, indent=1))
         else:
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
                 f"  bits per token       {bound.bits_per_token:.4f} +- {error:.4f}\n"
                 f"  bits per character   {bound.bits_per_character:.4f}\n"
                 f"  perplexity           {bound.perplexity:.3f}\n"
-                f"kept in {directory.evaluations / name}"
+                f"kept in {kept}"
             )
     return 0
 

@@ -1,0 +1,43 @@
+"""Figures: one look for every plot that the platform draws, without a display.
+
+    figure, axes = new(title=..., x=..., y=...);  axes.plot(...);  write(figure, path)
+
+matplotlib is imported here and nowhere else, and this module only where a plot is drawn.
+"""
+
+import io
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+SIZE = (6.4, 4.0)
+"""Inches."""
+
+
+def new(*, title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    """An empty plot with labelled axes."""
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.add_subplot(title=title, xlabel=x, ylabel=y)
+    axes.grid(visible=True, alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def write(figure: Figure, path: Path) -> None:
+    """The plot as a file of the format that the name ends in, as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".partial.{path.name}")
+    figure.savefig(beside)
+    beside.replace(path)
+
+
+def svg(figure: Figure) -> str:
+    """The plot as an element of an HTML page; the same plot gives the same text."""
+    from matplotlib import rc_context
+
+    text = io.StringIO()
+    with rc_context({"svg.hashsalt": "platform", "svg.fonttype": "none"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    drawing = text.getvalue()
+    return drawing[drawing.index("<svg") :]
