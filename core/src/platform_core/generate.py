@@ -14,6 +14,7 @@ from platform_core.model import Model
 from platform_core.options import SampleOptions
 from platform_core.sampler import Prompt, Sampler
 from platform_core.tokenizer import Tokenizer
+from platform_core.trajectory import Recorder, Trajectory
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Samples:
     nfe: int
     """Network evaluations spent on each batch."""
     seconds: float
+    trajectory: Trajectory | None = None
+    """Of the first sample, if it was asked for and the sampler walks one."""
 
 
 def generate(
@@ -37,6 +40,7 @@ def generate(
     length: int,
     seed: int,
     labels: Sequence[str] = (),
+    watched: bool = False,
 ) -> Samples:
     """`options.number` samples of `length` tokens, in batches; the same seed gives the same texts.
 
@@ -49,13 +53,16 @@ def generate(
         length: tokens in each.
         seed: of every draw.
         labels: the names of those that the model knows.
+        watched: also record how the first sample came about; the samples are the same.
 
     Raises:
         UsageError: there is no such label; or the prompt is longer than the samples, has characters
             the tokenizer lacks, or has blanks that the sampler cannot fill.
     """
     given = prompt_tokens(options, tokenizer, length, sampler)
-    writer = guided(model, labels, options)
+    recorder = Recorder()
+    unwatched = guided(model, labels, options)
+    writer = unwatched.watched(recorder.see) if watched else unwatched
     training = model.training
     model.eval()
     start, tokens, nfe = time.perf_counter(), [], 0
@@ -67,9 +74,12 @@ def generate(
             sample = sampler(writer, (batch, length), generator, prompt)
         tokens += sample.tokens.tolist()
         nfe = max(nfe, sample.nfe)
+        writer = unwatched
     model.train(training)
     texts = [tokenizer.decode(row) for row in tokens]
-    return Samples(texts, tokens, nfe, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    trajectory = recorder.trajectory(tokens[0], tokenizer.vocab_size) if tokens else None
+    return Samples(texts, tokens, nfe, seconds, trajectory)
 
 
 def prompt_tokens(
