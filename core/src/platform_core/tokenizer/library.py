@@ -155,6 +155,10 @@ class ByteLevelTokenizer(LibraryTokenizer):
 
     kind = "byte-level"
 
+    @property
+    def unknown_id(self) -> None:
+        """None: every text is bytes."""
+
     @cached_property
     def pieces(self) -> list[bytes]:
         """The bytes of each token; special tokens are spelt out."""
@@ -210,6 +214,15 @@ class SubwordTokenizer(LibraryTokenizer):
     """Any other: WordPiece, SentencePiece; may read text back otherwise than it was."""
 
     kind = "subword"
+
+    @property
+    def unknown_id(self) -> int | None:
+        """What the library's model says, by its token or its number."""
+        said = self.model["model"]
+        if said.get("unk_token") is not None:
+            return self.library.token_to_id(said["unk_token"])
+        number: int | None = said.get("unk_id")
+        return number
 
     def count_characters(self, ids: Ids) -> int:
         """Characters of the text as it is read back, special tokens left out."""
