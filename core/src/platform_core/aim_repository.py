@@ -26,6 +26,9 @@ from filelock import FileLock
 LOCK_SECONDS = 60.0
 """Longest wait for another process that is making the same repository."""
 
+BOOKMARKS = "aim_db"
+"""Aim's database of bookmarks in a repository; the runs' is another."""
+
 REPLACE_SECONDS = 90.0
 """Longest wait for a repository that is being rebuilt; a run gives up Aim after a little more."""
 
@@ -145,19 +148,18 @@ def end_dead_runs(repo: Any) -> list[str]:
     return dead
 
 
-def new_hash() -> str:
-    """The name of a new run."""
-    from aim.sdk.utils import generate_run_hash
-
-    return str(generate_run_hash())
-
-
 def prepare_run(repo: Any, run_hash: str, *, created: float) -> None:
     """Makes Aim, which only begins runs under names of its own, go on with a run of this name."""
     (Path(repo.path) / "meta" / "chunks" / run_hash).mkdir(parents=True, exist_ok=True)
     repo._all_run_hashes.cache_clear()
     if not repo.structured_db.find_run(run_hash):
         repo.request_props(run_hash, False, datetime.fromtimestamp(created, UTC))
+
+
+def hashes(repository: Path) -> set[str]:
+    """The names of all runs of a repository; it need not be whole."""
+    chunks = repository / "meta" / "chunks"
+    return {path.name for path in chunks.iterdir()} if chunks.is_dir() else set()
 
 
 def date_end(repo: Any, run_hash: str, ended: float) -> None:

@@ -7,7 +7,9 @@ Written by `platform run`; drawn for Aim, by `platform dashboard --rebuild`, and
 --trajectory`.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,8 @@ from platform_core.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from platform_core.evaluate import Bound
 
 FORMATS = (".json", ".png", ".svg", ".pdf")
 """Endings of files that a figure can be written to."""
@@ -38,6 +42,20 @@ def write(record: Mapping[str, Any], path: Path) -> None:
     from platform_core import plots
 
     plots.write(draw(record), path)
+
+
+def keep(record: Mapping[str, Any], path: Path) -> None:
+    """A record as a file, in place of an earlier one and of its plot."""
+    path.with_suffix(".png").unlink(missing_ok=True)
+    write_json(path, record)
+
+
+def plotted(path: Path) -> Path:
+    """The plot of a record that is kept in a file, beside it; drawn once."""
+    plot = path.with_suffix(".png")
+    if not plot.exists():
+        write(json.loads(path.read_text(encoding="utf-8")), plot)
+    return plot
 
 
 def require_format(path: Path) -> Path:
@@ -106,4 +124,41 @@ def states(way: Trajectory) -> list[list[int]]:
     return rows[::-1]
 
 
-_DRAWINGS = {"trajectory": trajectory}
+def levels_record(bound: "Bound", subset: str, protocol: str) -> dict[str, Any]:
+    """The record of where between text and noise a bound comes from."""
+    return {
+        "kind": "levels",
+        "subset": subset,
+        "protocol": protocol,
+        "nats_per_token": bound.nats_per_token,
+        "levels": [asdict(level) for level in bound.levels],
+    }
+
+
+def levels(record: Mapping[str, Any]) -> "Figure":
+    """The bound's integrand over the noise; an error that nothing is known of is left out."""
+    from platform_core import plots
+
+    parts = record["levels"]
+    figure, axes = plots.new(
+        title=f"{record['subset']}: {record['nats_per_token']:.3f} nats per token, the mean of "
+        "this curve",
+        x="noise, 1 - alpha" if record["protocol"] == "exact" else "time of the schedule",
+        y="nats per token, per unit",
+    )
+    axes.errorbar(
+        [(part["start"] + part["end"]) / 2 for part in parts],
+        [part["nats_per_token"] for part in parts],
+        yerr=[part["standard_error"] or 0 for part in parts],
+        marker="o",
+        capsize=3,
+    )
+    axes.set_xlim(0, 1)
+    axes.set_ylim(bottom=0)
+    return figure
+
+
+_DRAWINGS: Mapping[str, Callable[[Mapping[str, Any]], "Figure"]] = {
+    "trajectory": trajectory,
+    "levels": levels,
+}

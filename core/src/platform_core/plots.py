@@ -55,13 +55,6 @@ def write(figure: Figure, path: Path) -> None:
     beside.replace(path)
 
 
-def png(figure: Figure) -> bytes:
-    """The plot as the content of a PNG file."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    return content.getvalue()
-
-
 def svg(figure: Figure) -> str:
     """The plot as an element of an HTML page; the same plot gives the same text."""
     from matplotlib import rc_context

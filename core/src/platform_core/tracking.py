@@ -5,17 +5,20 @@ Whatever goes wrong with Aim costs one warning and never the run. The trainer op
 `open_tracker`, on the main process, and closes it in a `finally`.
 """
 
+import json
 import sys
 import threading
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
+
+import yaml
 
 from platform_core.aim_repository import (
     alive,
@@ -23,10 +26,11 @@ from platform_core.aim_repository import (
     import_aim,
     in_use,
     index,
-    new_hash,
     open_repository,
     prepare_run,
 )
+from platform_core.component import ROLES
+from platform_core.directory import RunDirectory
 
 PATIENCE_SECONDS = 120.0
 """Longest wait for Aim at the beginning and at the end of a run; a new repository takes about 3."""
@@ -55,8 +59,8 @@ class Tracker(ABC):
         """Samples of text at one step; repeated ones replace."""
 
     @abstractmethod
-    def figure(self, record: Mapping[str, Any], *, step: int) -> None:
-        """A figure by its record (`figures`), drawn where it is shown; a repeated one replaces."""
+    def figure(self, path: Path, *, step: int) -> None:
+        """A figure by the file of its data (`figures`); a repeated one replaces."""
 
     @abstractmethod
     def close(self) -> None:
@@ -77,7 +81,7 @@ class NoTracker(Tracker):
     def text(self, name: str, samples: Sequence[str], *, step: int) -> None:
         """Does nothing."""
 
-    def figure(self, record: Mapping[str, Any], *, step: int) -> None:
+    def figure(self, path: Path, *, step: int) -> None:
         """Does nothing."""
 
     def close(self) -> None:
@@ -109,6 +113,18 @@ class About:
         roles = {role: {**given.get(role, {}), "name": parts[role]} for role in parts}
         sweep = {"sweep": self.sweep} if self.sweep else {}
         return {**given, **roles, **sweep, "versions": self.versions}
+
+
+def about(directory: RunDirectory, versions: Mapping[str, str]) -> About:
+    """What a run directory says of its run."""
+    config = yaml.safe_load(directory.config.read_text(encoding="utf-8"))
+    parts = {role: config[role]["name"] for role in ROLES}
+    return About(directory.path.name, parts, config, versions, directory.sweep)
+
+
+def new_hash() -> str:
+    """A name for a new run, such as Aim gives."""
+    return uuid.uuid4().hex[:24]
 
 
 class AimTracker(Tracker):
@@ -172,14 +188,12 @@ class AimTracker(Tracker):
         if samples:
             self._track([self._aim.Text(sample) for sample in samples], name, step)
 
-    def figure(self, record: Mapping[str, Any], *, step: int) -> None:
+    def figure(self, path: Path, *, step: int) -> None:
         """Tracks the plot as an image, and the bound by noise level also as curves."""
-        from PIL import Image
+        from platform_core import figures
 
-        from platform_core import figures, plots
-
-        image = Image.open(BytesIO(plots.png(figures.draw(record))))
-        self._track(self._aim.Image(image), record["kind"], step)
+        record = json.loads(path.read_text(encoding="utf-8"))
+        self._track(self._aim.Image(str(figures.plotted(path))), record["kind"], step)
         for level in record.get("levels", ()):
             where = f"{level['start']:.1f}-{level['end']:.1f}"
             bound = {"level_nats_per_token": level["nats_per_token"]}
@@ -249,9 +263,9 @@ class Guarded(Tracker):
         """Logs samples, or turns the tracker off."""
         self._try(lambda: self._tracker.text(name, samples, step=step))
 
-    def figure(self, record: Mapping[str, Any], *, step: int) -> None:
+    def figure(self, path: Path, *, step: int) -> None:
         """Logs a figure, or turns the tracker off."""
-        self._try(lambda: self._tracker.figure(record, step=step))
+        self._try(lambda: self._tracker.figure(path, step=step))
 
     def close(self) -> None:
         """Closes once; a failure is only reported."""
