@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
         with _server(repository, listener) as server:
             port = listener.getsockname()[1]
             _wait_until_it_answers(server, port)
-            bookmark(port)
+            bookmark(HOST, port)
             taken = "" if port == options.port else f" (port {options.port} is taken)"
             print(f"Aim's dashboard of {runs}: http://{HOST}:{port}{taken}")
             killed = f", {len(ended)} of them killed and now ended" if ended else ""
