@@ -88,6 +88,7 @@ def test_a_run_leaves_its_whole_record(finished: Path) -> None:
         "checkpoints",
         "config.yaml",
         "environment.json",
+        "figures",
         "metrics.jsonl",
         "result.json",
         "samples",

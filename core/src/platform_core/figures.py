@@ -10,6 +10,7 @@ Written by `platform run`; drawn for Aim, by `platform dashboard --rebuild`, and
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +118,7 @@ def states(way: Trajectory) -> list[list[int]]:
     """
     rows: list[list[int]] = []
     settled = [True] * len(way.tokens[-1])
-    for tokens, later in zip(reversed(way.tokens), [way.tokens[-1], *reversed(way.tokens)]):
+    for later, tokens in pairwise([way.tokens[-1], *reversed(way.tokens)]):
         settled = [s and x == y for s, x, y in zip(settled, tokens, later, strict=True)]
         pairs = zip(tokens, settled, strict=True)
         rows.append([0 if way.masked(token) else 1 + stays for token, stays in pairs])
