@@ -223,8 +223,9 @@ def test_a_run_that_the_repository_has_no_more_is_made_again(repository: Path) -
 
 
 def test_a_run_that_a_process_writes_to_is_left_to_it(
-    repository: Path, capsys: pytest.CaptureFixture[str]
+    repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("platform_core.aim_repository.WRITER_SECONDS", 0.0)
     first = make_tracker(repository)
     second = make_tracker(repository, run_hash=first.hash)
     check_one_warning(capsys, "BlockingIOError")

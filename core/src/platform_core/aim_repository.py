@@ -26,6 +26,9 @@ from filelock import FileLock
 LOCK_SECONDS = 60.0
 """Longest wait for another process that is making the same repository."""
 
+WRITER_SECONDS = 20.0
+"""Longest wait for a run that another process writes to."""
+
 BOOKMARKS = "aim_db"
 """Aim's database of bookmarks in a repository; the runs' is another."""
 
@@ -55,24 +58,32 @@ def in_use(repository: Path, *, alone: bool = False) -> Iterator[None]:
         BlockingIOError: it is being replaced, for longer than anyone should wait; or, alone, others
             use it.
     """
+    repository.mkdir(parents=True, exist_ok=True)
+    patience = 0.0 if alone else REPLACE_SECONDS
+    with _locked(repository / "platform.users", alone=alone, patience=patience):
+        yield
+
+
+@contextmanager
+def _locked(path: Path, *, alone: bool, patience: float) -> Iterator[None]:
+    """A lock on a file, which is made; the system takes it back when the process ends."""
     import fcntl
 
-    repository.mkdir(parents=True, exist_ok=True)
-    path, deadline = repository / "platform.users", time.monotonic() + REPLACE_SECONDS
+    deadline = time.monotonic() + patience
     kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
     while True:
         with path.open("a") as stream:
             try:
                 fcntl.flock(stream, kind | fcntl.LOCK_NB)
             except BlockingIOError:
-                if alone or time.monotonic() > deadline:
+                if time.monotonic() >= deadline:
                     raise
             else:
-                # Whoever replaced the repository while this one waited took the file along.
+                # While this one waited, the file may have been removed, or moved and replaced.
                 if path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat()):
                     yield
                     return
-        time.sleep(0.1)
+        time.sleep(0.05)
 
 
 @contextmanager
@@ -80,14 +91,11 @@ def alive(repository: Path, run_hash: str) -> Iterator[None]:
     """Says that this process writes to a run.
 
     Raises:
-        BlockingIOError: another one does.
+        BlockingIOError: another one does, for longer than a dashboard that completes a killed run.
     """
-    import fcntl
-
     path = living(repository, run_hash)
     path.parent.mkdir(exist_ok=True)
-    with path.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with _locked(path, alone=True, patience=WRITER_SECONDS):
         try:
             yield
         finally:

@@ -3,9 +3,11 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from platform_core.draws import derive_generator
 from platform_core.errors import UsageError
@@ -14,7 +16,29 @@ from platform_core.model import Model
 from platform_core.options import SampleOptions
 from platform_core.sampler import Prompt, Sampler
 from platform_core.tokenizer import Tokenizer
-from platform_core.trajectory import Recorder, Trajectory
+from platform_core.trajectory import Trajectory
+from platform_core.types import Inputs, Noise
+
+
+@final
+class Recorder:
+    """Keeps the first sequence of every batch that it is shown; nothing waits for a GPU."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def see(self, inputs: Inputs, alpha: Noise) -> None:
+        """Keeps tokens; a distribution is no step of a sampler."""
+        if isinstance(inputs, Tensor) and not inputs.is_floating_point():
+            self._seen.append((inputs[0].clone(), alpha[0].mean()))
+
+    def trajectory(self, sample: Sequence[int], vocab_size: int) -> Trajectory | None:
+        """The way to the sample; None where none was seen, or only parts of a longer text."""
+        if not self._seen or any(len(tokens) != len(sample) for tokens, _ in self._seen):
+            return None
+        tokens = torch.stack([tokens for tokens, _ in self._seen]).tolist()
+        alphas = torch.stack([alpha for _, alpha in self._seen]).tolist()
+        return Trajectory([*tokens, list(sample)], [*alphas, 1.0], vocab_size)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ dashboard --rebuild`.
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from platform_core.errors import UsageError
 from platform_core.files import write_json
 from platform_core.metrics import LABELS
 from platform_core.tracking import AimTracker, about, new_hash
+
+DAMAGE = (UsageError, ValueError, KeyError, TypeError)
+"""What reading a damaged run directory raises."""
 
 
 @dataclass
@@ -62,6 +66,21 @@ def run_directories(runs: Path) -> Iterator[RunDirectory]:
             yield directory
 
 
+def complete(runs: Path, killed: Collection[str]) -> None:
+    """Tracks killed runs again, by their names in Aim, as far as they have directories in `runs`.
+
+    Aim writes a number, its step and its time one after another: killed in between, it shows the
+    whole curve in a wrong order. metrics.jsonl has that number already.
+    """
+    if not killed:
+        return
+    for directory in run_directories(runs):
+        if _known(directory).get("aim_run") in killed:
+            # A run that is damaged, or resumed just now, is left as it is.
+            with suppress(*DAMAGE, BlockingIOError):
+                _track(directory, runs / ".aim")
+
+
 def _replace(directories: list[RunDirectory], runs: Path) -> Rebuilt:
     old, before = runs / ".aim", runs / ".aim-before"
     # Aim wants its repositories to be called so.
@@ -71,8 +90,7 @@ def _replace(directories: list[RunDirectory], runs: Path) -> Rebuilt:
     for directory in directories:
         try:
             tracked.add(_track(directory, new))
-        # What a damaged file of a run is read with.
-        except (UsageError, ValueError, KeyError, TypeError) as error:
+        except DAMAGE as error:
             rebuilt.damaged[directory.path] = f"{type(error).__name__}: {error}"
         else:
             rebuilt.runs.append(directory.path)
@@ -93,7 +111,7 @@ def _replace(directories: list[RunDirectory], runs: Path) -> Rebuilt:
 def _track(directory: RunDirectory, repository: Path) -> str:
     """Tracks again what a run has tracked; returns its name in Aim."""
     records = metrics.read(directory.metrics)
-    known = json.loads(directory.tracking.read_text()) if directory.tracking.exists() else {}
+    known = _known(directory)
     run_hash = known.get("aim_run") or new_hash()
     began = known.get("began") or directory.config.stat().st_mtime
     write_json(directory.tracking, {**known, "began": began, "aim_run": run_hash})
@@ -130,6 +148,11 @@ def _step(path: Path, last: int) -> int:
     """The step of a file's look; the end of a run is its last."""
     found = re.search(r"step-(\d+)$", path.stem)
     return int(found[1]) if found else last
+
+
+def _known(directory: RunDirectory) -> dict[str, Any]:
+    kept = directory.tracking
+    return dict(json.loads(kept.read_text())) if kept.exists() else {}
 
 
 def _versions(directory: RunDirectory) -> dict[str, Any]:

@@ -3,19 +3,15 @@
     x_1 at alpha_1, x_2 at alpha_2, ...    what the network was asked, call after call
     x_0 at alpha = 1                       the sample
 
-`Recorder` is shown every call of a sampler's model (`Model.watched`), so that any diffusion sampler
-has a trajectory without knowing of it. What changes between two calls counts as one step.
+Recorded by `generate`, which is shown every call of a sampler's model (`Model.watched`), so that any
+diffusion sampler has a trajectory without knowing of it. What changes between two calls counts as
+one step.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple, final
-
-import torch
-from torch import Tensor
-
-from platform_core.types import Inputs, Noise
 
 
 class Flips(NamedTuple):
@@ -85,24 +81,3 @@ class Trajectory:
             for place, token in step:
                 tokens[-1][place] = token
         return cls(tokens, list(record["alphas"]), record["vocab_size"])
-
-
-@final
-class Recorder:
-    """Keeps the first sequence of every batch that it is shown; nothing waits for a GPU."""
-
-    def __init__(self) -> None:
-        self._seen: list[tuple[Tensor, Tensor]] = []
-
-    def see(self, inputs: Inputs, alpha: Noise) -> None:
-        """Keeps tokens; a distribution is no step of a sampler."""
-        if isinstance(inputs, Tensor) and not inputs.is_floating_point():
-            self._seen.append((inputs[0].clone(), alpha[0].mean()))
-
-    def trajectory(self, sample: Sequence[int], vocab_size: int) -> Trajectory | None:
-        """The way to the sample; None where none was seen, or only parts of a longer text."""
-        if not self._seen or any(len(tokens) != len(sample) for tokens, _ in self._seen):
-            return None
-        tokens = torch.stack([tokens for tokens, _ in self._seen]).tolist()
-        alphas = torch.stack([alpha for _, alpha in self._seen]).tolist()
-        return Trajectory([*tokens, list(sample)], [*alphas, 1.0], vocab_size)

@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
         _in_use(repository),
     ):
         repo = _open(repository)
-        ended = end_dead_runs(repo)
+        ended = _end_dead_runs(repo, runs)
         _index(repo)
         with _server(repository, listener) as server:
             port = listener.getsockname()[1]
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
                 f"Runs: {len(repo.list_all_runs())}{killed}. Ctrl-C stops the dashboard.",
                 flush=True,
             )
-            _keep_indexed(repo, server)
+            _keep_indexed(repo, runs, server)
     return 0
 
 
@@ -257,14 +257,22 @@ def _check_alive(server: subprocess.Popen[bytes]) -> None:
         )
 
 
-def _keep_indexed(repo: Any, server: subprocess.Popen[bytes]) -> None:
+def _keep_indexed(repo: Any, runs: Path, server: subprocess.Popen[bytes]) -> None:
     """Shows new numbers of living runs, and ends killed ones, until the server stops."""
     while True:
         with suppress(subprocess.TimeoutExpired):
             server.wait(INDEX_EVERY_SECONDS)
         _check_alive(server)
-        end_dead_runs(repo)
+        _end_dead_runs(repo, runs)
         _index(repo)
+
+
+def _end_dead_runs(repo: Any, runs: Path) -> list[str]:
+    from platform_core.rebuild import complete
+
+    ended = end_dead_runs(repo)
+    complete(runs, ended)
+    return ended
 
 
 def _index(repo: Any) -> None:
