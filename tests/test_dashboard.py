@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from platform_core.bookmarks import BOOKMARKS, bookmark
 from platform_core.cli.dashboard import main
 from platform_core.errors import UsageError
 from platform_core.tracking import About, Tracker, open_tracker
@@ -138,7 +139,15 @@ def test_a_run_that_was_killed_is_shown_from_the_start(tmp_path: Path, taken_por
         assert dashboard.stdout is not None
         found = re.search(r":(\d+) \(", dashboard.stdout.readline())
         assert found
-        assert shows(int(found[1]), "lost")
+        port = int(found[1])
+        assert shows(port, "lost")
+        assert num_active(port) == 0
+        line = dashboard.stdout.readline()
+        assert line == "Runs: 1, 1 of them killed and now ended. Ctrl-C stops the dashboard.\n"
+        marks = json.loads(get(port, "/api/dashboards/")[1])
+        assert {mark["name"] for mark in marks} == {mark.name for mark in BOOKMARKS}
+        bookmark("127.0.0.1", port)
+        assert json.loads(get(port, "/api/dashboards/")[1]) == marks
     finally:
         dashboard.terminate()
         dashboard.communicate(timeout=30)

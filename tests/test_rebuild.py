@@ -27,6 +27,7 @@ from platform_core.rebuild import complete
 from platform_core.tracking import about, new_hash, open_tracker
 from platform_core.trajectory import Trajectory
 
+LOOK_EVERY = 5
 BEGAN = 1_700_000_000.5
 WAY = Trajectory([[2, 2], [0, 1]], [0.0, 1.0], vocab_size=2)
 
@@ -55,7 +56,7 @@ def write(directory: RunDirectory, steps: int, *, pause: float = 0.0) -> None:
         numbers = {"loss": 1 / step, "gradient_norm": float(step)}
         record.log(numbers, step=step, subset="train")
         tracker.log(numbers, step=step, subset="train")
-        if step % 5 == 0:
+        if step % LOOK_EVERY == 0:
             look(directory, tracker, record, step)
         time.sleep(pause)
     record.close()
@@ -194,7 +195,9 @@ WRITER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+import test_rebuild
 from test_rebuild import begin, write
+test_rebuild.LOOK_EVERY = 15
 directory = begin(Path(sys.argv[2]))
 print("begun", flush=True)
 write(directory, steps=int(sys.argv[3]), pause=0.02)

@@ -3,9 +3,9 @@
     x_1 at alpha_1, x_2 at alpha_2, ...    what the network was asked, call after call
     x_0 at alpha = 1                       the sample
 
-Recorded by `generate`, which is shown every call of a sampler's model (`Model.watched`), so that any
-diffusion sampler has a trajectory without knowing of it. What changes between two calls counts as
-one step.
+Recorded by `generate`, which is shown every call of a sampler's model (`Model.watched`), so that
+any diffusion sampler has a trajectory without knowing of it. What changes between two calls counts
+as one step.
 """
 
 from collections.abc import Mapping
