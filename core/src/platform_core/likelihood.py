@@ -1,0 +1,364 @@
+"""Likelihoods of continuations: log p(x | c) of text x after a context c, for any trained model.
+
+    Exact           log p(x | c), from left to right
+    CleanContext    -B(x | c), the bound of x alone, with c clean in whatever the network reads
+    NoisedContext   B(c) - B(c x), what the bound of the whole text grows by
+
+B(x | c) is the integral over t of E f_t, summed over the positions of x, with x_t noised as ever and c
+left as it is. It is the bound of the chain that a sampler walks with c as its prompt, so whatever
+the network is:
+
+    B(x | c) >= -log p_theta(x | c),  and so  sum_x exp(-B(x | c)) <= 1
+
+It is tight where the network says p(x_0 at l | c clean, x_t at all other places of x). Under masks
+that is what training teaches, since a text whose c is open is one of its noisy texts: there the best
+network has B(x | c) = -log p(x | c). Under uniform noise the network is told one noise level for
+the whole text and takes c to be as noisy, so that B(x | c) is above -log p(x | c) on average, also
+for the best network. B(c) - B(c x) is log p(x | c) for the best network of every process; for
+others it is a difference of two bounds and none itself, and it varies more. Hence masks leave the
+context clean by default, and other noise does not.
+
+Each bound is read at N noise levels, one in each N-th of (0, 1):
+
+    B = E_u 2 u f(t = u^2),   u uniform
+
+The square is importance sampling: near t = 0 the integrand's second moment grows as 1/t, which
+makes an estimate from uniform t heavy-tailed. All texts of a question share levels and noise, which their
+differences then have less of. Nothing is divided by a length here; the first tokens of each text
+are given, its beginning of a document among them, and nothing stands for its end.
+
+Used by `harness`.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, final
+
+import torch
+from torch import Tensor
+
+from platform_core.distillation import Distillation
+from platform_core.draws import END_MARGIN, Draws
+from platform_core.errors import UsageError
+from platform_core.guidance import given
+from platform_core.objective import DiffusionObjective, Guessing, Noised, Objective
+from platform_core.process import Absorbing
+from platform_core.types import Labels, Nats, Noise, Selected, Tokens
+
+ROWS_AT_ONCE = 2**13
+"""About so many noisy texts are kept until there are enough of equal length for a batch."""
+
+
+class Text(NamedTuple):
+    """A text of which the first tokens are given."""
+
+    tokens: tuple[int, ...]
+    given: int
+
+
+class Question(NamedTuple):
+    """Texts to be compared with each other."""
+
+    texts: Sequence[Text]
+    seed: int
+    """Of the levels and the noise, which all of them share."""
+
+
+class Answer(NamedTuple):
+    """What a model says of the texts of one question."""
+
+    log_probs: list[float]
+    """In nats, of what is not given."""
+    standard_errors: list[float]
+    """Of each estimate, over its noise; 0 where there is none."""
+    margin: float
+    """How far the best is ahead of the next, infinite if there is none."""
+    margin_error: float
+    """Its standard error: that of a difference, with noise in common."""
+    guessed: list[bool]
+    """Whether all that is not given is what the model takes to be the likeliest."""
+
+
+class Rows(NamedTuple):
+    """Texts of one length, each as often as it is read."""
+
+    x0: Tokens
+    asked: Selected
+    x_t: Tokens
+    alpha: Noise
+    slope: Noise
+    weights: Nats
+    """What the integrand of each is multiplied by."""
+
+
+class Likelihood(ABC):
+    """A way to have log p(x | c) of an objective.
+
+    Args:
+        objective: of the trained model.
+        draws: noise levels at which each text is read.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, objective: Objective, draws: int) -> None:
+        self.objective, self.draws = objective, draws
+
+    @abstractmethod
+    def parts(self, text: Text) -> list[tuple[int, Text]]:
+        """The bounds that log p(x | c) is made of, each with its sign."""
+
+    @abstractmethod
+    def rows(self, text: Text, width: int, draws: Draws) -> Rows:
+        """A text to read, noised as if there were `width` tokens of it to score."""
+
+    @abstractmethod
+    def nats(self, rows: Rows) -> Nats:
+        """-log p of all that is asked for, or its integrand, of each row."""
+
+
+@final
+class Exact(Likelihood):
+    """-log p itself, from an objective that needs no noise for it."""
+
+    name = "exact"
+
+    def parts(self, text: Text) -> list[tuple[int, Text]]:
+        """Itself."""
+        return [(-1, text)]
+
+    def rows(self, text: Text, width: int, draws: Draws) -> Rows:
+        """It is read once."""
+        x0, asked = _tensors(text, 1, draws.generator.device)
+        clean = torch.ones(1, 1, dtype=torch.float64, device=x0.device)
+        return Rows(x0, asked, x0, clean, -clean, clean[:, 0])
+
+    def nats(self, rows: Rows) -> Nats:
+        """Of the tokens after the context, which those to their right do not change."""
+        draws = Draws.derive("exact", step=0, first=0, total=1, device=rows.x0.device)
+        return self.objective.bound(rows.x0, rows.asked, draws).per_token.double().sum(-1)
+
+
+class Bounded(Likelihood):
+    """From the bound of a diffusion, at stratified noise levels."""
+
+    def __init__(self, objective: DiffusionObjective, draws: int) -> None:
+        super().__init__(objective, draws)
+        self.bound = objective
+
+    def rows(self, text: Text, width: int, draws: Draws) -> Rows:
+        """What is given stays clean; the noise of the others depends on their place after it."""
+        x0, asked = _tensors(text, self.draws, draws.generator.device)
+        root = draws.times(self.draws)
+        t = root.square().clamp(END_MARGIN, 1 - END_MARGIN)
+        scored = x0[:, text.given :]
+        wide = torch.nn.functional.pad(scored, (0, width - scored.shape[1]))
+        noised = self.bound.exactly_corrupted(wide, t, draws)
+        x_t = torch.cat((x0[:, : text.given], noised.x_t[:, : scored.shape[1]]), dim=1)
+        rows = Rows(x0, asked, x_t, noised.alpha, noised.slope, 2 * root.squeeze(-1))
+        return _each(rows, lambda column: column[t.squeeze(-1).argsort()])
+
+    def nats(self, rows: Rows) -> Nats:
+        """The integrand, weighed."""
+        noised = Noised(rows.x_t, rows.x_t, rows.alpha, rows.slope)
+        per_token = self.bound.integrand(rows.x0, rows.asked, noised).per_token
+        return per_token.double().sum(-1) * rows.weights
+
+
+@final
+class CleanContext(Bounded):
+    """-B(x | c)."""
+
+    name = "clean-context"
+
+    def parts(self, text: Text) -> list[tuple[int, Text]]:
+        """The bound of what is not given."""
+        return [(-1, text)]
+
+
+@final
+class NoisedContext(Bounded):
+    """B(c) - B(c x)."""
+
+    name = "noised-context"
+
+    def parts(self, text: Text) -> list[tuple[int, Text]]:
+        """The bounds of the whole and of what is given."""
+        whole, context = Text(text.tokens, 0), Text(text.tokens[: text.given], 0)
+        return [(-1, whole), (1, context)] if text.given else [(-1, whole)]
+
+
+Context = Literal["clean", "noised"]
+
+
+def choose(objective: Objective, context: Context | None, draws: int) -> Likelihood:
+    """The way that suits an objective, or the one that is asked for.
+
+    Raises:
+        UsageError: its likelihood is exact, so that there is no such choice; or it has neither
+            an exact one nor a bound that can be read at given noise.
+    """
+    measured = objective.ordinary if isinstance(objective, Distillation) else objective
+    if not measured.noise_levels:
+        if context is not None:
+            raise UsageError(
+                f"--context {context} is for bounds; this model's likelihood is exact and has no "
+                "noise; leave it out"
+            )
+        return Exact(measured, 1)
+    if not isinstance(measured, DiffusionObjective):
+        raise UsageError(
+            f"objective {type(measured).__name__} has no bound that can be read at given noise; "
+            "evaluate a run with an objective that derives from DiffusionObjective"
+        )
+    if context is None:
+        context = "clean" if isinstance(measured.model.process, Absorbing) else "noised"
+    return _WAYS[context](measured, draws)
+
+
+_WAYS: Mapping[Context, type[Bounded]] = {"clean": CleanContext, "noised": NoisedContext}
+
+
+@torch.no_grad()
+def answers(
+    likelihood: Likelihood,
+    questions: Iterable[Question],
+    *,
+    device: torch.device,
+    batch_size: int,
+    label: int | None = None,
+) -> Iterator[Answer]:
+    """What the model says of each question, in order.
+
+    Args:
+        likelihood: how it is asked.
+        questions: each with at least one text, which has at least one token.
+        device: where the weights are.
+        batch_size: noisy texts that are read at once, which changes no answer.
+        label: of all texts, where the network reads labels.
+    """
+    waiting: list[_Asked] = []
+    number = 0
+    for question in questions:
+        waiting.append(_Asked.of(likelihood, question, device))
+        number += waiting[-1].number
+        if number >= ROWS_AT_ONCE:
+            yield from _read(likelihood, waiting, batch_size, label)
+            waiting, number = [], 0
+    yield from _read(likelihood, waiting, batch_size, label)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question with everything that is to be read for it."""
+
+    question: Question
+    parts: list[list[tuple[int, Text]]]
+    rows: Mapping[Text, Rows]
+    number: int
+
+    @classmethod
+    def of(cls, likelihood: Likelihood, question: Question, device: torch.device) -> "_Asked":
+        parts = [likelihood.parts(text) for text in question.texts]
+        # Parts that texts have in common are read once.
+        texts = dict.fromkeys(text for part in parts for _, text in part)
+        width = max(len(text.tokens) - text.given for text in texts)
+        rows = {}
+        for text in texts:
+            # The same for each, so that they share levels and noise.
+            draws = Draws.derive(
+                question.seed,
+                "likelihood",
+                step=0,
+                first=0,
+                total=likelihood.draws,
+                device=device,
+            )
+            rows[text] = likelihood.rows(text, width, draws)
+        return cls(question, parts, rows, sum(len(row.x0) for row in rows.values()))
+
+
+def _read(
+    likelihood: Likelihood, asked: Sequence[_Asked], batch_size: int, label: int | None
+) -> Iterator[Answer]:
+    """One answer to each, from rows of equal length read together."""
+    by_length: dict[int, list[tuple[int, Text, Rows]]] = defaultdict(list)
+    for place, one in enumerate(asked):
+        for text, rows in one.rows.items():
+            by_length[len(text.tokens)].append((place, text, rows))
+    nats: dict[tuple[int, Text], Tensor] = {}
+    for found in by_length.values():
+        together = _joined([rows for _, _, rows in found])
+        read = [_nats(likelihood, part, label) for part in _split(together, batch_size)]
+        sizes = [len(rows.x0) for _, _, rows in found]
+        for (place, text, _), values in zip(found, torch.cat(read).split(sizes), strict=True):
+            nats[place, text] = values
+    for place, one in enumerate(asked):
+        log_probs = [sum(sign * nats[place, text] for sign, text in part) for part in one.parts]
+        guessed = [_guessed(likelihood.objective, text, one, label) for text in one.question.texts]
+        yield _answer(torch.stack(log_probs), guessed)
+
+
+def _nats(likelihood: Likelihood, rows: Rows, label: int | None) -> Tensor:
+    with given(likelihood.objective, _labels(label)):
+        return likelihood.nats(rows)
+
+
+def _guessed(objective: Objective, text: Text, of: _Asked, label: int | None) -> bool:
+    assert isinstance(objective, Guessing), "see choose"
+    device = next(iter(of.rows.values())).x0.device
+    x0, asked = _tensors(text, 1, device)
+    draws = Draws.derive(of.question.seed, "guess", step=0, first=0, total=1, device=device)
+    with given(objective, _labels(label)):
+        return torch.equal(objective.guesses(x0, asked, draws), x0)
+
+
+def _answer(estimates: Tensor, guessed: list[bool]) -> Answer:
+    """From estimates `[texts, draws]`, of which one draw is of the same noise in all."""
+    means = estimates.mean(-1)
+    order = means.argsort(descending=True).tolist()
+    margin, error = math.inf, 0.0
+    if len(order) > 1:
+        difference = estimates[order[0]] - estimates[order[1]]
+        margin, error = float(difference.mean()), standard_error(difference)
+    return Answer(
+        means.tolist(), [standard_error(row) for row in estimates], margin, error, guessed
+    )
+
+
+def standard_error(values: Tensor) -> float:
+    """Of the mean of values at rising noise levels, one from each of as many equal strata.
+
+        sum_i (v_{i+1} - v_i)^2 / (2 N (N - 1)),  its root
+
+    which counts as noise what neighbours differ by on average, a little too much. 0 of one value.
+    """
+    number = len(values)
+    if number < 2:
+        return 0.0
+    return float((values.diff().square().sum() / (2 * number * (number - 1))).sqrt())
+
+
+def _labels(label: int | None) -> Labels | None:
+    return None if label is None else torch.tensor([label])
+
+
+def _tensors(text: Text, number: int, device: torch.device) -> tuple[Tokens, Selected]:
+    x0 = torch.tensor(text.tokens, dtype=torch.long, device=device).expand(number, -1)
+    return x0, (torch.arange(x0.shape[1], device=device) >= text.given).expand(x0.shape)
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    return Rows(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def _split(rows: Rows, size: int) -> Iterator[Rows]:
+    for first in range(0, len(rows.x0), size):
+        yield _each(rows, lambda column, first=first: column[first : first + size])
+
+
+def _each(rows: Rows, change: Callable[[Tensor], Tensor]) -> Rows:
+    return Rows(*map(change, rows))
