@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
+from platform_core.cli import _tasks
 from platform_core.compose import compose_saved
 from platform_core.directory import RunDirectory, first_argument
 from platform_core.plugins import load_plugins
@@ -24,6 +25,8 @@ def main(argv: Sequence[str]) -> int:
     composition, asked = compose_saved(
         directory.config, argv, load_plugins(), prog="platform eval RUN", extend=arguments
     )
+    if _tasks.asked_for(asked):
+        return _tasks.tasks(composition, directory, asked)
     return bounds(composition, directory, asked)
 
 
@@ -44,6 +47,7 @@ def arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="also the bound of the other --evaluate.protocol, beside the one asked for",
     )
+    _tasks.arguments(parser)
 
 
 def bounds(composition: "Composition", directory: RunDirectory, asked: Namespace) -> int:
