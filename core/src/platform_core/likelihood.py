@@ -18,14 +18,20 @@ for the best network. B(c) - B(c x) is log p(x | c) for the best network of ever
 others it is a difference of two bounds and none itself, and it varies more. Hence masks leave the
 context clean by default, and other noise does not.
 
-Each bound is read at N noise levels, one in each N-th of (0, 1):
+Each bound is read N times, at one point in each N-th of (0, 1). Of n tokens to score, each has a
+time e_l of its own at which noise reaches it, and with t = e_(m), the time of the m-th,
 
-    B = E_u 2 u f(t = u^2),   u uniform
+    B = sum_{m=0}^n E a_m f_t(noise in the m tokens with e_l <= t),   a_m = t / m,  a_0 = 1 / (n + 1)
 
-The square is importance sampling: near t = 0 the integrand's second moment grows as 1/t, which
-makes an estimate from uniform t heavy-tailed. All texts of a question share levels and noise, which their
-differences then have less of. Nothing is divided by a length here; the first tokens of each text
-are given, its beginning of a document among them, and nothing stands for its end.
+from int_0^1 t^m (1 - t)^(n - m) f dt = B(m, n - m + 1) E t f with t ~ Beta(m, n - m + 1); m = 0 costs
+nothing under masks. So noise reaches some token at every reading, where times from (0, 1) would
+mostly reach none near 0 and count the rest 1/t-fold. m is drawn with ceil(n u^2), which evens out
+what its values vary by. A bound of T steps has levels of its own and is read at t = u^2 instead, the
+integrand times 2 u.
+
+All texts of a question share these numbers, place by place after what is given, which their
+differences then have less noise of. Nothing is divided by a length here; the first tokens of each
+text are given, its beginning of a document among them, and nothing stands for its end.
 
 Used by `harness`.
 """
@@ -45,7 +51,8 @@ from platform_core.draws import END_MARGIN, Draws
 from platform_core.errors import UsageError
 from platform_core.guidance import given
 from platform_core.objective import DiffusionObjective, Guessing, Noised, Objective
-from platform_core.process import Absorbing
+from platform_core.process import Absorbing, Interpolating
+from platform_core.schedule import LogLinear, Schedule
 from platform_core.types import Labels, Nats, Noise, Selected, Tokens
 
 ROWS_AT_ONCE = 2**13
@@ -143,29 +150,55 @@ class Exact(Likelihood):
 
 
 class Bounded(Likelihood):
-    """From the bound of a diffusion, at stratified noise levels."""
+    """From the bound of a diffusion, at stratified noise."""
 
     def __init__(self, objective: DiffusionObjective, draws: int) -> None:
         super().__init__(objective, draws)
         self.bound = objective
+        process = objective.denoiser.process
+        assert isinstance(process, Interpolating), "see choose"
+        self.process = process
+        schedule = objective.exact_schedule
+        straight = isinstance(schedule, LogLinear) and schedule.eps == 0
+        self.noise = at_counts if straight else at_any_level
 
     def rows(self, text: Text, width: int, draws: Draws) -> Rows:
         """What is given stays clean; the noise of the others depends on their place after it."""
         x0, asked = _tensors(text, self.draws, draws.generator.device)
-        root = draws.times(self.draws)
-        t = root.square().clamp(END_MARGIN, 1 - END_MARGIN)
-        scored = x0[:, text.given :]
-        wide = torch.nn.functional.pad(scored, (0, width - scored.shape[1]))
-        noised = self.bound.exactly_corrupted(wide, t, draws)
-        x_t = torch.cat((x0[:, : text.given], noised.x_t[:, : scored.shape[1]]), dim=1)
-        rows = Rows(x0, asked, x_t, noised.alpha, noised.slope, 2 * root.squeeze(-1))
-        return _each(rows, lambda column: column[t.squeeze(-1).argsort()])
+        u = draws.times(self.draws)
+        u = u[u.squeeze(-1).argsort()]
+        shape = self.draws, width
+        reached = torch.rand(
+            shape, generator=draws.generator, dtype=torch.float64, device=x0.device
+        )
+        spare = self.process.sample_prior(shape, draws.generator)
+        number = x0.shape[1] - text.given
+        costs = not isinstance(self.process, Absorbing)
+        schedule = self.bound.exact_schedule
+        t, weights, noisy = self.noise(u, reached[:, :number], schedule, clean_costs=costs)
+        scored = torch.where(noisy, spare[:, :number], x0[:, text.given :])
+        return Rows(
+            x0,
+            asked,
+            torch.cat((x0[:, : text.given], scored), dim=1),
+            schedule.alpha(t),
+            schedule.slope(t),
+            weights,
+        )
 
     def nats(self, rows: Rows) -> Nats:
         """The integrand, weighed."""
         noised = Noised(rows.x_t, rows.x_t, rows.alpha, rows.slope)
         per_token = self.bound.integrand(rows.x0, rows.asked, noised).per_token
         return per_token.double().sum(-1) * rows.weights
+
+
+class Noising(NamedTuple):
+    """Where and when a text is read."""
+
+    t: Noise
+    weights: Nats
+    noisy: Selected
 
 
 @final
@@ -191,6 +224,35 @@ class NoisedContext(Bounded):
         return [(-1, whole), (1, context)] if text.given else [(-1, whole)]
 
 
+def at_counts(u: Noise, reached: Noise, schedule: Schedule, *, clean_costs: bool) -> Noising:
+    """When noise has just reached the m-th of n tokens, for alpha = 1 - t; see above.
+
+    Args:
+        u: uniform in (0, 1), `[draws, 1]`.
+        reached: 1 - alpha at which noise reaches each token, uniform, `[draws, n]`.
+        schedule: alpha at each t.
+        clean_costs: whether a text that no noise has reached can cost anything.
+    """
+    n = reached.shape[1]
+    p_clean = 1 / (n + 1) if clean_costs else 0.0
+    share = ((u - p_clean) / (1 - p_clean)).clamp_min(0).square()
+    m = (n * share).ceil().clamp(1, n)
+    chance = (1 - p_clean) * ((m / n).sqrt() - ((m - 1) / n).sqrt())
+    t = reached.sort(-1).values.gather(-1, m.long() - 1)
+    # The first of n + 1 times, of which one is of no token.
+    before = 1 - (1 - u / max(p_clean, END_MARGIN)).clamp_min(0).pow(1 / (n + 1))
+    clean = u < p_clean
+    t = torch.where(clean, before, t).clamp(END_MARGIN, 1 - END_MARGIN)
+    weights = torch.where(clean, 1 / ((n + 1) * max(p_clean, END_MARGIN)), t / (m * chance))
+    return Noising(t, weights.squeeze(-1), (reached <= t) & ~clean)
+
+
+def at_any_level(u: Noise, reached: Noise, schedule: Schedule, *, clean_costs: bool) -> Noising:
+    """At times u^2, by which noise has reached any number of tokens."""
+    t = u.square().clamp(END_MARGIN, 1 - END_MARGIN)
+    return Noising(t, 2 * u.squeeze(-1), reached <= 1 - schedule.alpha(t))
+
+
 Context = Literal["clean", "noised"]
 
 
@@ -209,13 +271,15 @@ def choose(objective: Objective, context: Context | None, draws: int) -> Likelih
                 "noise; leave it out"
             )
         return Exact(measured, 1)
-    if not isinstance(measured, DiffusionObjective):
+    process = measured.model.process
+    if not isinstance(measured, DiffusionObjective) or not isinstance(process, Interpolating):
         raise UsageError(
-            f"objective {type(measured).__name__} has no bound that can be read at given noise; "
-            "evaluate a run with an objective that derives from DiffusionObjective"
+            f"objective {type(measured).__name__} of process {type(process).__name__} has no bound "
+            "that can be read at given noise; that takes a DiffusionObjective of an Interpolating "
+            "process"
         )
     if context is None:
-        context = "clean" if isinstance(measured.model.process, Absorbing) else "noised"
+        context = "clean" if isinstance(process, Absorbing) else "noised"
     return _WAYS[context](measured, draws)
 
 

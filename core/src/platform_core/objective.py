@@ -146,10 +146,6 @@ class DiffusionObjective(Objective, Guessing):
         noised = self._corrupted_at(t, schedule, x0, draws)
         return self.integrand(x0, mask, noised)._replace(times=t)
 
-    def exactly_corrupted(self, x0: Tokens, t: Noise, draws: Draws) -> Noised:
-        """The noise that the exact bound reads a batch with, at the given times in (0, 1)."""
-        return self._corrupted_at(t, self.exact_schedule, x0, draws)
-
     def integrand(self, x0: Tokens, mask: Selected, noised: Noised) -> Loss:
         """The bound's integrand, of a batch that has been noised already."""
         return self._integrand(x0, mask, noised, self.row_loss)

@@ -186,7 +186,10 @@ def _said(record: dict[str, Any]) -> str:
         )
     for name, what in (
         ("items_with_cut_context", "were cut at the left to the length of training"),
-        ("items_with_unknown_characters", "have characters that the tokenizer lacks before the choice"),
+        (
+            "items_with_unknown_characters",
+            "have characters that the tokenizer lacks before the choice",
+        ),
         ("items_that_cannot_be_scored", "have a choice that cannot be scored, and count as wrong"),
     ):
         if record[name]:
