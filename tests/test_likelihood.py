@@ -184,20 +184,16 @@ def test_under_masks_each_place_is_guessed_behind_the_context_alone():
 @both
 @pytest.mark.parametrize("way", [CleanContext, NoisedContext])
 def test_answers_repeat_themselves_and_know_no_batches(process, way):
-    likelihood = way(untrained(process), 6)
-    texts = [*TEXTS, Text((0, 1), 1), Text((0, 1, 1, 2), 2)]
-    first = asked(likelihood, texts, number=3, batch_size=5)
-    for other in (1, 64, 1000):
-        for one, two in zip(
-            first, asked(likelihood, texts, number=3, batch_size=other), strict=True
-        ):
-            assert one.log_probs == pytest.approx(two.log_probs, abs=1e-5)
-            assert one.guessed == two.guessed
-    assert asked(likelihood, texts, seed=1) == asked(likelihood, texts, seed=1)
-    assert (
-        asked(likelihood, texts, seed=1)[0].log_probs
-        != asked(likelihood, texts, seed=2)[0].log_probs
-    )
+    likelihood = way(untrained(process), 4)
+    texts = [*TEXTS[:2], Text((0, 1), 1), Text((0, 1, 1, 2), 2)]
+    first = asked(likelihood, texts, number=2, batch_size=3)
+    for one, two in zip(first, asked(likelihood, texts, number=2), strict=True):
+        assert one.log_probs == pytest.approx(two.log_probs, abs=1e-5)
+        assert one.guessed == two.guessed
+    assert asked(likelihood, texts, number=2, batch_size=3) == first
+    other = asked(likelihood, texts, seed=2)[0]
+    assert all(a != b for a, b in zip(first[0].log_probs, other.log_probs, strict=True))
+    assert first[0].log_probs != first[1].log_probs
 
 
 @both

@@ -29,6 +29,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn, final
 
+import datasets
 import lm_eval
 from accelerate import Accelerator
 from lm_eval.api.instance import Instance
@@ -302,6 +303,7 @@ def run_tasks(
             cannot do.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
     manager = _manager(names, folder)
     try:
         with redirect_stdout(StringIO()), hub.offline_if_unreachable():
