@@ -61,7 +61,7 @@ def truth():
 
 
 def clean_bounds(objective):
-    """B(x | c) of every ending: every x_t enumerated, the level by quadrature, the context clean."""
+    """B(x | c) of every ending: every x_t enumerated, levels by quadrature, the context clean."""
     process, backbone = objective.denoiser.process, objective.model.backbone
     nodes, weights = tanh_sinh()
     noisy = all_sequences(process.num_states, 2).repeat(len(nodes), 1)

@@ -9,23 +9,23 @@ The choices of one item are one question: `likelihood` says what its scores are.
 without an end, since a sequence of training goes on or stops anywhere. Spaces at a context's end go
 to the continuation, and both are tokenized together, as lm_eval's own models do it.
 
-A text longer than the sequences of training loses tokens at the left, all of a question as many, so
-that choices keep a common context. A choice that is longer than them by itself, has no
-token, or has characters that the tokenizer lacks, cannot be scored. It is given less than any other,
-also per character and per byte, and the item counts as wrong whatever its other choices are. In
-contexts such characters are read as unknown ones, which is the same for all choices. Every one of
-these is counted.
+A text longer than the sequences of training loses tokens at the left, as many before all choices
+of an item, so that these keep a common context. A choice that is too long by itself, has no token,
+or has characters that the tokenizer lacks, cannot be scored. It is given less than any other, also
+per character and per byte, and its item counts as wrong whatever the other choices are. In contexts
+such characters are read as unknown ones, the same for all choices. All of these are counted.
 """
 
 import logging
 import math
 import statistics
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
+from itertools import compress
 from pathlib import Path
 from typing import Any, NoReturn, final
 
@@ -43,6 +43,8 @@ from platform_core.errors import UsageError
 from platform_core.likelihood import Answer, Likelihood, Question, Text, answers
 from platform_core.tokenizer import Ids, Tokenizer
 from platform_core.wording import did_you_mean
+
+VERSION: str = lm_eval.__version__
 
 ACCURACIES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match")
 """Metrics of single items, 1 or 0, whose mean is recomputed with items that cannot be scored."""
@@ -204,7 +206,10 @@ class TrainedLm(LM):  # type: ignore[misc]  # lm_eval's types are not read
         return _Item(
             key,
             [_behind(text, room) for text in texts],
-            [(next(places) if fits else None, pair[1]) for fits, pair in zip(scored, pairs)],
+            [
+                (next(places) if fits else None, pair[1])
+                for fits, pair in zip(scored, pairs, strict=True)
+            ],
             seed=self._seed(key),
         )
 
@@ -343,7 +348,7 @@ def _manager(names: Sequence[str], folder: Path | None) -> TaskManager:
         if name not in manager.all_tasks:
             near = did_you_mean(name, manager.all_tasks)
             raise UsageError(
-                f"no task {name!r} in lm_eval {lm_eval.__version__}"
+                f"no task {name!r} in lm_eval {VERSION}"
                 + (f" or {folder}" if folder else "")
                 + (near or "; give a task of your own with --task_path DIR")
             )
@@ -363,13 +368,23 @@ def _outcome(task: str, results: Mapping[str, Any], counts: Counts) -> Outcome:
         if metric not in ACCURACIES:
             metrics[shown] = float(value)
             continue
-        right = [
-            float(sample[metric]) * ((task, sample["doc_id"]) not in counts.unscored)
-            for sample in samples
-            if sample["filter"] == kind
-        ]
-        metrics[shown] = statistics.fmean(right)
-        if len(right) > 1:
-            metrics[f"{shown}_standard_error"] = statistics.stdev(right) / math.sqrt(len(right))
+        of_filter = [sample for sample in samples if sample["filter"] == kind]
+        scored = [(task, sample["doc_id"]) not in counts.unscored for sample in of_filter]
+        right = [float(sample[metric]) for sample in of_filter]
+        counted = [value * can for value, can in zip(right, scored, strict=True)]
+        metrics |= _mean(shown, counted)
+        if any(scored) and not all(scored):
+            metrics |= _mean(f"{shown}_where_scored", list(compress(right, scored)))
+    choices = [len(sample["resps"]) for sample in samples]
+    if "acc" in metrics and min(choices) > 1 and "acc_mutual_info" not in metrics:
+        metrics["chance"] = statistics.fmean(1 / number for number in choices)
     number = len({sample["doc_id"] for sample in samples})
     return Outcome(task, results["versions"][task], number, metrics, counts.summary())
+
+
+def _mean(name: str, values: Sequence[float]) -> dict[str, float]:
+    """A mean and its standard error over items, which one item does not have."""
+    found = {name: statistics.fmean(values)}
+    if len(values) > 1:
+        found[f"{name}_standard_error"] = statistics.stdev(values) / math.sqrt(len(values))
+    return found

@@ -4,42 +4,29 @@
     CleanContext    -B(x | c), the bound of x alone, with c clean in whatever the network reads
     NoisedContext   B(c) - B(c x), what the bound of the whole text grows by
 
-B(x | c) is the integral over t of E f_t, summed over the positions of x, with x_t noised as ever and c
-left as it is. It is the bound of the chain that a sampler walks with c as its prompt, so whatever
-the network is:
+B(x | c) is the time integral of E f_t over the positions of x, with x noised as ever. It is the
+bound of the chain that a sampler walks with c as its prompt, so whatever the network is:
 
     B(x | c) >= -log p_theta(x | c),  and so  sum_x exp(-B(x | c)) <= 1
 
-It is tight where the network says p(x_0 at l | c clean, x_t at all other places of x). Under masks
-that is what training teaches, since a text whose c is open is one of its noisy texts: there the best
+It is tight where the network says p(x_0 at l | c clean, x_t at the other places of x). Under masks
+training teaches just that, since a text of which c is open is one of its noisy texts, and the best
 network has B(x | c) = -log p(x | c). Under uniform noise the network is told one noise level for
-the whole text and takes c to be as noisy, so that B(x | c) is above -log p(x | c) on average, also
-for the best network. B(c) - B(c x) is log p(x | c) for the best network of every process; for
-others it is a difference of two bounds and none itself, and it varies more. Hence masks leave the
-context clean by default, and other noise does not.
+the whole text and takes c to be as noisy: even of the best one, B(x | c) is above -log p(x | c) on
+average. B(c) - B(c x) is log p(x | c) for the best network of every process; of others it is a
+difference of two bounds and none itself, and it varies more. So masks leave the context clean by
+default, and other noise does not.
 
-Each bound is read N times, at one point in each N-th of (0, 1). Of n tokens to score, each has a
-time e_l of its own at which noise reaches it, and with t = e_(m), the time of the m-th,
-
-    B = sum_{m=0}^n E a_m f_t(noise in the m tokens with e_l <= t),   a_m = t / m,  a_0 = 1 / (n + 1)
-
-from int_0^1 t^m (1 - t)^(n - m) f dt = B(m, n - m + 1) E t f with t ~ Beta(m, n - m + 1); m = 0 costs
-nothing under masks. So noise reaches some token at every reading, where times from (0, 1) would
-mostly reach none near 0 and count the rest 1/t-fold. m is drawn with ceil(n u^2), which evens out
-what its values vary by. A bound of T steps has levels of its own and is read at t = u^2 instead, the
-integrand times 2 u.
-
-All texts of a question share these numbers, place by place after what is given, which their
-differences then have less noise of. Nothing is divided by a length here; the first tokens of each
-text are given, its beginning of a document among them, and nothing stands for its end.
-
-Used by `harness`.
+Bounds are read at stratified noise (`at_counts`), the same for all texts of a question, place by
+place after what is given, so that their differences have less of it. Nothing is divided by a
+length: lm_eval's acc_norm does that. The first tokens of a text are given, its beginning of a
+document among them, and nothing stands for its end. Used by `harness`.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, final
 
@@ -120,7 +107,7 @@ class Likelihood(ABC):
 
     @abstractmethod
     def rows(self, text: Text, width: int, draws: Draws) -> Rows:
-        """A text to read, noised as if there were `width` tokens of it to score."""
+        """A text to read, with noise drawn for `width` tokens to score."""
 
     @abstractmethod
     def nats(self, rows: Rows) -> Nats:
@@ -225,7 +212,17 @@ class NoisedContext(Bounded):
 
 
 def at_counts(u: Noise, reached: Noise, schedule: Schedule, *, clean_costs: bool) -> Noising:
-    """When noise has just reached the m-th of n tokens, for alpha = 1 - t; see above.
+    """When noise has just reached the m-th of n tokens, for alpha = 1 - t.
+
+        B = sum_{m=0}^n E a_m f_t(noise in the m tokens with e_l <= t),  a_m = t / m
+
+    with e_l uniform in (0, 1) and t = e_(m), the m-th of them in order: t ~ Beta(m, n - m + 1), and
+
+        C(n, m) int_0^1 t^m (1 - t)^(n - m) f dt = E t f / m
+
+    For m = 0, which costs nothing under masks, t is the first of n + 1 times and a_0 = 1 / (n + 1).
+    So noise reaches a token at every reading; times from (0, 1) mostly reach none near 0, and count
+    the rest 1/t-fold. m is ceil(n u^2): small ones more often, as their values vary more.
 
     Args:
         u: uniform in (0, 1), `[draws, 1]`.
@@ -357,13 +354,17 @@ def _read(
     for found in by_length.values():
         together = _joined([rows for _, _, rows in found])
         read = [_nats(likelihood, part, label) for part in _split(together, batch_size)]
-        sizes = [len(rows.x0) for _, _, rows in found]
-        for (place, text, _), values in zip(found, torch.cat(read).split(sizes), strict=True):
-            nats[place, text] = values
+        values = torch.cat(read)
+        for place, text, rows in found:
+            number = len(rows.x0)
+            nats[place, text], values = values[:number], values[number:]
     for place, one in enumerate(asked):
-        log_probs = [sum(sign * nats[place, text] for sign, text in part) for part in one.parts]
+        estimates = [
+            torch.stack([sign * nats[place, text] for sign, text in part]).sum(0)
+            for part in one.parts
+        ]
         guessed = [_guessed(likelihood.objective, text, one, label) for text in one.question.texts]
-        yield _answer(torch.stack(log_probs), guessed)
+        yield _answer(torch.stack(estimates), guessed)
 
 
 def _nats(likelihood: Likelihood, rows: Rows, label: int | None) -> Tensor:
@@ -421,8 +422,4 @@ def _joined(parts: Sequence[Rows]) -> Rows:
 
 def _split(rows: Rows, size: int) -> Iterator[Rows]:
     for first in range(0, len(rows.x0), size):
-        yield _each(rows, lambda column, first=first: column[first : first + size])
-
-
-def _each(rows: Rows, change: Callable[[Tensor], Tensor]) -> Rows:
-    return Rows(*map(change, rows))
+        yield Rows(*(column[first : first + size] for column in rows))

@@ -69,7 +69,7 @@ def tasks(composition: "Composition", directory: RunDirectory, asked: Namespace)
     if not names:
         raise UsageError("--tasks names none; give for example --tasks arc_easy,piqa")
     try:
-        from platform_core.harness import Reader, TrainedLm, lm_eval, run_tasks
+        from platform_core.harness import VERSION, Reader, TrainedLm, run_tasks
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "lm_eval":
             raise
@@ -83,6 +83,7 @@ def tasks(composition: "Composition", directory: RunDirectory, asked: Namespace)
     from platform_core.data import packer
     from platform_core.files import json_text
     from platform_core.likelihood import choose
+    from platform_core.packing import Chunked
     from platform_core.results import keep_evaluation
     from platform_core.tokenizer import load_tokenizer
     from platform_core.trained import load_trained
@@ -101,10 +102,12 @@ def tasks(composition: "Composition", directory: RunDirectory, asked: Namespace)
     )
     likelihood = choose(built.objective, asked.context, asked.draws or DRAWS)
     packing = packer(open_corpus(composition.data), tokenizer, composition.data)
+    # Published packing puts a beginning before every sequence, whatever it marks.
+    begin = packing.bos if isinstance(packing, Chunked) else packing.marks.begin
     labels = directory.label_names()
     model = TrainedLm(
         likelihood,
-        Reader(tokenizer, tuple(map(int, packing.marks.begin)), composition.data.length),
+        Reader(tokenizer, tuple(map(int, begin)), composition.data.length),
         accelerator,
         batch_size=options.batch_size,
         seed=composition.seed,
@@ -131,7 +134,7 @@ def tasks(composition: "Composition", directory: RunDirectory, asked: Namespace)
                 "task_path": asked.task_path,
                 "limit": asked.limit,
                 "num_fewshot": asked.num_fewshot,
-                "lm_eval": lm_eval.__version__,
+                "lm_eval": VERSION,
                 "likelihood": likelihood.name,
                 "draws": likelihood.draws,
                 "seconds_per_item": model.seconds / max(1, items),
