@@ -1,6 +1,7 @@
 """Tasks of lm-evaluation-harness: what is asked of a model, what cannot be scored, what is kept."""
 
 import json
+import math
 import sys
 
 import datasets
@@ -16,7 +17,8 @@ from platform_ar.parameterization import NextToken
 from platform_ar.process import Ar
 from platform_core.cli import main
 from platform_core.draws import Draws
-from platform_core.harness import Reader, TrainedLm
+from platform_core.errors import UsageError
+from platform_core.harness import Reader, TrainedLm, run_tasks
 from platform_core.likelihood import choose
 from platform_core.model import Model
 from platform_core.schedule import LogLinear
@@ -180,9 +182,9 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture
-def tasks(home, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", home / "cache")
-    return write_tasks(home / "tasks", CHOICES)
+def tasks(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return write_tasks(tmp_path / "tasks", CHOICES)
 
 
 def write_tasks(folder, items):
@@ -213,6 +215,7 @@ def records(capsys, *words):
     return found
 
 
+@pytest.mark.slow
 def test_tasks_are_measured_and_kept(home, tasks, capsys):
     words = (home / "run", "--tasks=choices,endings,texts", f"--task_path={tasks}", "--draws=4")
     choices, endings, texts = records(capsys, *words)
@@ -237,18 +240,39 @@ def test_tasks_are_measured_and_kept(home, tasks, capsys):
     assert kept[name]["acc"] == choices["acc"]
 
 
-def test_an_item_counts_as_wrong_where_a_choice_cannot_be_scored(home, tasks, tmp_path, capsys):
-    """Its other choice would win, and is the right one."""
+def test_tasks_are_asked_of_a_model_and_what_cannot_be_scored_is_wrong(tasks):
+    """In two items the other choice would win, and is the right one."""
     lacking = {"query": "ab", "choices": ["é", "ca"], "gold": 1}
-    alone = {"query": "ab", "choices": ["ca", "ca"], "gold": 0}
-    folder = write_tasks(tmp_path / "tasks", [lacking, lacking, alone, lacking])
-    words = "--tasks=choices", f"--task_path={folder}", "--draws=2", "--limit=3"
-    (found,) = records(capsys, home / "run", *words)
-    assert (found["items"], found["items_that_cannot_be_scored"]) == (3, 2)
-    assert found["acc"] == found["acc_norm"] == pytest.approx(1 / 3)
-    assert found["acc_where_scored"] == 1
-    assert found["chance"] == 0.5
-    assert found["card"]["limit"] == 3
+    alone = {"query": "ab", "choices": ["ca", "ca", "ca"], "gold": 0}
+    write_tasks(tasks, [lacking, lacking, alone, lacking])
+    lm = model()
+    asked = {"folder": tasks, "limit": 3, "num_fewshot": None}
+    choices, endings, texts = run_tasks(lm, ["choices", "endings", "texts"], **asked)
+    assert choices.items == endings.items == texts.items == 3
+    assert choices.metrics["acc"] == choices.metrics["acc_norm"] == pytest.approx(1 / 3)
+    assert choices.metrics["acc_standard_error"] == pytest.approx(1 / 3)
+    assert choices.metrics["acc_where_scored"] == 1
+    assert choices.metrics["chance"] == pytest.approx((1 / 2 + 1 / 2 + 1 / 3) / 3)
+    assert choices.counts["items_that_cannot_be_scored"] == 2
+    assert choices.counts["items_undecided_by_noise"] == 0
+    expected = -log_prob(lm, ids("ab"), 1) / 2 / math.log(2)
+    assert texts.metrics["bits_per_byte"] == pytest.approx(expected, abs=1e-5)
+    assert set(endings.metrics) >= {"perplexity", "acc"}
+    assert endings.counts["items_that_cannot_be_scored"] == 2
+
+
+def test_generated_text_and_hubs_out_of_reach_are_refused_in_one_line(tasks, monkeypatch):
+    asked = {"folder": tasks, "limit": 1, "num_fewshot": None}
+    with pytest.raises(UsageError, match="task stories asks for generated text"):
+        run_tasks(model(), ["stories"], **asked)
+    with pytest.raises(UsageError, match="none is no directory"):
+        run_tasks(model(), ["choices"], **{**asked, "folder": tasks / "none"})
+    monkeypatch.setattr("platform_core.hub.reachable", lambda: False)
+    far = {**TASKS["choices"], "task": "far", "dataset_path": "nobody/nothing"}
+    (tasks / "far.yaml").write_text(yaml.safe_dump({**far, "test_split": "test"}))
+    with pytest.raises(UsageError, match="the hub cannot be reached from here") as refusal:
+        run_tasks(model(), ["far"], **asked)
+    assert "\n" not in str(refusal.value)
 
 
 def refused(capsys, *words):
@@ -259,19 +283,12 @@ def refused(capsys, *words):
     return said[-1]
 
 
-def test_mistakes_are_one_line(home, tasks, tmp_path, capsys, monkeypatch):
+@pytest.mark.slow
+def test_mistakes_are_one_line(home, tasks, capsys):
     run, path = home / "run", f"--task_path={tasks}"
     assert "--limit is for tasks" in refused(capsys, run, "--limit=2")
     assert "--on is for bounds" in refused(capsys, run, "--tasks=choices", path, "--on", "sotu")
     assert "--tasks names none" in refused(capsys, run, "--tasks=,", path)
-    assert "asks for generated text" in refused(capsys, run, "--tasks=stories", path)
-    nowhere = f"--task_path={tmp_path / 'none'}"
-    assert "is no directory" in refused(capsys, run, "--tasks=choices", nowhere)
-    monkeypatch.setattr("platform_core.hub.reachable", lambda: False)
-    far = {**TASKS["choices"], "task": "far", "dataset_path": "nobody/nothing"}
-    (tmp_path / "far.yaml").write_text(yaml.safe_dump({**far, "test_split": "test"}))
-    said = refused(capsys, run, "--tasks=far", f"--task_path={tmp_path}")
-    assert "the hub cannot be reached from here" in said
 
 
 @pytest.mark.slow
@@ -280,6 +297,7 @@ def test_a_misspelt_task_is_looked_for_among_those_of_the_library(home, tasks, c
     assert "did you mean arc_easy?" in said
 
 
+@pytest.mark.slow
 def test_without_the_library_there_is_a_line_that_says_what_to_install(home, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.delitem(sys.modules, "platform_core.harness")

@@ -217,6 +217,7 @@ def test_the_texts_of_a_question_share_levels_and_noise(process, way):
         assert torch.equal(one.x_t[noisy[0] & noisy[1]], other.x_t[noisy[0] & noisy[1]])
 
 
+@pytest.mark.slow
 def test_noise_in_common_makes_differences_less_noisy():
     likelihood = CleanContext(untrained(Uniform(3)), 16)
     pair = [Text((2, 1, 0), 1), Text((2, 1, 1), 1)]
@@ -246,12 +247,13 @@ def test_readings_when_noise_has_reached_a_token_vary_less():
         noised = Noised(x_t, x_t, alpha, torch.full_like(alpha, -1))
         return float(objective.integrand(ending, mask, noised).per_token.sum(-1).mean())
 
-    before = torch.tensor([uniform(seed) for seed in range(100)])
-    found = asked(CleanContext(objective, 8), [TEXTS[4]], number=100)
+    before = torch.tensor([uniform(seed) for seed in range(40)])
+    found = asked(CleanContext(objective, 8), [TEXTS[4]], number=40)
     after = torch.tensor([answer.log_probs[0] for answer in found])
     assert after.var() < 0.1 * before.var()
 
 
+@pytest.mark.slow
 def test_the_standard_error_is_the_spread_of_repeated_estimates():
     for objective in (untrained(Absorbing(3)), untrained(Uniform(3))):
         found = asked(CleanContext(objective, 16), TEXTS[:3], number=60)
