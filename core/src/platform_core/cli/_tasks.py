@@ -181,10 +181,10 @@ def _said(record: dict[str, Any]) -> str:
         error = record.get(f"{name}_standard_error")
         if isinstance(value, float) and not name.endswith(("_error", "_of_a_score")):
             known = "" if error is None else f" +- {error:.4f}"
-            lines.append(f"  {name:<20} {value:.4f}{known}")
+            lines.append(f"  {name:<21} {value:.4f}{known}")
     if card["draws"] > 1 and math.isfinite(record["mean_noise_error_of_a_score"]):
         lines.append(
-            f"  error from noise     {record['mean_noise_error_of_a_score']:.2f} nats a choice; it "
+            f"  error from noise      {record['mean_noise_error_of_a_score']:.2f} nats a choice; it "
             f"leaves {record['items_undecided_by_noise']} items open (ahead by less than 2 errors)"
         )
     for name, what in (
