@@ -220,16 +220,16 @@ def test_tasks_are_measured_and_kept(home, tasks, capsys):
     words = (home / "run", "--tasks=choices,endings,texts", f"--task_path={tasks}", "--draws=4")
     choices, endings, texts = records(capsys, *words)
     assert choices["items"] == endings["items"] == texts["items"] == 3
-    assert choices["acc"] in (0, 1 / 3, 2 / 3, 1)
-    assert choices["acc_standard_error"] == pytest.approx(
-        (choices["acc"] * (1 - choices["acc"]) / 2) ** 0.5
-    )
-    assert choices["chance"] == pytest.approx((1 / 2 + 1 / 2 + 1 / 3) / 3)
+    accuracy = choices["metrics"]["acc"]
+    error = (accuracy * (1 - accuracy) / 2) ** 0.5
+    assert accuracy in (0, 1 / 3, 2 / 3, 1)
+    assert choices["metrics"]["acc_standard_error"] == pytest.approx(error)
+    assert choices["metrics"]["chance"] == pytest.approx((1 / 2 + 1 / 2 + 1 / 3) / 3)
     assert choices["items_with_cut_context"] == 1
     assert choices["items_that_cannot_be_scored"] == 0
     assert choices["mean_noise_error_of_a_score"] > 0
-    assert endings["perplexity"] > 1
-    assert texts["bits_per_byte"] > 0
+    assert endings["metrics"]["perplexity"] > 1
+    assert texts["metrics"]["bits_per_byte"] > 0
     card = choices["card"]
     assert (card["likelihood"], card["draws"], card["step"]) == ("clean-context", 4, 2)
     assert card["evaluate"]["weights"] == "ema"
@@ -237,7 +237,21 @@ def test_tasks_are_measured_and_kept(home, tasks, capsys):
     assert card["tokenizer"]["kind"] == "character"
     kept = json.loads((home / "run" / "result.json").read_text())["evaluations"]
     name = "choices-ema-clean-context-4-draws-step-0000002"
-    assert kept[name]["acc"] == choices["acc"]
+    assert kept[name]["metrics"] == choices["metrics"]
+
+
+@pytest.mark.slow
+def test_what_is_printed_says_what_is_known(home, tasks, capsys):
+    """One item has no standard error, which is left out."""
+    path = f"--task_path={write_tasks(tasks, [CHOICES[1]])}"
+    capsys.readouterr()
+    assert main(["eval", str(home / "run"), "--tasks=choices", path, "--draws=2"]) == 0
+    said = capsys.readouterr().out
+    assert "choices, 1 items; ema weights of step 2; clean-context likelihood at 2 noise" in said
+    assert " +- " not in said
+    assert "nats a choice; it leaves" in said
+    assert "1 items were cut at the left to the length of training" in said
+    assert "cannot be scored" not in said
 
 
 def test_tasks_are_asked_of_a_model_and_what_cannot_be_scored_is_wrong(tasks):

@@ -1,6 +1,5 @@
 """`platform eval RUN --tasks ...`: accuracy on tasks of lm-evaluation-harness."""
 
-import math
 import re
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
@@ -124,7 +123,7 @@ def tasks(composition: "Composition", directory: RunDirectory, asked: Namespace)
     records = []
     for outcome in found:
         record = {
-            **outcome.metrics,
+            "metrics": outcome.metrics,
             "items": outcome.items,
             **outcome.counts,
             "card": {
@@ -177,12 +176,13 @@ def _said(record: dict[str, Any]) -> str:
         f"{card['step']}; {card['likelihood']} likelihood{read}; "
         f"{card['seconds_per_item']:.3f} s per item"
     ]
-    for name, value in record.items():
-        error = record.get(f"{name}_standard_error")
-        if isinstance(value, float) and not name.endswith(("_error", "_of_a_score")):
+    metrics = record["metrics"]
+    for name, value in metrics.items():
+        if not name.endswith("_standard_error"):
+            error = metrics.get(f"{name}_standard_error")
             known = "" if error is None else f" +- {error:.4f}"
             lines.append(f"  {name:<21} {value:.4f}{known}")
-    if card["draws"] > 1 and math.isfinite(record["mean_noise_error_of_a_score"]):
+    if card["draws"] > 1:
         lines.append(
             f"  error from noise      {record['mean_noise_error_of_a_score']:.2f} nats a choice; it "
             f"leaves {record['items_undecided_by_noise']} items open (ahead by less than 2 errors)"
