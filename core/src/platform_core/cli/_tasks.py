@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from platform_core.compose import Composition
 
 DRAWS = 32
+NOISE, UNDECIDED = "mean_noise_error_of_a_score", "items_undecided_by_noise"
 OF_TASKS = ("limit", "task_path", "num_fewshot", "draws", "context")
 
 
@@ -183,9 +184,10 @@ def _said(record: dict[str, Any]) -> str:
             known = "" if error is None else f" +- {error:.4f}"
             lines.append(f"  {name:<21} {value:.4f}{known}")
     if card["draws"] > 1:
+        noise, undecided = (record[name] for name in (NOISE, UNDECIDED))
         lines.append(
-            f"  error from noise      {record['mean_noise_error_of_a_score']:.2f} nats a choice; it "
-            f"leaves {record['items_undecided_by_noise']} items open (ahead by less than 2 errors)"
+            f"  error from noise      {noise:.2f} nats a choice; it leaves {undecided} items open "
+            "(ahead by less than 2 errors)"
         )
     for name, what in (
         ("items_with_cut_context", "were cut at the left to the length of training"),
