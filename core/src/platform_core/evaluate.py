@@ -101,10 +101,11 @@ def evaluate(
         tokens[first : first + len(rows)] = mask.sum(-1)
     objective.train(training)
     nats, tokens = accelerator.reduce(nats), accelerator.reduce(tokens)
-    return _bound(nats, tokens, characters)
+    return bound_of(nats, tokens, characters)
 
 
-def _bound(nats: torch.Tensor, tokens: torch.Tensor, characters: int) -> Bound:
+def bound_of(nats: torch.Tensor, tokens: torch.Tensor, characters: int) -> Bound:
+    """The bound of sequences of so many nats and tokens each."""
     number, total = len(nats), tokens.sum()
     mean = nats.sum() / total
     residuals = nats - mean * tokens

@@ -1,4 +1,4 @@
-"""`platform eval RUN`: the bound of a trained network on any text."""
+"""`platform eval RUN`: the bound of a trained network on any text, or a judge of its samples."""
 
 import json
 import math
@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from platform_core.cli import _judging
 from platform_core.compose import compose_saved
 from platform_core.directory import first_argument
 from platform_core.plugins import load_plugins
@@ -18,6 +19,8 @@ def main(argv: Sequence[str]) -> int:
     composition, asked = compose_saved(
         directory.config, argv, load_plugins(), prog="platform eval RUN", extend=arguments
     )
+    if asked.judge is not None:
+        return _judging.judge_samples(directory, composition, asked)
 
     from platform_core import runtime
     from platform_core.data import load_data
@@ -85,3 +88,4 @@ def arguments(parser: ArgumentParser) -> None:
     """The words of this verb that are no options of a part or section."""
     parser.add_argument("run", metavar="RUN", help="directory of the run")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    _judging.arguments(parser)

@@ -44,6 +44,11 @@ class OpaqueTokenizer(Tokenizer):
         """Unknown."""
         self._refuse()
 
+    @property
+    def special(self) -> Mapping[str, int]:
+        """Unknown."""
+        self._refuse()
+
     def encode_all(self, texts: Iterable[str]) -> Iterator[Ids]:
         """Refused, whatever the texts."""
         self._refuse()
