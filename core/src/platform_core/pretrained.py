@@ -7,6 +7,7 @@ causal language model with all of its weights.
 import hashlib
 import importlib.util
 import io
+import struct
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ from typing import Any, final
 import torch
 from huggingface_hub import snapshot_download
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from platform_core.errors import UsageError
 from platform_core.files import digest
@@ -40,11 +42,14 @@ FAILURES = (
     RuntimeError,
     ImportError,
     NotImplementedError,
+    struct.error,
 )
 """What the library raises for a source that it cannot read."""
 
 TRIED_LENGTH = 4
 """Tokens that a network reads on trial."""
+
+TRIED_TEXT = "a text"
 
 TOLERANCE = 1e-4
 """Differences of logits below this share of the largest one are rounding."""
@@ -127,8 +132,18 @@ class _Source:
 
 def _open(source: _Source, device: torch.device) -> "PretrainedJudge":
     """The judge of a source, tried."""
+    config = source.read(AutoConfig)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UsageError(
+            f"{source.name} is a network of type {config.model_type}, no causal language model; "
+            f"{POSSIBLE}"
+        )
     network, info = source.read(
-        AutoModelForCausalLM, dtype=torch.float32, output_loading_info=True, use_safetensors=True
+        AutoModelForCausalLM,
+        config=config,
+        dtype=torch.float32,
+        output_loading_info=True,
+        use_safetensors=True,
     )
     if lacking := sorted(info["missing_keys"]):
         raise UsageError(f"{source.name} lacks weights, {lacking[0]} for one; {POSSIBLE}")
@@ -137,6 +152,12 @@ def _open(source: _Source, device: torch.device) -> "PretrainedJudge":
     tokenizer = source.read(AutoTokenizer)
     if not tokenizer.is_fast:
         raise UsageError(f"{source.name} has its tokenizer in Python only; choose another judge")
+    # Where there is no file of one, the library makes a tokenizer without tokens.
+    if not tokenizer(TRIED_TEXT)["input_ids"] or len(tokenizer) > config.vocab_size:
+        raise UsageError(
+            f"{source.name} has no tokenizer of its network's {config.vocab_size} tokens; "
+            "choose another judge"
+        )
     identity = Identity(
         kind=source.kind,
         name=source.name,
@@ -196,10 +217,11 @@ class PretrainedJudge(Judge):
         with read_by(self.network.get_output_embeddings()) as hidden:
             logits = self.network(ids, attention_mask=mask.long(), use_cache=False).logits
         nats = torch.zeros(ids.shape, device=ids.device)
-        nats[:, 1:] = functional.cross_entropy(
-            logits[:, :-1].float().transpose(1, 2), ids[:, 1:], reduction="none"
+        later = mask[:, 1:]
+        nats[:, 1:][later] = functional.cross_entropy(
+            logits[:, :-1][later], ids[:, 1:][later], reduction="none"
         )
-        return Scores(nats * mask, last_rows(torch.cat(hidden)[mask], mask))
+        return Scores(nats, last_rows(torch.cat(hidden)[mask], mask))
 
     @property
     def logits_per_token(self) -> int:
