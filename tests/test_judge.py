@@ -113,7 +113,7 @@ def test_the_last_incomplete_batch_counts_and_padding_never_does(bigram, batch_s
     words = ["abcabc", "", "ab", "cab", "bc"]
     found = judged(bigram, words, batch_size=batch_size)
     assert sum(bigram.sizes) == 4
-    assert found.likelihood == judged(bigram, words, batch_size=1).likelihood
+    assert found.summary() == judged(bigram, words, batch_size=1).summary()
     assert found.likelihood.tokens == 5 + 1 + 2 + 1
     assert found.features.flatten().tolist() == [6, 2, 3, 2]
 
@@ -162,7 +162,7 @@ def test_entropies_are_averaged_over_texts(bigram):
     found = judged(bigram, ["aabb", "aaaa"])
     assert found.entropy == pytest.approx(math.log(2) / 2)
     assert found.entropy_error == pytest.approx(math.log(2) / 2)  # (h / sqrt 2) / sqrt 2
-    assert judged(bigram, ["aabb"]).entropy_error == 0
+    assert math.isnan(judged(bigram, ["aabb"]).entropy_error)
 
 
 def test_shuffling_keeps_the_tokens_of_each_text():
@@ -438,7 +438,7 @@ def test_the_command_puts_real_and_shuffled_text_beside_the_samples(runs, capsys
     assert real["perplexity"] < 0.7 * mixed["perplexity"]
     assert real["perplexity"] < 0.7 * samples["perplexity"]
     assert real["entropy"] == pytest.approx(mixed["entropy"])
-    assert real["sequences"] == samples["sequences"] == 22
+    assert real["texts"] == samples["texts"] == 22
     assert real["mauve"] is None
     assert 1 <= record["nfe"] <= 4
     card = record["card"]
@@ -459,7 +459,7 @@ def test_mauve_compares_features_with_those_of_other_real_texts(runs, folder, ca
     monkeypatch.setitem(sys.modules, "mauve", SimpleNamespace(compute_mauve=compute_mauve))
     monkeypatch.setattr(generative, "without_mauve", lambda number: None if number == 22 else "no")
     before = set((runs / "mdlm" / "evaluations").glob("*.json"))
-    assert evaluated(runs, folder, "--json", "--sample.length=12", "--judge-length=5") == 0
+    assert evaluated(runs, folder, "--json", "--sample.length=12", "--judge_length=5") == 0
     record = json.loads(capsys.readouterr().out)
     assert len(set((runs / "mdlm" / "evaluations").glob("*.json")) - before) == 1
     assert record["card"]["sample"]["length"] == 12
@@ -548,8 +548,7 @@ def test_a_bound_is_no_likelihood(runs, capsys):
     ("words", "message"),
     [
         (["--sample.number=0"], "sample.number is 0, so there is nothing to judge; raise it"),
-        (["--judge-length=1"], "--judge-length is 1; a judge reads at least 2 tokens"),
-        (["--judge-length=x"], "judge_length"),
+        (["--judge_length=1"], "--judge_length is 1; a judge reads at least 2 tokens"),
     ],
 )
 def test_a_judge_needs_something_to_read(runs, words, message, capsys):

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from platform_core.draws import derive_generator
 from platform_core.errors import UsageError
-from platform_core.evaluate import Bound, bound_of
+from platform_core.evaluate import Bound, ratio
 from platform_core.judge import Judge, Reading
 from platform_core.tokenizer import Tokenizer
 from platform_core.types import Hidden, Selected, Tokens
@@ -51,7 +51,7 @@ class Judged:
     Args:
         likelihood: of the counted tokens, per token of the judge.
         entropy: of the texts' own tokens, in nats; the mean over texts.
-        entropy_error: its standard error.
+        entropy_error: its standard error; NaN of one text.
         cut: texts of which the judge read the beginning only.
         features: of the judge at the end of each text that it read.
     """
@@ -69,8 +69,12 @@ class Judged:
 
     def summary(self) -> dict[str, float]:
         """Every figure by name; `standard_error` is that of nats_per_token."""
+        found = self.likelihood
         return {
-            **self.likelihood.summary(),
+            **found.curves(),
+            "tokens": found.tokens,
+            "characters": found.characters,
+            "texts": found.sequences,
             "perplexity_error": self.perplexity_error,
             "entropy": self.entropy,
             "entropy_error": self.entropy_error,
@@ -100,11 +104,11 @@ def judge_texts(
         batch = [readings[row] for row in rows]
         ids, mask = padded([reading.ids for reading in batch], judge.device)
         scores = judge.score(ids, mask)
-        counts = counted(ids, mask, judge.end_id)
+        valid = counted(ids, mask, judge.end_id)
         spelt, _ = padded([reading.characters for reading in batch], judge.device)
-        nats[rows] = (scores.nats.double() * counts).sum(-1).cpu()
-        tokens[rows] = counts.sum(-1).double().cpu()
-        characters[rows] = (spelt * counts).sum(-1).double().cpu()
+        nats[rows] = (scores.nats.double() * valid).sum(-1).cpu()
+        tokens[rows] = valid.sum(-1).double().cpu()
+        characters[rows] = (spelt * valid).sum(-1).double().cpu()
         features.append(scores.features.cpu())
     if not tokens.sum() or not characters.sum():
         raise UsageError(
@@ -112,10 +116,13 @@ def judge_texts(
             "characters to judge; raise --sample.length or --sample.number"
         )
     entropies = torch.tensor([entropy(text) for text in texts], dtype=torch.float64)
+    counts = int(tokens.sum()), int(characters.sum()), len(texts)
     return Judged(
-        likelihood=bound_of(nats, tokens, int(characters.sum())),
+        likelihood=Bound(*ratio(nats, tokens), *counts, noise_levels=0),
         entropy=float(entropies.mean()),
-        entropy_error=float(entropies.std() / math.sqrt(len(texts))) if len(texts) > 1 else 0.0,
+        entropy_error=float(entropies.std() / math.sqrt(len(texts)))
+        if len(texts) > 1
+        else math.nan,
         cut=sum(reading.is_cut for reading in readings),
         features=torch.cat(features),
     )

@@ -1,6 +1,5 @@
 """`platform eval RUN --judge MODEL`: what a judge makes of a run's samples."""
 
-import json
 import time
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict, dataclass, replace
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from platform_core.compose import Composition
 from platform_core.directory import RunDirectory
 from platform_core.errors import UsageError
+from platform_core.files import digest_of, json_text
 from platform_core.results import keep_evaluation
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def arguments(parser: ArgumentParser) -> None:
         "process ar, a folder or name of transformers, or a .gguf file",
     )
     parser.add_argument(
-        "--judge-length",
+        "--judge_length",
         type=int,
         metavar="N",
         help="of each text, the judge reads at most so many of its own tokens (default: as many as "
@@ -47,11 +47,12 @@ def judge_samples(directory: RunDirectory, composition: Composition, asked: Name
     if not options.number:
         raise UsageError("sample.number is 0, so there is nothing to judge; raise it")
     if asked.judge_length is not None and asked.judge_length < 2:
-        raise UsageError(f"--judge-length is {asked.judge_length}; a judge reads at least 2 tokens")
+        raise UsageError(f"--judge_length is {asked.judge_length}; a judge reads at least 2 tokens")
 
     from platform_core import runtime
     from platform_core.generative import mauve, without_mauve
     from platform_core.judge import open_judge
+    from platform_core.provenance import tokenizer_card
 
     accelerator = runtime.start(composition.train.precision)
     judge = open_judge(asked.judge, accelerator, composition.plugins)
@@ -75,6 +76,7 @@ def judge_samples(directory: RunDirectory, composition: Composition, asked: Name
         "seconds": texts.samples.seconds,
         "seconds_judging": time.perf_counter() - begun,
         "card": {
+            "kind": "judged",
             "judge": judge.identity.summary(),
             "judge_length": length,
             "parts": dict(composition.names),
@@ -83,6 +85,7 @@ def judge_samples(directory: RunDirectory, composition: Composition, asked: Name
                 **composition.factories["sampler"].keywords,
             },
             "sample": {**asdict(options), "length": texts.length},
+            "tokenizer": tokenizer_card(texts.tokenizer),
             "step": step,
             "split": composition.evaluate.split,
             "data": asdict(composition.data),
@@ -99,7 +102,7 @@ def judge_samples(directory: RunDirectory, composition: Composition, asked: Name
     }
     if accelerator.is_main_process:
         kept = keep_evaluation(directory, _name(record), record)
-        print(json.dumps(record, indent=1) if asked.json else f"{_table(record)}\nkept in {kept}")
+        print(json_text(record) if asked.json else f"{_table(record)}\nkept in {kept}")
     return 0
 
 
@@ -195,12 +198,10 @@ def _real(split: "TokenSplit", number: int, label: str | None) -> list[list[int]
 
 def _name(record: dict[str, Any]) -> str:
     """Who judged what; the key at its end is of all options, so that none replaces another."""
-    import hashlib
-
     card = record["card"]
     sample, judge = card["sample"], card["judge"]
     options = [card[key] for key in ("judge", "judge_length", "sampler", "sample", "split", "seed")]
-    key = hashlib.sha256(json.dumps([*options, card["data"]]).encode()).hexdigest()[:8]
+    key = digest_of([*options, card["data"]])[:8]
     return (
         f"judged-by-{judge['name']}-{card['sampler']['name']}-nfe-{record['nfe']}-"
         f"number-{sample['number']}-{sample['weights']}-step-{card['step']:07d}-{key}"

@@ -49,6 +49,11 @@ class Tokenizer(ABC):
     def special(self) -> Mapping[str, int]:
         """Tokens that `decode` spells out by name and that `encode` never makes of a text."""
 
+    @property
+    @abstractmethod
+    def unknown_id(self) -> int | None:
+        """Stands for what the vocabulary lacks; None where nothing is lacking."""
+
     @abstractmethod
     def encode_all(self, texts: Iterable[str]) -> Iterator[Ids]:
         """Ids of each text alone, in order; many at once are quicker than one by one.
