@@ -140,7 +140,7 @@ def written(text: Text, tokenizer: Tokenizer, marks: tuple[str, str]) -> str:
 
 def counted(ids: Tokens, mask: Selected, end_id: int | None) -> Selected:
     """The tokens of which the perplexity is: see the top of this module."""
-    ends = mask & (ids == (-1 if end_id is None else end_id))
+    ends = ids == (-1 if end_id is None else end_id)
     valid = ~ends | (ends.cumsum(-1) == 1)
     valid[:, :1] = False
     return valid & mask
