@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from accelerate import Accelerator
@@ -30,9 +32,9 @@ from transformers import (
 )
 
 from platform_core import generative, pretrained
-from platform_core.cli import main
+from platform_core.cli import _judging, main
 from platform_core.compose import compose_saved
-from platform_core.data import load_data
+from platform_core.data import LabelledSplit, load_data, table
 from platform_core.directory import RunDirectory
 from platform_core.draws import Draws
 from platform_core.errors import UsageError
@@ -40,6 +42,7 @@ from platform_core.files import digest
 from platform_core.generative import counted, entropy, judge_texts, shuffled, written
 from platform_core.hub import quiet
 from platform_core.judge import Identity, Judge, Reading, Scores, open_judge
+from platform_core.packing import Rows
 from platform_core.plugins import load_plugins
 from platform_core.tokenizer import ByteLevelTokenizer, CharacterTokenizer, load_tokenizer
 from platform_core.tokenizer.library import byte_characters
@@ -538,6 +541,37 @@ def test_what_is_no_judge_is_refused_in_one_line(strangers, judge, message, monk
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_judge_reads_no_more_than_it_was_made_for():
+    assert _judging._length(None, 32) == 32
+    assert _judging._length(None, 4096) == _judging._length(None, None) == 1024
+    assert _judging._length(4096, 4096) == _judging._length(4096, None) == 4096
+    with pytest.raises(UsageError, match="--judge_length is 33, but this judge reads at most 32"):
+        _judging._length(33, 32)
+    with pytest.raises(UsageError, match="--judge_length is 1; a judge reads at least 2 tokens"):
+        _judging._length(1, 32)
+
+
+@pytest.mark.parametrize(
+    ("number", "label", "expected"),
+    [(3, None, [0, 2, 4]), (9, None, [0, 1, 2, 3, 4, 5]), (2, "new", [1, 3]), (9, "old", [0, 4])],
+)
+def test_real_texts_are_spread_evenly_and_of_the_label_that_was_asked_for(number, label, expected):
+    tokenizer = CharacterTokenizer("abcdef")
+    rows = Rows(np.arange(4, 10)[:, None].repeat(2, 1), np.array([1, 2, 2, 2, 2, 2]), None)
+    columns = table(rows).append_column("label", pa.array([0, 1, 2, 1, 0, 1]))
+    split = LabelledSplit(datasets.Dataset(columns), tokenizer, ("old", "new", "other"))
+    found = _judging._real(split, number, label)
+    assert [text[0] - 4 for text in found] == expected
+    assert [len(text) for text in found] == [1 if place == 0 else 2 for place in expected]
+
+
+def test_a_run_that_reads_labels_judges_nothing(runs, tmp_path):
+    shutil.copytree(runs / "ar", tmp_path / "told")
+    (tmp_path / "told" / "labels.json").write_text(json.dumps({"names": ["a", "b"]}))
+    with pytest.raises(UsageError, match="told reads text given a label, so it cannot judge"):
+        opened(tmp_path / "told")
+
+
 def test_a_bound_is_no_likelihood(runs, capsys):
     assert evaluated(runs, runs / "mdlm") == 2
     error = "mdlm is a run of process mdlm, whose bound is not the likelihood itself; a judge is"
@@ -548,7 +582,7 @@ def test_a_bound_is_no_likelihood(runs, capsys):
     ("words", "message"),
     [
         (["--sample.number=0"], "sample.number is 0, so there is nothing to judge; raise it"),
-        (["--judge_length=1"], "--judge_length is 1; a judge reads at least 2 tokens"),
+        (["--on=sotu"], "--on and --side_by_side are of the bound; leave them out with --judge"),
     ],
 )
 def test_a_judge_needs_something_to_read(runs, words, message, capsys):

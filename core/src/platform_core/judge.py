@@ -180,8 +180,8 @@ class RunJudge(Judge):
             )
         if directory.label_names():
             raise UsageError(
-                f"{directory.path} reads text given its {composition.data.label}, so it cannot "
-                f"judge any text; {POSSIBLE} without labels"
+                f"{directory.path} reads text given a label, so it cannot judge any text; "
+                f"{POSSIBLE}, without labels"
             )
         tokenizer = load_tokenizer(directory.tokenizer)
         average = composition.evaluate.weights

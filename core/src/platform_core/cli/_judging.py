@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from platform_core.generate import Samples
     from platform_core.generative import Judged
     from platform_core.judge import Judge
+    from platform_core.tokenizer import Tokenizer
 
 LONGEST = 1024
 """Tokens that a judge reads of a text at most, as in the papers, where nobody says otherwise."""
@@ -46,8 +47,8 @@ def judge_samples(directory: RunDirectory, composition: Composition, asked: Name
     options = composition.sample
     if not options.number:
         raise UsageError("sample.number is 0, so there is nothing to judge; raise it")
-    if asked.judge_length is not None and asked.judge_length < 2:
-        raise UsageError(f"--judge_length is {asked.judge_length}; a judge reads at least 2 tokens")
+    if asked.on or asked.side_by_side:
+        raise UsageError("--on and --side_by_side are of the bound; leave them out with --judge")
 
     from platform_core import runtime
     from platform_core.generative import mauve, without_mauve
@@ -56,9 +57,9 @@ def judge_samples(directory: RunDirectory, composition: Composition, asked: Name
 
     accelerator = runtime.start(composition.train.precision)
     judge = open_judge(asked.judge, accelerator, composition.plugins)
+    length = _length(asked.judge_length, judge.identity.context)
     texts, step = _texts(directory, composition, accelerator)
     begun = time.perf_counter()
-    length = asked.judge_length or min(judge.identity.context or LONGEST, LONGEST)
     judged = texts.judged(judge, length=length, batch_size=composition.evaluate.batch_size)
     reference = judged.pop("reference")
     number = min(len(found.features) for found in (*judged.values(), reference))
@@ -106,6 +107,17 @@ def judge_samples(directory: RunDirectory, composition: Composition, asked: Name
     return 0
 
 
+def _length(asked: int | None, context: int | None) -> int:
+    """The most tokens of a text that the judge reads."""
+    if asked is None:
+        return min(context or LONGEST, LONGEST)
+    if asked < 2:
+        raise UsageError(f"--judge_length is {asked}; a judge reads at least 2 tokens")
+    if context is not None and asked > context:
+        raise UsageError(f"--judge_length is {asked}, but this judge reads at most {context}")
+    return asked
+
+
 @dataclass(frozen=True)
 class _Texts:
     """All that is judged.
@@ -115,13 +127,14 @@ class _Texts:
         length: tokens in each.
         real: texts of the corpus, twice as many as samples where it has them.
         seed: of the shuffling.
+        tokenizer: of all of them.
     """
 
     samples: "Samples"
     length: int
     real: list[list[int]]
     seed: int
-    tokenizer: Any
+    tokenizer: "Tokenizer"
 
     def judged(self, judge: "Judge", **options: Any) -> dict[str, "Judged"]:
         """What the judge makes of them: samples, real texts, shuffled ones, and other real ones."""
