@@ -19,7 +19,7 @@ def main() -> int:
     home = run.parents[2]
     calls = home / "calls.jsonl"
     with calls.open("a") as stream:
-        call = {"verb": verb, "name": run.name, "words": words, "threads": threads()}
+        call = {"verb": verb, "name": run.name, "words": words, "environment": dict(os.environ)}
         stream.write(json.dumps(call) + "\n")
     made = [json.loads(line) for line in calls.read_text().splitlines()]
     number = sum(call["verb"] == verb and call["name"] == run.name for call in made)
@@ -29,10 +29,6 @@ def main() -> int:
         run.mkdir(parents=True)
         (run / "config.yaml").write_text(Path(options["config"]).read_text())
     return ACTS[acts[min(number, len(acts)) - 1]](run)
-
-
-def threads() -> str | None:
-    return os.environ.get("OMP_NUM_THREADS")
 
 
 def succeed(run: Path) -> int:

@@ -248,7 +248,7 @@ class Stage:
         lines = path.read_text().splitlines() if path.exists() else []
         path.unlink(missing_ok=True)
         found = [json.loads(line) for line in lines]
-        self.threads = {call["threads"] for call in found}
+        self.environments = [call["environment"] for call in found]
         return [(c["verb"], c["name"], c["words"][0].partition("=")[0]) for c in found]
 
     def statuses(self) -> dict[str, str]:
@@ -285,6 +285,7 @@ def test_a_sweep_leaves_its_whole_record(
     stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PLATFORM_TRAIN__STEPS", "9")
+    monkeypatch.setenv("PLATFORM_DISABLE_PLUGINS", "hf")
     write(set=TINY, seeds=2, evaluate=[{"sampler.steps": [2, 4]}])
     assert stage.play() == 0
     out = stage.directory.path
@@ -315,6 +316,10 @@ def test_a_sweep_leaves_its_whole_record(
     assert [call[:2] for call in stage.calls()] == [
         (verb, name) for name in ("seed=1", "seed=2") for verb in ("run", "eval", "eval")
     ]
+    # The config has all options; what is no option of runs is passed on.
+    for seen in stage.environments:
+        assert "PLATFORM_TRAIN__STEPS" not in seen
+        assert seen["PLATFORM_DISABLE_PLUGINS"] == "hf"
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "2 trials, 0 done, 2 to run"
     assert "[0/2] seed=1 started" in said
@@ -452,6 +457,24 @@ def test_a_trial_that_another_process_has_is_waited_for(
     assert [name for _, name, _ in stage.calls()] == ["seed=2", "seed=1"]
 
 
+def test_a_trial_is_taken_until_its_last_process_has_ended(stage: Stage) -> None:
+    write(set=TINY, seeds=1)
+    assert stage.play("--retry", "0", script={"run seed=1": ["mistake"]}) == 1
+    Path("script.json").write_text('{"run seed=1": ["wait for SIGTERM"]}')
+    attempt = Attempt.begin(Task(stage.directory.path, "seed=1"))
+    assert attempt is not None
+    attempt._lock.close()  # as the death of the sweep does
+    assert stage.directory.lock("seed=1") is None
+    while not (stage.directory.trials / "seed=1" / "waiting").exists():
+        time.sleep(0.01)
+    attempt.stop()
+    while not attempt.poll():
+        time.sleep(0.01)
+    free = stage.directory.lock("seed=1")
+    assert free is not None
+    free.close()
+
+
 def test_a_trial_said_to_run_by_nobody_was_interrupted(stage: Stage) -> None:
     write(set=TINY, seeds=1)
     assert stage.play() == 0
@@ -472,7 +495,7 @@ def test_cores_are_shared_among_trials(stage: Stage, monkeypatch: pytest.MonkeyP
     write(set=TINY, seeds=4)
     assert stage.play("--jobs", "4") == 0
     stage.calls()
-    assert stage.threads == {"2"}
+    assert [seen["OMP_NUM_THREADS"] for seen in stage.environments] == ["2"] * 4
 
 
 def test_a_trial_whose_sweep_has_died_leaves_at_once() -> None:
@@ -581,7 +604,7 @@ def real(home: Path) -> Callable[..., list[str]]:
     more = {
         **TINY,
         **{"backbone.dropout": 0.1, "data.corpus": "text", "data.path": "words.txt"},
-        **{"data.length": 16, "train.steps": 300, "train.batch_size": 4, "train.log_every": 50},
+        **{"data.length": 16, "train.steps": 200, "train.batch_size": 4, "train.log_every": 50},
         **{"train.evaluate_every": 0, "train.checkpoint_every": 10, "evaluate.sequences": 32},
         **{"sample.number": 1, "sampler.steps": 3},
     }
@@ -632,7 +655,7 @@ def pids(text: str) -> list[int]:
 def test_a_sweep_killed_with_its_trial_ends_as_an_undisturbed_one(
     home: Path, real: Callable[[str], list[str]]
 ) -> None:
-    """One trial is killed and resumed at once, then the sweep is; its trial saves itself."""
+    """One trial is killed, then the sweep is, whose other trial saves itself."""
     environment = {**os.environ, "PLATFORM_CACHE": str(home / "cache")}
     assert subprocess.run(real("whole"), env=environment, timeout=240).returncode == 0
     process = subprocess.Popen(real("killed"), env=environment)
@@ -644,7 +667,6 @@ def test_a_sweep_killed_with_its_trial_ends_as_an_undisturbed_one(
     wait_for(lambda: checkpoints("process=duo"), process)
     (first,) = pids("killed/trials/process=duo")
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: sweep.state("process=duo").attempts == 2, process)
     wait_for(lambda: checkpoints("process=mdlm"), process)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -652,8 +674,10 @@ def test_a_sweep_killed_with_its_trial_ends_as_an_undisturbed_one(
     while pids("killed/trials/"):
         assert time.monotonic() < deadline, "a trial outlived its sweep"
         time.sleep(0.05)
-    assert not sweep.has_result("process=mdlm"), "it ended before it could be killed"
+    for name in ("process=duo", "process=mdlm"):
+        assert not sweep.has_result(name), "it ended before it could be killed"
+    assert "saved at step " in sweep.log("process=mdlm").read_text()
     assert subprocess.run(real("killed"), env=environment, timeout=240).returncode == 0
-    assert sweep.state("process=mdlm").attempts == 2
+    assert sweep.state("process=duo").attempts == sweep.state("process=mdlm").attempts == 2
     assert numbers(home / "killed") == numbers(home / "whole")
     assert len(numbers(home / "whole")) == 2
