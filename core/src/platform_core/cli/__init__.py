@@ -20,6 +20,7 @@ VERBS = {
     "run": "train a model, evaluate and sample it",
     "eval": "the bound of a trained network on held-out text",
     "sample": "draw texts from a trained network",
+    "sweep": "train many models that differ in a few options, checked before any starts",
     "compare": "numbers of runs in one table, if they were measured alike",
     "report": "tables, plots and a page of a sweep",
     "tokenizer": "train a vocabulary of pieces of words",
