@@ -74,7 +74,21 @@ class ToyLaw:
         return nn.functional.pad(log_law, (0, extra), value=LOG_ZERO)
 
 
-class ExactDenoiser(Backbone):
+class Table(Backbone):
+    """A network whose logits are ready after `encode`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.identity = nn.Identity()
+        self.calls = 0
+
+    @property
+    def decoder(self) -> nn.Module:
+        """Changes nothing."""
+        return self.identity
+
+
+class ExactDenoiser(Table):
     """The best network for a law: its conditionals, read from a table.
 
     Args:
@@ -84,13 +98,6 @@ class ExactDenoiser(Backbone):
     def __init__(self, law: ToyLaw, process: Diffusion, *, own_evidence: bool = False) -> None:
         super().__init__()
         self.law, self.process, self.own_evidence = law, process, own_evidence
-        self.identity = nn.Identity()
-        self.calls = 0
-
-    @property
-    def decoder(self) -> nn.Module:
-        """Logits are ready after `encode`."""
-        return self.identity
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
         """Log-probabilities of the clean tokens, float64."""
@@ -118,7 +125,7 @@ class ExactLogScore(ExactDenoiser):
         return self.process.log_score(super().encode(inputs, sigma), inputs, alpha)
 
 
-class ExactPredictor(Backbone):
+class ExactPredictor(Table):
     """The best network from left to right: it reads a start and a text, and gives the law of each
     next token.
     """
@@ -126,13 +133,6 @@ class ExactPredictor(Backbone):
     def __init__(self, law: ToyLaw, num_states: int) -> None:
         super().__init__()
         self.law, self.num_states = law, num_states
-        self.identity = nn.Identity()
-        self.calls = 0
-
-    @property
-    def decoder(self) -> nn.Module:
-        """Logits are ready after `encode`."""
-        return self.identity
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
         """Log-probabilities of the token after each position, float64."""
@@ -149,7 +149,7 @@ class ExactPredictor(Backbone):
         return nn.functional.pad(log_law, (0, extra), value=LOG_ZERO)
 
 
-class Mistaken(Backbone):
+class Mistaken(Table):
     """Another network with mistakes: noise in its logits that the token at each place decides.
 
     Args:
@@ -166,11 +166,6 @@ class Mistaken(Backbone):
             length, num_states, num_states, generator=generator, dtype=torch.float64
         )
         self.right, self.mistakes = right, scale * noise
-
-    @property
-    def decoder(self) -> nn.Module:
-        """Logits are ready after `encode`."""
-        return self.right.decoder
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
         """The right logits and the mistakes."""
