@@ -18,7 +18,7 @@ from platform_core.categorical import KeepAll, Truncation
 from platform_core.model import Model
 from platform_core.objective import DiffusionObjective
 from platform_core.parameterization import Mean, Parameterization
-from platform_core.process import LOG_ZERO, Interpolating
+from platform_core.process import LOG_ZERO, Mixing
 from platform_core.schedule import LogLinear, Schedule
 from platform_core.types import Hidden, Inputs, LogProbs, Noise, Tokens
 
@@ -39,7 +39,7 @@ class ToyLaw:
         return self.probs[tuple(x0.unbind(-1))].log()
 
     def log_x0(
-        self, x_t: Tokens, alpha: Tensor, process: Interpolating, *, own_evidence: bool = False
+        self, x_t: Tokens, alpha: Tensor, process: Mixing, *, own_evidence: bool = False
     ) -> LogProbs:
         """log p(x_0 at l | x_t elsewhere) for every position l; `own_evidence` adds x_t at l."""
         if not process.time_conditioned:
@@ -61,11 +61,11 @@ class ToyLaw:
         extra = process.num_states - self.num_tokens
         return nn.functional.pad(log_law, (0, extra), value=LOG_ZERO)
 
-    def _evidence(self, x_t: Tokens, alpha: Tensor, process: Interpolating) -> Tensor:
+    def _evidence(self, x_t: Tokens, alpha: Tensor, process: Mixing) -> Tensor:
         """q(x_t | x_0 = v) for every token v, `[batch, length, tokens]`."""
         alpha = alpha.reshape(-1, 1, 1).double()
         same = x_t[..., None] == torch.arange(self.num_tokens)
-        return alpha * same + (1 - alpha) * process.prior(x_t)[..., None]
+        return alpha * same + process.noise(x_t, alpha.squeeze(-1))[..., None]
 
 
 class ExactDenoiser(Backbone):
@@ -75,7 +75,7 @@ class ExactDenoiser(Backbone):
         own_evidence: predict p(x_0 | x_t) rather than leave x_t of the same position out.
     """
 
-    def __init__(self, law: ToyLaw, process: Interpolating, *, own_evidence: bool = False) -> None:
+    def __init__(self, law: ToyLaw, process: Mixing, *, own_evidence: bool = False) -> None:
         super().__init__()
         self.law, self.process, self.own_evidence = law, process, own_evidence
         self.identity = nn.Identity()
@@ -155,7 +155,7 @@ class CausalNetwork(Backbone):
 
 
 def model(
-    process: Interpolating,
+    process: Mixing,
     backbone: Backbone,
     schedule: Schedule | None = None,
     parameterization: Parameterization | None = None,
@@ -166,7 +166,7 @@ def model(
 
 def exact_model(
     law: ToyLaw,
-    process: type[Interpolating],
+    process: type[Mixing],
     schedule: Schedule | None = None,
     parameterization: Parameterization | None = None,
 ) -> Model:
@@ -206,9 +206,9 @@ def tanh_sinh(step: float = 1 / 16) -> tuple[Tensor, Tensor]:
     return nodes[inside], weights[inside]
 
 
-def transition(process: Interpolating, x0: Tokens, x_t: Tokens, alpha: Tensor) -> Tensor:
+def transition(process: Mixing, x0: Tokens, x_t: Tokens, alpha: Tensor) -> Tensor:
     """q(x_t | x_0) of each position, written out."""
-    return alpha * (x_t == x0) + (1 - alpha) * process.prior(x_t)
+    return alpha * (x_t == x0) + process.noise(x_t, alpha)
 
 
 def integrated_bound(
@@ -239,7 +239,7 @@ def integrated_bound(
 
 def reverse_kernel(
     law: ToyLaw,
-    process: Interpolating,
+    process: Mixing,
     alpha_s: Tensor,
     alpha_t: Tensor,
     truncation: Truncation | None = None,
@@ -257,13 +257,13 @@ def reverse_kernel(
 
 def chain_law(
     law: ToyLaw,
-    process: Interpolating,
+    process: Mixing,
     alphas: Tensor,
     truncation: Truncation | None = None,
 ) -> Tensor:
     """Law over `all_sequences` of ancestral steps from pure noise along falling noise levels."""
     states = all_sequences(process.num_states, law.length)
-    reached = process.prior(states).prod(-1)
+    reached = process.noise(states, alphas.new_zeros(states.shape)).prod(-1)
     for alpha_t, alpha_s in zip(alphas[:-1], alphas[1:], strict=True):
         reached = reached @ reverse_kernel(law, process, alpha_s, alpha_t, truncation)
     return reached
