@@ -265,7 +265,9 @@ def chain_law(
     states = all_sequences(process.num_states, law.length)
     reached = process.noise(states, alphas.new_zeros(states.shape)).prod(-1)
     for alpha_t, alpha_s in zip(alphas[:-1], alphas[1:], strict=True):
-        reached = reached @ reverse_kernel(law, process, alpha_s, alpha_t, truncation)
+        kernel = reverse_kernel(law, process, alpha_s, alpha_t, truncation)
+        possible = reached > 0  # given a state that noise never makes, nothing is defined
+        reached = reached[possible] @ kernel[possible]
     return reached
 
 
