@@ -56,6 +56,7 @@ def test_at_the_ends_there_is_no_noise_and_no_signal():
     ends = torch.tensor([1.0, 0.0]).double()
     assert Hybrid().inverse(ends).tolist() == [0.0, 1.0]
     assert Hybrid().alpha(torch.tensor([0.0, 1.0]).double()).tolist() == [1.0, 0.0]
+    assert Hybrid().slope(torch.tensor([0.0, 1.0]).double()).tolist() == [-math.inf, -1.0]
     assert Gidd(V).noise(torch.tensor([V, V]), ends).tolist() == [0.0, 1.0]
     assert Gidd(V).noise(torch.tensor([0, 0]), ends).tolist() == [0.0, 0.0]
     assert (Gidd(V).sample_prior((3, 5), torch.Generator()) == V).all()

@@ -44,9 +44,9 @@ class Mixture(NamedTuple):
         return (1 - t) / self.total(t, 1 - t)
 
     def slope(self, t: Noise) -> Noise:
-        """d alpha / dt = -(2 w + B (1 - t)) / (2 w C^2); infinite at t = 0."""
-        w = (t * (1 - t)).sqrt()
-        return -(2 * w + self.scale * (1 - t)) / (2 * w * (1 + self.scale * w).square())
+        """-(2 sqrt(t) + B sqrt(1 - t)) / (2 sqrt(t) C^2); infinite at t = 0, -1 at t = 1."""
+        signal, noise = (1 - t).sqrt(), 2 * t.sqrt()
+        return -(noise + self.scale * signal) / (noise * self.total(t, 1 - t).square())
 
     def times(self, alpha: Noise) -> tuple[Noise, Noise]:
         """T and 1 - t at a signal level, each with all its digits.

@@ -29,7 +29,7 @@ class Hybrid(Schedule):
         return self.mixture.alpha(t)
 
     def slope(self, t: Noise) -> Noise:
-        """-(2 w + B (1 - t)) / (2 w C^2); infinite at t = 0."""
+        """-(2 sqrt(t) + B sqrt(1 - t)) / (2 sqrt(t) C^2); infinite at t = 0."""
         return self.mixture.slope(t)
 
     def inverse(self, alpha: Noise) -> Noise:
