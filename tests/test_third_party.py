@@ -5,17 +5,23 @@ the noise level, which no process of the platform's own does.
 """
 
 import json
-import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
-from matrix import VOCABULARY, Matrix, Row, Trial
+from matrix import VOCABULARY, Matrix, Trial
 from platform_gidd.process import Gidd
 from platform_gidd.schedule import Hybrid
-from toy import (
+
+from platform_core import compatibility
+from platform_core.cli import main
+from platform_core.errors import IncompatibleError
+from platform_core.objective import Nelbo
+from platform_core.plugins import find_plugins
+from platform_core.sampler import Ancestral
+from platform_core.testing.toy import (
     ExactDenoiser,
     ToyLaw,
     chain_law,
@@ -29,13 +35,6 @@ from toy import (
     transition,
     two_token_law,
 )
-
-from platform_core import compatibility
-from platform_core.cli import main
-from platform_core.errors import IncompatibleError
-from platform_core.objective import Nelbo
-from platform_core.plugins import find_plugins
-from platform_core.sampler import Ancestral
 
 GIDD = {"PLATFORM_PLUGINS": "platform_gidd.plugin"}
 TINY = """
@@ -193,12 +192,6 @@ def matrix() -> Matrix:
     return Matrix(find_plugins(GIDD))
 
 
-def rows_of_gidd(matrix: Matrix) -> list[Row]:
-    """Combinations with anything of the package."""
-    own = {"gidd", "hybrid", "vocabulary", "hybrid-nelbo"}
-    return [row for row in matrix.rows if own & {*row.names("").values()}]
-
-
 def test_the_process_goes_with_what_needs_no_other(matrix: Matrix):
     """Parts that know masks only, or uniform noise only, refuse it, and say what to choose."""
     assert compatibility.matrix(matrix.plugins, "process")["gidd"] == {
@@ -208,24 +201,30 @@ def test_the_process_goes_with_what_needs_no_other(matrix: Matrix):
         "objective": ["discrete-nelbo", "hybrid-nelbo", "nelbo"],
         "sampler": ["analytic", "ancestral", "euler", "psi", "semi-autoregressive"],
     }
-    row = next(row for row in rows_of_gidd(matrix) if row.process == "gidd")
+    row, _ = matrix.family("gidd", ())
     refused = matrix.refusal(replace(row, parameterization="subs"), "ancestral")
     assert isinstance(refused, IncompatibleError)
     assert str(refused).startswith("parameterization subs needs an absorbing process")
 
 
 @pytest.mark.slow
-def test_every_combination_of_it_runs_or_is_refused(matrix: Matrix):
-    ran = 0
-    for row in rows_of_gidd(matrix):
+def test_whatever_it_goes_with_runs(matrix: Matrix):
+    """Every objective and sampler under every reading of the network, on two schedules."""
+    ran = set()
+    for row in matrix.rows:
+        if (row.process, row.backbone) != ("gidd", "dit") or row.schedule not in (
+            "hybrid",
+            "cosine",
+        ):
+            continue
         trial = Trial(matrix, row)
         for sampler in matrix.samplers:
             if matrix.refusal(row, sampler) is None:
                 bound, sample = trial.run(sampler)
-                assert math.isfinite(bound.nats_per_token)
-                assert (sample.tokens < VOCABULARY).all()
-                ran += 1
-    assert ran > 100
+                assert 0 < bound.nats_per_token < 1000
+                assert sample.tokens.max() < VOCABULARY
+                ran.add((row, sampler))
+    assert len(ran) == 80
 
 
 def test_it_trains_evaluates_and_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import chi_square
 
 from platform_core.categorical import CleanOnly, KeepAll, Nucleus, TopK
 from platform_core.objective import score_entropy
 from platform_core.parameterization import Mean
 from platform_core.process import Absorbing, Interpolating, Uniform, log_one_hot
+from platform_core.testing.toy import chi_square
 from platform_sedd.parameterization import Score, truncate
 from platform_sedd.process import Sedd
 

@@ -1,6 +1,6 @@
 """The schedule: how much of a clean token is left at time t.
 
-    alpha(t) = (1 - t)^power,   slope = d alpha / dt,   inverse(alpha(t)) = t
+alpha(t) = (1 - t)^power,   slope = d alpha / dt,   inverse(alpha(t)) = t
 """
 
 import math
