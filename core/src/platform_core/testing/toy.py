@@ -289,7 +289,8 @@ def marginals(process: Diffusion, alpha: Tensor) -> Tensor:
     """
     clean = torch.arange(process.vocab_size).expand(len(alpha), -1)
     certain = log_one_hot(clean, process.num_states, torch.float64)
-    return process.log_score(certain, clean, alpha.double()[:, None]).softmax(-1)
+    level = alpha.double().clamp_min(1e-300)  # at 0 a clean token may have no score
+    return process.log_score(certain, clean, level[:, None]).softmax(-1)
 
 
 def chi_square(outcomes: Tokens, probs: Tensor) -> float:
