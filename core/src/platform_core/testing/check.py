@@ -12,7 +12,7 @@ import torch
 from platform_core.component import ROLES
 from platform_core.errors import UsageError
 from platform_core.registry import Part, Plugins
-from platform_core.testing import process, schedule, structure
+from platform_core.testing import backbone, parameterization, process, schedule, structure
 from platform_core.testing.law import Figures, Inapplicable, Law, LawBroken
 from platform_core.testing.subject import Subject, subjects
 from platform_core.wording import did_you_mean, reason
@@ -20,6 +20,8 @@ from platform_core.wording import did_you_mean, reason
 ROLE_LAWS = {
     "process": process.LAWS,
     "schedule": schedule.LAWS,
+    "parameterization": parameterization.LAWS,
+    "backbone": backbone.LAWS,
 }
 
 Outcome = Literal["passed", "broken", "inapplicable"]

@@ -1,16 +1,35 @@
 """The other parts that one is examined with: as few as it needs, the platform's own first."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+import torch
+
+from platform_core.backbone import Backbone
 from platform_core.compatibility import requirements
 from platform_core.component import ROLES
 from platform_core.compose import Composition, compose
 from platform_core.errors import UsageError
+from platform_core.model import Model
 from platform_core.names import FALLBACK, process_names
+from platform_core.parameterization import Parameterization, PredictsClean, ScoreBased
+from platform_core.process import Diffusion, Process
+from platform_core.schedule import LogLinear
 from platform_core.testing.law import Inapplicable, LawBroken
 from platform_core.testing.subject import Subject, subjects
+from platform_core.testing.toy import (
+    CausalNetwork,
+    ExactDenoiser,
+    ExactLogScore,
+    ExactPredictor,
+    ExactScore,
+    Mistaken,
+    TinyNetwork,
+    ToyLaw,
+    all_sequences,
+)
 
 ATTEMPTS = 50
 """Compositions that are tried before a part is said to go with nothing."""
@@ -24,9 +43,76 @@ class Setting:
     parameterization: Subject
 
     def __str__(self) -> str:
-        return f"{self.process.name}{self.process.form and ' ' + self.process.form}, " + (
-            self.parameterization.name
+        form = f" {self.process.form}" if self.process.form else ""
+        return f"with {self.process.name}{form} and {self.parameterization.name}"
+
+    def parts(self, vocab_size: int) -> tuple[Process, Parameterization]:
+        """Both of them, for a vocabulary."""
+        process: Process = self.process.make(vocab_size=vocab_size)
+        return process, self.parameterization.make(
+            vocab_size=vocab_size, num_states=process.num_states
         )
+
+    def exact(self, law: ToyLaw, *, mistaken: bool = False) -> Model:
+        """The model of a law whose network knows it, under alpha = 1 - t.
+
+        Args:
+            law: of text.
+            mistaken: the network knows it badly.
+
+        Raises:
+            Inapplicable: what logits would say so is not known.
+        """
+        process, parameterization = self.parts(law.num_tokens)
+        backbone = exact_backbone(law, process, parameterization)
+        if mistaken:
+            backbone = Mistaken(backbone, (law.length, process.num_states))
+        return Model(process, LogLinear(eps=0), parameterization, backbone).eval()
+
+    def tiny(self, vocab_size: int) -> tuple[Model, TinyNetwork | CausalNetwork]:
+        """A model with a small network that knows nothing yet, and that network."""
+        process, parameterization = self.parts(vocab_size)
+        kind = CausalNetwork if process.causal else TinyNetwork
+        backbone = kind(process.num_states)
+        return Model(process, LogLinear(), parameterization, backbone).eval(), backbone
+
+
+def exact_backbone(law: ToyLaw, process: Process, parameterization: Parameterization) -> Backbone:
+    """The network whose output stands for a law of text.
+
+    A parameterization that predicts clean tokens reads it from their log-probabilities. Of any
+    other score, three readings are tried: these, these relative to equally likely tokens, and the
+    score itself.
+
+    Raises:
+        Inapplicable: none of them gives the right score.
+    """
+    if not isinstance(process, Diffusion):
+        return ExactPredictor(law, process.num_states)
+    if isinstance(parameterization, PredictsClean):
+        return ExactDenoiser(law, process)
+    if isinstance(parameterization, ScoreBased):
+        for kind in (ExactDenoiser, ExactScore, ExactLogScore):
+            backbone = kind(law, process)
+            if score_error(law, process, parameterization, backbone) < 1e-9:
+                return backbone
+    raise Inapplicable("which logits of this parameterization are exact is not known")
+
+
+def score_error(
+    law: ToyLaw, process: Diffusion, parameterization: ScoreBased, backbone: Backbone
+) -> float:
+    """How far a model's score is from the exact one, at most, where a token can change."""
+    states = all_sequences(process.num_states, law.length)
+    worst = 0.0
+    for level in (0.7, 0.2):
+        alpha = torch.tensor([[level]], dtype=torch.float64)
+        logits = backbone(states, -alpha.log() if process.time_conditioned else None)
+        found = parameterization.log_score(logits, states, alpha, process)
+        exact = process.log_score(law.log_x0(states, alpha, process), states, alpha)
+        difference = (found.exp() - exact.exp()).abs() / exact.exp().clamp_min(1)
+        worst = max(worst, float(difference[process.changeable(states)].nan_to_num(math.inf).max()))
+    return worst
 
 
 def settings(subject: Subject) -> list[Setting]:

@@ -20,7 +20,7 @@ from platform_core.objective import DiffusionObjective
 from platform_core.parameterization import Mean, Parameterization
 from platform_core.process import LOG_ZERO, Diffusion, Mixing, log_one_hot
 from platform_core.schedule import LogLinear, Schedule
-from platform_core.types import Hidden, Inputs, LogProbs, Noise, Tokens
+from platform_core.types import Hidden, Inputs, LogProbs, Noise, Tokens, TopTokens
 
 
 class ToyLaw:
@@ -108,6 +108,77 @@ class ExactScore(ExactDenoiser):
         return super().encode(inputs, sigma) + math.log(self.process.vocab_size)
 
 
+class ExactLogScore(ExactDenoiser):
+    """The same network for a parameterization that reads logits as the score itself."""
+
+    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+        """log q_t(y) / q_t(x_t)."""
+        assert isinstance(inputs, Tensor), "a table is read by tokens"
+        alpha = torch.tensor(0.5) if sigma is None else (-sigma.double()).exp()
+        return self.process.log_score(super().encode(inputs, sigma), inputs, alpha)
+
+
+class ExactPredictor(Backbone):
+    """The best network from left to right: it reads a start and a text, and gives the law of each
+    next token.
+    """
+
+    def __init__(self, law: ToyLaw, num_states: int) -> None:
+        super().__init__()
+        self.law, self.num_states = law, num_states
+        self.identity = nn.Identity()
+        self.calls = 0
+
+    @property
+    def decoder(self) -> nn.Module:
+        """Logits are ready after `encode`."""
+        return self.identity
+
+    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+        """Log-probabilities of the token after each position, float64."""
+        assert isinstance(inputs, Tensor), "a table is read by tokens"
+        self.calls += 1
+        laws = []
+        for place in range(inputs.shape[1]):
+            later = list(range(place + 1, self.law.length))
+            table = self.law.probs.sum(later) if later else self.law.probs
+            laws.append(table[tuple(inputs[:, 1 : place + 1].unbind(1))].expand(len(inputs), -1))
+        law = torch.stack(laws, dim=1)
+        log_law = (law / law.sum(-1, keepdim=True)).log().clamp_min(LOG_ZERO)
+        extra = self.num_states - self.law.num_tokens
+        return nn.functional.pad(log_law, (0, extra), value=LOG_ZERO)
+
+
+class Mistaken(Backbone):
+    """Another network with mistakes: noise in its logits that the token at each place decides.
+
+    Args:
+        right: whose logits are ready after `encode`.
+        shape: `(length, num_states)`.
+        scale: standard deviation of the mistakes, in nats.
+    """
+
+    def __init__(self, right: Backbone, shape: tuple[int, int], scale: float = 0.5) -> None:
+        super().__init__()
+        length, num_states = shape
+        generator = torch.Generator().manual_seed(7)
+        noise = torch.randn(
+            length, num_states, num_states, generator=generator, dtype=torch.float64
+        )
+        self.right, self.mistakes = right, scale * noise
+
+    @property
+    def decoder(self) -> nn.Module:
+        """Logits are ready after `encode`."""
+        return self.right.decoder
+
+    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+        """The right logits and the mistakes."""
+        assert isinstance(inputs, Tensor), "a table is read by tokens"
+        places = torch.arange(inputs.shape[1])
+        return self.right.encode(inputs, sigma) + self.mistakes[places, inputs]
+
+
 class TinyNetwork(Backbone):
     """A trainable network of one attention-free mixing layer, in float64 if asked."""
 
@@ -128,12 +199,18 @@ class TinyNetwork(Backbone):
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
         """Each token with the average of its sequence and the noise level."""
         self.calls += 1
-        features = self.embedding(inputs)
+        features = self._embedded(inputs)
         average = features.mean(1, keepdim=True).expand_as(features)
         level = torch.zeros(features.shape[0], 1) if sigma is None else sigma
         level = level.to(features.dtype)[:, None].expand(*features.shape[:2], 1)
         hidden: Tensor = self.mixing(torch.cat((features, average, level), dim=-1))
         return hidden.tanh()
+
+    def _embedded(self, inputs: Inputs) -> Tensor:
+        table = self.embedding.weight
+        if isinstance(inputs, TopTokens):
+            return (inputs.weights[..., None].to(table.dtype) * table[inputs.ids]).sum(-2)
+        return inputs.to(table.dtype) @ table if inputs.is_floating_point() else table[inputs]
 
 
 class CausalNetwork(Backbone):
