@@ -106,7 +106,7 @@ class Arguments:
         words, sources = [], {}
         for given in self.choice.options:
             for key, value in self._flatten(given, given.key, given.value):
-                words.append(f"--{key}={_word(value)}")
+                words.append(f"--{key}={written(value)}")
                 sources[key] = f"{given.where}: "
         for word in argv:
             if re.match(r"--(\w+\.|seed\b)", word):
@@ -255,7 +255,7 @@ def _joined(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def _word(value: Any) -> str:
+def written(value: Any) -> str:
     """A value of a config file as it is written on the command line."""
     if isinstance(value, str):
         return value

@@ -228,6 +228,20 @@ def compose_saved(
     return _finish(request, arguments, values)
 
 
+def require_start(composition: Composition) -> None:
+    """Refuses to train from random weights what needs trained ones.
+
+    Raises:
+        UsageError: no run to start from is named.
+    """
+    objective: type[Objective] = composition.classes["objective"]
+    if objective.starts_from_trained and composition.init.run is None:
+        raise UsageError(
+            f"objective {composition.names['objective']} trains a student from a trained teacher, "
+            "and random weights teach nothing; name the teacher's run with --init RUN"
+        )
+
+
 def _start(request: Request) -> RunDirectory | None:
     """The run that the last layer to name one wants to start from."""
     named = [layer.options[INIT] for layer in request.layers if layer.options.get(INIT)]

@@ -20,6 +20,7 @@ VERBS = {
     "run": "train a model, evaluate and sample it",
     "eval": "the bound of a trained network on held-out text",
     "sample": "draw texts from a trained network",
+    "sweep": "train many models that differ in a few options, checked before any starts",
     "tokenizer": "train a vocabulary of pieces of words",
     "import": "make a run of a published checkpoint",
     "export": "make a folder for transformers of a run",
