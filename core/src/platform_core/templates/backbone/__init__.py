@@ -1,1 +1,1 @@
-"""A package of the platform: a network of convolutions."""
+"""A package of the platform: a small transformer."""

@@ -13,6 +13,6 @@ def platform_backbones() -> Iterable[Component]:
         Component(
             "new-part",
             "platform_core.templates.backbone.backbone:NewPart",
-            "convolutions that reach twice as far in each block",
+            "a small transformer that is told the noise level once",
         )
     ]

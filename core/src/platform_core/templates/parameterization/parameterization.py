@@ -19,15 +19,15 @@ class NewPart(PredictsClean):
     """The softmax of the logits at a temperature is the law of the clean token.
 
     Args:
-        temperature: above 1 evens predictions out, below 1 sharpens them. Above 0.
+        temperature: above 1 evens predictions out, below 1 sharpens them; 1 is mean. Above 0.
 
     Raises:
         ValueError: temperature is not above 0.
     """
 
-    def __init__(self, temperature: float = 1.5) -> None:
+    def __init__(self, temperature: float = 1.0) -> None:
         if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature is {temperature:g}; it must be above 0; 1 is mean")
+            raise ValueError(f"temperature is {temperature:g}; it must be above 0, for example 1.5")
         self.temperature = temperature
 
     def log_x0(self, logits: Logits, x_t: Tokens, process: Diffusion) -> LogProbs:
