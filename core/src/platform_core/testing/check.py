@@ -12,7 +12,15 @@ import torch
 from platform_core.component import ROLES
 from platform_core.errors import UsageError
 from platform_core.registry import Part, Plugins
-from platform_core.testing import backbone, parameterization, process, schedule, structure
+from platform_core.testing import (
+    backbone,
+    objective,
+    parameterization,
+    process,
+    sampler,
+    schedule,
+    structure,
+)
 from platform_core.testing.law import Figures, Inapplicable, Law, LawBroken
 from platform_core.testing.subject import Subject, subjects
 from platform_core.wording import did_you_mean, reason
@@ -22,6 +30,8 @@ ROLE_LAWS = {
     "schedule": schedule.LAWS,
     "parameterization": parameterization.LAWS,
     "backbone": backbone.LAWS,
+    "objective": objective.LAWS,
+    "sampler": sampler.LAWS,
 }
 
 Outcome = Literal["passed", "broken", "inapplicable"]

@@ -155,13 +155,14 @@ def candidates(subject: Subject, role: str) -> list[Subject]:
     found = []
     for part in subject.plugins.parts():
         if part.role == role:
-            found += [it for it in subjects(part, subject.plugins) if _loads(it)]
+            found += [it for it in subjects(part, subject.plugins) if _usable(it)]
     return sorted(found, key=lambda it: nearness.get(it.part.plugin.name, 2))
 
 
-def _loads(subject: Subject) -> bool:
+def _usable(subject: Subject) -> bool:
+    """Whether a part can be had and says what it requires: another plugin's fault is its own."""
     try:
-        return subject.kind is not None
+        return all(isinstance(needed, type) for needed in requirements(subject.kind).values())
     except UsageError:
         return False
 

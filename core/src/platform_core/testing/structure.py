@@ -1,6 +1,7 @@
 """Laws of every part: that it can be found, chosen, configured and read."""
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -106,7 +107,10 @@ def _heavy_imports(module: str, hooks: tuple[str, ...]) -> str:
         f"print(' '.join(m for m in {HEAVY_MODULES} if m in sys.modules))\n"
     )
     words = " ".join((module, *hooks))
-    done = subprocess.run([sys.executable, "-c", program, words], capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, words], env=environment, capture_output=True, text=True
+    )
     if done.returncode:
         return f"nothing but fails: {done.stderr.strip().splitlines()[-1]}"
     return done.stdout.strip()
