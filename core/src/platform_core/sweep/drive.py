@@ -5,7 +5,8 @@ import time
 from collections.abc import Mapping, Sequence
 from types import FrameType
 
-from platform_core.sweep.attempt import EXIT_INTERRUPTED, Task
+from platform_core.sweep.attempt import Task
+from platform_core.sweep.child import EXIT_INTERRUPTED
 from platform_core.sweep.directory import State, SweepDirectory
 from platform_core.sweep.launcher import Launcher
 

@@ -245,7 +245,7 @@ def _seeds(seeds: Any, where: str) -> list[int]:
 
 def _exclusions(content: Any, axes: Mapping[str, Sequence[Value]], where: str) -> list[Options]:
     known = {*axes, *(key for axis in axes.values() for value in axis for key in value.options)}
-    entries = [_mapping(entry, where) for entry in _list(content, where)]
+    entries: list[Options] = [_mapping(entry, where) for entry in _list(content, where)]
     for entry in entries:
         if not entry:
             raise UsageError(f"{where}: an empty entry names every trial; leave it out")

@@ -70,11 +70,11 @@ class Local(Launcher):
             turn = self._waiting.popleft()
             if turn.task.done():
                 continue  # by another sweep of the same directory
-            attempt = Attempt.begin(turn.task)
-            if attempt is None:
+            begun = Attempt.begin(turn.task)
+            if begun is None:
                 self._waiting.append(turn)  # until whoever has it lets go
             else:
-                self._running.append((attempt, turn))
+                self._running.append((begun, turn))
         return bool(self._running or self._waiting)
 
     def stop(self) -> str:

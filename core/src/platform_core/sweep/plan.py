@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 
 from platform_core.component import ROLES
 from platform_core.errors import UsageError
+from platform_core.layers import SEED
 from platform_core.registry import Plugins
-from platform_core.sweep.file import Options, Point, SweepFile, expand
+from platform_core.sweep.file import Options, SweepFile, expand
 
 if TYPE_CHECKING:
-    from platform_core.compose import Composition
+    from platform_core.compose import Composition, Parsers
 
 LONGEST_NAME = 120
 SHOWN = 3
@@ -83,13 +84,13 @@ def make_plan(sweep: SweepFile, plugins: Plugins) -> Plan:
         UsageError: any of them cannot run; all reasons are in it.
     """
     points = expand(sweep)
-    mistakes, notes = _Mistakes(len(points)), _Notes()
+    composer, mistakes, notes = _Composer(sweep, plugins), _Mistakes(len(points)), _Notes()
     trials: dict[str, Trial] = {}
     alike: dict[str, list[Trial]] = {}
     for point in points:
         name = trial_name(point.labels)
         with mistakes.of(name), notes.caught():
-            composition = _compose(sweep, point, plugins)
+            composition = composer.compose(point.options)
             trial = Trial(
                 name, point.labels, point.options, composition.config, composition.track.aim
             )
@@ -156,17 +157,48 @@ def check_measurement(config: str, options: Options, plugins: Plugins) -> None:
             raise UsageError(f"evaluate {dict(options)}: {said}") from error
 
 
-def _compose(sweep: SweepFile, point: Point, plugins: Plugins) -> "Composition":
-    from platform_core.arguments import written
-    from platform_core.compose import compose, require_start
+class _Composer:
+    """Composes many points; what differs in the seed alone is composed once."""
 
-    # Names first: an option belongs to the part that is chosen in the end.
-    ordered = sorted(point.options.items(), key=lambda option: option[0] not in ROLES)
-    words = [f"--{key}={written(value)}" for key, value in ordered]
-    configs = [f"--config={file}" for file in sweep.base]
-    composition, _ = compose([*configs, *words], plugins, prog="platform run")
-    require_start(composition)
-    return composition
+    def __init__(self, sweep: SweepFile, plugins: Plugins) -> None:
+        self.configs = [f"--config={file}" for file in sweep.base]
+        self.plugins = plugins
+        self._parsers: Parsers = {}
+        self._known: dict[str, Composition | UsageError] = {}
+
+    def compose(self, options: Options) -> "Composition":
+        """As `platform run` would.
+
+        Raises:
+            UsageError: as `compose.compose`; or it needs a run to start from.
+        """
+        seed = options.get(SEED)
+        if type(seed) is not int:
+            return self._compose(options)
+        others = {key: value for key, value in options.items() if key != SEED}
+        key = json.dumps(others, default=str)
+        if key not in self._known:
+            try:
+                self._known[key] = self._compose(options)
+            except UsageError as error:
+                self._known[key] = error
+        known = self._known[key]
+        if isinstance(known, UsageError):
+            raise known
+        return known.with_seed(seed)
+
+    def _compose(self, options: Options) -> "Composition":
+        from platform_core.arguments import written
+        from platform_core.compose import compose, require_start
+
+        # Names first: an option belongs to the part that is chosen in the end.
+        ordered = sorted(options.items(), key=lambda option: option[0] not in ROLES)
+        words = [f"--{key}={written(value)}" for key, value in ordered]
+        composition, _ = compose(
+            [*self.configs, *words], self.plugins, prog="platform run", parsers=self._parsers
+        )
+        require_start(composition)
+        return composition
 
 
 def _measured(config: str) -> str:

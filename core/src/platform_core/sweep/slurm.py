@@ -15,7 +15,6 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
@@ -94,16 +93,17 @@ class TrialJob:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """No signal within: `checkpoint` must not meet a process that is just being looked at."""
-    held = {signal.SIGUSR2, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    """No `checkpoint` within: it must not meet a process that is just being looked at.
+
+    Processes that are started within never get SIGUSR2, which is not for them.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
 
 
-@dataclass
 class Queue:
     """Which jobs SLURM still has."""
 
