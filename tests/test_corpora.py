@@ -261,7 +261,7 @@ def test_only_the_splits_asked_for_are_read(tmp_path):
     data = load_data(options, splits=("test",))
     assert list(data.splits) == ["test"]
     assert data.fingerprint == load_data(options).fingerprint
-    with pytest.raises(UsageError, match="corpus lambada has no train text, only test"):
+    with pytest.raises(UsageError, match="corpus lambada has no train text, only validation, test"):
         load_data(options, splits=("train", "test"))
 
 

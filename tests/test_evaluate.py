@@ -65,6 +65,50 @@ def test_the_standard_error_is_the_spread_of_repeated_evaluations():
     assert 0.3 * min(errors) < spread < max(errors)
 
 
+@pytest.mark.parametrize("process", [Uniform, Absorbing])
+def test_more_noise_levels_lower_the_error_of_the_noise_and_miss_the_truth_as_rarely(process):
+    split = Drawn(400)
+    one, eight = bound(process, split), bound(process, split, draws=8)
+    assert (one.noise_levels, eight.noise_levels) == (1, 8)
+    assert math.isnan(one.noise_error)
+    assert eight.standard_error < one.standard_error
+    # Against -log p of these very texts: what is left is noise.
+    assert abs(eight.nats_per_token - split.nats) < 2 * eight.noise_error
+    assert eight.noise_error < eight.standard_error
+
+
+def test_the_levels_of_each_sequence_are_stratified():
+    objective = Nelbo(exact_model(two_token_law(), Absorbing))
+    times = []
+    plain = objective.bound
+
+    def recorded(*args, **kwargs):
+        loss = plain(*args, **kwargs)
+        times.append(loss.times.squeeze(-1))
+        return loss
+
+    objective.bound = recorded
+    options = {"sequences": 0, "batch_size": 16, "protocol": "exact", "seed": 3, "draws": 4}
+    evaluate(objective, Drawn(16), Accelerator(cpu=True), **options)
+    parts = (torch.stack(times) * 4).long().sort(dim=0).values
+    assert torch.equal(parts, torch.arange(4)[:, None].expand(4, 16))
+
+
+@pytest.mark.parametrize("batch_size", [7, 64])
+def test_the_levels_add_up_to_the_bound(batch_size):
+    found = bound(Uniform, Drawn(200), batch_size=batch_size, draws=5)
+    assert [level.start for level in found.levels] == [part / 10 for part in range(10)]
+    assert sum(level.sequences for level in found.levels) == 1000
+    mean = sum(level.nats_per_token * level.sequences for level in found.levels) / 1000
+    assert mean == pytest.approx(found.nats_per_token, rel=1e-12)
+
+
+def test_the_error_of_one_sequence_is_unknown():
+    found = bound(Uniform, Drawn(1), draws=3)
+    assert math.isnan(found.standard_error)
+    assert found.noise_error > 0
+
+
 def test_units_follow_from_nats_and_counts():
     found = bound(Uniform, Drawn(64))
     assert found.bits_per_token == pytest.approx(found.nats_per_token / math.log(2))

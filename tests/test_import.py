@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as FastTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from platform_core.cli import main
 from platform_core.compose import compose_saved
@@ -19,10 +21,12 @@ from platform_core.directory import RunDirectory
 from platform_core.errors import UsageError
 from platform_core.export import transformers_tokenizer
 from platform_core.files import write_json
-from platform_core.importing import Source, import_run
+from platform_core.importing import OF_STATES, Source, import_run
 from platform_core.plugins import load_plugins
 from platform_core.published import read_published
-from platform_core.tokenizer import CharacterTokenizer, load_tokenizer
+from platform_core.tokenizer import LEFT_OVER, CharacterTokenizer, load_tokenizer
+from platform_core.tokenizer.opaque import OpaqueTokenizer
+from platform_core.tokenizer.training import train_byte_pairs
 from platform_core.trained import load_trained
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -429,6 +433,53 @@ def test_the_tokenizer_of_transformers_reads_as_the_platforms(tmp_path):
     assert fast.encode(text).ids == tokenizer.encode(text).tolist()
     assert fast.decode(fast.encode("ab c\né").ids) == "ab c\né"
     assert fast.token_to_id("[MASK]") == tokenizer.vocab_size
+
+
+def test_a_trained_vocabulary_is_exported_with_its_mask(tmp_path):
+    tokenizer = train_byte_pairs(["the cat and the hat, the bat; naïve café 😀"] * 3, 280)
+    for size, mask in ((280, 280), (285, None)):
+        wide = tokenizer.with_size(size)
+        files = transformers_tokenizer(wide, wide.vocab_size + 1)
+        for name, content in files.items():
+            write_json(tmp_path / name, content)
+        fast = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+        text = "that café, the 😀 hat"
+        assert fast(text)["input_ids"] == tokenizer.encode(text).tolist()
+        assert fast.decode(tokenizer.encode(text)) == text
+        assert fast.eos_token_id == tokenizer.eos_id
+        assert (fast.mask_token_id if mask else fast.mask_token) == mask
+
+
+def test_an_opaque_vocabulary_has_no_files():
+    assert transformers_tokenizer(OpaqueTokenizer(9), 10) == {}
+
+
+def test_a_network_with_more_rows_than_tokens_takes_the_tokenizer(tmp_path, capsys):
+    """As DUO's, which has a row for a mask that it never sees."""
+    tokenizer = train_byte_pairs(["the cat and the hat, the bat; naïve café"] * 3, 260)
+    write_json(tmp_path / "tokenizer.json", tokenizer.to_dict())
+    rows = dict(read_published(PATHS["s_duo"]).model)
+    for name in OF_STATES & rows.keys():
+        rows[name] = rows[name][torch.arange(263) % len(rows[name])]
+    path = lightning(tmp_path, rows)
+    words = ["import", str(path), "--process=duo", "--data.length=12"]
+    words += ["--output", str(tmp_path / "run")]
+    assert main([*words, "--tokenizer", str(tmp_path / "tokenizer.json")]) == 0
+    kept = load_tokenizer(tmp_path / "run/tokenizer.json")
+    assert kept.vocab_size == tokenizer.vocab_size + 3
+    assert kept.encode("the hat").tolist() == tokenizer.encode("the hat").tolist()
+    assert kept.decode([*tokenizer.encode("a hat"), 262]) == f"a hat{LEFT_OVER}"
+    assert kept.count_characters(np.array([262, *tokenizer.encode("a hat")])) == 5
+    with pytest.raises(ValueError, match="the vocabulary has 260 tokens, more than 259"):
+        tokenizer.with_size(259)
+
+
+def test_a_network_that_reads_labels_is_not_exported(tmp_path, capsys):
+    run = imported("s_hub_duo", tmp_path)
+    write_json(run.labels, {"label": "century", "names": ["18th", "19th"]})
+    assert main(["export", str(run.path), str(tmp_path / "hub")]) == 2
+    assert "reads one of 2 labels with each text" in capsys.readouterr().err
+    assert not (tmp_path / "hub").exists()
 
 
 @pytest.mark.slow

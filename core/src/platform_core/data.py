@@ -13,7 +13,6 @@ The cache holds what content, tokenizer and length determine, and is shared by p
 so a resumed run needs to restore nothing. Used by training, evaluation and `ngram`.
 """
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,7 +31,7 @@ from platform_core.corpus import Corpus, LabelledCorpus
 from platform_core.corpus_choice import open_corpus
 from platform_core.draws import derive_seed
 from platform_core.errors import UsageError
-from platform_core.files import write_json
+from platform_core.files import digest_of, write_json
 from platform_core.options import DataOptions
 from platform_core.packing import Packing, Rows, choose
 from platform_core.tokenizer import CharacterTokenizer, Ids, Tokenizer, load_tokenizer
@@ -194,9 +193,8 @@ def load_data(
         )
     source = _Source(corpus, tokenizer, options, names)
     key = (fingerprint, tokenizer.to_dict(), options.length, *source.way)
-    identity = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     loaded = {name: source.load(name, key) for name in dict.fromkeys(splits)}
-    return Data(tokenizer, loaded, identity)
+    return Data(tokenizer, loaded, digest_of(key))
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""Evaluation: the bound on held-out text, with its standard error and how it was made."""
+"""Evaluation: the bound on held-out text, with its errors, by noise level, and how it was made."""
 
 import math
 from dataclasses import asdict, dataclass
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from platform_core.data import TokenSplit, documents_of, labels_of
 from platform_core.draws import Draws
@@ -12,13 +13,34 @@ from platform_core.errors import UsageError
 from platform_core.guidance import given
 from platform_core.objective import Objective, Protocol
 
+NUM_LEVELS = 10
+"""Equal parts of the times of a bound by noise level."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """The bound's integrand over one part of the times: the mean of all parts is the bound.
+
+    Under the exact protocol the time is the share of noise, 1 - alpha; under the published one it
+    is the schedule's.
+    """
+
+    start: float
+    end: float
+    nats_per_token: float
+    standard_error: float
+    sequences: int
+
 
 @dataclass(frozen=True)
 class Bound:
     """An upper bound on -log p of some text, per token.
 
     `standard_error` is that of `nats_per_token`, over sequences and their noise: how far a draw
-    of as many sequences would be from this one.
+    of as many sequences would be from this one. `noise_error` is the part of it that more noise
+    levels for each sequence would lower: how far the same sequences would be with other noise. Each
+    is NaN where there is nothing to estimate it from, one sequence or one noise level.
+    `noise_levels` is how many each sequence was read at; 0 for a value that needs none.
     """
 
     nats_per_token: float
@@ -26,6 +48,9 @@ class Bound:
     tokens: int
     characters: int
     sequences: int
+    noise_levels: int = 1
+    noise_error: float = math.nan
+    levels: tuple[Level, ...] = ()
 
     @property
     def bits_per_token(self) -> float:
@@ -52,7 +77,7 @@ class Bound:
             "perplexity": self.perplexity,
         }
 
-    def summary(self) -> dict[str, float]:
+    def summary(self) -> dict[str, object]:
         """Every figure by name, with the counts behind them."""
         return {**asdict(self), **self.curves()}
 
@@ -67,11 +92,13 @@ def evaluate(
     batch_size: int,
     protocol: Protocol,
     seed: int,
+    draws: int = 1,
 ) -> Bound:
-    """The bound of so many sequences, spread evenly (0: all), each at one of as many noise levels.
+    """The bound of so many sequences, spread evenly (0: all), each at so many noise levels.
 
-    The levels are stratified over the whole evaluation, so their order, not the batch size, decides
-    which sequence gets which. Of labelled text it is the bound given the labels.
+    The levels are stratified over the whole evaluation and over those of each sequence, so their
+    order, not the batch size, decides which sequence gets which. Of labelled text it is the bound
+    given the labels.
 
     Raises:
         UsageError: the sequences hold no characters.
@@ -83,30 +110,78 @@ def evaluate(
             f"the {number} sequences to evaluate hold no characters, only marks of documents; "
             "raise --evaluate.sequences and --evaluate.on_the_way, or --data.length"
         )
-    nats = torch.zeros(number, dtype=torch.float64, device=accelerator.device)
-    tokens = torch.zeros_like(nats)
+    rounds = draws if objective.noise_levels else 1
+    nats = torch.zeros(rounds, number, dtype=torch.float64, device=accelerator.device)
+    times, tokens = torch.zeros_like(nats), torch.zeros_like(nats[0])
     training = objective.training
     objective.eval()
     rank, world = accelerator.process_index, accelerator.num_processes
     for first in range(rank * batch_size, number, batch_size * world):
         rows = range(first, min(first + batch_size, number))
+        here = slice(rows.start, rows.stop)
         x0, mask = (tensor.to(accelerator.device) for tensor in split.fetch(rows))
-        draws = Draws.derive(
-            seed, "evaluate", step=0, first=first, total=number, device=accelerator.device
-        )
         facts = labels_of(split, rows), documents_of(split, rows)
-        with accelerator.autocast(), given(objective, *facts):
-            loss = objective.bound(x0, mask, draws, protocol)
-        nats[first : first + len(rows)] = loss.per_token.double().sum(-1)
-        tokens[first : first + len(rows)] = mask.sum(-1)
+        tokens[here] = mask.sum(-1)
+        for turn in range(rounds):
+            noise = Draws.derive(
+                seed,
+                "evaluate",
+                step=0,
+                first=turn * number + first,
+                total=rounds * number,
+                device=accelerator.device,
+            )
+            with accelerator.autocast(), given(objective, *facts):
+                loss = objective.bound(x0, mask, noise, protocol)
+            nats[turn, here] = loss.per_token.double().sum(-1)
+            if loss.times is not None:
+                times[turn, here] = loss.times.squeeze(-1)
     objective.train(training)
-    nats, tokens = accelerator.reduce(nats), accelerator.reduce(tokens)
-    return _bound(nats, tokens, characters)
+    nats, times, tokens = (accelerator.reduce(tensor) for tensor in (nats, times, tokens))
+    mean, error = ratio(nats.mean(0), tokens)
+    return Bound(
+        mean,
+        error,
+        tokens=int(tokens.sum()),
+        characters=characters,
+        sequences=number,
+        noise_levels=rounds if objective.noise_levels else 0,
+        noise_error=_noise_error(nats, tokens, error),
+        levels=_levels(nats, times, tokens) if objective.noise_levels else (),
+    )
 
 
-def _bound(nats: torch.Tensor, tokens: torch.Tensor, characters: int) -> Bound:
+def ratio(nats: Tensor, tokens: Tensor) -> tuple[float, float]:
+    """Nats per token of some sequences and its standard error; NaN of less than two."""
     number, total = len(nats), tokens.sum()
     mean = nats.sum() / total
-    residuals = nats - mean * tokens
-    spread = residuals.square().sum() * number / max(1, number - 1)
-    return Bound(float(mean), float(spread.sqrt() / total), int(total), characters, number)
+    if number < 2:
+        return float(mean), math.nan
+    spread = (nats - mean * tokens).square().sum() * number / (number - 1)
+    return float(mean), float(spread.sqrt() / total)
+
+
+def _noise_error(nats: Tensor, tokens: Tensor, whole: float) -> float:
+    """From the spread of each sequence's own draws. These are stratified, so it is too large rather
+    than too small; a part of the whole error in any case.
+    """
+    rounds = len(nats)
+    if rounds == 1:
+        return math.nan
+    error = float((nats.var(0) / rounds).sum().sqrt() / tokens.sum())
+    return min(error, whole) if math.isfinite(whole) else error
+
+
+def _levels(nats: Tensor, times: Tensor, tokens: Tensor) -> tuple[Level, ...]:
+    """The parts of the times that anything was read in."""
+    parts = (times * NUM_LEVELS).long().clamp_max(NUM_LEVELS - 1)
+    everywhere = tokens.expand_as(nats)
+    found = []
+    for part in range(NUM_LEVELS):
+        inside = parts == part
+        if not everywhere[inside].sum():
+            continue
+        mean, error = ratio(nats[inside], everywhere[inside])
+        ends = part / NUM_LEVELS, (part + 1) / NUM_LEVELS
+        found.append(Level(*ends, mean, error, int(inside.sum())))
+    return tuple(found)

@@ -1,7 +1,7 @@
 """Export: a run as a folder that transformers loads, and that `platform import` reads back.
 
     config.json  model.safetensors  README.md  platform_tokenizer.json
-    and, for a character vocabulary, tokenizer.json and tokenizer_config.json of transformers
+    and, where the tokens are known, tokenizer.json and tokenizer_config.json of transformers
 
 `platform_core.transformers` has the classes that load it.
 """
@@ -21,8 +21,10 @@ from platform_core.directory import RunDirectory
 from platform_core.errors import UsageError
 from platform_core.files import write_json, write_text
 from platform_core.published import PREFIX
+from platform_core.results import evaluations, read_result
 from platform_core.tokenizer import CharacterTokenizer, Tokenizer
 from platform_core.tokenizer.character import SPECIAL_TOKENS
+from platform_core.tokenizer.library import LibraryTokenizer
 
 MODEL_TYPE = "dlm-platform"
 TOKENIZER = "platform_tokenizer.json"
@@ -62,21 +64,34 @@ def is_exported(path: Path) -> bool:
         return False
 
 
+def require_exportable(run: RunDirectory, folder: Path) -> None:
+    """Refuses before anything is read.
+
+    Raises:
+        UsageError: something is there already, or the network reads labels.
+    """
+    if labels := run.label_names():
+        raise UsageError(
+            f"{run.path} reads one of {len(labels)} labels with each text, which models of "
+            "transformers have no place for; export a run without --data.label"
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists; name a folder that does not")
+
+
 def export_folder(trained: Trained, run: RunDirectory, folder: Path) -> None:
     """Writes the folder.
 
     Raises:
-        UsageError: something is there already.
+        UsageError: as `require_exportable`.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists; name a folder that does not")
+    require_exportable(run, folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors(trained.built.model.backbone), folder / "model.safetensors", {"format": "pt"})
     write_json(folder / TOKENIZER, trained.tokenizer.to_dict())
     states = trained.built.model.process.num_states
-    if isinstance(trained.tokenizer, CharacterTokenizer):
-        for name, content in transformers_tokenizer(trained.tokenizer, states).items():
-            write_json(folder / name, content)
+    for name, content in transformers_tokenizer(trained.tokenizer, states).items():
+        write_json(folder / name, content)
     write_text(folder / "README.md", model_card(trained, run))
     # Last: it is what makes the folder one of transformers.
     write_json(folder / "config.json", config(trained))
@@ -110,49 +125,69 @@ def config(trained: Trained) -> dict[str, Any]:
     }
 
 
-def transformers_tokenizer(tokenizer: CharacterTokenizer, num_states: int) -> dict[str, Any]:
-    """The files of a character vocabulary for transformers; a mask is the id after it."""
-    vocab = {token: i for i, token in enumerate((*SPECIAL_TOKENS, *tokenizer.characters))}
-    special = list(SPECIAL_TOKENS)
-    if num_states > tokenizer.vocab_size:
-        special.append(MASK)
-        vocab[MASK] = tokenizer.vocab_size
-    added = [
-        {
-            "id": vocab[token],
-            "content": token,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": True,
+def transformers_tokenizer(tokenizer: Tokenizer, num_states: int) -> dict[str, dict[str, Any]]:
+    """The files of a vocabulary for transformers, by name; none where only its size is known.
+
+    The mask of a masking process is the id after the vocabulary. Where ids before it have no token,
+    the files lack it.
+    """
+    mask = tokenizer.vocab_size if num_states > tokenizer.vocab_size else None
+    if isinstance(tokenizer, CharacterTokenizer):
+        names = ("pad_token", "bos_token", "eos_token", "unk_token")
+        return _files(
+            _of_characters(tokenizer), dict(zip(names, SPECIAL_TOKENS, strict=True)), mask
+        )
+    if isinstance(tokenizer, LibraryTokenizer):
+        special = {
+            "pad_token": tokenizer.pad,
+            "bos_token": tokenizer.begin,
+            "eos_token": tokenizer.end,
         }
-        for token in special
-    ]
-    names = ("pad_token", "bos_token", "eos_token", "unk_token", "mask_token")
+        whole = len(tokenizer.library.get_vocab(with_added_tokens=True)) == tokenizer.vocab_size
+        return _files(dict(tokenizer.model), special, mask if whole else None)
+    return {}
+
+
+def _files(
+    model: dict[str, Any], special: Mapping[str, str], mask: int | None
+) -> dict[str, dict[str, Any]]:
+    if mask is not None:
+        model = {**model, "added_tokens": [*model["added_tokens"], _special(MASK, mask)]}
+        special = {**special, "mask_token": MASK}
     return {
-        "tokenizer.json": {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": added,
-            "normalizer": None,
-            "pre_tokenizer": {
-                "type": "Split",
-                "pattern": {"Regex": "[\\s\\S]"},
-                "behavior": "Isolated",
-                "invert": False,
-            },
-            "post_processor": None,
-            "decoder": {"type": "Fuse"},
-            "model": {"type": "WordLevel", "vocab": vocab, "unk_token": SPECIAL_TOKENS[-1]},
-        },
+        "tokenizer.json": model,
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
-            **dict(zip(names, special, strict=False)),
+            **special,
         },
     }
+
+
+def _of_characters(tokenizer: CharacterTokenizer) -> dict[str, Any]:
+    """A character vocabulary as a model of the tokenizers library."""
+    vocab = {token: i for i, token in enumerate((*SPECIAL_TOKENS, *tokenizer.characters))}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [_special(token, vocab[token]) for token in SPECIAL_TOKENS],
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"Regex": "[\\s\\S]"},
+            "behavior": "Isolated",
+            "invert": False,
+        },
+        "post_processor": None,
+        "decoder": {"type": "Fuse"},
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": SPECIAL_TOKENS[-1]},
+    }
+
+
+def _special(token: str, number: int) -> dict[str, Any]:
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": number, "content": token, **plain, "special": True}
 
 
 def model_card(trained: Trained, run: RunDirectory) -> str:
@@ -193,15 +228,15 @@ Logits are the network's own, before the parameterization gives them a meaning.
 
 def _metrics(run: RunDirectory) -> str:
     """The cards of the run's final result and of its evaluations."""
-    files = [run.result, *sorted(run.evaluations.glob("*.json"))]
-    found = [(file.name, json.loads(file.read_text())) for file in files if file.is_file()]
+    result = read_result(run)
+    found = {**({"result": result} if result else {}), **evaluations(run)}
     if not found:
         return "None was measured.\n"
-    return "\n".join(f"### {name}\n\n{_figures(content)}" for name, content in found)
+    return "\n".join(f"### {name}\n\n{_figures(content)}" for name, content in found.items())
 
 
 def _figures(content: Mapping[str, Any]) -> str:
-    figures = {name: value for name, value in content.items() if name != "card"}
+    figures = {name: value for name, value in content.items() if isinstance(value, int | float)}
     rows = "".join(f"| {name} | {value:.6g} |\n" for name, value in figures.items())
     card = json.dumps(content.get("card", {}), indent=1, ensure_ascii=False)
     return f"| figure | value |\n|---|---|\n{rows}\nHow they were made:\n\n```json\n{card}\n```\n"

@@ -28,6 +28,7 @@ from platform_core.published import EMBEDDING, OF_STATES, PREFIX, read_published
 from platform_core.published import read_config as read_hub_config
 from platform_core.registry import Plugins
 from platform_core.tokenizer import Tokenizer
+from platform_core.tokenizer.library import LibraryTokenizer
 from platform_core.tokenizer.opaque import OpaqueTokenizer
 from platform_core.tokenizer.sources import open_tokenizer
 
@@ -218,6 +219,10 @@ def _tokenizer(name: str | None, vocab_size: int, source: Path) -> Tokenizer:
     if name is None:
         return OpaqueTokenizer(vocab_size)
     tokenizer = open_tokenizer(name)
+    if isinstance(tokenizer, LibraryTokenizer) and tokenizer.vocab_size < vocab_size:
+        # Published uniform models have a row for the mask that they never see, or rows to a round
+        # number.
+        return tokenizer.with_size(vocab_size)
     if tokenizer.vocab_size != vocab_size:
         raise UsageError(
             f"the tokenizer {name} has {tokenizer.vocab_size} tokens, but {source} is of a network "

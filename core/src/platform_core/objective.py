@@ -37,6 +37,8 @@ class Loss(NamedTuple):
     """Sum over counted tokens, a float64 scalar that carries the gradient."""
     per_token: Nats
     """`[batch, length]` without gradient, 0 where a token does not count."""
+    times: Noise | None = None
+    """`[batch, 1]`, where each sequence was read; None where nothing is noised."""
 
 
 class Objective(nn.Module, ABC):
@@ -130,10 +132,11 @@ class DiffusionObjective(Objective):
 
     def bound(self, x0: Tokens, mask: Selected, draws: Draws, protocol: Protocol = "exact") -> Loss:
         """The integrand at uniform signal levels, which no schedule changes; or as published."""
-        if protocol == "published":
-            return self._integrand(x0, mask, self.corrupted(x0, draws), self.row_loss)
-        noised = self._corrupted_at(draws.times(x0.shape[0]), self.exact_schedule, x0, draws)
-        return self._integrand(x0, mask, noised, self.row_loss)
+        exact = protocol == "exact"
+        schedule, t_min = (self.exact_schedule, 0.0) if exact else (self.schedule, self.t_min)
+        t = draws.times(x0.shape[0], t_min)
+        noised = self._corrupted_at(t, schedule, x0, draws)
+        return self._integrand(x0, mask, noised, self.row_loss)._replace(times=t)
 
     def corrupted(self, x0: Tokens, draws: Draws) -> Noised:
         """The process's noise, at times in [t_min, 1] of `schedule`."""

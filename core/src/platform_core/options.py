@@ -151,6 +151,8 @@ class EvaluateOptions:
     Args:
         split: which part of the corpus.
         sequences: how many sequences of it, spread evenly; 0 for all.
+        draws: noise levels at which each sequence is read, one in each of as many equal parts; more
+            lower the standard error. A model that needs none ignores it.
         on_the_way: how many for the bounds during training.
         batch_size: sequences at once.
         weights: the average of the weights (ema) or the last ones (raw).
@@ -159,6 +161,7 @@ class EvaluateOptions:
 
     split: Literal["train", "validation", "test"] = "validation"
     sequences: int = 0
+    draws: int = 1
     on_the_way: int = 256
     batch_size: int = 64
     weights: Literal["ema", "raw"] = "ema"
@@ -166,7 +169,7 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         at_least(0, "evaluate", sequences=self.sequences, on_the_way=self.on_the_way)
-        at_least(1, "evaluate", batch_size=self.batch_size)
+        at_least(1, "evaluate", batch_size=self.batch_size, draws=self.draws)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from platform_core.guidance import label_number
 from platform_core.metrics import MetricsLog
 from platform_core.ngram import NgramBits, baselines
 from platform_core.progress import Meter
+from platform_core.provenance import bound_card
 from platform_core.results import write_result
 from platform_core.streaming import open_stream
 from platform_core.tokenizer import load_tokenizer
@@ -171,6 +172,7 @@ class Run:
                 batch_size=options.batch_size,
                 protocol=options.protocol,
                 seed=self.composition.seed,
+                draws=options.draws,
             )
 
     def samples(self) -> Samples:
@@ -239,6 +241,7 @@ class Run:
             "perplexity": bound.perplexity,
             "tokens": bound.tokens,
             "characters": bound.characters,
+            "levels": [asdict(level) for level in bound.levels],
             **({f"{name}_bits": value for name, value in asdict(ngrams).items()} if ngrams else {}),
             "steps": self.trainer.step,
             "seconds": self.trainer.seconds,
@@ -247,11 +250,13 @@ class Run:
             "parameters": sum(p.numel() for p in self.built.model.parameters()),
             "card": {
                 "parts": dict(self.composition.names),
-                "evaluate": asdict(self.composition.evaluate),
-                "label": self.composition.data.label,
-                "conditional": bool(self.data.labels),
-                "sequences": bound.sequences,
-                "noise_levels_per_sequence": self.built.objective.noise_levels,
+                **bound_card(
+                    bound,
+                    self.composition.evaluate,
+                    self.composition.data,
+                    self.data,
+                    step=self.trainer.step,
+                ),
                 "units": "standard_error in bits per token; *_bits per character of the same text, "
                 "by n-grams of its tokens",
                 "sampler": {

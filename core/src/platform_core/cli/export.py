@@ -16,10 +16,11 @@ def main(argv: Sequence[str]) -> int:
     composition, _ = compose_saved(directory.config, [], load_plugins(), prog="platform export")
 
     from platform_core import runtime
-    from platform_core.export import Trained, export_folder
+    from platform_core.export import Trained, export_folder, require_exportable
     from platform_core.tokenizer import load_tokenizer
     from platform_core.trained import load_trained
 
+    require_exportable(directory, asked.folder)
     tokenizer = load_tokenizer(directory.tokenizer)
     built, step = load_trained(
         composition,

@@ -1,5 +1,6 @@
 """`platform run`: trains, evaluates and samples, in a run directory that is the whole record."""
 
+import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,6 +90,7 @@ def summary(run: "Run", result: dict[str, Any]) -> str:
     figures = {name: result[key] for name, key in known.items() if key in result}
     same = "; the n-grams predict the same tokens" if "unigram_bits" in result else ""
     error = result["standard_error"] * result["tokens"] / result["characters"]
+    said = f"standard error {error:.3f}" if math.isfinite(error) else "of one sequence"
     evaluated = run.composition.evaluate
     path = run.directory.path
     lines = [
@@ -100,7 +102,7 @@ def summary(run: "Run", result: dict[str, Any]) -> str:
         f"{evaluated.split} text, {result['tokens']:,} tokens, {evaluated.weights} weights, "
         f"{evaluated.protocol} bound: perplexity {result['perplexity']:.2f} per token",
         *(f"  {name:20} {value:.3f}" for name, value in figures.items()),
-        f"  (standard error {error:.3f}{same})",
+        f"  ({said}{same})",
         f"record: {path}   more samples: platform sample {path}   curves: platform dashboard",
     ]
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """`platform tokenizer train`: a byte-level vocabulary of the training text."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,8 @@ if TYPE_CHECKING:
     from platform_core.tokenizer import Tokenizer
 
 USAGE = "platform tokenizer train --size 4096 --output DIR; it has --help"
-ELSEWHERE = {"length", "tokenizer", "unknown"}
-"""Options of data that do not say what the text is."""
+OF_TEXT = ("corpus", "path", "column")
+"""Options of data that say what the text is; the others are of sequences."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,7 +34,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--size", type=int, default=4096, help="tokens of the vocabulary.")
     parser.add_argument("--output", metavar="DIR", required=True, help="folder, or FILE.json.")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier tokenizer.")
-    parser.add_class_arguments(DataOptions, "data", skip=ELSEWHERE)
+    elsewhere = {field.name for field in fields(DataOptions)} - set(OF_TEXT)
+    parser.add_class_arguments(DataOptions, "data", skip=elsewhere)
     asked = parser.instantiate(parser.parse_args(list(argv[1:])))
     path = _file(asked.output, overwrite=asked.overwrite)
     corpus = open_corpus(asked.data)

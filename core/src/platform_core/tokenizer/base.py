@@ -44,6 +44,11 @@ class Tokenizer(ABC):
     def eos_id(self) -> int:
         """Ends every document."""
 
+    @property
+    @abstractmethod
+    def unknown_id(self) -> int | None:
+        """Stands for what the vocabulary lacks; None where nothing is lacking."""
+
     @abstractmethod
     def encode_all(self, texts: Iterable[str]) -> Iterator[Ids]:
         """Ids of each text alone, in order; many at once are quicker than one by one.

@@ -41,19 +41,32 @@ class LibraryTokenizer(Tokenizer):
         begin: the token that begins documents.
         end: the token that ends documents.
         pad: the token that fills up sequences.
+        size: ids that a network has rows for, where they are more than the tokens.
 
     Raises:
-        ValueError: the library cannot read the model, or one of the tokens is not in it.
+        ValueError: the library cannot read the model, one of the tokens is not in it, or there are
+            more tokens than `size`.
     """
 
     kind: str
 
-    def __init__(self, model: Mapping[str, Any], *, begin: str, end: str, pad: str) -> None:
+    def __init__(
+        self,
+        model: Mapping[str, Any],
+        *,
+        begin: str,
+        end: str,
+        pad: str,
+        size: int | None = None,
+    ) -> None:
         self.model, self.begin, self.end, self.pad = model, begin, end, pad
         ids = self.library.get_vocab(with_added_tokens=True)
         if lacking := sorted({begin, end, pad} - ids.keys()):
             raise ValueError(f"the vocabulary lacks the token {lacking[0]}")
-        self._size = max(ids.values()) + 1
+        self.num_tokens = max(ids.values()) + 1
+        self._size = self.num_tokens if size is None else size
+        if self._size < self.num_tokens:
+            raise ValueError(f"the vocabulary has {self.num_tokens} tokens, more than {size}")
         self._bos_id, self._eos_id, self._pad_id = ids[begin], ids[end], ids[pad]
 
     @cached_property
@@ -72,7 +85,7 @@ class LibraryTokenizer(Tokenizer):
 
     @property
     def vocab_size(self) -> int:
-        """One more than the highest id, also where ids below it have no token."""
+        """Number of ids, also where some have no token."""
         return self._size
 
     @property
@@ -114,14 +127,14 @@ class LibraryTokenizer(Tokenizer):
         """Text to read; special tokens by name, except padding that is nothing else."""
         padding = {self.pad_id} - {self.bos_id, self.eos_id}
         kept = (int(i) for i in ids if i not in padding)
-        runs = groupby(kept, lambda i: i < self.vocab_size)
+        runs = groupby(kept, lambda i: i < self.num_tokens)
         return "".join(
             self._read(list(run)) if known else LEFT_OVER * len(list(run)) for known, run in runs
         )
 
     @abstractmethod
     def _read(self, ids: list[int]) -> str:
-        """Text of ids within the vocabulary."""
+        """Text of ids of tokens."""
 
     @final
     def with_unknown(self, unknown: Unknown) -> "Self":
@@ -137,12 +150,20 @@ class LibraryTokenizer(Tokenizer):
     def to_dict(self) -> dict[str, Any]:
         """The library's JSON and the special tokens."""
         special = {"begin": self.begin, "end": self.end, "pad": self.pad}
-        return {"kind": self.kind, **special, "model": self.model}
+        size = {"size": self.vocab_size} if self.vocab_size > self.num_tokens else {}
+        return {"kind": self.kind, **special, **size, "model": self.model}
+
+    @final
+    def with_size(self, size: int) -> "Self":
+        """The same tokens, and ids without one up to `size`, as some networks have rows for."""
+        special = {"begin": self.begin, "end": self.end, "pad": self.pad}
+        return type(self)(self.model, **special, size=size)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Self":
         """The inverse of `to_dict`."""
-        return cls(values["model"], begin=values["begin"], end=values["end"], pad=values["pad"])
+        special = {name: values[name] for name in ("begin", "end", "pad")}
+        return cls(values["model"], **special, size=values.get("size"))
 
 
 @final
@@ -154,6 +175,10 @@ class ByteLevelTokenizer(LibraryTokenizer):
     """
 
     kind = "byte-level"
+
+    @property
+    def unknown_id(self) -> None:
+        """None: every text is bytes."""
 
     @cached_property
     def pieces(self) -> list[bytes]:
@@ -210,6 +235,15 @@ class SubwordTokenizer(LibraryTokenizer):
     """Any other: WordPiece, SentencePiece; may read text back otherwise than it was."""
 
     kind = "subword"
+
+    @property
+    def unknown_id(self) -> int | None:
+        """What the library's model says, by its token or its number."""
+        said = self.model["model"]
+        if said.get("unk_token") is not None:
+            return self.library.token_to_id(said["unk_token"])
+        number: int | None = said.get("unk_id")
+        return number
 
     def count_characters(self, ids: Ids) -> int:
         """Characters of the text as it is read back, special tokens left out."""

@@ -44,6 +44,10 @@ class OpaqueTokenizer(Tokenizer):
         """Unknown."""
         self._refuse()
 
+    @property
+    def unknown_id(self) -> None:
+        """None: no text is read."""
+
     def encode_all(self, texts: Iterable[str]) -> Iterator[Ids]:
         """Refused, whatever the texts."""
         self._refuse()

@@ -1,0 +1,112 @@
+"""`platform eval` of other texts: names, records, the plot, what one run is refused."""
+
+import json
+import math
+
+import pytest
+
+from platform_core.cli import main
+from platform_core.errors import UsageError
+from platform_core.options import DataOptions
+from platform_core.texts import ZERO_SHOT, texts
+
+WORDS = [
+    "--process=mdlm",
+    "--backbone.hidden_size=16",
+    "--backbone.num_blocks=1",
+    "--backbone.num_heads=2",
+    "--data.corpus=text",
+    "--data.length=16",
+    "--train.batch_size=4",
+    "--train.steps=2",
+    "--sample.number=1",
+    "--sampler.steps=2",
+    "--track.aim=false",
+]
+
+
+def write(folder, letters):
+    folder.mkdir()
+    for number in range(20):
+        (folder / f"{number:02d}.txt").write_text(f"{letters[number % len(letters)]} " * 20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    home = tmp_path_factory.mktemp("eval")
+    own = write(home / "own", "abc")
+    assert main(["run", *WORDS, f"--data.path={own}", f"--output={home / 'run'}"]) == 0
+    return home / "run"
+
+
+def records(capsys, *words):
+    capsys.readouterr()
+    assert main(["eval", *map(str, words), "--json"]) == 0
+    decoder, text, found = json.JSONDecoder(), capsys.readouterr().out, []
+    while text := text.strip():
+        record, end = decoder.raw_decode(text)
+        found.append(record)
+        text = text[end:]
+    return found
+
+
+def test_other_texts_are_evaluated_in_one_command_and_kept_apart(run, tmp_path, capsys):
+    near, far = write(tmp_path / "near", "cba"), write(tmp_path / "far", "xyz")
+    words = (run, "--on", f"text={near}", f"text={far}", "--data.unknown=replace")
+    first, second = records(capsys, *words, "--evaluate.draws=4", "--side_by_side")[::2]
+    assert first["card"]["unknown_tokens"] == 0
+    assert second["card"]["unknown_tokens"] == 20
+    assert first["card"]["noise_levels_per_sequence"] == 4
+    assert first["card"]["fingerprint"] != second["card"]["fingerprint"]
+    kept = json.loads((run / "result.json").read_text())["evaluations"]
+    names = sorted(name for name in kept if "4-draws" in name)
+    assert len(names) == 4
+    assert sum("published" in name for name in names) == 2
+    plots = [run / "evaluations" / f"{name}.svg" for name in names]
+    assert all(plot.read_text().rstrip().endswith("</svg>") for plot in plots)
+
+
+def test_a_text_with_unknown_characters_stops_before_anything_is_kept(run, tmp_path, capsys):
+    far = write(tmp_path / "far", "xyz")
+    before = sorted((run / "evaluations").glob("*"))
+    assert main(["eval", str(run), "--on", f"text={far}"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "--data.unknown replace" in said
+    assert sorted((run / "evaluations").glob("*")) == before
+
+
+def test_what_is_printed_says_how_it_was_made(run, capsys):
+    assert main(["eval", str(run), "--evaluate.draws=2", "--evaluate.sequences=1"]) == 0
+    said = capsys.readouterr().out
+    assert "1 sequences at 2 noise levels each" in said
+    assert "(one sequence: error unknown)" in said
+    assert "error from noise" in said
+    name = "validation-ema-exact-2-draws-1-sequences-step-0000002.json"
+    record = json.loads((run / "evaluations" / name).read_text())
+    assert record["standard_error"] is None
+
+
+def test_the_suite_is_the_seven_corpora_and_words_may_repeat():
+    own = DataOptions(packing="padded", document_masks=True)
+    found = texts(["ptb", "zero-shot"], own)
+    assert [text.name for text in found] == list(ZERO_SHOT)
+    assert found[0].options.packing is None
+    assert found[0].options.document_masks
+    assert texts([], own) == [("", own)]
+    assert texts(["text=a b/c*.txt"], own)[0].name == "text-a-b-c-.txt"
+
+
+def test_texts_that_cannot_be_are_refused():
+    with pytest.raises(UsageError, match="--on =x names no corpus; it is CORPUS or CORPUS=PATH"):
+        texts(["=x"], DataOptions())
+    with pytest.raises(UsageError, match="given its century, which other corpora lack"):
+        texts(["ptb"], DataOptions(label="century"))
+
+
+def test_json_has_no_number_that_is_none(tmp_path):
+    from platform_core.files import json_text
+
+    said = json_text({"a": [math.nan, {"b": -math.inf}], "c": 1.5, "d": "NaN"})
+    assert json.loads(said) == {"a": [None, {"b": None}], "c": 1.5, "d": "NaN"}
