@@ -16,11 +16,12 @@ from platform_gidd.process import Gidd
 from platform_gidd.schedule import Hybrid
 
 from platform_core import compatibility
+from platform_core.categorical import KeepAll
 from platform_core.cli import main
 from platform_core.errors import IncompatibleError
 from platform_core.objective import Nelbo
 from platform_core.plugins import find_plugins
-from platform_core.sampler import Ancestral
+from platform_core.sampler import Ancestral, Walk
 from platform_core.testing.toy import (
     ExactDenoiser,
     ToyLaw,
@@ -35,6 +36,7 @@ from platform_core.testing.toy import (
     transition,
     two_token_law,
 )
+from platform_duo.sampler import psi_step
 
 GIDD = {"PLATFORM_PLUGINS": "platform_gidd.plugin"}
 TINY = """
@@ -184,6 +186,23 @@ def test_the_sampler_draws_from_the_enumerated_chain():
     alphas = torch.cat((schedule.alpha(times), double(1)))
     chances = chain_law(law, hybrid(3), alphas)[index_of(law.sequences(), 4)]
     assert chi_square(index_of(drawn, 3), chances) > 0.01
+
+
+def test_what_is_noised_again_has_the_noise_of_its_level():
+    """Psi-samplers draw clean text and noise it: by n_s, which is not the prior that they began in.
+
+    Any noise level after a step of kappa = 0 has the marginal of the data.
+    """
+    law, number = one_token_law(), 20_000
+    generator = torch.Generator().manual_seed(0)
+    walk = Walk.begin(
+        exact_model(law, hybrid), KeepAll(), shape=(number, 1), generator=generator, prompt=None
+    )
+    s, t, kappa = (torch.full((1, 1), value).double() for value in (0.5, 0.0, 0.0))
+    x_s = psi_step(walk, walk.noise, s, t, kappa)
+    states = torch.arange(4)
+    marginal = 0.5 * torch.cat((law.probs, double(0))) + hybrid(3).noise(states, s[0])
+    assert chi_square(x_s, marginal) > 0.01
 
 
 @pytest.fixture(scope="module")
