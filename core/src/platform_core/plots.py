@@ -24,6 +24,11 @@ def new(*, title: str, x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def plain(text: str) -> str:
+    """A label as it is: without mathematics, and not hidden from the legend by a first _."""
+    return f"\u200b{text}".replace("$", r"\$") if text[:1] == "_" else text.replace("$", r"\$")
+
+
 def write(figure: Figure, path: Path) -> None:
     """The plot as a file of the format that the name ends in, as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,8 @@ VERBS = {
     "eval": "the bound of a trained network on held-out text",
     "sample": "draw texts from a trained network",
     "sweep": "train many models that differ in a few options, checked before any starts",
+    "compare": "numbers of runs in one table, if they were measured alike",
+    "report": "tables, plots and a page of a sweep",
     "tokenizer": "train a vocabulary of pieces of words",
     "import": "make a run of a published checkpoint",
     "export": "make a folder for transformers of a run",
