@@ -67,6 +67,7 @@ def some_laws(process: Diffusion, number: int = 4) -> LogProbs:
 
 def agree(what: str, found: Tensor, expected: Tensor, allowed: float = ROUNDING) -> str:
     """Requires two tables to be equal, and says how closely they are."""
+    found, expected = found.detach(), expected.detach()
     difference = (found - expected).abs().nan_to_num(torch.inf)
     place = int(difference.argmax())
     require(
