@@ -22,6 +22,7 @@ from platform_core.compose import compose
 from platform_core.errors import UsageError
 from platform_core.plugins import load_plugins
 from platform_core.sweep import attempt as attempts
+from platform_core.sweep import plan as plans
 from platform_core.sweep.attempt import Attempt, Task
 from platform_core.sweep.directory import SweepDirectory
 from platform_core.sweep.file import SlurmOptions, expand, read_sweep
@@ -255,8 +256,27 @@ class Stage:
         return {name: self.directory.state(name).status for name in names}
 
 
+@pytest.fixture(scope="module")
+def composed() -> dict[str, Any]:
+    """What `stage` has composed and checked: to do it for every test again would take seconds."""
+    return {}
+
+
 @pytest.fixture
-def stage(home: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+def stage(home: Path, monkeypatch: pytest.MonkeyPatch, composed: dict[str, Any]) -> Stage:
+    compose_options, check = plans._Composer._compose, plans.check_measurement
+
+    def once(self: Any, options: dict[str, Any]) -> Any:
+        key = json.dumps([options, os.environ.get("PLATFORM_TRAIN__STEPS")])
+        return composed.get(key) or composed.setdefault(key, compose_options(self, options))
+
+    def check_once(config: str, options: dict[str, Any], plugins: Any) -> None:
+        if f"{config} {options}" not in composed:
+            check(config, options, plugins)
+            composed[f"{config} {options}"] = True
+
+    monkeypatch.setattr(plans._Composer, "_compose", once)
+    monkeypatch.setattr(plans, "check_measurement", check_once)
     monkeypatch.setattr(attempts, "command", lambda: [sys.executable, "-S", str(STAND_IN)])
     return Stage(home)
 

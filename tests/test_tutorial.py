@@ -68,6 +68,7 @@ def test_the_tutorial_works_as_it_is_written(tmp_path):
     assert "schedule:late" in reader.said["platform check sticky"], "of both parts"
     results = [path.parent.name for path in (tmp_path / "runs").rglob("result.json")]
     assert len(results) == 1 + 2, results
+    assert (tmp_path / "runs/compared/report/index.html").is_file()
 
 
 def test_the_tutorial_has_each_step():
@@ -75,5 +76,5 @@ def test_the_tutorial_has_each_step():
         line for language, block in BLOCKS if language == "sh" for line in block.splitlines()
     ]
     verbs = [command.split()[1] for command in commands]
-    steps = ["new-plugin", "install", "plugins", "check", "run", "check", "sweep"]
+    steps = ["new-plugin", "install", "plugins", "check", "run", "check", "sweep", "report"]
     assert verbs == steps

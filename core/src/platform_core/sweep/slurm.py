@@ -85,6 +85,7 @@ class TrialJob:
             with _undisturbed():
                 if self._leaving:
                     attempt.stop()
+                    self._leaving = False
                 over = attempt.poll()
 
     def _leave(self, _: int, __: FrameType | None) -> None:
