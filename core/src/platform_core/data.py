@@ -137,11 +137,13 @@ class Data:
         tokenizer: the given one, or the one that the options name.
         splits: by name, those that were asked for.
         fingerprint: of all tokens in all splits; keys what is derived from them.
+        text: of the corpus, however it is cut.
     """
 
     tokenizer: Tokenizer
     splits: Mapping[str, TokenSplit]
     fingerprint: str
+    text: str
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -194,7 +196,7 @@ def load_data(
     source = _Source(corpus, tokenizer, options, names)
     key = (fingerprint, tokenizer.to_dict(), options.length, *source.way)
     loaded = {name: source.load(name, key) for name in dict.fromkeys(splits)}
-    return Data(tokenizer, loaded, digest_of(key))
+    return Data(tokenizer, loaded, digest_of(key), fingerprint)
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def evaluate(
         characters=characters,
         sequences=number,
         noise_levels=rounds if objective.noise_levels else 0,
-        noise_error=_noise_error(nats, tokens),
+        noise_error=_noise_error(nats, tokens, error),
         levels=_levels(nats, times, tokens) if objective.noise_levels else (),
     )
 
@@ -161,12 +161,15 @@ def ratio(nats: Tensor, tokens: Tensor) -> tuple[float, float]:
     return float(mean), float(spread.sqrt() / total)
 
 
-def _noise_error(nats: Tensor, tokens: Tensor) -> float:
-    """From the spread of each sequence's own draws; too large rather than too small, because those
-    are stratified.
+def _noise_error(nats: Tensor, tokens: Tensor, whole: float) -> float:
+    """From the spread of each sequence's own draws. These are stratified, so it is too large rather
+    than too small; a part of the whole error in any case.
     """
     rounds = len(nats)
-    return float((nats.var(0) / rounds).sum().sqrt() / tokens.sum()) if rounds > 1 else math.nan
+    if rounds == 1:
+        return math.nan
+    error = float((nats.var(0) / rounds).sum().sqrt() / tokens.sum())
+    return min(error, whole) if math.isfinite(whole) else error
 
 
 def _levels(nats: Tensor, times: Tensor, tokens: Tensor) -> tuple[Level, ...]:

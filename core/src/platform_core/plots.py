@@ -47,6 +47,11 @@ def stacked(
     return figure, column
 
 
+def plain(text: str) -> str:
+    """A label as it is: without mathematics, and not hidden from the legend by a first _."""
+    return f"\u200b{text}".replace("$", r"\$") if text[:1] == "_" else text.replace("$", r"\$")
+
+
 def write(figure: Figure, path: Path) -> None:
     """The plot as a file of the format that the name ends in, as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

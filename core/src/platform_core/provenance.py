@@ -30,6 +30,7 @@ def bound_card(
         "step": step,
         "evaluate": asdict(options),
         "data": asdict(text),
+        "text": data.text,
         "fingerprint": data.fingerprint,
         "tokenizer": tokenizer_card(data.tokenizer),
         "unknown_tokens": int((split.tokens() == unknown).sum()) if unknown is not None else 0,

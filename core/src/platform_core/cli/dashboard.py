@@ -32,6 +32,7 @@ from platform_core.cli._parser import Parser
 from platform_core.errors import UsageError
 
 HOST = "127.0.0.1"
+PORT = 43800
 PORTS_TRIED = 100
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
@@ -100,7 +101,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--port",
         type=int,
-        default=43800,
+        default=PORT,
         metavar="N",
         help="or the next that is free (default: %(default)s)",
     )

@@ -1,0 +1,396 @@
+"""Tables of results: one kind of table, written as text, Markdown, CSV, LaTeX, HTML or JSON.
+
+    Table(columns, rows of cells, notes)  --FORMATS[name]-->  text
+
+A number stands with its spread, both rounded to two digits of the column's middle spread; CSV and
+JSON keep every digit, the spread in a column of its own. Marks refer to the notes below. Used by
+`platform compare` and `platform report`; no torch.
+"""
+
+import csv
+import html
+import io
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+SIGNIFICANT = 4
+"""Digits of a number without a spread."""
+
+MAX_DECIMALS = 5
+
+LONG = 60
+"""Characters from which on a cell of HTML may be broken into lines."""
+
+LONG_CLASS = 'class="long"'
+
+
+class Cell(ABC):
+    """What stands at one place of a table."""
+
+    marks: tuple[str, ...]
+    """Letters of the notes that the cell needs."""
+
+    @abstractmethod
+    def text(self, decimals: int | None) -> str:
+        """For a reader, without marks; a number with so many decimals."""
+
+    @abstractmethod
+    def values(self) -> tuple[Any, Any]:
+        """For a program: the value, and its spread or None."""
+
+
+@final
+@dataclass(frozen=True)
+class Words(Cell):
+    """Text, with the page that it links to where there are links."""
+
+    words: str
+    link: str | None = None
+    marks: tuple[str, ...] = ()
+
+    def text(self, decimals: int | None) -> str:
+        """The words."""
+        return self.words
+
+    def values(self) -> tuple[str, None]:
+        """The words."""
+        return self.words, None
+
+
+@final
+@dataclass(frozen=True)
+class Number(Cell):
+    """A value with its spread (a standard error or deviation; the column says which), if known."""
+
+    value: float
+    spread: float | None = None
+    marks: tuple[str, ...] = ()
+
+    def text(self, decimals: int | None) -> str:
+        """Value ± spread; whole numbers whole."""
+        if isinstance(self.value, int):
+            return f"{self.value:,}"
+        if decimals is None or not math.isfinite(self.value):
+            return f"{self.value:.{SIGNIFICANT}g}"
+        value = f"{self.value:.{decimals}f}"
+        return value if self.spread is None else f"{value} ± {self.spread:.{decimals}f}"
+
+    def values(self) -> tuple[float, float | None]:
+        """Value and spread, every digit."""
+        return self.value, self.spread
+
+
+@final
+@dataclass(frozen=True)
+class Probability(Cell):
+    """A p-value, to two digits whatever the column."""
+
+    value: float
+    marks: tuple[str, ...] = ()
+
+    def text(self, decimals: int | None) -> str:
+        """Two digits; below 0.0001 no more than that."""
+        return "< 0.0001" if self.value < 1e-4 else f"{self.value:.2g}"
+
+    def values(self) -> tuple[float, None]:
+        """Every digit."""
+        return self.value, None
+
+
+@final
+@dataclass(frozen=True)
+class Nothing(Cell):
+    """An empty place, and why it is empty where that can be said in a word or two."""
+
+    why: str = ""
+    marks: tuple[str, ...] = ()
+
+    def text(self, decimals: int | None) -> str:
+        """The reason, or a dash."""
+        return self.why or "–"
+
+    def values(self) -> tuple[None, None]:
+        """No value."""
+        return None, None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column.
+
+    Args:
+        title: with the unit.
+        spread: what the spread of its numbers is, for the head of a column of its own in CSV.
+        number: set flush right.
+    """
+
+    title: str
+    spread: str | None = None
+    number: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under named columns, and notes that marks refer to.
+
+    Args:
+        title: what the numbers are.
+        columns: their heads.
+        rows: one cell for each column.
+        notes: by mark, a letter.
+        remarks: on the whole table.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: Mapping[str, str]
+    remarks: tuple[str, ...] = ()
+
+    def decimals(self) -> list[int | None]:
+        """How many decimals the numbers of each column have; None for significant digits."""
+        return [_decimals([row[place] for row in self.rows]) for place in range(len(self.columns))]
+
+    def texts(self) -> list[list[str]]:
+        """What a reader sees, row by row, without marks."""
+        decimals = self.decimals()
+        return [
+            [cell.text(number) for cell, number in zip(row, decimals, strict=True)]
+            for row in self.rows
+        ]
+
+
+class Notes:
+    """Gives each note its letter, the same note the same letter."""
+
+    def __init__(self) -> None:
+        self._letters: dict[str, str] = {}
+
+    def mark(self, note: str) -> str:
+        """The letter of a note: a, b, ..., z, aa, ab, ..."""
+        if note not in self._letters:
+            self._letters[note] = _letters(len(self._letters))
+        return self._letters[note]
+
+    def by_letter(self) -> dict[str, str]:
+        """The notes by their letters, in order."""
+        return {letter: note for note, letter in self._letters.items()}
+
+
+def write_text_table(table: Table) -> str:
+    """Aligned columns for a terminal."""
+    shown = [
+        [f"{text}{_marked(cell)}" for text, cell in zip(texts, row, strict=True)]
+        for texts, row in zip(table.texts(), table.rows, strict=True)
+    ]
+    heads = [column.title for column in table.columns]
+    widths = [max(map(len, column)) for column in zip(heads, *shown, strict=True)]
+    lines = [table.title, ""] if table.title else []
+    for row in [heads, ["-" * width for width in widths], *shown]:
+        cells = [
+            text.rjust(width) if column.number else text.ljust(width)
+            for text, width, column in zip(row, widths, table.columns, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([*lines, *_after("", _said(table))]) + "\n"
+
+
+def write_markdown(table: Table) -> str:
+    """A table of GitHub's Markdown."""
+    heads = [_markdown(column.title) for column in table.columns]
+    rule = ["---:" if column.number else ":---" for column in table.columns]
+    rows = [
+        [f"{_markdown(text)}{_superscript(cell)}" for text, cell in zip(texts, row, strict=True)]
+        for texts, row in zip(table.texts(), table.rows, strict=True)
+    ]
+    lines = [f"**{_markdown(table.title)}**", ""] if table.title else []
+    lines += [f"| {' | '.join(row)} |" for row in [heads, rule, *rows]]
+    for note in _said(table):
+        lines += ["", _markdown(note)]
+    return "\n".join(lines) + "\n"
+
+
+def write_csv(table: Table) -> str:
+    """Comma-separated, every digit; spreads and notes in columns of their own."""
+    heads: list[str] = []
+    for column in table.columns:
+        heads += [column.title, *([f"{column.title}: {column.spread}"] if column.spread else [])]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*heads, "notes"] if table.notes else heads)
+    for row in table.rows:
+        fields: list[Any] = []
+        for column, cell in zip(table.columns, row, strict=True):
+            value, spread = cell.values()
+            fields += [value, *([spread] if column.spread else [])]
+        marks = dict.fromkeys(mark for cell in row for mark in cell.marks)
+        notes = "; ".join(table.notes[mark] for mark in marks)
+        writer.writerow([*fields, notes] if table.notes else fields)
+    return out.getvalue()
+
+
+def write_latex(table: Table) -> str:
+    """A booktabs tabular, with its notes below; needs \\usepackage{booktabs}."""
+    rows = [
+        [f"{_latex(text)}{_raised(cell)}" for text, cell in zip(texts, row, strict=True)]
+        for texts, row in zip(table.texts(), table.rows, strict=True)
+    ]
+    lines = [f"% {line}" for line in [table.title.replace("\n", " ")] if line]
+    lines.append(
+        f"\\begin{{tabular}}{{{''.join('r' if c.number else 'l' for c in table.columns)}}}"
+    )
+    lines += ["\\toprule", _latex_row([_latex(column.title) for column in table.columns])]
+    lines += ["\\midrule", *map(_latex_row, rows), "\\bottomrule", "\\end{tabular}"]
+    for note in _said(table):
+        lines.append(f"\\\\ {{\\footnotesize {_latex(note)}}}")
+    return "\n".join(lines) + "\n"
+
+
+def write_html(table: Table) -> str:
+    """A `table` element with its title as caption, and the notes after it."""
+    lines = ['<div class="table"><table>', f"<caption>{html.escape(table.title)}</caption>"]
+    kinds = ['class="number"' if column.number else 'class="words"' for column in table.columns]
+    heads = [
+        f"<th {kind}>{html.escape(column.title)}</th>"
+        for kind, column in zip(kinds, table.columns, strict=True)
+    ]
+    lines.append(f"<thead><tr>{''.join(heads)}</tr></thead><tbody>")
+    for texts, row in zip(table.texts(), table.rows, strict=True):
+        cells = [
+            f"<td {LONG_CLASS if len(text) > LONG else kind}>{_html(text, cell)}</td>"
+            for kind, text, cell in zip(kinds, texts, row, strict=True)
+        ]
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    lines.append("</tbody></table>")
+    lines += [f'<p class="note">{html.escape(note)}</p>' for note in _said(table)]
+    return "\n".join([*lines, "</div>"]) + "\n"
+
+
+def write_json_table(table: Table) -> str:
+    """The table as JSON: for each row the values, spreads and marks by column."""
+    rows = []
+    for row in table.rows:
+        fields = {}
+        for column, cell in zip(table.columns, row, strict=True):
+            value, spread = cell.values()
+            extra = {"spread": spread, "marks": list(cell.marks)}
+            fields[column.title] = {
+                "value": _finite(value),
+                **{name: given for name, given in extra.items() if given},
+            }
+        rows.append(fields)
+    whole = {
+        "title": table.title,
+        "spreads": {c.title: c.spread for c in table.columns if c.spread},
+        "rows": rows,
+        "notes": dict(table.notes),
+        "remarks": list(table.remarks),
+    }
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+
+
+FORMATS: Mapping[str, Callable[[Table], str]] = {
+    "text": write_text_table,
+    "markdown": write_markdown,
+    "csv": write_csv,
+    "latex": write_latex,
+    "html": write_html,
+    "json": write_json_table,
+}
+"""How a table is written, by the name that `--format` takes."""
+
+
+def write_tables(tables: Sequence[Table], form: str) -> str:
+    """Several tables, an empty line between them; as JSON, one list."""
+    written = [FORMATS[form](table) for table in tables]
+    if FORMATS[form] is write_json_table:
+        return json.dumps(list(map(json.loads, written)), indent=1, ensure_ascii=False) + "\n"
+    return "\n".join(written)
+
+
+def _decimals(cells: Sequence[Cell]) -> int | None:
+    """Two digits of the middle spread above 0; else four of the largest number; else none."""
+    pairs = [cell.values() for cell in cells if isinstance(cell, Number)]
+    spreads = [spread for _, spread in pairs if spread and math.isfinite(spread)]
+    if spreads:
+        middle = sorted(spreads)[len(spreads) // 2]
+        return min(MAX_DECIMALS, max(0, 1 - math.floor(math.log10(middle))))
+    sizes = [abs(value) for value, _ in pairs if value and math.isfinite(value)]
+    if not sizes:
+        return None
+    largest = math.floor(math.log10(max(sizes)))
+    return min(MAX_DECIMALS, max(0, SIGNIFICANT - 1 - largest)) if min(sizes) > 1e-3 else None
+
+
+def _letters(number: int) -> str:
+    letter = chr(ord("a") + number % 26)
+    return letter if number < 26 else _letters(number // 26 - 1) + letter
+
+
+def _finite(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _said(table: Table) -> list[str]:
+    return [*(f"[{mark}] {note}" for mark, note in table.notes.items()), *table.remarks]
+
+
+def _after(line: str, lines: Sequence[str]) -> list[str]:
+    return [line, *lines] if lines else []
+
+
+def _marked(cell: Cell) -> str:
+    return f" [{','.join(cell.marks)}]" if cell.marks else ""
+
+
+def _superscript(cell: Cell) -> str:
+    return f"<sup>{','.join(cell.marks)}</sup>" if cell.marks else ""
+
+
+def _raised(cell: Cell) -> str:
+    return f"\\textsuperscript{{{','.join(cell.marks)}}}" if cell.marks else ""
+
+
+def _html(text: str, cell: Cell) -> str:
+    shown = html.escape(text)
+    if isinstance(cell, Words) and cell.link is not None:
+        shown = f'<a href="{html.escape(cell.link)}">{shown}</a>'
+    return shown + _superscript(cell)
+
+
+MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<>|~"} | {"\n": " "})
+
+LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "<": "\\textless{}",
+        ">": "\\textgreater{}",
+        "|": "\\textbar{}",
+        "±": "$\\pm$",
+        "–": "--",
+        "−": "$-$",
+        "Δ": "$\\Delta$",
+        "\n": " ",
+    }
+)
+
+
+def _markdown(text: str) -> str:
+    return text.translate(MARKDOWN)
+
+
+def _latex(text: str) -> str:
+    return text.translate(LATEX)
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    # A row that begins with a bracket would be the argument of the \\ before it.
+    first = f"{{}}{cells[0]}" if cells[0].startswith("[") else cells[0]
+    return " & ".join([first, *cells[1:]]) + " \\\\"

@@ -1,0 +1,431 @@
+"""Cards and `platform compare`: what may stand in one column, and tables in every format."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from sweeps import LN2, bound, changed, judged, result, write_run
+
+from platform_core.cards import (
+    BEHIND,
+    BOUNDS,
+    METRICS,
+    RESULT,
+    UNSAID,
+    Measurement,
+    find_metric,
+    latest,
+    measurements,
+)
+from platform_core.cli import main
+from platform_core.data import load_data
+from platform_core.directory import RunDirectory
+from platform_core.errors import UsageError
+from platform_core.evaluate import Bound
+from platform_core.options import DataOptions, EvaluateOptions
+from platform_core.provenance import bound_card
+from platform_core.tables import FORMATS, Column, Nothing, Number, Probability, Table, Words
+
+BITS, PERPLEXITY = METRICS["bits_per_character"], METRICS["perplexity"]
+JUDGED, MAUVE = METRICS["generative_perplexity"], METRICS["mauve"]
+
+
+def measured(record, run="here"):
+    return Measurement(run, "one", record, record["card"])
+
+
+@pytest.fixture
+def two(tmp_path, monkeypatch):
+    """Two runs that were measured alike; their directories."""
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "a", result(1.0, 0.03))
+    write_run(tmp_path / "b", result(1.2, 0.04, seed=2))
+    return tmp_path
+
+
+def compared(*words, capsys):
+    code = main(["compare", *words])
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+# What a value depends on
+
+PER_TOKEN = {
+    "fingerprint": "9" * 64,
+    "unknown_tokens": 3,
+    "sequences": 5,
+    "evaluate__split": "test",
+    "evaluate__protocol": "published",
+    "evaluate__weights": "raw",
+    "label": "century",
+    "conditional": True,
+}
+
+
+@pytest.mark.parametrize("place", PER_TOKEN)
+def test_figures_of_a_token_need_the_same(place):
+    other = measured(bound(1.0, **{place: PER_TOKEN[place]}))
+    key = place.replace("__", ".")
+    assert list(PERPLEXITY.differences(other, measured(bound(1.0)))) == [key]
+
+
+@pytest.mark.parametrize("place", ["seed", "step", "precision", "noise_levels_per_sequence"])
+def test_what_is_only_worth_a_note_is_no_difference(place):
+    other = measured(bound(1.0, **{place: 7}))
+    for metric in (PERPLEXITY, BITS):
+        assert not metric.differences(other, measured(bound(1.0)))
+
+
+def test_a_digest_that_differs_is_told_by_the_options_behind_it():
+    longer = measured(bound(1.0, fingerprint="9" * 64, data__length=256))
+    assert PERPLEXITY.differences(longer, measured(bound(1.0))) == {"data.length": (256, 128)}
+    elsewhere = measured(bound(1.0, text="9" * 64, data__path="my.txt"))
+    assert BITS.differences(elsewhere, measured(bound(1.0))) == {"data.path": ("my.txt", None)}
+
+
+def test_bits_per_character_of_a_whole_split_do_not_depend_on_how_it_is_cut():
+    pieces = {"fingerprint": "9" * 64, "tokenizer__digest": "8" * 64, "data__length": 64}
+    mine, other = measured(bound(1.0)), measured(bound(1.0, sequences=3, **pieces))
+    assert not BITS.differences(other, mine)
+    assert set(PERPLEXITY.differences(other, mine)) == {
+        "tokenizer.digest",
+        "data.length",
+        "sequences",
+    }
+
+
+def test_bits_per_character_of_a_part_depend_on_how_it_is_cut():
+    part = {"evaluate__sequences": 4, "fingerprint": "9" * 64, "data__length": 64}
+    mine = measured(bound(1.0, evaluate__sequences=4))
+    assert set(BITS.differences(measured(bound(1.0, **part)), mine)) == {"data.length"}
+    whole = measured(bound(1.0))
+    assert set(BITS.differences(mine, whole)) == {"evaluate.sequences"}
+
+
+def test_bits_per_character_need_as_many_characters():
+    other = measured({**bound(1.0), "characters": 639})
+    assert BITS.differences(other, measured(bound(1.0))) == {"characters": (639, 640)}
+
+
+SAMPLES = {
+    "judge__digest": "9" * 64,
+    "judge_length": 64,
+    "perplexity": "another definition",
+    "sample__number": 8,
+    "sample__length": 64,
+    "sample__weights": "raw",
+    "sample__prompt": "My",
+    "sample__template": "a_c",
+    "sample__label": "19th",
+    "tokenizer__digest": "9" * 64,
+}
+
+
+@pytest.mark.parametrize("place", SAMPLES)
+def test_judged_figures_need_the_same(place):
+    other = measured(judged(30.0, 3.0))
+    changed(other.card, {place: SAMPLES[place]})
+    mine = measured(judged(30.0, 3.0))
+    assert list(JUDGED.differences(other, mine)) == [place.replace("__", ".")]
+    of_the_judge = place.startswith("judge") or place == "perplexity"
+    assert bool(METRICS["entropy"].differences(other, mine)) != of_the_judge
+
+
+def test_samplers_and_guidance_are_what_is_compared():
+    other = measured(judged(30.0, 3.0, steps=64, sample__guidance=2.0))
+    assert not JUDGED.differences(other, measured(judged(30.0, 3.0)))
+    assert MAUVE.differences(measured(judged(30.0, 3.0, split="test")), other)
+
+
+def test_what_one_card_does_not_say_is_a_difference():
+    silent = bound(1.0)
+    del silent["card"]["conditional"]
+    found = PERPLEXITY.differences(measured(silent), measured(bound(1.0)))
+    assert found == {"conditional": ("not said", False)}
+
+
+# Numbers
+
+
+def test_errors_are_in_the_units_of_their_numbers():
+    record = measured(bound(1.5, 0.02))
+    assert METRICS["nats_per_token"].error(record) == 0.02
+    assert METRICS["bits_per_token"].error(record) == pytest.approx(0.02 / LN2)
+    assert BITS.error(record) == pytest.approx(0.02 / LN2 * 2)
+    assert PERPLEXITY.error(record) == pytest.approx(0.02 * math.exp(1.5))
+    assert JUDGED.error(measured(judged(30.0, 3.0))) == 0.5
+
+
+def test_the_error_of_a_result_is_read_in_nats(two):
+    (end,) = measurements(RunDirectory(two / "a"), "a")
+    assert end.name == RESULT
+    assert METRICS["nats_per_token"].error(end) == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize("unknown", [{"error": None}, {"error": 0.0, "sequences": 1}])
+def test_one_sequence_has_no_error(unknown, tmp_path):
+    record = result(1.0, unknown["error"])
+    if "sequences" in unknown:
+        record["sequences"] = record["card"]["sequences"] = 1
+    write_run(tmp_path / "one", record)
+    (end,) = measurements(RunDirectory(tmp_path / "one"), "one")
+    assert [metric.error(end) for metric in METRICS.values()] == [None] * len(METRICS)
+
+
+def test_of_many_the_last_step_counts_and_then_the_least_error():
+    early = measured(bound(1.0, 0.001, step=100))
+    rough, fine = measured(bound(1.1, 0.02)), measured(bound(1.2, 0.01))
+    assert latest([early, fine, rough]) is fine
+    assert latest([early, rough]) is rough
+
+
+def test_a_metric_is_found_by_its_name():
+    with pytest.raises(UsageError, match="unknown metric perplexty; did you mean perplexity"):
+        find_metric("perplexty")
+
+
+# The command
+
+
+def test_the_difference_to_the_first_run_has_the_error_of_both(two, capsys):
+    code, out, _ = compared("a", "b", "--format", "json", capsys=capsys)
+    assert code == 0
+    (table,) = json.loads(out)
+    first, second = table["rows"]
+    bits = "bits per character"
+    assert first[bits]["value"] == pytest.approx(2 / LN2)
+    assert first[bits]["spread"] == pytest.approx(0.06 / LN2)
+    assert first[f"Δ {bits}"]["value"] is None
+    assert second[f"Δ {bits}"]["value"] == pytest.approx(0.4 / LN2)
+    # 3, 4, 5.
+    assert second[f"Δ {bits}"]["spread"] == pytest.approx(0.1 / LN2)
+    assert second["perplexity per token"]["value"] == pytest.approx(math.exp(1.2))
+    assert "seed: 1 in a; 2 in b" in table["remarks"]
+    assert "independent" in table["remarks"][0]
+
+
+def test_unlike_runs_are_refused_with_the_keys_and_what_to_do(two, capsys):
+    write_run(two / "c", result(1.0, evaluate__protocol="published"))
+    code, out, err = compared("a", "b", "c", capsys=capsys)
+    assert (code, out) == (2, "")
+    assert err == (
+        "platform compare: error: bits_per_character of c does not belong in one column with a: "
+        "evaluate.protocol published (a: exact); `platform eval c --evaluate.protocol exact` "
+        "measures it alike, and --mark shows them with a mark\n"
+    )
+
+
+def test_unlike_tokens_leave_bits_per_character(two, capsys):
+    write_run(two / "bpe", result(2.0, fingerprint="9" * 64, tokenizer__digest="8" * 64))
+    code, out, _ = compared("a", "bpe", capsys=capsys)
+    assert code == 0
+    assert "No perplexity per token: its numbers are unlike in tokenizer.digest." in out
+    code, _, err = compared("a", "bpe", "--metric", "perplexity", capsys=capsys)
+    assert code == 2
+    assert "--metric bits_per_character does not depend on it" in err
+    code, _, err = compared(
+        *("a", "bpe", "--metric", "bits_per_character", "--metric", "perplexity"), capsys=capsys
+    )
+    assert code == 2
+    assert "tokenizer.digest 88888888… (a: 22222222…)" in err
+
+
+def test_marks_name_what_differs(two, capsys):
+    write_run(two / "c", result(1.0, evaluate__protocol="published", evaluate__weights="raw"))
+    code, out, _ = compared("a", "b", "c", "--mark", capsys=capsys)
+    assert code == 0
+    lines = out.splitlines()
+    assert [line.count("[a]") for line in lines if line[:2] in ("a ", "b ", "c ")] == [0, 0, 1]
+    assert any(
+        line.startswith("[a] bits per character: evaluate.protocol published (a: exact), ")
+        for line in lines
+    )
+
+
+def test_an_exact_value_beside_bounds_is_marked(two, capsys):
+    write_run(two / "ar", result(0.9, noise_levels_per_sequence=0))
+    _, out, _ = compared("a", "ar", capsys=capsys)
+    assert "[a] the value itself" in out
+    _, out, _ = compared("a", "b", capsys=capsys)
+    assert "the value itself" not in out
+
+
+def test_an_evaluation_that_both_have_is_enough(two, capsys):
+    write_run(
+        two / "c",
+        result(1.0, evaluate__protocol="published"),
+        evaluations={"validation-ema-exact": bound(1.1)},
+    )
+    write_run(two / "d", result(1.0), evaluations={"test": bound(3.0, evaluate__split="test")})
+    code, out, _ = compared("a", "c", "d", "--format", "csv", capsys=capsys)
+    assert code == 0
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["run"] for row in rows] == ["a", "c", "d"]
+    assert float(rows[1]["bits per character"]) == pytest.approx(2.2 / LN2)
+
+
+def test_every_setting_that_all_share_has_its_table(two, capsys):
+    for name in ("c", "d"):
+        more = {"test-ema-exact": bound(3.0, evaluate__split="test")}
+        write_run(two / name, result(1.0), evaluations=more)
+    _, out, _ = compared("c", "d", capsys=capsys)
+    assert "sotu, validation text: exact protocol, ema weights" in out
+    assert "sotu, test text: exact protocol, ema weights" in out
+
+
+def test_generated_text_is_shown_with_its_entropy_and_cost(two, capsys):
+    for name, perplexity in (("c", 30.0), ("d", 40.0)):
+        more = {f"judged-{n}": judged(perplexity + n, 3.0, steps=n) for n in (8, 32)}
+        write_run(two / name, result(1.0), evaluations=more)
+    code, out, _ = compared("c", "d", "--metric", "generative_perplexity", capsys=capsys)
+    assert code == 0
+    lines = [line.split("  ") for line in out.splitlines()]
+    found = [[word.strip() for word in line if word] for line in lines if line[0] in "cd"]
+    assert [line[:5] for line in found if line] == [
+        ["c", "ancestral, steps 32", "32", "62.00 ± 0.50", "3.000 ± 0.010"],
+        ["c", "ancestral, steps 8", "8", "38.00 ± 0.50", "3.000 ± 0.010"],
+        ["d", "ancestral, steps 32", "32", "72.00 ± 0.50", "3.000 ± 0.010"],
+        ["d", "ancestral, steps 8", "8", "48.00 ± 0.50", "3.000 ± 0.010"],
+    ]
+    assert "Real text: perplexity 20, entropy 3.1." in out
+
+
+def test_generated_text_under_unlike_judges_is_refused(two, capsys):
+    write_run(two / "c", result(1.0), evaluations={"j": judged(30.0, 3.0)})
+    write_run(two / "d", result(1.0), evaluations={"j": judged(9.0, 3.0, judge__digest="9" * 64)})
+    code, _, err = compared("c", "d", capsys=capsys)
+    assert code == 2
+    assert "judge.digest 99999999… (c: 44444444…)" in err
+    assert compared("c", "d", "--metric", "entropy", capsys=capsys)[0] == 0
+
+
+def test_what_no_card_says_is_told(two, capsys):
+    for name in ("c", "d"):
+        silent = result(1.0)
+        del silent["card"]["text"]
+        write_run(two / name, silent)
+    code, out, _ = compared("c", "d", capsys=capsys)
+    assert code == 0
+    assert "No card says: text." in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a"], "name at least two runs"),
+        (["a", "a/"], "name at least two runs"),
+        (["a", "nowhere"], "nowhere does not exist"),
+        (["a", "empty"], "empty has no bits_per_character; measure it with `platform eval empty`"),
+        (["a", "b", "--metric", "mauve"], "a has no mauve"),
+        (["a", "b", "--format", "xls"], "invalid choice: 'xls'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(words, message, two, capsys):
+    write_run(two / "empty")
+    code, _, err = compared(*words, capsys=capsys)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_file_is_written_instead(two, capsys):
+    code, out, _ = compared(
+        *("a", "b", "--format", "markdown", "--to", "tables/t.md"), capsys=capsys
+    )
+    assert (code, out) == (0, "")
+    assert (two / "tables/t.md").read_text().startswith("**sotu, validation text")
+
+
+# Tables
+
+HARD = r"a_b & 50% $x$ #1 {z} ~ ^ \n <i>|</i>"
+
+
+def table(*cells, columns=None, **more):
+    heads = columns or (Column("what", number=False), Column("bits", "standard error"))
+    return Table(more.pop("title", ""), heads, cells, more.pop("notes", {}), **more)
+
+
+def test_numbers_are_rounded_to_two_digits_of_the_middle_error():
+    rows = [(Words("a"), Number(1.23456, 0.0123)), (Words("b"), Number(12.5, 0.4))]
+    assert table(*rows).texts() == [["a", "1.23 ± 0.01"], ["b", "12.50 ± 0.40"]]
+    rows[1] = (Words("b"), Number(12.5, 0.011))
+    assert table(*rows).texts() == [["a", "1.235 ± 0.012"], ["b", "12.500 ± 0.011"]]
+
+
+def test_numbers_without_errors_have_four_digits_and_whole_ones_none():
+    rows = [(Words("a"), Number(1234.56)), (Words("b"), Number(7)), (Words("c"), Nothing())]
+    assert [row[1] for row in table(*rows).texts()] == ["1235", "7", "–"]
+    assert Number(math.inf).text(2) == "inf"
+    assert [Probability(p).text(3) for p in (0.04321, 1.0, 1e-9)] == ["0.043", "1", "< 0.0001"]
+
+
+def test_latex_escapes_what_users_write():
+    text = FORMATS["latex"](table((Words(HARD), Number(1.0, 0.1, ("a",))), notes={"a": "50%"}))
+    assert (
+        r"a\_b \& 50\% \$x\$ \#1 \{z\} \textasciitilde{} \textasciicircum{} \textbackslash{}n "
+        r"\textless{}i\textgreater{}\textbar{}\textless{}/i\textgreater{} & "
+        r"1.00 $\pm$ 0.10\textsuperscript{a} \\"
+    ) in text
+    assert r"{\footnotesize [a] 50\%}" in text
+    assert r"\begin{tabular}{lr}" in text
+    assert text.index(r"\toprule") < text.index(r"\midrule") < text.index(r"\bottomrule")
+
+
+def test_a_row_of_latex_does_not_begin_with_an_option():
+    assert "\n{}[x] & " in FORMATS["latex"](table((Words("[x]"), Number(1.0))))
+
+
+def test_csv_keeps_every_digit_and_what_users_write():
+    rows = [(Words('a, "b"\nc'), Number(1 / 3, 0.01, ("a",))), (Words("d"), Nothing())]
+    text = FORMATS["csv"](table(*rows, notes={"a": "why, indeed"}))
+    assert list(csv.reader(io.StringIO(text))) == [
+        ["what", "bits", "bits: standard error", "notes"],
+        ['a, "b"\nc', "0.3333333333333333", "0.01", "why, indeed"],
+        ["d", "", "", ""],
+    ]
+
+
+def test_markdown_and_html_escape_what_users_write():
+    tables = table((Words(HARD, link='x"y'), Number(1.0)), title="<T>", remarks=("a < b",))
+    markdown = FORMATS["markdown"](tables)
+    assert r"| a\_b & 50% $x$ #1 {z} \~ ^ \\n \<i\>\|\</i\> | 1.000 |" in markdown
+    page = FORMATS["html"](tables)
+    assert '<a href="x&quot;y">a_b &amp; 50% $x$ #1 {z} ~ ^ \\n &lt;i&gt;|&lt;/i&gt;</a>' in page
+    assert "<caption>&lt;T&gt;</caption>" in page
+    assert "a &lt; b" in page
+
+
+def test_columns_of_text_are_aligned():
+    text = FORMATS["text"](table((Words("long word"), Number(1)), (Words("b"), Number(1000))))
+    assert text.splitlines() == [
+        "what        bits",
+        "---------  -----",
+        "long word      1",
+        "b          1,000",
+    ]
+
+
+# Cards that are made
+
+
+def test_cards_of_bounds_say_all_that_bounds_depend_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "some.txt").write_text("A house is a house. " * 40)
+    text = DataOptions(corpus="text", path=str(tmp_path / "some.txt"), length=8)
+    data = load_data(text)
+    number = Bound(1.0, 0.1, 80, 70, 10)
+    made = bound_card(number, EvaluateOptions(split="train"), text, data, step=3)
+    record = Measurement("run", "one", number.summary(), made)
+    for metric in BOUNDS:
+        for key in (*metric.facts(record), *BEHIND["fingerprint"]):
+            assert record.fact(key) != UNSAID, key
+    longer = replace(text, length=16)
+    other = bound_card(number, EvaluateOptions(split="train"), longer, load_data(longer), step=3)
+    apart = Measurement("run", "two", number.summary(), other)
+    assert not BITS.differences(record, apart)
+    assert PERPLEXITY.differences(record, apart) == {"data.length": (8, 16)}
