@@ -1,14 +1,21 @@
-"""Recipes stay valid: each is composed and built without memory, and is short enough to read."""
+"""Recipes stay valid: each is composed and built without memory, and is short enough to read; so
+is every trial of each sweep.
+"""
 
 from pathlib import Path
 
 import pytest
+import yaml
 
 from platform_core.compose import compose
 from platform_core.plugins import load_plugins
+from platform_core.sweep.file import read_sweep
+from platform_core.sweep.plan import make_plan
 
 ROOT = Path(__file__).parents[1] / "experiments"
-RECIPES = sorted(ROOT.rglob("*.yaml"))
+FILES = sorted(ROOT.rglob("*.yaml"))
+SWEEPS = [path for path in FILES if "axes" in yaml.safe_load(path.read_text())]
+RECIPES = [path for path in FILES if path not in SWEEPS]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -19,5 +26,13 @@ def test_a_recipe_composes_and_is_listed(recipe):
     assert str(recipe.relative_to(ROOT)) in (ROOT / "README.md").read_text()
 
 
-def test_there_are_recipes():
+@pytest.mark.parametrize("sweep", SWEEPS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_trial_of_a_sweep_composes(sweep, monkeypatch):
+    monkeypatch.chdir(ROOT.parent)
+    assert make_plan(read_sweep(sweep), load_plugins()).trials
+    assert str(sweep.relative_to(ROOT)) in (ROOT / "README.md").read_text()
+
+
+def test_there_are_recipes_and_sweeps():
     assert RECIPES
+    assert SWEEPS

@@ -5,6 +5,7 @@ user's own, so that every source is read, typed and reported alike.
 """
 
 import argparse
+import copy
 import inspect
 import json
 import math
@@ -97,6 +98,13 @@ class Arguments:
         self._branches = set(defaults.keys(branches=True)) - self._leaves - self.own
         self._set_defaults()
 
+    def of(self, choice: Choice) -> "Arguments":
+        """The same parser for another choice of the same parts: to make one takes longest."""
+        assert choice.names == self.choice.names, "other parts have other options"
+        other = copy.copy(self)
+        other.choice = choice
+        return other
+
     def parse(self, argv: Sequence[str]) -> jsonargparse.Namespace:
         """The values of all options, the verb's own among them.
 
@@ -106,7 +114,7 @@ class Arguments:
         words, sources = [], {}
         for given in self.choice.options:
             for key, value in self._flatten(given, given.key, given.value):
-                words.append(f"--{key}={_word(value)}")
+                words.append(f"--{key}={written(value)}")
                 sources[key] = f"{given.where}: "
         for word in argv:
             if re.match(r"--(\w+\.|seed\b)", word):
@@ -116,7 +124,7 @@ class Arguments:
         try:
             values = self.parser.parse_args([*words, *_joined(argv)])
             # Once more, so that defaults are of their declared types too: 1 becomes 1.0.
-            normal: jsonargparse.Namespace = self.parser.parse_object(values)
+            normal: jsonargparse.Namespace = self.parser.parse_object(values, defaults=False)
             return normal
         except UsageError as error:
             raise UsageError(self._explain(str(error), sources)) from error
@@ -255,7 +263,7 @@ def _joined(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def _word(value: Any) -> str:
+def written(value: Any) -> str:
     """A value of a config file as it is written on the command line."""
     if isinstance(value, str):
         return value

@@ -54,6 +54,8 @@ PLACEHOLDER_VOCABULARY = 32
 PLACEHOLDER_LABELS = 2
 
 Extend = Callable[[ArgumentParser], None]
+Parsers = dict[tuple[str, ...], "Arguments"]
+"""The parser of each choice of parts."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,12 @@ class Composition:
         sampler = self._make("sampler", **facts, time_conditioned=process.time_conditioned)
         return Built(model, objective, sampler)
 
+    def with_seed(self, seed: int) -> "Composition":
+        """The same with another seed, as if composed with it."""
+        rest = self.config.removesuffix(f"{SEED}: {self.seed}\n")
+        assert rest != self.config, "the seed is the config's last line"
+        return replace(self, seed=seed, config=f"{rest}{SEED}: {seed}\n")
+
     def check(self) -> None:
         """Whether the parts go together and accept their options, without making weights.
 
@@ -163,6 +171,7 @@ def compose(
     prog: str,
     extend: Extend | None = None,
     environ: Mapping[str, str] = os.environ,
+    parsers: Parsers | None = None,
 ) -> tuple[Composition, Namespace]:
     """The composition that the command line, its config files and the environment ask for.
 
@@ -175,6 +184,7 @@ def compose(
         prog: the command, for `--help`.
         extend: adds the verb's own arguments to the parser.
         environ: environment variables.
+        parsers: kept by who composes many times with one verb and the same plugins.
 
     Returns:
         The composition, and the values of the verb's own arguments.
@@ -188,7 +198,9 @@ def compose(
     start = _start(request)
     if start is None:
         choice = choose(request.layers, plugins)
-        arguments, values = _parse(request, choice, plugins, prog=prog, extend=extend)
+        arguments, values = _parse(
+            request, choice, plugins, prog=prog, extend=extend, parsers=parsers
+        )
         return _finish(request, arguments, values)
     layers = (_network(start.config), *request.layers)
     arguments, values = _parse_trained(
@@ -226,6 +238,20 @@ def compose_saved(
         fixed_options=(*TRAINED, "init"),
     )
     return _finish(request, arguments, values)
+
+
+def require_start(composition: Composition) -> None:
+    """Refuses to train from random weights what needs trained ones.
+
+    Raises:
+        UsageError: no run to start from is named.
+    """
+    objective: type[Objective] = composition.classes["objective"]
+    if objective.starts_from_trained and composition.init.run is None:
+        raise UsageError(
+            f"objective {composition.names['objective']} trains a student from a trained teacher, "
+            "and random weights teach nothing; name the teacher's run with --init RUN"
+        )
 
 
 def _start(request: Request) -> RunDirectory | None:
@@ -311,7 +337,13 @@ def _parse(
     *,
     prog: str,
     extend: Extend | None = None,
+    parsers: Parsers | None = None,
 ) -> tuple["Arguments", "Values"]:
+    kept = {} if parsers is None or request.help else parsers
+    key = tuple(choice.names.values())
+    if key in kept:
+        arguments = kept[key].of(choice)
+        return arguments, arguments.parse(request.rest)
     classes = {role: plugins.load(role, name) for role, name in choice.names.items()}
     # Not at the top: a misspelt name is reported before jsonargparse has been imported.
     from platform_core.arguments import Arguments
@@ -320,6 +352,7 @@ def _parse(
     if request.help:
         arguments.parser.print_help()
         raise SystemExit(0)
+    kept[key] = arguments
     return arguments, arguments.parse(request.rest)
 
 

@@ -19,18 +19,16 @@ import yaml
 
 from platform_core import runtime
 from platform_core.checkpoint import Checkpoints
-from platform_core.compose import Built, Composition
+from platform_core.compose import Built, Composition, require_start
 from platform_core.data import load_data
 from platform_core.directory import RunDirectory
 from platform_core.draws import derive_seed
-from platform_core.errors import UsageError
 from platform_core.evaluate import Bound, evaluate
 from platform_core.files import write_json, write_text
 from platform_core.generate import Samples, generate, prompt_tokens
 from platform_core.guidance import label_number
 from platform_core.metrics import MetricsLog
 from platform_core.ngram import NgramBits, baselines
-from platform_core.objective import Objective
 from platform_core.progress import Meter
 from platform_core.provenance import bound_card
 from platform_core.results import write_result
@@ -306,20 +304,6 @@ class Run:
 def due(step: int, every: int) -> bool:
     """Whether something that happens every so many steps happens now; 0 means never."""
     return every > 0 and step % every == 0
-
-
-def require_start(composition: Composition) -> None:
-    """Refuses to train from random weights what needs trained ones.
-
-    Raises:
-        UsageError: no run to start from is named.
-    """
-    objective: type[Objective] = composition.classes["objective"]
-    if objective.starts_from_trained and composition.init.run is None:
-        raise UsageError(
-            f"objective {composition.names['objective']} trains a student from a trained teacher, "
-            "and random weights teach nothing; name the teacher's run with --init RUN"
-        )
 
 
 def origin(composition: Composition) -> RunDirectory | None:

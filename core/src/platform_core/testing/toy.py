@@ -18,7 +18,7 @@ from platform_core.categorical import KeepAll, Truncation
 from platform_core.model import Model
 from platform_core.objective import DiffusionObjective
 from platform_core.parameterization import Mean, Parameterization
-from platform_core.process import LOG_ZERO, Diffusion, Interpolating, log_one_hot
+from platform_core.process import LOG_ZERO, Diffusion, Mixing, log_one_hot
 from platform_core.schedule import LogLinear, Schedule, Stepwise
 from platform_core.types import Hidden, Inputs, LogProbs, Noise, Tokens, TopTokens
 
@@ -285,9 +285,9 @@ def tanh_sinh(step: float = 1 / 16) -> tuple[Tensor, Tensor]:
     return nodes[inside], weights[inside]
 
 
-def transition(process: Interpolating, x0: Tokens, x_t: Tokens, alpha: Tensor) -> Tensor:
+def transition(process: Mixing, x0: Tokens, x_t: Tokens, alpha: Tensor) -> Tensor:
     """q(x_t | x_0) of each position, written out."""
-    return alpha * (x_t == x0) + (1 - alpha) * process.prior(x_t)
+    return alpha * (x_t == x0) + process.noise(x_t, alpha)
 
 
 def integrated_bound(
@@ -332,7 +332,7 @@ def bound_at(objective: DiffusionObjective, x0: Tokens, nodes: Tensor, weights: 
 
 def reverse_kernel(
     law: ToyLaw,
-    process: Interpolating,
+    process: Mixing,
     alpha_s: Tensor,
     alpha_t: Tensor,
     truncation: Truncation | None = None,
@@ -350,15 +350,17 @@ def reverse_kernel(
 
 def chain_law(
     law: ToyLaw,
-    process: Interpolating,
+    process: Mixing,
     alphas: Tensor,
     truncation: Truncation | None = None,
 ) -> Tensor:
     """Law over `all_sequences` of ancestral steps from pure noise along falling noise levels."""
     states = all_sequences(process.num_states, law.length)
-    reached = process.prior(states).prod(-1)
+    reached = process.noise(states, alphas.new_zeros(states.shape)).prod(-1)
     for alpha_t, alpha_s in zip(alphas[:-1], alphas[1:], strict=True):
-        reached = reached @ reverse_kernel(law, process, alpha_s, alpha_t, truncation)
+        kernel = reverse_kernel(law, process, alpha_s, alpha_t, truncation)
+        possible = reached > 0  # given a state that noise never makes, nothing is defined
+        reached = reached[possible] @ kernel[possible]
     return reached
 
 
@@ -369,9 +371,8 @@ def marginals(process: Diffusion, alpha: Tensor) -> Tensor:
     """
     clean = torch.arange(process.vocab_size).expand(len(alpha), -1)
     certain = log_one_hot(clean, process.num_states, torch.float64)
-    # At no signal at all, the score from x_0 itself would be a quotient by 0.
-    levels = alpha.double().clamp_min(1e-300)[:, None]
-    return process.log_score(certain, clean, levels).softmax(-1)
+    level = alpha.double().clamp_min(1e-300)  # at 0 a clean token may have no score
+    return process.log_score(certain, clean, level[:, None]).softmax(-1)
 
 
 def chi_square(outcomes: Tokens, probs: Tensor) -> float:

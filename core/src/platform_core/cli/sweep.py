@@ -1,0 +1,146 @@
+"""`platform sweep FILE`: many runs that differ in a few options, checked before any starts.
+
+The same command continues a sweep that was stopped, tries what failed again, and runs what was
+added to the file; `--resume DIR` does it with the file that the sweep was started with.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from platform_core.cli._parser import Parser, positive
+from platform_core.errors import UsageError
+from platform_core.plugins import load_plugins
+
+if TYPE_CHECKING:
+    from platform_core.sweep.directory import SweepDirectory
+    from platform_core.sweep.launcher import Launcher
+    from platform_core.sweep.plan import Plan
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when every trial is done, 1 when some failed, 2 when one cannot run, 75 or 130 on a signal.
+
+    Raises:
+        UsageError: the file is not of that form, or a trial cannot run.
+    """
+    asked = _parser().parse_args(argv)
+    if (asked.file is None) == (asked.resume is None):
+        raise UsageError("name either the sweep's file or --resume DIR: platform sweep FILE.yaml")
+    if asked.resume and asked.output:
+        raise UsageError("--resume continues in its own directory; leave out --output")
+
+    from platform_core.sweep.attempt import Task
+    from platform_core.sweep.directory import SweepDirectory
+    from platform_core.sweep.drive import drive
+    from platform_core.sweep.file import SlurmOptions, read_sweep
+    from platform_core.sweep.plan import make_plan
+
+    if asked.resume:
+        directory = SweepDirectory.existing(asked.resume)
+        file = directory.file
+    else:
+        file = asked.file
+        directory = SweepDirectory(asked.output or Path("runs") / file.stem)
+    sweep = read_sweep(file)
+    given = dict(_setting(text) for text in asked.slurm)
+    slurm = SlurmOptions.read({**sweep.slurm, **given}, "slurm")
+    plan = make_plan(sweep, load_plugins()).named(directory.names())
+    directory.refuse_changed(plan)
+    for note in plan.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if asked.dry_run:
+        for trial in plan.trials:
+            print(trial.name)
+        print(f"{len(plan.trials)} trials, all valid; nothing was written")
+        return 0
+    content = file.read_bytes()
+    launcher = _launcher(asked.launcher, directory, slurm, asked.jobs)
+    directory.write(plan, content)
+    _prepare_tracking(directory, plan)
+    variables = _threads(1 if asked.launcher == "slurm" else asked.jobs, asked.launcher)
+    tasks = [
+        Task(directory.path.absolute(), trial.name, sweep.evaluate, asked.retry, variables)
+        for trial in plan.trials
+    ]
+    return drive(directory, tasks, launcher)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="platform sweep", description=__doc__, allow_abbrev=False)
+    parser.add_argument("file", metavar="FILE", type=Path, nargs="?", help="YAML file of the sweep")
+    parser.add_argument(
+        "--output", metavar="DIR", type=Path, help="directory of the sweep (runs/FILE's name)"
+    )
+    parser.add_argument("--resume", metavar="DIR", type=Path, help="sweep to continue as it was")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="check every trial, list them and stop"
+    )
+    parser.add_argument(
+        "--jobs", type=positive, default=1, help="trials at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--retry",
+        type=int,
+        default=1,
+        metavar="N",
+        help="how often a trial that is killed or fails goes on in this call, from its last "
+        "checkpoint (default: %(default)s); a mistake (exit 2) is not repeated",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["local", "slurm"],
+        default="local",
+        help="this machine, or jobs of a SLURM cluster (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--slurm",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="of the jobs, over the file's slurm: partition, account, qos, time (minutes), cpus, "
+        "gpus, mem, signal_seconds, timeouts, setup, extra",
+    )
+    return parser
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--slurm {text}: it must be KEY=VALUE, such as --slurm partition=gpu")
+    return key, yaml.safe_load(value)
+
+
+def _launcher(name: str, directory: "SweepDirectory", slurm: Any, jobs: int) -> "Launcher":
+    if name == "slurm":
+        from platform_core.sweep.slurm import Slurm
+
+        return Slurm(directory, slurm, jobs)
+    from platform_core.sweep.launcher import Local
+
+    return Local(jobs)
+
+
+def _prepare_tracking(directory: "SweepDirectory", plan: "Plan") -> None:
+    """Aim's repository, before many processes need one; if Aim fails, each run says so itself."""
+    if find_spec("aim") is None or not any(trial.aim for trial in plan.trials):
+        return
+    from platform_core.aim_repository import is_repository, open_repository
+
+    repository = (directory.trials / ".aim").absolute()
+    if not is_repository(repository):
+        open_repository(repository)
+
+
+def _threads(jobs: int, launcher: str) -> Mapping[str, str]:
+    """The cores of this machine shared among the trials; a job of SLURM has its own."""
+    if launcher == "slurm" or "OMP_NUM_THREADS" in os.environ:
+        return {}
+    from platform_core.runtime import available_cores
+
+    return {"OMP_NUM_THREADS": str(max(1, available_cores() // jobs))}
