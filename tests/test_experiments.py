@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+import yaml
 
 from platform_core.compose import compose
 from platform_core.plugins import load_plugins
+from platform_core.sweep.file import read_sweep
+from platform_core.sweep.plan import make_plan
 from platform_core.sweep.file import read_sweep
 from platform_core.sweep.plan import make_plan
 
@@ -35,4 +38,5 @@ def test_every_trial_of_a_sweep_composes(sweep, monkeypatch):
 
 def test_there_are_recipes_and_sweeps():
     assert RECIPES
+    assert SWEEPS
     assert SWEEPS

@@ -106,10 +106,24 @@ def test_an_exclusion_may_name_a_label_or_an_option_behind_it() -> None:
 def test_lists_of_a_measurement_expand() -> None:
     entry = {"sampler.steps": [8, 32], "sample.number": 4}
     sweep = read_sweep(write(axes={"seed": [1]}, evaluate=[entry]))
-    assert sweep.evaluate == [
+    assert [measurement.options for measurement in sweep.evaluate] == [
         {"sampler.steps": 8, "sample.number": 4},
         {"sampler.steps": 32, "sample.number": 4},
     ]
+
+
+def test_a_measurement_may_be_of_some_trials_only() -> None:
+    only = {"process": ["duo", "mdlm"]}
+    entries = [{"json": True}, {"sampler.steps": [2, 4], "only": only}]
+    sweep = read_sweep(write(axes={"process": ["duo", "ar", "mdlm"]}, evaluate=entries))
+    every, some = {"json": True}, [{"sampler.steps": 2}, {"sampler.steps": 4}]
+    assert [point.evaluate for point in expand(sweep)] == [[every, *some], [every], [every, *some]]
+    entries = [{"json": True, "only": {"process": "sedd"}}]
+    sweep = read_sweep(write(axes={"process": ["duo", "mdlm"]}, evaluate=entries))
+    with pytest.raises(UsageError, match="only {'process': 'sedd'} names no trial"):
+        expand(sweep)
+    with pytest.raises(UsageError, match="only: nothing varies proces; did you mean process?"):
+        read_sweep(write(axes={"process": ["duo"]}, evaluate=[{"only": {"proces": "duo"}}]))
 
 
 @pytest.mark.parametrize(
@@ -304,6 +318,7 @@ def test_a_sweep_leaves_its_whole_record(
         "run": "trials/seed=1",
         "labels": {"seed": "1"},
         "options": {**TINY, "seed": 1},
+        "evaluate": index["evaluate"],
     }
     config = out / "trials" / "seed=1" / "config.yaml"
     assert yaml.safe_load(config.read_text())["train"]["steps"] == 9
