@@ -180,24 +180,10 @@ def _with_error(value: float, error: float) -> str:
 
 def _draw_levels(record: dict[str, Any], path: Any) -> None:
     """Where between text and noise the bound comes from."""
-    from platform_core import plots
+    from platform_core import figures
 
-    card, levels = record["card"], record["levels"]
+    card = record["card"]
     way = card["evaluate"]
-    exact = way["protocol"] == "exact"
-    figure, axes = plots.new(
-        title=f"{card['data']['corpus']} {way['split']}: {record['nats_per_token']:.3f} nats per "
-        "token, the mean of this curve",
-        x="noise, 1 - alpha" if exact else "time of the schedule",
-        y="nats per token, per unit",
-    )
-    axes.errorbar(
-        [(level["start"] + level["end"]) / 2 for level in levels],
-        [level["nats_per_token"] for level in levels],
-        yerr=[level["standard_error"] for level in levels],
-        marker="o",
-        capsize=3,
-    )
-    axes.set_xlim(0, 1)
-    axes.set_ylim(bottom=0)
-    plots.write(figure, path)
+    drawn = {name: record[name] for name in ("nats_per_token", "levels")}
+    about = {"subset": f"{card['data']['corpus']} {way['split']}", "protocol": way["protocol"]}
+    figures.write({"kind": "levels", **about, **drawn}, path)
