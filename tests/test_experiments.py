@@ -6,12 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-import yaml
 
 from platform_core.compose import compose
 from platform_core.plugins import load_plugins
-from platform_core.sweep.file import read_sweep
-from platform_core.sweep.plan import make_plan
 from platform_core.sweep.file import read_sweep
 from platform_core.sweep.plan import make_plan
 
