@@ -106,10 +106,21 @@ def test_an_exclusion_may_name_a_label_or_an_option_behind_it() -> None:
 def test_lists_of_a_measurement_expand() -> None:
     entry = {"sampler.steps": [8, 32], "sample.number": 4}
     sweep = read_sweep(write(axes={"seed": [1]}, evaluate=[entry]))
-    assert sweep.evaluate == [
+    assert sweep.measurements({"seed": "1"}) == [
         {"sampler.steps": 8, "sample.number": 4},
         {"sampler.steps": 32, "sample.number": 4},
     ]
+
+
+def test_a_measurement_may_be_of_some_trials_only() -> None:
+    entry = {"sampler.steps": 8, "only": {"process": ["duo", "mdlm"], "seed": 2}}
+    axes = {"process": ["duo", "mdlm", "ar"], "seed": [1, 2]}
+    sweep = read_sweep(write(set=TINY, axes=axes, evaluate=[entry]))
+    made = [point.labels for point in expand(sweep) if sweep.measurements(point.labels)]
+    assert made == [{"process": "duo", "seed": "2"}, {"process": "mdlm", "seed": "2"}]
+    assert sweep.measurements(made[0]) == [{"sampler.steps": 8}]
+    # ar's sampler has no steps, which is no mistake of a measurement that is not made of it.
+    assert len(make_plan(sweep, load_plugins()).trials) == 6
 
 
 @pytest.mark.parametrize(
@@ -133,6 +144,14 @@ def test_lists_of_a_measurement_expand() -> None:
         ({"axes": {"seed": [1]}, "exclude": [{"seed": 1}]}, "every trial is excluded"),
         ({"axes": {"seed": [1]}, "evaluate": [{"run": "x"}]}, "evaluate 1: run cannot be given"),
         ({"axes": {"seed": [1]}, "evaluate": [{"seed": []}]}, "evaluate 1: seed is an empty list"),
+        (
+            {"axes": {"process": ["duo"]}, "evaluate": [{"only": {"proces": "duo"}}]},
+            "evaluate 1: only: unknown axis 'proces'; did you mean process?",
+        ),
+        (
+            {"axes": {"process": ["duo"]}, "evaluate": [{"only": {"process": ["dou"]}}]},
+            "evaluate 1: only: axis process has no dou; did you mean duo?",
+        ),
     ],
 )
 def test_a_mistake_in_the_file_is_one_line(content: dict[str, Any], message: str) -> None:
@@ -286,7 +305,8 @@ def test_a_sweep_leaves_its_whole_record(
 ) -> None:
     monkeypatch.setenv("PLATFORM_TRAIN__STEPS", "9")
     monkeypatch.setenv("PLATFORM_DISABLE_PLUGINS", "hf")
-    write(set=TINY, seeds=2, evaluate=[{"sampler.steps": [2, 4]}])
+    entries = [{"sampler.steps": [2, 4]}, {"sampler.steps": 6, "only": {"seed": 3}}]
+    write(set=TINY, seeds=3, exclude=[{"seed": 3}], evaluate=entries)
     assert stage.play() == 0
     out = stage.directory.path
     assert {path.name for path in out.iterdir()} == {
@@ -295,8 +315,12 @@ def test_a_sweep_leaves_its_whole_record(
     assert (out / "sweep.yaml").read_bytes() == Path("s.yaml").read_bytes()
     index = json.loads((out / "trials.json").read_text())
     assert index["format"] == 1
-    assert index["axes"] == {"seed": ["1", "2"]}
-    assert index["evaluate"] == [{"sampler.steps": 2}, {"sampler.steps": 4}]
+    assert index["axes"] == {"seed": ["1", "2", "3"]}
+    assert index["evaluate"] == [
+        {"sampler.steps": 2},
+        {"sampler.steps": 4},
+        {"sampler.steps": 6, "only": {"seed": ["3"]}},
+    ]
     first = index["trials"][0]
     digest = first.pop("digest")
     assert first == {
@@ -311,7 +335,7 @@ def test_a_sweep_leaves_its_whole_record(
     state = json.loads((out / "state" / "seed=2.json").read_text())
     assert (state["status"], state["exit_code"], state["attempts"]) == ("finished", 0, 1)
     assert state["started"] < state["ended"]
-    assert [done["options"] for done in state["evaluations"]] == index["evaluate"]
+    assert [done["options"] for done in state["evaluations"]] == index["evaluate"][:2]
     assert (out / "logs" / "seed=1.log").read_text().count("] platform ") == 3
     assert [call[:2] for call in stage.calls()] == [
         (verb, name) for name in ("seed=1", "seed=2") for verb in ("run", "eval", "eval")
@@ -361,6 +385,12 @@ def test_a_killed_trial_goes_on_in_the_same_call(stage: Stage) -> None:
 def test_a_stopped_sweep_lets_its_trials_save_themselves_and_goes_on(
     stage: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # Its run may come to an end all the same: then no measurement is begun.
+    write(set=TINY, seeds=2, evaluate=[{"sampler.steps": 2}])
+    assert stage.play(script={"run seed=1": ["end, and stop the sweep"]}) == 75
+    assert stage.calls() == [("run", "seed=1", "--config")]
+    assert stage.statuses() == {"seed=1": "interrupted", "seed=2": "waiting"}
+    shutil.rmtree("out")
     write(set=TINY, seeds=2)
     assert stage.play(script={"run seed=1": ["stop the sweep"]}) == 75
     assert stage.calls() == [("run", "seed=1", "--config")]

@@ -63,7 +63,13 @@ def main(argv: Sequence[str]) -> int:
     _prepare_tracking(directory, plan)
     variables = _threads(1 if asked.launcher == "slurm" else asked.jobs, asked.launcher)
     tasks = [
-        Task(directory.path.absolute(), trial.name, sweep.evaluate, asked.retry, variables)
+        Task(
+            directory.path.absolute(),
+            trial.name,
+            sweep.measurements(trial.labels),
+            asked.retry,
+            variables,
+        )
         for trial in plan.trials
     ]
     return drive(directory, tasks, launcher)

@@ -148,7 +148,7 @@ class SweepDirectory:
                     axis: [value.label for value in values]
                     for axis, values in plan.file.axes.items()
                 },
-                "evaluate": [dict(options) for options in plan.file.evaluate],
+                "evaluate": [measurement.plain() for measurement in plan.file.evaluate],
                 "trials": [
                     {
                         "name": trial.name,

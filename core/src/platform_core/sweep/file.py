@@ -10,7 +10,7 @@
     exclude: [{process: duo, size: large}]
     seeds: 3                                    1, 2, 3; or a list
     evaluate:                                   `platform eval RUN` after each trial, lists expanded
-      - {sampler.steps: [8, 32], sample.number: 64}
+      - {sampler.steps: [8, 32], sample.number: 64, only: {process: [duo, mdlm]}}
     slurm: {partition: gpu, time: 120}          for --launcher slurm
 
 Paths are relative to the current directory, as on the command line.
@@ -31,6 +31,9 @@ from platform_core.wording import did_you_mean
 LABEL = "label"
 """In a value that sets several options, the word for it."""
 
+ONLY = "only"
+"""In a measurement, the labels of the trials that it is of, by axis."""
+
 Options = Mapping[str, Any]
 
 
@@ -42,6 +45,27 @@ class Value:
     options: Options
     plain: Any = None
     """As the file has it, where it is no mapping."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What `platform eval` is asked for after trials.
+
+    Args:
+        options: of it.
+        only: labels by axis, of the trials that it is made of; without an axis, of all.
+    """
+
+    options: Options
+    only: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def concerns(self, labels: Mapping[str, str]) -> bool:
+        """Whether it is made of a trial with these labels."""
+        return all(labels[axis] in wanted for axis, wanted in self.only.items())
+
+    def plain(self) -> dict[str, Any]:
+        """As a file would have it."""
+        return {**self.options, **({ONLY: self.only} if self.only else {})}
 
 
 @dataclass(frozen=True)
@@ -110,9 +134,13 @@ class SweepFile:
     base: Sequence[str] = ()
     set: Options = field(default_factory=dict)
     exclude: Sequence[Options] = ()
-    evaluate: Sequence[Options] = ()
-    """One for each measurement: lists are expanded."""
+    evaluate: Sequence[Measurement] = ()
+    """Lists are expanded."""
     slurm: Mapping[str, Any] = field(default_factory=dict)
+
+    def measurements(self, labels: Mapping[str, str]) -> list[Options]:
+        """Options of what is measured of a trial with these labels."""
+        return [one.options for one in self.evaluate if one.concerns(labels)]
 
 
 @dataclass(frozen=True)
@@ -161,7 +189,7 @@ def read_sweep(path: Path) -> SweepFile:
         evaluate=[
             single
             for number, entry in enumerate(entries, 1)
-            for single in _measurements(entry, f"{where}: evaluate {number}")
+            for single in _measurements(entry, axes, f"{where}: evaluate {number}")
         ],
         slurm=_mapping(content.get("slurm"), f"{where}: slurm"),
     )
@@ -268,8 +296,11 @@ def _excluded(combination: Mapping[str, Value], exclusion: Options) -> bool:
     return True
 
 
-def _measurements(entry: Any, where: str) -> Iterator[Options]:
+def _measurements(
+    entry: Any, axes: Mapping[str, Sequence[Value]], where: str
+) -> Iterator[Measurement]:
     values = _mapping(entry, where)
+    only = _only(values.pop(ONLY, None), axes, f"{where}: {ONLY}")
     for key, value in values.items():
         if key in ("run", "help", "h", "print_config"):
             raise UsageError(f"{where}: {key} cannot be given")
@@ -277,7 +308,25 @@ def _measurements(entry: Any, where: str) -> Iterator[Options]:
             raise UsageError(f"{where}: {key} is an empty list")
     lists = [value if isinstance(value, list) else [value] for value in values.values()]
     for combination in itertools.product(*lists):
-        yield dict(zip(values, combination, strict=True))
+        yield Measurement(dict(zip(values, combination, strict=True)), only)
+
+
+def _only(
+    content: Any, axes: Mapping[str, Sequence[Value]], where: str
+) -> dict[str, Sequence[str]]:
+    found = {}
+    for axis, wanted in _mapping(content, where).items():
+        if axis not in axes:
+            near = did_you_mean(axis, axes) or f"; axes: {', '.join(axes)}"
+            raise UsageError(f"{where}: unknown axis {axis!r}{near}")
+        known = [value.label for value in axes[axis]]
+        labels = [word(label) for label in (wanted if isinstance(wanted, list) else [wanted])]
+        for label in labels:
+            if label not in known:
+                near = did_you_mean(label, known) or f"; it has {', '.join(known)}"
+                raise UsageError(f"{where}: axis {axis} has no {label}{near}")
+        found[axis] = labels
+    return found
 
 
 def _merged(layers: Sequence[Options]) -> dict[str, Any]:

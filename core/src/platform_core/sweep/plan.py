@@ -100,9 +100,11 @@ def make_plan(sweep: SweepFile, plugins: Plugins) -> Plan:
                 trials[trial.digest] = trial
                 alike.setdefault(_measured(composition.config), []).append(trial)
     for group in alike.values():
-        for options in sweep.evaluate:
-            with mistakes.of(*(trial.name for trial in group)), notes.caught():
-                check_measurement(group[0].config, options, plugins)
+        for measurement in sweep.evaluate:
+            names = [trial.name for trial in group if measurement.concerns(trial.labels)]
+            if names:
+                with mistakes.of(*names), notes.caught():
+                    check_measurement(group[0].config, measurement.options, plugins)
     mistakes.raise_any()
     return Plan(sweep, list(trials.values()), notes.lines).named({})
 
