@@ -314,7 +314,7 @@ def _measurements(
 def _only(
     content: Any, axes: Mapping[str, Sequence[Value]], where: str
 ) -> dict[str, Sequence[str]]:
-    found = {}
+    found: dict[str, Sequence[str]] = {}
     for axis, wanted in _mapping(content, where).items():
         if axis not in axes:
             near = did_you_mean(axis, axes) or f"; axes: {', '.join(axes)}"
