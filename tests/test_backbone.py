@@ -3,9 +3,9 @@
 import pytest
 import torch
 from torch import Tensor
-from toy import CausalNetwork
 
 from platform_core.backbone import Incremental, Reader, Rereader, reader
+from platform_core.testing.toy import CausalNetwork
 from platform_core.types import Hidden, Tokens
 
 

@@ -7,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from toy import chi_square
 
 from platform_core import categorical
 from platform_core.categorical import (
@@ -19,6 +18,7 @@ from platform_core.categorical import (
     TopK,
     truncation,
 )
+from platform_core.testing.toy import chi_square
 
 VOCABULARY = 50257
 

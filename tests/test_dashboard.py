@@ -16,22 +16,17 @@ from urllib.parse import urlencode
 
 import pytest
 
+from platform_core.bookmarks import BOOKMARKS, bookmark
 from platform_core.cli.dashboard import main
 from platform_core.errors import UsageError
-from platform_core.tracking import Tracker, open_tracker
+from platform_core.tracking import About, Tracker, open_tracker
 
 COMMAND = "import sys; from platform_core.cli.dashboard import main; sys.exit(main(sys.argv[1:]))"
 
 
 def track(runs: Path, tag: str) -> Tracker:
-    tracker = open_tracker(
-        runs / ".aim",
-        aim=True,
-        name="tiny",
-        parts={"process": "duo"},
-        hyperparameters={"process": {"tag": tag}},
-        versions={},
-    )
+    about = About("tiny", {"process": "duo"}, {"process": {"tag": tag}}, {})
+    tracker = open_tracker(runs / ".aim", about, aim=True)
     tracker.log({"loss": 1.0}, step=1, subset="train")
     return tracker
 
@@ -95,7 +90,7 @@ def answers(port: int) -> bool:
 def test_it_serves_on_the_next_free_port_and_leaves_nothing_behind(
     runs: Path, taken_port: int, stop: signal.Signals
 ) -> None:
-    command = [sys.executable, "-c", COMMAND, "--runs", str(runs), "--port", str(taken_port)]
+    command = [sys.executable, "-c", COMMAND, str(runs), "--port", str(taken_port)]
     dashboard = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert dashboard.stdout is not None
@@ -128,15 +123,9 @@ def test_it_serves_on_the_next_free_port_and_leaves_nothing_behind(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from platform_core.tracking import open_tracker
-open_tracker(
-    Path(sys.argv[1]),
-    aim=True,
-    name="x",
-    parts={"process": "duo"},
-    hyperparameters={"process": {"tag": "lost"}},
-    versions={},
-)
+from platform_core.tracking import About, open_tracker
+about = About("x", {"process": "duo"}, {"process": {"tag": "lost"}}, {})
+open_tracker(Path(sys.argv[1]), about, aim=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -144,13 +133,21 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.slow
 def test_a_run_that_was_killed_is_shown_from_the_start(tmp_path: Path, taken_port: int) -> None:
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / ".aim")])
-    command = [sys.executable, "-c", COMMAND, "--runs", str(tmp_path), "--port", str(taken_port)]
+    command = [sys.executable, "-c", COMMAND, str(tmp_path), "--port", str(taken_port)]
     dashboard = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert dashboard.stdout is not None
         found = re.search(r":(\d+) \(", dashboard.stdout.readline())
         assert found
-        assert shows(int(found[1]), "lost")
+        port = int(found[1])
+        assert shows(port, "lost")
+        assert num_active(port) == 0
+        line = dashboard.stdout.readline()
+        assert line == "Runs: 1, 1 of them killed and now ended. Ctrl-C stops the dashboard.\n"
+        marks = json.loads(get(port, "/api/dashboards/")[1])
+        assert {mark["name"] for mark in marks} == {mark.name for mark in BOOKMARKS}
+        bookmark("127.0.0.1", port)
+        assert json.loads(get(port, "/api/dashboards/")[1]) == marks
     finally:
         dashboard.terminate()
         dashboard.communicate(timeout=30)
@@ -158,20 +155,20 @@ def test_a_run_that_was_killed_is_shown_from_the_start(tmp_path: Path, taken_por
 
 
 def test_a_directory_without_a_repository_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"has no Aim repository; .*platform run.*--runs DIR"):
-        main(["--runs", str(tmp_path)])
+    with pytest.raises(UsageError, match=r"has no Aim repository; .*platform run.*--rebuild"):
+        main([str(tmp_path)])
 
 
 def test_a_python_without_aim_says_so(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform_core.cli.dashboard.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="Aim is not installed"):
-        main(["--runs", str(runs)])
+        main([str(runs)])
 
 
 @pytest.mark.parametrize("port", ["0", "65536"])
 def test_a_port_that_does_not_exist_is_refused(runs: Path, port: str) -> None:
     with pytest.raises(UsageError, match=f"no port {port}; choose one from 1 to 65535"):
-        main(["--runs", str(runs), "--port", port])
+        main([str(runs), "--port", port])
 
 
 def test_the_last_port_when_taken_is_an_error(runs: Path) -> None:
@@ -179,7 +176,7 @@ def test_the_last_port_when_taken_is_an_error(runs: Path) -> None:
         listener.bind(("127.0.0.1", 65535))
         listener.listen()
         with pytest.raises(UsageError, match="65535 are all taken"):
-            main(["--runs", str(runs), "--port", "65535"])
+            main([str(runs), "--port", "65535"])
 
 
 def test_importing_the_command_imports_neither_aim_nor_torch() -> None:

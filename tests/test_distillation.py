@@ -5,7 +5,6 @@ import torch
 from accelerate import Accelerator
 from published import tensors, tolerance
 from test_train import OPTIONS, Sequences, flat
-from toy import TinyNetwork, model
 
 from platform_core.checkpoint import Checkpoint
 from platform_core.cli import main
@@ -24,6 +23,7 @@ from platform_core.objective import Objective
 from platform_core.options import TrainOptions
 from platform_core.process import Absorbing, Uniform, log_one_hot
 from platform_core.schedule import LogLinear
+from platform_core.testing.toy import TinyNetwork, model
 from platform_core.train import Trainer
 from platform_core.types import Hidden, Inputs, Noise
 from platform_duo.objective import DiscreteConsistency, UniformNelbo

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from scipy import stats
-from toy import chi_square
 
 from platform_core.draws import END_MARGIN, Draws, derive_generator, derive_seed
+from platform_core.testing.toy import chi_square
 
 
 def global_times(sizes: list[int], *, step: int = 3, t_min: float = 0.0) -> torch.Tensor:

@@ -16,6 +16,9 @@ import pytest
 from platform_core import bench, metrics
 from platform_core.bench import objectives, sampling
 from platform_core.cli import main
+from platform_core.directory import BETWEEN_SAMPLES
+from platform_core.tokenizer import load_tokenizer
+from platform_core.trajectory import Trajectory
 
 TEXT = "we the people of these united states in order to form a more perfect union"
 
@@ -88,6 +91,7 @@ def test_a_run_leaves_its_whole_record(finished: Path) -> None:
         "checkpoints",
         "config.yaml",
         "environment.json",
+        "figures",
         "metrics.jsonl",
         "result.json",
         "samples",
@@ -110,6 +114,37 @@ def test_a_run_leaves_its_whole_record(finished: Path) -> None:
         (12, "train"),
         (12, "final"),
     ]
+
+
+def test_a_run_keeps_how_a_sample_came_about_and_where_its_bound_comes_from(finished: Path) -> None:
+    kept = {path.name for path in (finished / "figures").iterdir()}
+    assert kept == {
+        f"{kind}-{look}.json"
+        for kind in ("levels", "trajectory")
+        for look in ("step-0000006", "final")
+    }
+    way = Trajectory.read(json.loads((finished / "figures/trajectory-final.json").read_text()))
+    tokenizer = load_tokenizer(finished / "tokenizer.json")
+    text = (finished / "samples/final.txt").read_text().split(BETWEEN_SAMPLES)[0]
+    assert tokenizer.decode(way.tokens[-1]) == text
+    levels = json.loads((finished / "figures/levels-final.json").read_text())
+    result = json.loads((finished / "result.json").read_text())
+    assert levels["levels"] == result["levels"]
+    assert levels["nats_per_token"] == result["nats_per_token"]
+
+
+def test_a_trajectory_is_drawn_of_a_trained_run(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sample", str(finished), "--sample.number=1", "--sampler.steps=5"]
+    assert main([*words, "--trajectory", str(tmp_path / "way.json")]) == 0
+    text = capsys.readouterr().out
+    assert main(words) == 0
+    assert capsys.readouterr().out == text
+    way = Trajectory.read(json.loads((tmp_path / "way.json").read_text()))
+    assert len(way.tokens) == 5 + 2
+    assert main([*words, "--trajectory", str(tmp_path / "way.txt")]) == 2
+    assert "way.txt is no figure" in capsys.readouterr().err
 
 
 def test_a_result_says_how_it_was_made(finished: Path) -> None:

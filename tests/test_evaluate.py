@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 from accelerate import Accelerator
-from toy import exact_model, two_token_law
 
 from platform_core.errors import UsageError
 from platform_core.evaluate import Bound, evaluate
 from platform_core.objective import Nelbo
 from platform_core.process import Absorbing, Uniform
+from platform_core.testing.toy import exact_model, two_token_law
 
 
 class Drawn:

@@ -8,15 +8,6 @@ import torch
 from accelerate import Accelerator
 from scipy import stats
 from torch import nn
-from toy import (
-    ExactDenoiser,
-    ToyLaw,
-    all_sequences,
-    chain_law,
-    index_of,
-    model,
-    random_law,
-)
 
 from platform_core.backbone import Conditional
 from platform_core.compose import compose
@@ -33,6 +24,15 @@ from platform_core.plugins import load_plugins
 from platform_core.process import Absorbing, Uniform
 from platform_core.sampler import Ancestral
 from platform_core.schedule import LogLinear
+from platform_core.testing.toy import (
+    ExactDenoiser,
+    ToyLaw,
+    all_sequences,
+    chain_law,
+    index_of,
+    model,
+    random_law,
+)
 from platform_core.train import Trainer
 from platform_dit.backbone import Dit
 from platform_sedd.parameterization import Score

@@ -13,7 +13,13 @@ from allocations import LargestTensor
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from toy import (
+
+from platform_core import rows
+from platform_core.draws import Draws
+from platform_core.objective import DiffusionObjective, Nelbo
+from platform_core.process import Absorbing, Interpolating, Uniform
+from platform_core.schedule import Cosine, LogLinear, Polynomial, Schedule
+from platform_core.testing.toy import (
     ExactDenoiser,
     TinyNetwork,
     ToyLaw,
@@ -27,12 +33,6 @@ from toy import (
     transition,
     two_token_law,
 )
-
-from platform_core import rows
-from platform_core.draws import Draws
-from platform_core.objective import DiffusionObjective, Nelbo
-from platform_core.process import Absorbing, Interpolating, Uniform
-from platform_core.schedule import Cosine, LogLinear, Polynomial, Schedule
 
 both = pytest.mark.parametrize("process_class", [Absorbing, Uniform])
 TIGHT = {"rtol": 1e-11, "atol": 1e-12}

@@ -7,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from toy import chi_square, transition
 
 from platform_core.objective import score_entropy
 from platform_core.process import (
@@ -18,6 +17,7 @@ from platform_core.process import (
     Uniform,
     log_one_hot,
 )
+from platform_core.testing.toy import chi_square, transition
 from platform_core.types import LogProbs, Tokens
 
 both = pytest.mark.parametrize("process_class", [Absorbing, Uniform])

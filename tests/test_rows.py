@@ -3,10 +3,10 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from toy import TinyNetwork
 
 from platform_core import rows
 from platform_core.rows import chunk_rows, collect, weighted_sum
+from platform_core.testing.toy import TinyNetwork
 
 STATES, LENGTH, BATCH = 7, 5, 3
 chunks = pytest.mark.parametrize("rows_at_once", [1, 4, 15, 1000])

@@ -3,7 +3,13 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from toy import (
+
+from platform_core.categorical import CleanOnly, KeepAll, Nucleus
+from platform_core.model import Denoiser
+from platform_core.process import Absorbing, Interpolating, Uniform
+from platform_core.sampler import LAST_TIME, Ancestral, Prompt
+from platform_core.schedule import LogLinear
+from platform_core.testing.toy import (
     ExactDenoiser,
     TinyNetwork,
     ToyLaw,
@@ -18,12 +24,6 @@ from toy import (
     reverse_kernel,
     two_token_law,
 )
-
-from platform_core.categorical import CleanOnly, KeepAll, Nucleus
-from platform_core.model import Denoiser
-from platform_core.process import Absorbing, Interpolating, Uniform
-from platform_core.sampler import LAST_TIME, Ancestral, Prompt
-from platform_core.schedule import LogLinear
 
 both = pytest.mark.parametrize("process_class", [Absorbing, Uniform])
 finals = pytest.mark.parametrize("final", ["ancestral", "greedy", "none"])

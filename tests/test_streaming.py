@@ -11,7 +11,6 @@ import datasets
 import pytest
 import torch
 from accelerate import Accelerator
-from toy import TinyNetwork
 
 from platform_core import streaming
 from platform_core.backbone import Separating
@@ -26,6 +25,7 @@ from platform_core.parameterization import Mean
 from platform_core.process import Absorbing
 from platform_core.schedule import LogLinear
 from platform_core.streaming import open_stream
+from platform_core.testing.toy import TinyNetwork
 from platform_core.tokenizer import CharacterTokenizer
 from platform_core.train import Trainer
 

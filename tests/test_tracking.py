@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from platform_core import figures
 from platform_core.aim_repository import index, open_repository
 from platform_core.errors import UsageError
 from platform_core.metrics import MetricsLog, read
-from platform_core.tracking import Guarded, NoTracker, Tracker, open_tracker
+from platform_core.tracking import About, Guarded, NoTracker, Tracker, open_tracker
 
 WARNING = "platform: warning: Aim tracking is off: "
 
@@ -117,10 +118,10 @@ def test_a_damaged_line_is_named(record: Path, line: str) -> None:
         read(record)
 
 
-def make_tracker(repository: Path, *, name: str = "tiny", run_hash: str | None = None) -> Tracker:
-    return open_tracker(
-        repository,
-        aim=True,
+def make_tracker(
+    repository: Path, *, name: str = "tiny", run_hash: str | None = None, sweep: str | None = None
+) -> Tracker:
+    about = About(
         name=name,
         parts={"process": "duo", "backbone": "dit"},
         hyperparameters={
@@ -130,8 +131,9 @@ def make_tracker(repository: Path, *, name: str = "tiny", run_hash: str | None =
             "seed": 2**64,
         },
         versions={"torch": "2.13.0"},
-        run_hash=run_hash,
+        sweep=sweep,
     )
+    return open_tracker(repository, about, aim=True, run_hash=run_hash)
 
 
 def query(repository: Path, kind: str, expression: str) -> list[Any]:
@@ -212,10 +214,56 @@ def test_a_resumed_run_goes_on_without_duplicates(repository: Path) -> None:
     assert points(metric) == {0: 0, 1: 1, 2: 2, 3: 3, 4: 40, 5: 50, 6: 60, 7: 70, 8: 80}
 
 
-def test_a_run_that_the_repository_has_no_more_begins_anew(repository: Path) -> None:
+def test_a_run_that_the_repository_has_no_more_is_made_again(repository: Path) -> None:
     tracker = make_tracker(repository, run_hash="0123456789abcdef01234567")
     tracker.close()
-    assert tracker.hash not in {None, "0123456789abcdef01234567"}
+    assert tracker.hash == "0123456789abcdef01234567"
+    [run] = query(repository, "runs", f'run.hash == "{tracker.hash}"')
+    assert not run.active
+
+
+def test_a_run_that_a_process_writes_to_is_left_to_it(
+    repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform_core.aim_repository.WRITER_SECONDS", 0.0)
+    first = make_tracker(repository)
+    second = make_tracker(repository, run_hash=first.hash)
+    check_one_warning(capsys, "BlockingIOError")
+    first.log({"loss": 1.0}, step=1, subset="train")
+    first.close()
+    second.close()
+    [metric] = query(repository, "metrics", f'run.hash == "{first.hash}"')
+    assert points(metric) == {1: 1.0}
+
+
+def test_a_trial_is_found_by_its_sweep(repository: Path) -> None:
+    tracker = make_tracker(repository, sweep="noise")
+    tracker.close()
+    [run] = query(repository, "runs", 'run.sweep == "noise" and run.process.name == "duo"')
+    assert run.hash == tracker.hash
+    assert run.experiment == "noise"
+    assert run.tags == ["noise"]
+
+
+def test_a_figure_is_an_image_and_the_bound_by_noise_level_also_curves(
+    repository: Path, tmp_path: Path
+) -> None:
+    levels = [
+        {"start": 0.0, "end": 0.1, "nats_per_token": 2.5, "standard_error": None},
+        {"start": 0.9, "end": 1.0, "nats_per_token": 1.5, "standard_error": 0.1},
+    ]
+    record = {"kind": "levels", "subset": "validation", "protocol": "exact"}
+    figures.keep({**record, "nats_per_token": 2.0, "levels": levels}, tmp_path / "levels.json")
+    tracker = make_tracker(repository)
+    tracker.figure(tmp_path / "levels.json", step=7)
+    tracker.close()
+    [images] = query(repository, "images", f'run.hash == "{tracker.hash}"')
+    steps, ([image], _, _) = images.data.items_list()
+    assert (images.name, list(steps)) == ("levels", [7])
+    assert image.format.lower() == "png"
+    curves = query(repository, "metrics", f'run.hash == "{tracker.hash}"')
+    found = {curve.context["level"]: points(curve) for curve in curves}
+    assert found == {"0.0-0.1": {7: 2.5}, "0.9-1.0": {7: 1.5}}
 
 
 def python(code: str, *arguments: str) -> subprocess.Popen[str]:
@@ -231,10 +279,8 @@ def python(code: str, *arguments: str) -> subprocess.Popen[str]:
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from platform_core.tracking import open_tracker
-tracker = open_tracker(
-    Path(sys.argv[1]), aim=True, name="x", parts={"process": "duo"}, hyperparameters={}, versions={}
-)
+from platform_core.tracking import About, open_tracker
+tracker = open_tracker(Path(sys.argv[1]), About("x", {"process": "duo"}, {}, {}), aim=True)
 tracker.log({"loss": 1.0}, step=1, subset="train")
 """
 
@@ -297,6 +343,7 @@ tracker.close()
 def use(tracker: Tracker) -> None:
     tracker.log({"loss": 1.0}, step=1, subset="train")
     tracker.text("samples", ["a"], step=1)
+    tracker.figure(Path("figure.json"), step=1)
     tracker.close()
     tracker.close()
 
@@ -350,6 +397,9 @@ class Failing(NoTracker):
     def text(self, name: str, samples: Sequence[str], *, step: int) -> None:
         self._fail("text")
 
+    def figure(self, path: Path, *, step: int) -> None:
+        self._fail("figure")
+
     def close(self) -> None:
         self._fail("close")
 
@@ -358,7 +408,7 @@ class Failing(NoTracker):
             raise RuntimeError
 
 
-@pytest.mark.parametrize("where", ["log", "text", "close"])
+@pytest.mark.parametrize("where", ["log", "text", "figure", "close"])
 def test_a_failing_tracker_warns_once_and_is_off(
     where: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -394,9 +444,7 @@ def test_indexing_waits_for_another_that_is_indexing_and_then_gives_up(repositor
 
 
 def test_no_tracker_is_opened_where_none_is_wanted(tmp_path: Path) -> None:
-    tracker = open_tracker(
-        tmp_path / ".aim", aim=False, name="x", parts={}, hyperparameters={}, versions={}
-    )
+    tracker = open_tracker(tmp_path / ".aim", About("x", {}, {}, {}), aim=False)
     use(tracker)
     assert tracker.hash is None
     assert list(tmp_path.iterdir()) == []

@@ -3,13 +3,21 @@
 Aim's queries and web interface read an index that Aim itself fills only while `aim up` runs. Here a
 run is indexed when it closes (`tracking`) and by `platform dashboard`. Aim is imported when a
 repository is opened, never before.
+
+Who uses a repository holds locks that end with the process, however it ends:
+
+    .aim/platform.users         shared by runs and dashboards; `--rebuild` has it alone
+    .aim/platform.living/HASH   of the one process that writes to a run
 """
 
 import contextlib
 import logging
+import os
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +25,15 @@ from filelock import FileLock
 
 LOCK_SECONDS = 60.0
 """Longest wait for another process that is making the same repository."""
+
+WRITER_SECONDS = 20.0
+"""Longest wait for a run that another process writes to."""
+
+BOOKMARKS = "aim_db"
+"""Aim's database of bookmarks in a repository; the runs' is another."""
+
+REPLACE_SECONDS = 90.0
+"""Longest wait for a repository that is being rebuilt; a run gives up Aim after a little more."""
 
 
 def is_repository(repository: Path) -> bool:
@@ -31,6 +48,132 @@ def open_repository(repository: Path) -> Any:
     # Aim fails in all but one of several processes that make one repository at once.
     with FileLock(repository / "platform.lock", timeout=LOCK_SECONDS):
         return aim.Repo.from_path(str(repository), init=not is_repository(repository))
+
+
+@contextmanager
+def in_use(repository: Path, *, alone: bool = False) -> Iterator[None]:
+    """Keeps a repository from being replaced meanwhile; alone, for replacing it.
+
+    Raises:
+        BlockingIOError: it is being replaced, for longer than anyone should wait; or, alone, others
+            use it.
+    """
+    repository.mkdir(parents=True, exist_ok=True)
+    patience = 0.0 if alone else REPLACE_SECONDS
+    with _locked(repository / "platform.users", alone=alone, patience=patience):
+        yield
+
+
+@contextmanager
+def _locked(path: Path, *, alone: bool, patience: float) -> Iterator[None]:
+    """A lock on a file, which is made; the system takes it back when the process ends."""
+    import fcntl
+
+    deadline = time.monotonic() + patience
+    kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+    while True:
+        with path.open("a") as stream:
+            try:
+                fcntl.flock(stream, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise
+            else:
+                # While this one waited, the file may have been removed, or moved and replaced.
+                if path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+                    yield
+                    return
+        time.sleep(0.05)
+
+
+@contextmanager
+def alive(repository: Path, run_hash: str) -> Iterator[None]:
+    """Says that this process writes to a run.
+
+    Raises:
+        BlockingIOError: another one does, for longer than a dashboard that completes a killed run.
+    """
+    path = living(repository, run_hash)
+    path.parent.mkdir(exist_ok=True)
+    with _locked(path, alone=True, patience=WRITER_SECONDS):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def living(repository: Path, run_hash: str) -> Path:
+    """The file that the process which writes to a run has locked."""
+    return repository / "platform.living" / run_hash
+
+
+def is_alive(repository: Path, run_hash: str) -> bool:
+    """Whether a process writes to a run; of runs not of ours, whether Aim's lock may be in use."""
+    import fcntl
+
+    path = living(repository, run_hash)
+    try:
+        with path.open("a" if path.exists() else "r") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return _has_foreign_lock(repository, run_hash)
+    return False
+
+
+def _has_foreign_lock(repository: Path, run_hash: str) -> bool:
+    from aim.sdk.lock_manager import LockManager
+
+    locks: Any = LockManager(repository)
+    path = soft_lock(repository, run_hash)
+    return path.exists() and not locks.is_stalled_lock(path)
+
+
+def soft_lock(repository: Path, run_hash: str) -> Path:
+    """Aim's own lock of a run, which a killed one leaves behind."""
+    return repository / "locks" / f"{run_hash}.softlock"
+
+
+def end_dead_runs(repo: Any) -> list[str]:
+    """Marks runs as ended whose process is gone, and removes what is left of their locks.
+
+    Aim's own rule goes by heartbeats, and opens living runs to find out.
+
+    Returns:
+        Their hashes.
+    """
+    from aim.sdk.run_status_manager import RunStatusManager
+
+    repository, statuses = Path(repo.path), RunStatusManager(repo)
+    marks = sorted(path.name for path in (repository / "meta" / "progress").iterdir())
+    dead = [run_hash for run_hash in marks if not is_alive(repository, run_hash)]
+    for run_hash in dead:
+        mark: Any = statuses._mark_run_as_terminated
+        mark(run_hash)
+        soft_lock(repository, run_hash).unlink(missing_ok=True)
+        living(repository, run_hash).unlink(missing_ok=True)
+    return dead
+
+
+def prepare_run(repo: Any, run_hash: str, *, created: float) -> None:
+    """Makes Aim, which only begins runs under names of its own, go on with a run of this name."""
+    (Path(repo.path) / "meta" / "chunks" / run_hash).mkdir(parents=True, exist_ok=True)
+    repo._all_run_hashes.cache_clear()
+    if not repo.structured_db.find_run(run_hash):
+        repo.request_props(run_hash, False, datetime.fromtimestamp(created, UTC))
+
+
+def hashes(repository: Path) -> set[str]:
+    """The names of all runs of a repository; it need not be whole."""
+    chunks = repository / "meta" / "chunks"
+    return {path.name for path in chunks.iterdir()} if chunks.is_dir() else set()
+
+
+def date_end(repo: Any, run_hash: str, ended: float) -> None:
+    """Dates the end of a closed run, in place of the moment at which Aim closed it."""
+    tree = repo.request_tree("meta", run_hash, read_only=False)
+    tree.subtree(("meta", "chunks", run_hash))["end_time"] = ended
 
 
 def import_aim() -> Any:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from platform_core.errors import UsageError
 
+BETWEEN_SAMPLES = "\n\n---\n\n"
+"""Between two texts of a file in samples/."""
+
 
 class RunDirectory:
     """The files of one run; see ARCHITECTURE.md for what each holds."""
@@ -23,6 +26,7 @@ class RunDirectory:
         self.result = path / "result.json"
         self.init = path / "init.json"
         self.samples = path / "samples"
+        self.figures = path / "figures"
         self.checkpoints = path / "checkpoints"
         self.evaluations = path / "evaluations"
 
@@ -47,6 +51,13 @@ class RunDirectory:
     def named(cls, output: str | None, *, default: str) -> "RunDirectory":
         """The directory asked for, or one under runs/ named after the parts and the time."""
         return cls(Path(output or f"runs/{default}-{time.strftime('%Y%m%d-%H%M%S')}"))
+
+    @property
+    def sweep(self) -> str | None:
+        """The sweep SWEEP that this run is a trial of, as `SWEEP/trials/NAME`; None of others."""
+        trials = self.path.absolute().parent
+        made = trials.name == "trials" and (trials.parent / "trials.json").is_file()
+        return trials.parent.name if made else None
 
     def steps(self) -> list[int]:
         """The steps of its checkpoints, in order."""

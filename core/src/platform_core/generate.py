@@ -3,9 +3,11 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from platform_core.draws import derive_generator
 from platform_core.errors import UsageError
@@ -14,6 +16,29 @@ from platform_core.model import Model
 from platform_core.options import SampleOptions
 from platform_core.sampler import Prompt, Sampler
 from platform_core.tokenizer import Tokenizer
+from platform_core.trajectory import Trajectory
+from platform_core.types import Inputs, Noise
+
+
+@final
+class Recorder:
+    """Keeps the first sequence of every batch that it is shown; nothing waits for a GPU."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def see(self, inputs: Inputs, alpha: Noise) -> None:
+        """Keeps tokens; a distribution is no step of a sampler."""
+        if isinstance(inputs, Tensor) and not inputs.is_floating_point():
+            self._seen.append((inputs[0].clone(), alpha[0].mean()))
+
+    def trajectory(self, sample: Sequence[int], vocab_size: int) -> Trajectory | None:
+        """The way to the sample; None where none was seen, or only parts of a longer text."""
+        if not self._seen or any(len(tokens) != len(sample) for tokens, _ in self._seen):
+            return None
+        tokens = torch.stack([tokens for tokens, _ in self._seen]).tolist()
+        alphas = torch.stack([alpha for _, alpha in self._seen]).tolist()
+        return Trajectory([*tokens, list(sample)], [*alphas, 1.0], vocab_size)
 
 
 @dataclass(frozen=True)
@@ -25,6 +50,8 @@ class Samples:
     nfe: int
     """Network evaluations spent on each batch."""
     seconds: float
+    trajectory: Trajectory | None = None
+    """Of the first sample, if it was asked for and the sampler walks one."""
 
 
 def generate(
@@ -37,6 +64,7 @@ def generate(
     length: int,
     seed: int,
     labels: Sequence[str] = (),
+    watched: bool = False,
 ) -> Samples:
     """`options.number` samples of `length` tokens, in batches; the same seed gives the same texts.
 
@@ -49,13 +77,16 @@ def generate(
         length: tokens in each.
         seed: of every draw.
         labels: the names of those that the model knows.
+        watched: also record how the first sample came about; the samples are the same.
 
     Raises:
         UsageError: there is no such label; or the prompt is longer than the samples, has characters
             the tokenizer lacks, or has blanks that the sampler cannot fill.
     """
     given = prompt_tokens(options, tokenizer, length, sampler)
-    writer = guided(model, labels, options)
+    recorder = Recorder()
+    unwatched = guided(model, labels, options)
+    writer = unwatched.watched(recorder.see) if watched else unwatched
     training = model.training
     model.eval()
     start, tokens, nfe = time.perf_counter(), [], 0
@@ -67,9 +98,12 @@ def generate(
             sample = sampler(writer, (batch, length), generator, prompt)
         tokens += sample.tokens.tolist()
         nfe = max(nfe, sample.nfe)
+        writer = unwatched
     model.train(training)
     texts = [tokenizer.decode(row) for row in tokens]
-    return Samples(texts, tokens, nfe, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    trajectory = recorder.trajectory(tokens[0], tokenizer.vocab_size) if tokens else None
+    return Samples(texts, tokens, nfe, seconds, trajectory)
 
 
 def prompt_tokens(

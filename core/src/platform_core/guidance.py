@@ -164,7 +164,7 @@ def guided(model: Model, names: Sequence[str], options: SampleOptions) -> Model:
         told = Told(backbone, label if weight else none)
     else:
         told = Guided(backbone, (label, none), weight)
-    return Model(model.process, model.schedule, model.parameterization, told)
+    return model.with_backbone(told)
 
 
 def label_number(names: Sequence[str], name: str | None) -> int:

@@ -34,6 +34,20 @@ def reachable() -> bool:
 
 
 @contextmanager
+def offline_if_unreachable() -> Iterator[None]:
+    """Libraries that cannot be told where to look fail at once where the hub cannot be reached."""
+    import datasets
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    if not reachable():
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
     """No warnings and no progress bars of the libraries: what matters is said by whoever loads."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -17,12 +17,18 @@ from platform_core.process import Diffusion, Process, Thinned
 from platform_core.schedule import Schedule
 from platform_core.types import Hidden, Inputs, LogProbs, Noise, Selected, Tokens
 
+Watch = Callable[[Inputs, Noise], None]
+"""Is shown what the network is asked, and at which signal level, before it answers."""
+
 MIN_ALPHA = 1e-4
 """Lower signal levels look like this one to the network: they are rare and carry nothing."""
 
 
 class Model(nn.Module):
-    """Four parts as one module; only the backbone has weights."""
+    """Four parts as one module; only the backbone has weights.
+
+    `watch`, if there is one, is shown every call that a `Denoiser` of this model makes.
+    """
 
     def __init__(
         self,
@@ -30,12 +36,22 @@ class Model(nn.Module):
         schedule: Schedule,
         parameterization: Parameterization,
         backbone: Backbone,
+        watch: Watch | None = None,
     ) -> None:
         super().__init__()
         self.process = process
         self.schedule = schedule
         self.parameterization = parameterization
         self.backbone = backbone
+        self.watch = watch
+
+    def with_backbone(self, backbone: Backbone) -> "Model":
+        """The same model with another network in place of its own."""
+        return Model(self.process, self.schedule, self.parameterization, backbone, self.watch)
+
+    def watched(self, watch: Watch) -> "Model":
+        """The same model, which shows its calls."""
+        return Model(self.process, self.schedule, self.parameterization, self.backbone, watch)
 
     @property
     def device(self) -> torch.device:
@@ -69,6 +85,8 @@ class Denoiser:
     def encode(self, inputs: Inputs, alpha: Noise) -> Hidden:
         """Features of every position of noisy text at signal level alpha, `[batch, 1]`."""
         self.calls += self.model.backbone.evaluations
+        if self.model.watch is not None:
+            self.model.watch(inputs, alpha)
         sigma = -alpha.clamp(*self._levels).log().float() if self.process.time_conditioned else None
         return self.model.backbone.encode(inputs, sigma)
 

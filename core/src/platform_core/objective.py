@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from platform_core import rows
-from platform_core.draws import Draws
+from platform_core.draws import END_MARGIN, Draws
 from platform_core.model import Denoiser, Model
 from platform_core.parameterization import ScoreBased
 from platform_core.process import Diffusion, log_one_hot
@@ -83,6 +83,14 @@ class Following(ABC):
         """
 
 
+class Guessing(ABC):
+    """An objective that can say which tokens its model takes to be the likeliest."""
+
+    @abstractmethod
+    def guesses(self, x0: Tokens, asked: Selected, draws: Draws) -> Tokens:
+        """The likeliest token of each place that is asked for, and the clean one elsewhere."""
+
+
 class Noised(NamedTuple):
     """A batch after noise."""
 
@@ -94,7 +102,7 @@ class Noised(NamedTuple):
     slope: Noise
 
 
-class DiffusionObjective(Objective):
+class DiffusionObjective(Objective, Guessing):
     """A bound that is the time integral of a row function, estimated at one time per sequence.
 
     A family may replace, in its constructor, what training does and leave the bound alone: the row
@@ -136,7 +144,19 @@ class DiffusionObjective(Objective):
         schedule, t_min = (self.exact_schedule, 0.0) if exact else (self.schedule, self.t_min)
         t = draws.times(x0.shape[0], t_min)
         noised = self._corrupted_at(t, schedule, x0, draws)
-        return self._integrand(x0, mask, noised, self.row_loss)._replace(times=t)
+        return self.integrand(x0, mask, noised)._replace(times=t)
+
+    def integrand(self, x0: Tokens, mask: Selected, noised: Noised) -> Loss:
+        """The bound's integrand, of a batch that has been noised already."""
+        return self._integrand(x0, mask, noised, self.row_loss)
+
+    def guesses(self, x0: Tokens, asked: Selected, draws: Draws) -> Tokens:
+        """One look at nothing but noise in the places asked for, and the clean text elsewhere."""
+        noise = self.denoiser.process.sample_prior(tuple(x0.shape), draws.generator)
+        alpha = self.exact_schedule.alpha(
+            torch.full_like(x0[:, :1], 1 - END_MARGIN, dtype=torch.float64)
+        )
+        return self.denoiser.most_likely(torch.where(asked, noise, x0), alpha, fixed=~asked)
 
     def corrupted(self, x0: Tokens, draws: Draws) -> Noised:
         """The process's noise, at times in [t_min, 1] of `schedule`."""

@@ -225,9 +225,11 @@ class TrackOptions:
 
     Args:
         aim: also write to the Aim repository beside the run directory, for `platform dashboard`.
+        trajectory: at each look keep how the first sample came about, in figures/ and in Aim.
     """
 
     aim: bool = True
+    trajectory: bool = True
 
 
 def at_least(minimum: int, section: str, **values: float) -> None:

@@ -6,6 +6,7 @@ matplotlib is imported here and nowhere else, and this module only where a plot 
 """
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -17,11 +18,33 @@ SIZE = (6.4, 4.0)
 
 def new(*, title: str, x: str, y: str) -> tuple[Figure, Axes]:
     """An empty plot with labelled axes."""
-    figure = Figure(figsize=SIZE, layout="constrained")
-    axes = figure.add_subplot(title=title, xlabel=x, ylabel=y)
-    axes.grid(visible=True, alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    figure, [axes] = stacked(title=title, x=x, ys=[y], heights=[1])
     return figure, axes
+
+
+def stacked(
+    *, title: str, x: str, ys: Sequence[str], heights: Sequence[float]
+) -> tuple[Figure, list[Axes]]:
+    """Empty plots above one another on one x axis.
+
+    Args:
+        title: over the first.
+        x: label below the last.
+        ys: label of each.
+        heights: of each, relative to the others.
+    """
+    figure = Figure(figsize=SIZE, layout="constrained")
+    grid = figure.add_gridspec(len(ys), 1, height_ratios=list(heights))
+    column: list[Axes] = []
+    for row, y in enumerate(ys):
+        axes = figure.add_subplot(grid[row], ylabel=y, sharex=column[0] if column else None)
+        axes.grid(visible=True, alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelbottom=row == len(ys) - 1)
+        column.append(axes)
+    column[0].set_title(title)
+    column[-1].set_xlabel(x)
+    return figure, column
 
 
 def plain(text: str) -> str:

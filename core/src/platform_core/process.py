@@ -2,11 +2,12 @@
 
 A process keeps a token with probability alpha and else redraws it from a prior pi:
 
-    q(x_t | x_0) = alpha_t 1{x_t = x_0} + (1 - alpha_t) pi[x_t]
+    q(x_t | x_0) = alpha_t 1{x_t = x_0} + n_t[x_t],  n_t = (1 - alpha_t) pi
 
-`Interpolating` derives everything from pi alone; `Absorbing` (pi is the mask) and `Uniform` only
-name their pi. Families subclass these two to carry their own defaults, or `AbsorbingOrUniform` to
-leave the choice to an option. Objectives use `corrupt`, `log_score` and `rate`; samplers the
+`Mixing` derives everything from the mass n_t of the noise. `Interpolating` has one pi for all
+levels; `Absorbing` (pi is the mask) and `Uniform` only name it. Families subclass these two to
+carry their own defaults, or `AbsorbingOrUniform` to leave the choice to an option. `MovingPrior` is
+for a pi that changes on the way. Objectives use `corrupt`, `log_score` and `rate`; samplers the
 posterior.
 """
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from platform_core import categorical
-from platform_core.types import LogProbs, Noise, Probs, Selected, Tokens
+from platform_core.types import LogProbs, Noise, Probs, Row, Selected, Tokens
 
 LOG_ZERO = -1e6
 """Stands for log 0 where gradients or products must stay finite: exp(-1e6) is 0 in every float
@@ -114,30 +115,53 @@ class PosteriorMixture(NamedTuple):
     prior: Noise
 
 
-class Interpolating(Diffusion):
-    """All of a diffusion from one abstract prior that does not change with time."""
+class Mixing(Diffusion):
+    """All of a diffusion from the mass that noise puts on each state at each signal level.
+
+        q(x_t | x_0) = alpha_t 1{x_t = x_0} + n_t[x_t],                sum of n_t = 1 - alpha_t
+        q(x_t | x_s) = kept 1{x_t = x_s} + n_{t|s}[x_t],               kept = alpha_t / alpha_s
+        n_{t|s}      = n_t - kept n_s >= 0
+
+    Signal levels stand for times, since alpha falls: n is a function of alpha, whatever the
+    schedule.
+    """
 
     @abstractmethod
-    def prior(self, tokens: Tokens) -> Noise:
-        """Prior probability of each of the given tokens."""
+    def noise(self, tokens: Tokens, alpha: Noise) -> Noise:
+        """n[token] of each of the given tokens, float64."""
+
+    @abstractmethod
+    def added(self, tokens: Tokens, alpha_s: Noise, alpha_t: Noise) -> Noise:
+        """n_{t|s}[token]: the same of what noise adds from alpha_s to alpha_t <= alpha_s."""
+
+    @abstractmethod
+    def sample_noise(
+        self, shape: tuple[int, ...], alpha: Noise, generator: torch.Generator
+    ) -> Tokens:
+        """Tokens drawn from n / (1 - alpha), on the generator's device."""
+
+    @abstractmethod
+    def noise_row(self, alpha: Noise, like: Probs) -> Row:
+        """n of every state, in the dtype of a row of states."""
+
+    @abstractmethod
+    def log_noise_row(self, alpha: Noise, like: LogProbs) -> Row:
+        """log n of every state; may be -inf."""
+
+    @abstractmethod
+    def added_row(self, alpha_s: Noise, alpha_t: Noise, like: Probs) -> Row:
+        """n_{t|s} of every state."""
 
     def corrupt(self, x0: Tokens, alpha: Noise, generator: torch.Generator) -> Tokens:
-        """Keeps each token with probability alpha, else redraws it from the prior."""
+        """Keeps each token with probability alpha, else redraws it from the noise."""
         level = torch.rand(x0.shape, generator=generator, dtype=torch.float64, device=x0.device)
-        return torch.where(level < alpha, x0, self.sample_prior(tuple(x0.shape), generator))
-
-    def changeable(self, x_t: Tokens) -> Selected:
-        """Positions that noise can have reached: where the prior is positive."""
-        return self.prior(x_t) > 0
+        return torch.where(level < alpha, x0, self.sample_noise(tuple(x0.shape), alpha, generator))
 
     def log_score(self, log_x0: LogProbs, x_t: Tokens, alpha: Noise) -> LogProbs:
-        """log q[y] - log q[x_t] with q = alpha x_0 + (1 - alpha) pi."""
-        log_q = self._log_marginal(log_x0, alpha)
+        """log q[y] - log q[x_t] with q = alpha x_0 + n."""
+        signal = log_x0 + _like(log_x0, alpha.log())[..., None]
+        log_q = torch.logaddexp(signal, self.log_noise_row(alpha, log_x0))
         return log_q - log_q.gather(-1, x_t[..., None])
-
-    def rate(self, x_t: Tokens, alpha: Noise, slope: Noise) -> Noise:
-        """-(slope / alpha) pi[x_t]: the same from every other state."""
-        return -(slope / alpha) * self.prior(x_t)
 
     def reverse(self, log_score: LogProbs, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Probs:
         """The analytic step; exact when the score is.
@@ -149,31 +173,134 @@ class Interpolating(Diffusion):
         Source: Lou et al. 2024, arXiv:2310.16834; with a law of the clean token, the posterior of
         MDLM and DUO.
         """
-        kept = alpha_t / alpha_s
-        earlier = self.staggered_score(log_score.exp(), kept)
-        return self._reach(x_t, kept, earlier) * earlier.clamp_min(0)
+        earlier = self.staggered_score(log_score.exp(), alpha_s, alpha_t)
+        return self._reach(x_t, alpha_s, alpha_t, earlier) * earlier.clamp_min(0)
 
-    def staggered_score(self, score: Probs, kept: Noise) -> Probs:
+    def staggered_score(self, score: Probs, alpha_s: Noise, alpha_t: Noise) -> Probs:
         """q_s(y) / q_t(x_t) at an earlier level: what one factor of the analytic step is.
 
-            (score[y] - (1 - kept) pi[y] sum(score)) / kept,  kept = alpha_t / alpha_s > 0
+            (score[y] - n_{t|s}[y] sum(score)) / kept,  kept = alpha_t / alpha_s > 0
 
-        Negative where a learned score is not that of any law. With kept = alpha_t, it is the law of
-        the clean token that the score implies, up to a factor.
+        Negative where a learned score is not that of any law. At alpha_s = 1, it is the law of the
+        clean token that the score implies, up to a factor.
         """
-        moved = _like(score, 1 - kept)[..., None] * self._prior_row(score)
-        return (score - moved * score.sum(-1, keepdim=True)) / _like(score, kept)[..., None]
+        added = self.added_row(alpha_s, alpha_t, score) * score.sum(-1, keepdim=True)
+        return (score - added) / _like(score, alpha_t / alpha_s)[..., None]
 
     def posterior(self, log_x0: LogProbs, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Probs:
         """Bayes' rule with the clean token's law put in; also at alpha_t = 0.
 
-        q(x_s | x_t) = q(x_t | x_s) q(x_s) / q(x_t),  q(x_s) = alpha_s x_0 + (1 - alpha_s) pi
+        q(x_s | x_t) = q(x_t | x_s) q(x_s) / q(x_t),  q(x_s) = alpha_s x_0 + n_s
         """
         x0 = log_x0.exp()
-        signal, noise = _like(x0, alpha_s)[..., None], _like(x0, 1 - alpha_s)[..., None]
-        earlier = signal * x0 + noise * self._prior_row(x0)
-        mass = self._reach(x_t, alpha_t / alpha_s, x0) * earlier
+        earlier = _like(x0, alpha_s)[..., None] * x0 + self.noise_row(alpha_s, x0)
+        mass = self._reach(x_t, alpha_s, alpha_t, x0) * earlier
         return mass / mass.sum(-1, keepdim=True)
+
+    def draw_open(
+        self,
+        log_x0: LogProbs,
+        x_t: Tokens,
+        alpha_s: Noise,
+        alpha_t: Noise,
+        *,
+        generator: torch.Generator,
+    ) -> Tokens:
+        """Redraws from q_s = alpha_s x_0 + n_s, less often the likelier x_t is itself.
+
+            chance of a redraw = n_t[z] / (n_t[z] + alpha_t x_0[z])                    z = x_t
+
+        so that this chance times that of `thin` to be open is that of the posterior.
+        """
+        redrawn = self.posterior_mixture(log_x0, x_t, torch.ones_like(alpha_s), alpha_t).denoiser
+        parts = PosteriorMixture(1 - redrawn, redrawn * alpha_s, redrawn * (1 - alpha_s))
+        return self._draw_part(parts, log_x0, x_t, alpha_s, generator)
+
+    def posterior_mixture(
+        self, log_x0: LogProbs, x_t: Tokens, alpha_s: Noise, alpha_t: Noise
+    ) -> PosteriorMixture:
+        """The posterior, in parts that need the denoiser's law at x_t alone.
+
+            stay:      kept (alpha_s x_0[z] + n_s[z])                 z = x_t
+            denoiser:  n_{t|s}[z] alpha_s
+            prior:     n_{t|s}[z] (1 - alpha_s)                       of n_s / (1 - alpha_s)
+
+        each over their sum.
+        """
+        added = self.added(x_t, alpha_s, alpha_t)
+        x0_here = log_x0.gather(-1, x_t[..., None]).squeeze(-1).double().exp()
+        stay = alpha_t / alpha_s * (alpha_s * x0_here + self.noise(x_t, alpha_s))
+        denoiser, prior = added * alpha_s, added * (1 - alpha_s)
+        total = stay + denoiser + prior
+        return PosteriorMixture(stay / total, denoiser / total, prior / total)
+
+    def _draw_part(
+        self,
+        parts: PosteriorMixture,
+        log_x0: LogProbs,
+        x_t: Tokens,
+        alpha_s: Noise,
+        generator: torch.Generator,
+    ) -> Tokens:
+        """One uniform number per row picks a part; only the rows that fall to the denoiser need a
+        categorical draw.
+        """
+        level = torch.rand(x_t.shape, generator=generator, dtype=torch.float64, device=x_t.device)
+        from_denoiser = level < parts.denoiser
+        from_prior = ~from_denoiser & (level < parts.denoiser + parts.prior)
+        noise = self.sample_noise(tuple(x_t.shape), alpha_s, generator)
+        x_s = torch.where(from_prior, noise, x_t)
+        x_s[from_denoiser] = categorical.draw(log_x0[from_denoiser].exp_(), generator)
+        return x_s
+
+    def _reach(self, x_t: Tokens, alpha_s: Noise, alpha_t: Noise, states: Probs) -> Probs:
+        """q(x_t | x_s) for every x_s: kept 1{x_s = x_t} + n_{t|s}[x_t]."""
+        added = _like(states, self.added(x_t, alpha_s, alpha_t))[..., None]
+        jumped = added.expand_as(states).clone()
+        stayed = _like(states, alpha_t / alpha_s)[..., None].expand(*x_t.shape, 1)
+        return jumped.scatter_add_(-1, x_t[..., None], stayed)
+
+
+class Interpolating(Mixing):
+    """Noise of one abstract prior that does not change with time: n = (1 - alpha) pi."""
+
+    @abstractmethod
+    def prior(self, tokens: Tokens) -> Noise:
+        """Prior probability of each of the given tokens."""
+
+    def noise(self, tokens: Tokens, alpha: Noise) -> Noise:
+        """(1 - alpha) pi[token]."""
+        return (1 - alpha) * self.prior(tokens)
+
+    def added(self, tokens: Tokens, alpha_s: Noise, alpha_t: Noise) -> Noise:
+        """(1 - alpha_t/alpha_s) pi[token]."""
+        return (1 - alpha_t / alpha_s) * self.prior(tokens)
+
+    def sample_noise(
+        self, shape: tuple[int, ...], alpha: Noise, generator: torch.Generator
+    ) -> Tokens:
+        """The prior's at every level."""
+        return self.sample_prior(shape, generator)
+
+    def noise_row(self, alpha: Noise, like: Probs) -> Row:
+        """(1 - alpha) pi."""
+        return _like(like, 1 - alpha)[..., None] * self._prior_row(like)
+
+    def log_noise_row(self, alpha: Noise, like: LogProbs) -> Row:
+        """log(1 - alpha) + log pi."""
+        return self._prior_row(like).log() + _like(like, (1 - alpha).log())[..., None]
+
+    def added_row(self, alpha_s: Noise, alpha_t: Noise, like: Probs) -> Row:
+        """(1 - alpha_t/alpha_s) pi."""
+        return self.noise_row(alpha_t / alpha_s, like)
+
+    def changeable(self, x_t: Tokens) -> Selected:
+        """Positions that noise can have reached: where the prior is positive."""
+        return self.prior(x_t) > 0
+
+    def rate(self, x_t: Tokens, alpha: Noise, slope: Noise) -> Noise:
+        """-(slope / alpha) pi[x_t]: the same from every other state."""
+        return -(slope / alpha) * self.prior(x_t)
 
     def thin(
         self, x_t: Tokens, alpha_s: Noise, alpha_t: Noise, *, generator: torch.Generator
@@ -191,69 +318,71 @@ class Interpolating(Diffusion):
         uniform = torch.rand(x_t.shape, generator=generator, dtype=torch.float64, device=x_t.device)
         return Thinned(self.changeable(x_t) & (uniform < chance), level)
 
-    def draw_open(
-        self,
-        log_x0: LogProbs,
-        x_t: Tokens,
-        alpha_s: Noise,
-        alpha_t: Noise,
-        *,
-        generator: torch.Generator,
-    ) -> Tokens:
-        """Redraws from q_s = alpha_s x_0 + (1 - alpha_s) pi, less often the likelier x_t is itself.
-
-            chance of a redraw = (1 - alpha_t) pi[z] / ((1 - alpha_t) pi[z] + alpha_t x_0[z])
-
-        so that this chance times c of `thin` is that of the posterior.
-        """
-        redrawn = self.posterior_mixture(log_x0, x_t, torch.ones_like(alpha_s), alpha_t).denoiser
-        parts = PosteriorMixture(1 - redrawn, redrawn * alpha_s, redrawn * (1 - alpha_s))
-        return self._draw_part(parts, log_x0, x_t, generator)
-
-    def posterior_mixture(
-        self, log_x0: LogProbs, x_t: Tokens, alpha_s: Noise, alpha_t: Noise
-    ) -> PosteriorMixture:
-        """The posterior, in parts that need the denoiser's law at x_t alone.
-
-            stay:      alpha_t/alpha_s (alpha_s x_0[z] + (1 - alpha_s) pi[z])     z = x_t
-            denoiser:  (1 - alpha_t/alpha_s) pi[z] alpha_s
-            prior:     (1 - alpha_t/alpha_s) pi[z] (1 - alpha_s)
-
-        each over their sum.
-        """
-        kept, here = alpha_t / alpha_s, self.prior(x_t)
-        x0_here = log_x0.gather(-1, x_t[..., None]).squeeze(-1).double().exp()
-        stay = kept * (alpha_s * x0_here + (1 - alpha_s) * here)
-        denoiser, prior = (1 - kept) * here * alpha_s, (1 - kept) * here * (1 - alpha_s)
-        total = stay + denoiser + prior
-        return PosteriorMixture(stay / total, denoiser / total, prior / total)
-
-    def _draw_part(
-        self, parts: PosteriorMixture, log_x0: LogProbs, x_t: Tokens, generator: torch.Generator
-    ) -> Tokens:
-        """One uniform number per row picks a part; only the rows that fall to the denoiser need a
-        categorical draw.
-        """
-        level = torch.rand(x_t.shape, generator=generator, dtype=torch.float64, device=x_t.device)
-        from_denoiser = level < parts.denoiser
-        from_prior = ~from_denoiser & (level < parts.denoiser + parts.prior)
-        x_s = torch.where(from_prior, self.sample_prior(tuple(x_t.shape), generator), x_t)
-        x_s[from_denoiser] = categorical.draw(log_x0[from_denoiser].exp_(), generator)
-        return x_s
-
-    def _log_marginal(self, log_x0: LogProbs, alpha: Noise) -> LogProbs:
-        signal = log_x0 + _like(log_x0, alpha.log())[..., None]
-        noise = self._prior_row(log_x0).log() + _like(log_x0, (1 - alpha).log())[..., None]
-        return torch.logaddexp(signal, noise)
-
     def _prior_row(self, like: Tensor) -> Tensor:
         return _like(like, self.prior(torch.arange(self.num_states, device=like.device)))
 
-    def _reach(self, x_t: Tokens, kept: Noise, like: Probs) -> Probs:
-        """q(x_t | x_s) for every x_s: kept 1{x_s = x_t} + (1 - kept) pi[x_t]."""
-        jumped = _like(like, (1 - kept) * self.prior(x_t))[..., None].expand_as(like).clone()
-        stayed = _like(like, kept)[..., None].expand(*x_t.shape, 1)
-        return jumped.scatter_add_(-1, x_t[..., None], stayed)
+
+class MovingPrior(Mixing):
+    """Noise whose prior changes on the way: from three abstract functions of the signal level.
+
+        rate(x_t)  = slope ( dn/dalpha - n / alpha )[x_t]
+
+    A process of this kind exists where n / alpha of every state grows as alpha falls; then no rate
+    is negative. At inner levels noise reaches the same states at all of them.
+
+    Source: GIDD, arXiv:2503.04482, in terms of alpha instead of time.
+    """
+
+    @abstractmethod
+    def noise_slope(self, tokens: Tokens, alpha: Noise) -> Noise:
+        """Derivative dn/dalpha of each of the given tokens, float64; -1 in all."""
+
+    def sample_prior(self, shape: tuple[int, ...], generator: torch.Generator) -> Tokens:
+        """The noise at alpha = 0."""
+        alpha = torch.zeros(shape, dtype=torch.float64, device=generator.device)
+        return self.sample_noise(shape, alpha, generator)
+
+    def added(self, tokens: Tokens, alpha_s: Noise, alpha_t: Noise) -> Noise:
+        """n_t - kept n_s; rounding leaves nothing below 0."""
+        earlier = self.noise(tokens, alpha_s)
+        return (self.noise(tokens, alpha_t) - alpha_t / alpha_s * earlier).clamp_min(0)
+
+    def noise_row(self, alpha: Noise, like: Probs) -> Row:
+        """`noise` of every state."""
+        return _like(like, self.noise(self._states(alpha), alpha[..., None]))
+
+    def log_noise_row(self, alpha: Noise, like: LogProbs) -> Row:
+        """Its logarithm."""
+        return _like(like, self.noise(self._states(alpha), alpha[..., None]).log())
+
+    def added_row(self, alpha_s: Noise, alpha_t: Noise, like: Probs) -> Row:
+        """`added` of every state."""
+        added = self.added(self._states(alpha_t), alpha_s[..., None], alpha_t[..., None])
+        return _like(like, added)
+
+    def changeable(self, x_t: Tokens) -> Selected:
+        """Positions that noise can have reached on the way."""
+        half = torch.full((), 0.5, dtype=torch.float64, device=x_t.device)
+        return self.noise(x_t, half.expand(x_t.shape)) > 0
+
+    def rate(self, x_t: Tokens, alpha: Noise, slope: Noise) -> Noise:
+        """The same from every other state."""
+        return slope * (self.noise_slope(x_t, alpha) - self.noise(x_t, alpha) / alpha)
+
+    def thin(
+        self, x_t: Tokens, alpha_s: Noise, alpha_t: Noise, *, generator: torch.Generator
+    ) -> Thinned:
+        """Opens each token with the greatest chance that a law of the clean token redraws it with.
+
+        n_{t|s}[z] / n_t[z], z = x_t: the parts of `posterior_mixture` other than stay, x_0[z] = 0.
+        """
+        chance = self.added(x_t, alpha_s, alpha_t) / self.noise(x_t, alpha_t)
+        uniform = torch.rand(x_t.shape, generator=generator, dtype=torch.float64, device=x_t.device)
+        return Thinned(self.changeable(x_t) & (uniform < chance), alpha_s)
+
+    def _states(self, alpha: Tensor) -> Tensor:
+        states = torch.arange(self.num_states, device=alpha.device)
+        return states.expand(*alpha.shape, self.num_states)
 
 
 class Absorbing(Interpolating):

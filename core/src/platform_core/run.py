@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from platform_core import runtime
 from platform_core.checkpoint import Checkpoints
 from platform_core.compose import Built, Composition, require_start
 from platform_core.data import load_data
-from platform_core.directory import RunDirectory
+from platform_core.directory import BETWEEN_SAMPLES, RunDirectory
 from platform_core.draws import derive_seed
 from platform_core.evaluate import Bound, evaluate
+from platform_core.figures import keep, levels_record
 from platform_core.files import write_json, write_text
 from platform_core.generate import Samples, generate, prompt_tokens
 from platform_core.guidance import label_number
@@ -34,7 +34,7 @@ from platform_core.provenance import bound_card
 from platform_core.results import write_result
 from platform_core.streaming import open_stream
 from platform_core.tokenizer import load_tokenizer
-from platform_core.tracking import Tracker, open_tracker
+from platform_core.tracking import Tracker, about, new_hash, open_tracker
 from platform_core.train import Interruption, Trainer
 from platform_core.trained import load_start
 
@@ -157,6 +157,7 @@ class Run:
         samples, step = self.samples(), self.trainer.step
         self.log(bound.curves(), subset=self.composition.evaluate.split)
         self.keep_samples(samples, f"step-{step:07d}")
+        self.keep_figures(bound, samples, f"step-{step:07d}")
         meter.say(f"step {step}: {bound.bits_per_character:.3f} bits per character")
         meter.pause()
 
@@ -187,6 +188,7 @@ class Run:
                 length=self.sample_length,
                 seed=self.composition.seed,
                 labels=self.data.labels,
+                watched=self.composition.track.trajectory,
             )
 
     @contextmanager
@@ -208,9 +210,22 @@ class Run:
         """The texts as a file, and in the tracker."""
         if self.accelerator.is_main_process:
             write_text(
-                self.directory.samples / f"{name}.txt", "\n\n---\n\n".join(samples.texts) + "\n"
+                self.directory.samples / f"{name}.txt", BETWEEN_SAMPLES.join(samples.texts) + "\n"
             )
             self.tracker.text("samples", samples.texts, step=self.trainer.step)
+
+    def keep_figures(self, bound: Bound, samples: Samples, name: str) -> None:
+        """What is drawn of a look, as data, and as plots in the tracker."""
+        if not self.accelerator.is_main_process:
+            return
+        evaluated = self.composition.evaluate
+        records = [samples.trajectory.record()] if samples.trajectory else []
+        if bound.levels:
+            records.append(levels_record(bound, evaluated.split, evaluated.protocol))
+        for record in records:
+            path = self.directory.figures / f"{record['kind']}-{name}.json"
+            keep({"step": self.trainer.step, **record}, path)
+            self.tracker.figure(path, step=self.trainer.step)
 
     def finish(self) -> dict[str, Any]:
         """The final bound, baselines and samples; writes `result.json`."""
@@ -223,6 +238,7 @@ class Run:
         # Not a point of the curve on the way, which is of fewer sequences.
         self.log(bound.curves(), subset="final")
         self.keep_samples(samples, "final")
+        self.keep_figures(bound, samples, "final")
         result = self._result(bound, samples, ngrams, time.perf_counter() - start)
         if self.accelerator.is_main_process:
             write_result(self.directory, result)
@@ -286,19 +302,18 @@ class Run:
 
     def _open_tracker(self) -> Tracker:
         kept = self.directory.tracking
-        known = json.loads(kept.read_text())["aim_run"] if kept.exists() else None
-        tracker = open_tracker(
-            self.directory.path.parent / ".aim",
-            aim=self.composition.track.aim and self.accelerator.is_main_process,
-            name=self.directory.path.name,
-            parts=self.composition.names,
-            hyperparameters=yaml.safe_load(self.composition.config),
-            versions=runtime.versions(),
-            run_hash=known,
-        )
+        known = json.loads(kept.read_text()) if kept.exists() else {}
+        aim = self.composition.track.aim
+        run_hash = known.get("aim_run") or (new_hash() if aim else None)
         if self.accelerator.is_main_process:
-            write_json(kept, {"aim_run": tracker.hash})
-        return tracker
+            # Before the run begins in Aim: a killed one is to be known by the same name.
+            write_json(kept, {"began": time.time(), **known, "aim_run": run_hash})
+        return open_tracker(
+            self.directory.path.parent / ".aim",
+            about(self.directory, runtime.versions()),
+            aim=aim and self.accelerator.is_main_process,
+            run_hash=run_hash,
+        )
 
 
 def due(step: int, every: int) -> bool:

@@ -13,7 +13,18 @@ from accelerate import Accelerator
 
 from platform_core.errors import UsageError
 
-PACKAGES = ("torch", "accelerate", "datasets", "jsonargparse", "pluggy", "safetensors", "aim")
+PACKAGES = (
+    "torch",
+    "accelerate",
+    "datasets",
+    "jsonargparse",
+    "pluggy",
+    "safetensors",
+    "aim",
+    "transformers",
+    "gguf",
+    "mauve-text",
+)
 
 
 def start(precision: str = "auto") -> Accelerator:

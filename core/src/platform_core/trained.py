@@ -62,9 +62,14 @@ def load_start(model: Model, start: InitOptions) -> dict[str, Any]:
     group = _GROUP[start.weights]
     tensors = checkpoints.at(start.step).tensors[group]
     load_weights(model.backbone, tensors, source=str(checkpoints.path(start.step)))
-    file = checkpoints.path(start.step) / f"{group}.safetensors"
+    file = weights_file(checkpoints.path(start.step), start.weights)
     return {"run": start.run, "step": start.step, "weights": start.weights, "digest": digest(file)}
 
 
+def weights_file(checkpoint: Path, average: str) -> Path:
+    """The file of a checkpoint with the average of the weights (ema), or the last ones (raw)."""
+    return checkpoint / f"{_GROUP[average]}.safetensors"
+
+
 _GROUP = {"ema": "ema", "raw": "model"}
-"""The file of a checkpoint that has the average of the weights, or the last ones."""
+"""Tensors of a checkpoint, and their file: the average of the weights, or the last ones."""

@@ -19,6 +19,7 @@ Noise = Float[Tensor, "*#batch"]
 Logits = Float[Tensor, "*batch states"]
 LogProbs = Float[Tensor, "*batch states"]
 Probs = Float[Tensor, "*batch states"]
+Row = Float[Tensor, "*#batch states"]
 Hidden = Float[Tensor, "*batch width"]
 
 

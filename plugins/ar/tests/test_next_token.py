@@ -4,7 +4,6 @@ import pytest
 import torch
 from allocations import LargestTensor
 from torch import Tensor, nn
-from toy import CausalNetwork, ToyLaw, all_sequences, random_law
 
 from platform_ar.objective import NextTokenNll
 from platform_ar.parameterization import NextToken
@@ -14,6 +13,7 @@ from platform_core.backbone import Backbone
 from platform_core.draws import Draws
 from platform_core.model import Model
 from platform_core.schedule import LogLinear
+from platform_core.testing.toy import CausalNetwork, ToyLaw, all_sequences, random_law
 from platform_core.types import Hidden, Inputs, Noise
 
 TOKENS = 4

@@ -9,7 +9,14 @@ from allocations import LargestTensor
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from toy import (
+
+from platform_core import rows
+from platform_core.draws import Draws
+from platform_core.objective import Nelbo
+from platform_core.process import Absorbing, Uniform
+from platform_core.sampler import Ancestral
+from platform_core.schedule import Cosine, LogLinear, Polynomial
+from platform_core.testing.toy import (
     ExactDenoiser,
     TinyNetwork,
     all_sequences,
@@ -22,13 +29,6 @@ from toy import (
     transition,
     two_token_law,
 )
-
-from platform_core import rows
-from platform_core.draws import Draws
-from platform_core.objective import Nelbo
-from platform_core.process import Absorbing, Uniform
-from platform_core.sampler import Ancestral
-from platform_core.schedule import Cosine, LogLinear, Polynomial
 from platform_d3pm.objective import DiscreteNelbo
 from platform_d3pm.process import D3pm
 

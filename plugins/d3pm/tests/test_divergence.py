@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from toy import TinyNetwork, model
 
 from platform_core.objective import Nelbo
 from platform_core.process import LOG_ZERO, Absorbing, Interpolating, Uniform
+from platform_core.testing.toy import TinyNetwork, model
 from platform_d3pm.objective import (
     absorbing_divergence,
     divergence,

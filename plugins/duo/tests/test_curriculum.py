@@ -8,7 +8,14 @@ import torch
 from allocations import LargestTensor
 from published import network, tensors
 from torch import Tensor
-from toy import (
+
+from platform_core import rows
+from platform_core.cli import main
+from platform_core.draws import Draws
+from platform_core.model import Model
+from platform_core.parameterization import Mean
+from platform_core.schedule import LogLinear
+from platform_core.testing.toy import (
     ExactDenoiser,
     TinyNetwork,
     all_sequences,
@@ -20,13 +27,6 @@ from toy import (
     transition,
     two_token_law,
 )
-
-from platform_core import rows
-from platform_core.cli import main
-from platform_core.draws import Draws
-from platform_core.model import Model
-from platform_core.parameterization import Mean
-from platform_core.schedule import LogLinear
 from platform_core.types import Inputs, TopTokens
 from platform_dit.backbone import Dit
 from platform_duo import gaussian

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from published import tensors, tolerance
 from torch import Tensor
-from toy import chi_square
 
+from platform_core.testing.toy import chi_square
 from platform_duo import gaussian
 from platform_duo.operators import Poly9, Quadrature, Series, series_terms
 

@@ -6,7 +6,13 @@ from allocations import LargestTensor
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from toy import (
+
+from platform_core import rows
+from platform_core.draws import Draws
+from platform_core.objective import Nelbo
+from platform_core.parameterization import PredictsClean
+from platform_core.process import LOG_ZERO, Uniform
+from platform_core.testing.toy import (
     ExactDenoiser,
     TinyNetwork,
     exact_model,
@@ -16,12 +22,6 @@ from toy import (
     random_law,
     two_token_law,
 )
-
-from platform_core import rows
-from platform_core.draws import Draws
-from platform_core.objective import Nelbo
-from platform_core.parameterization import PredictsClean
-from platform_core.process import LOG_ZERO, Uniform
 from platform_duo.objective import UniformNelbo, uniform_nelbo
 from platform_duo.process import Duo
 

@@ -4,7 +4,17 @@ import pytest
 import torch
 from published import tensors, tolerance
 from torch import Tensor, nn
-from toy import (
+
+from platform_core.backbone import Backbone
+from platform_core.categorical import CleanOnly, KeepAll, Truncation
+from platform_core.compose import compose
+from platform_core.errors import IncompatibleError
+from platform_core.model import Denoiser
+from platform_core.plugins import find_plugins
+from platform_core.process import LOG_ZERO, Absorbing, Interpolating, Uniform, log_one_hot
+from platform_core.sampler import Ancestral, Prompt, Walk
+from platform_core.schedule import Cosine, LogLinear
+from platform_core.testing.toy import (
     TinyNetwork,
     ToyLaw,
     all_sequences,
@@ -17,16 +27,6 @@ from toy import (
     transition,
     two_token_law,
 )
-
-from platform_core.backbone import Backbone
-from platform_core.categorical import CleanOnly, KeepAll, Truncation
-from platform_core.compose import compose
-from platform_core.errors import IncompatibleError
-from platform_core.model import Denoiser
-from platform_core.plugins import find_plugins
-from platform_core.process import LOG_ZERO, Absorbing, Interpolating, Uniform, log_one_hot
-from platform_core.sampler import Ancestral, Prompt, Walk
-from platform_core.schedule import Cosine, LogLinear
 from platform_core.types import Hidden, Inputs, LogProbs, Noise, Probs, Tokens
 from platform_duo.sampler import Psi, psi_step
 

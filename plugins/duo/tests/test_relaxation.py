@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from published import tensors, tolerance
 from torch import Tensor
-from toy import chi_square
 
+from platform_core.testing.toy import chi_square
 from platform_core.types import TopTokens
 from platform_duo import gaussian
 from platform_duo.relaxation import (

@@ -7,9 +7,9 @@ from allocations import LargestTensor
 from published import tensors
 from scipy import stats
 from torch import Tensor
-from toy import chi_square
 
 from platform_core.draws import derive_generator
+from platform_core.testing.toy import chi_square
 from platform_duo import gaussian
 from platform_duo.relaxation import largest_normals
 from platform_duo.trajectory import Trajectory, draw_trajectory

@@ -12,7 +12,14 @@ from allocations import LargestTensor
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from toy import (
+
+from platform_core import rows
+from platform_core.draws import Draws
+from platform_core.objective import DiffusionObjective, Nelbo
+from platform_core.parameterization import Mean
+from platform_core.process import Absorbing
+from platform_core.schedule import Cosine, LogLinear, Polynomial, Schedule, Stepwise
+from platform_core.testing.toy import (
     TinyNetwork,
     ToyLaw,
     all_sequences,
@@ -24,13 +31,6 @@ from toy import (
     transition,
     two_token_law,
 )
-
-from platform_core import rows
-from platform_core.draws import Draws
-from platform_core.objective import DiffusionObjective, Nelbo
-from platform_core.parameterization import Mean
-from platform_core.process import Absorbing
-from platform_core.schedule import Cosine, LogLinear, Polynomial, Schedule, Stepwise
 from platform_mdlm.objective import MaskedNelbo
 from platform_mdlm.parameterization import Subs
 from platform_mdlm.process import Mdlm

@@ -8,7 +8,14 @@ import torch
 from allocations import LargestTensor
 from scipy import stats
 from torch import Tensor
-from toy import (
+
+from platform_core import rows
+from platform_core.model import Model
+from platform_core.parameterization import Mean, Parameterization
+from platform_core.process import Absorbing
+from platform_core.sampler import Ancestral, Prompt, Sampler
+from platform_core.schedule import Cosine, LogLinear, Polynomial, Schedule
+from platform_core.testing.toy import (
     ExactDenoiser,
     TinyNetwork,
     chi_square,
@@ -18,13 +25,6 @@ from toy import (
     random_law,
     two_token_law,
 )
-
-from platform_core import rows
-from platform_core.model import Model
-from platform_core.parameterization import Mean, Parameterization
-from platform_core.process import Absorbing
-from platform_core.sampler import Ancestral, Prompt, Sampler
-from platform_core.schedule import Cosine, LogLinear, Polynomial, Schedule
 from platform_mdlm.parameterization import Subs
 from platform_mdlm.process import Mdlm
 from platform_mdlm.reuse import Reusing

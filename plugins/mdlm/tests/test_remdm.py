@@ -3,7 +3,10 @@
 import pytest
 import torch
 from torch import Tensor
-from toy import (
+
+from platform_core.sampler import Ancestral, Prompt, Walk, even_times
+from platform_core.schedule import Cosine, LogLinear, Schedule
+from platform_core.testing.toy import (
     TinyNetwork,
     ToyLaw,
     all_sequences,
@@ -16,9 +19,6 @@ from toy import (
     reverse_kernel,
     two_token_law,
 )
-
-from platform_core.sampler import Ancestral, Prompt, Walk, even_times
-from platform_core.schedule import Cosine, LogLinear, Schedule
 from platform_mdlm.parameterization import Subs
 from platform_mdlm.process import Mdlm
 from platform_mdlm.remasking import Cap, Confidence, Loop, Remasking, Rescale

@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import chi_square
 
 from platform_core.categorical import CleanOnly, KeepAll, Nucleus, TopK
 from platform_core.objective import score_entropy
 from platform_core.parameterization import Mean
 from platform_core.process import Absorbing, Interpolating, Uniform, log_one_hot
+from platform_core.testing.toy import chi_square
 from platform_sedd.parameterization import Score, truncate
 from platform_sedd.process import Sedd
 
@@ -169,7 +169,7 @@ def test_negative_mass_counts_as_nothing(states: str):
     logits = torch.full((1, process.num_states), 3.9, dtype=torch.float64)
     logits[:, 1] = 6
     score = SCORE.log_score(logits, x_t, double(0.4), process)
-    stagger = process.staggered_score(score.exp(), double(0.4))
+    stagger = process.staggered_score(score.exp(), double(1), double(0.4))
     assert (stagger < 0).any()
     law = process.reverse(score, x_t, double(1), double(0.4))
     assert (law >= 0).all()
@@ -185,6 +185,6 @@ def test_the_most_likely_token_is_the_mode_of_the_implied_law(states, levels, se
     logits[:, process.vocab_size :] = 9
     chosen = SCORE.most_likely(logits, x_t, alpha, process)
     score = SCORE.log_score(logits, x_t, alpha, process)
-    clean = process.staggered_score(score.exp(), alpha)[:, : process.vocab_size]
+    clean = process.staggered_score(score.exp(), double(1), alpha)[:, : process.vocab_size]
     assert torch.equal(chosen, clean.argmax(-1))
     assert chosen.max() < 4

@@ -8,7 +8,13 @@ import torch
 from allocations import LargestTensor
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import (
+
+from platform_core import rows
+from platform_core.draws import Draws
+from platform_core.objective import Nelbo
+from platform_core.process import Absorbing
+from platform_core.schedule import LogLinear
+from platform_core.testing.toy import (
     ExactScore,
     TinyNetwork,
     integrated_bound,
@@ -17,12 +23,6 @@ from toy import (
     random_law,
     two_token_law,
 )
-
-from platform_core import rows
-from platform_core.draws import Draws
-from platform_core.objective import Nelbo
-from platform_core.process import Absorbing
-from platform_core.schedule import LogLinear
 from platform_sedd.objective import ScoreEntropy
 from platform_sedd.parameterization import Score
 from platform_sedd.process import Sedd

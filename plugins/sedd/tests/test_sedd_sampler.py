@@ -8,7 +8,14 @@ from allocations import LargestTensor
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from toy import (
+
+from platform_core import rows
+from platform_core.categorical import CleanOnly, KeepAll, Nucleus
+from platform_core.parameterization import Mean
+from platform_core.process import LOG_ZERO, Absorbing, Interpolating, Uniform
+from platform_core.sampler import Ancestral, Prompt, even_times
+from platform_core.schedule import Cosine, LogLinear
+from platform_core.testing.toy import (
     ExactScore,
     TinyNetwork,
     all_sequences,
@@ -20,13 +27,6 @@ from toy import (
     random_law,
     two_token_law,
 )
-
-from platform_core import rows
-from platform_core.categorical import CleanOnly, KeepAll, Nucleus
-from platform_core.parameterization import Mean
-from platform_core.process import LOG_ZERO, Absorbing, Interpolating, Uniform
-from platform_core.sampler import Ancestral, Prompt, even_times
-from platform_core.schedule import Cosine, LogLinear
 from platform_sedd.parameterization import Score, above_noise, truncate
 from platform_sedd.process import Sedd
 from platform_sedd.sampler import Analytic, ByScore, Euler

@@ -26,6 +26,8 @@ VERBS = {
     "tokenizer": "train a vocabulary of pieces of words",
     "import": "make a run of a published checkpoint",
     "export": "make a folder for transformers of a run",
+    "check": "test parts against the laws of their roles",
+    "new-plugin": "write a package with a part of your own",
     "plugins": "list the parts that are installed, and what goes with what",
     "dashboard": "show the curves of runs in Aim's web interface",
     "bench": "measure what training and sampling cost, in time and memory, side by side",

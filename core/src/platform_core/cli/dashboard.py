@@ -20,7 +20,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from platform_core.aim_repository import index, is_repository, open_repository
+from platform_core.aim_repository import (
+    end_dead_runs,
+    in_use,
+    index,
+    is_repository,
+    open_repository,
+)
+from platform_core.bookmarks import bookmark
 from platform_core.cli._parser import Parser
 from platform_core.errors import UsageError
 
@@ -40,17 +47,36 @@ def main(argv: Sequence[str]) -> int:
         UsageError: there is no repository, no Aim or no free port, or the server does not start.
     """
     options = _parser().parse_args(argv)
-    repository = _find_repository(options.runs)
-    with suppress(KeyboardInterrupt), _terminable(), _listen(options.port) as listener:
+    if find_spec("aim") is None:
+        raise UsageError(
+            "Aim is not installed; install dlm-platform with Python 3.11 or 3.12, or read the "
+            "metrics.jsonl of each run"
+        )
+    runs = find_runs(options.runs)
+    if options.rebuild:
+        return _rebuild(runs)
+    repository = _find_repository(runs, options.runs)
+    with (
+        suppress(KeyboardInterrupt),
+        _terminable(),
+        _listen(options.port) as listener,
+        _in_use(repository),
+    ):
         repo = _open(repository)
+        ended = _end_dead_runs(repo, runs)
         _index(repo)
         with _server(repository, listener) as server:
             port = listener.getsockname()[1]
             _wait_until_it_answers(server, port)
+            bookmark(HOST, port)
             taken = "" if port == options.port else f" (port {options.port} is taken)"
-            print(f"Aim's dashboard of {options.runs}: http://{HOST}:{port}{taken}")
-            print(f"Runs: {len(repo.list_all_runs())}. Ctrl-C stops the dashboard.", flush=True)
-            _keep_indexed(repo, server)
+            print(f"Aim's dashboard of {runs}: http://{HOST}:{port}{taken}")
+            killed = f", {len(ended)} of them killed and now ended" if ended else ""
+            print(
+                f"Runs: {len(repo.list_all_runs())}{killed}. Ctrl-C stops the dashboard.",
+                flush=True,
+            )
+            _keep_indexed(repo, runs, server)
     return 0
 
 
@@ -60,7 +86,17 @@ def _parser() -> Parser:
         description="Shows runs in Aim's web interface, on this machine only.",
     )
     parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s"
+        "runs",
+        nargs="?",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="directory of runs, a sweep or one run (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rebuild",
+        action="store_true",
+        help="make the Aim repository anew from the run directories, and end",
     )
     parser.add_argument(
         "--port",
@@ -72,19 +108,45 @@ def _parser() -> Parser:
     return parser
 
 
-def _find_repository(runs: Path) -> Path:
-    if find_spec("aim") is None:
-        raise UsageError(
-            "Aim is not installed; install dlm-platform with Python 3.11 or 3.12, or read the "
-            "metrics.jsonl of each run"
-        )
+def find_runs(directory: Path) -> Path:
+    """The directory that run directories are in: itself, its trials, or its parent."""
+    if (directory / "trials.json").is_file():
+        return directory / "trials"
+    if (directory / "config.yaml").is_file():
+        return directory.absolute().parent
+    return directory
+
+
+def _rebuild(runs: Path) -> int:
+    from platform_core.rebuild import rebuild
+
+    start = time.monotonic()
+    rebuilt = rebuild(runs)
+    for path, reason in rebuilt.damaged.items():
+        print(f"platform dashboard: warning: {path} is damaged: {reason}", file=sys.stderr)
+    print(f"{len(rebuilt.runs)} runs in {runs / '.aim'}, {time.monotonic() - start:.0f} s")
+    if rebuilt.kept:
+        print(f"{rebuilt.kept} is the old one: it has runs without a directory here")
+    return 0
+
+
+def _find_repository(runs: Path, asked: Path) -> Path:
     repository = runs.absolute() / ".aim"
     if not is_repository(repository):
         raise UsageError(
-            f"{runs} has no Aim repository; train something first with `platform run`, or name the "
-            "directory that your runs are in with --runs DIR"
+            f"{asked} has no Aim repository; train something first with `platform run`, name the "
+            "directory that your runs are in, or make one of run directories with --rebuild"
         )
     return repository
+
+
+@contextmanager
+def _in_use(repository: Path) -> Iterator[None]:
+    try:
+        with in_use(repository):
+            yield
+    except BlockingIOError as error:
+        raise UsageError(f"{repository} is being rebuilt; wait for it to end") from error
 
 
 def _open(repository: Path) -> Any:
@@ -196,17 +258,22 @@ def _check_alive(server: subprocess.Popen[bytes]) -> None:
         )
 
 
-def _keep_indexed(repo: Any, server: subprocess.Popen[bytes]) -> None:
+def _keep_indexed(repo: Any, runs: Path, server: subprocess.Popen[bytes]) -> None:
     """Shows new numbers of living runs, and ends killed ones, until the server stops."""
-    from aim.sdk.run_status_manager import RunStatusManager
-
-    statuses: Any = RunStatusManager(repo)
     while True:
         with suppress(subprocess.TimeoutExpired):
             server.wait(INDEX_EVERY_SECONDS)
         _check_alive(server)
-        statuses.check_and_terminate_stalled_runs()
+        _end_dead_runs(repo, runs)
         _index(repo)
+
+
+def _end_dead_runs(repo: Any, runs: Path) -> list[str]:
+    from platform_core.rebuild import complete
+
+    ended = end_dead_runs(repo)
+    complete(runs, ended)
+    return ended
 
 
 def _index(repo: Any) -> None:

@@ -1,4 +1,4 @@
-"""`platform eval RUN`: the bound of a trained network on any text."""
+"""`platform eval RUN`: the bound of a trained network on any text, or a judge of its samples."""
 
 import math
 import time
@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
+from platform_core.cli import _judging, _tasks
 from platform_core.compose import compose_saved
 from platform_core.directory import RunDirectory, first_argument
+from platform_core.errors import UsageError
 from platform_core.plugins import load_plugins
 
 if TYPE_CHECKING:
@@ -24,6 +26,12 @@ def main(argv: Sequence[str]) -> int:
     composition, asked = compose_saved(
         directory.config, argv, load_plugins(), prog="platform eval RUN", extend=arguments
     )
+    if _tasks.asked_for(asked):
+        if asked.judge is not None:
+            raise UsageError("--judge and --tasks are measured one at a time; leave one out")
+        return _tasks.tasks(composition, directory, asked)
+    if asked.judge is not None:
+        return _judging.judge_samples(directory, composition, asked)
     return bounds(composition, directory, asked)
 
 
@@ -44,6 +52,8 @@ def arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="also the bound of the other --evaluate.protocol, beside the one asked for",
     )
+    _tasks.arguments(parser)
+    _judging.arguments(parser)
 
 
 def bounds(composition: "Composition", directory: RunDirectory, asked: Namespace) -> int:
@@ -170,24 +180,10 @@ def _with_error(value: float, error: float) -> str:
 
 def _draw_levels(record: dict[str, Any], path: Any) -> None:
     """Where between text and noise the bound comes from."""
-    from platform_core import plots
+    from platform_core import figures
 
-    card, levels = record["card"], record["levels"]
+    card = record["card"]
     way = card["evaluate"]
-    exact = way["protocol"] == "exact"
-    figure, axes = plots.new(
-        title=f"{card['data']['corpus']} {way['split']}: {record['nats_per_token']:.3f} nats per "
-        "token, the mean of this curve",
-        x="noise, 1 - alpha" if exact else "time of the schedule",
-        y="nats per token, per unit",
-    )
-    axes.errorbar(
-        [(level["start"] + level["end"]) / 2 for level in levels],
-        [level["nats_per_token"] for level in levels],
-        yerr=[level["standard_error"] for level in levels],
-        marker="o",
-        capsize=3,
-    )
-    axes.set_xlim(0, 1)
-    axes.set_ylim(bottom=0)
-    plots.write(figure, path)
+    drawn = {name: record[name] for name in ("nats_per_token", "levels")}
+    about = {"subset": f"{card['data']['corpus']} {way['split']}", "protocol": way["protocol"]}
+    figures.write({"kind": "levels", **about, **drawn}, path)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from platform_core.compose import compose_saved
 from platform_core.directory import first_argument
+from platform_core.errors import UsageError
 from platform_core.files import write_text
 from platform_core.plugins import load_plugins
 
@@ -20,11 +21,13 @@ def main(argv: Sequence[str]) -> int:
     )
 
     from platform_core import runtime
+    from platform_core.figures import require_format, write
     from platform_core.generate import generate
     from platform_core.tokenizer import load_tokenizer
     from platform_core.trained import load_trained
 
     options = composition.sample
+    drawn = require_format(Path(asked.trajectory)) if asked.trajectory else None
     accelerator = runtime.start(composition.train.precision)
     tokenizer = load_tokenizer(directory.tokenizer)
     built, step = load_trained(
@@ -43,7 +46,15 @@ def main(argv: Sequence[str]) -> int:
         length=options.length or composition.data.length,
         seed=composition.seed,
         labels=directory.label_names(),
+        watched=drawn is not None,
     )
+    if drawn is not None:
+        if samples.trajectory is None:
+            raise UsageError(
+                f"sampler {composition.names['sampler']} does not walk from noise to text all at "
+                "once, so there is no --trajectory; choose another sampler of a diffusion process"
+            )
+        write({"step": step, **samples.trajectory.record()}, drawn)
     if asked.format == "jsonl":
         rows = zip(samples.texts, samples.tokens, strict=True)
         lines = (json.dumps({"text": t, "tokens": ids}, ensure_ascii=False) for t, ids in rows)
@@ -66,4 +77,9 @@ def arguments(parser: ArgumentParser) -> None:
     """The words of this verb that are no options of a part or section."""
     parser.add_argument("run", metavar="RUN", help="directory of the run")
     parser.add_argument("--format", choices=["text", "jsonl"], default="text", help="of the output")
+    parser.add_argument(
+        "--trajectory",
+        metavar="FILE",
+        help="how the first sample came about: a plot (.svg, .png, .pdf) or its data (.json)",
+    )
     parser.add_argument("--to", metavar="FILE", help="write there instead of printing")

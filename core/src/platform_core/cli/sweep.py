@@ -63,13 +63,7 @@ def main(argv: Sequence[str]) -> int:
     _prepare_tracking(directory, plan)
     variables = _threads(1 if asked.launcher == "slurm" else asked.jobs, asked.launcher)
     tasks = [
-        Task(
-            directory.path.absolute(),
-            trial.name,
-            sweep.measurements(trial.labels),
-            asked.retry,
-            variables,
-        )
+        Task(directory.path.absolute(), trial.name, trial.evaluate, asked.retry, variables)
         for trial in plan.trials
     ]
     return drive(directory, tasks, launcher)

@@ -148,13 +148,14 @@ class SweepDirectory:
                     axis: [value.label for value in values]
                     for axis, values in plan.file.axes.items()
                 },
-                "evaluate": [measurement.plain() for measurement in plan.file.evaluate],
+                "evaluate": [dict(measurement.options) for measurement in plan.file.evaluate],
                 "trials": [
                     {
                         "name": trial.name,
                         "run": f"trials/{trial.name}",
                         "labels": dict(trial.labels),
                         "options": dict(trial.options),
+                        "evaluate": [dict(options) for options in trial.evaluate],
                         "digest": trial.digest,
                     }
                     for trial in plan.trials

@@ -10,7 +10,7 @@
     exclude: [{process: duo, size: large}]
     seeds: 3                                    1, 2, 3; or a list
     evaluate:                                   `platform eval RUN` after each trial, lists expanded
-      - {sampler.steps: [8, 32], sample.number: 64, only: {process: [duo, mdlm]}}
+      - {sampler.steps: [8, 32], sample.number: 64, only: {process: duo}}
     slurm: {partition: gpu, time: 120}          for --launcher slurm
 
 Paths are relative to the current directory, as on the command line.
@@ -28,11 +28,11 @@ from platform_core.errors import UsageError
 from platform_core.layers import SECTIONS, SEED
 from platform_core.wording import did_you_mean
 
+ONLY = "only"
+"""In a measurement, the word for the trials that it is of."""
+
 LABEL = "label"
 """In a value that sets several options, the word for it."""
-
-ONLY = "only"
-"""In a measurement, the labels of the trials that it is of, by axis."""
 
 Options = Mapping[str, Any]
 
@@ -45,27 +45,6 @@ class Value:
     options: Options
     plain: Any = None
     """As the file has it, where it is no mapping."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What `platform eval` is asked for after trials.
-
-    Args:
-        options: of it.
-        only: labels by axis, of the trials that it is made of; without an axis, of all.
-    """
-
-    options: Options
-    only: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-    def concerns(self, labels: Mapping[str, str]) -> bool:
-        """Whether it is made of a trial with these labels."""
-        return all(labels[axis] in wanted for axis, wanted in self.only.items())
-
-    def plain(self) -> dict[str, Any]:
-        """As a file would have it."""
-        return {**self.options, **({ONLY: self.only} if self.only else {})}
 
 
 @dataclass(frozen=True)
@@ -126,6 +105,19 @@ class SlurmOptions:
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """One call of `platform eval` after a trial's run.
+
+    Args:
+        options: of the call.
+        only: what a trial must have, as in `exclude`; nothing for all trials.
+    """
+
+    options: Options
+    only: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class SweepFile:
     """What a sweep asks for; see the module for the keys."""
 
@@ -135,12 +127,8 @@ class SweepFile:
     set: Options = field(default_factory=dict)
     exclude: Sequence[Options] = ()
     evaluate: Sequence[Measurement] = ()
-    """Lists are expanded."""
+    """Lists of options are expanded."""
     slurm: Mapping[str, Any] = field(default_factory=dict)
-
-    def measurements(self, labels: Mapping[str, str]) -> list[Options]:
-        """Options of what is measured of a trial with these labels."""
-        return [one.options for one in self.evaluate if one.concerns(labels)]
 
 
 @dataclass(frozen=True)
@@ -149,6 +137,8 @@ class Point:
 
     labels: Mapping[str, str]
     options: Options
+    evaluate: Sequence[Options] = ()
+    """What is measured of it."""
 
 
 KEYS = ("base", "set", "axes", "exclude", "seeds", "evaluate", "slurm")
@@ -199,22 +189,24 @@ def expand(sweep: SweepFile) -> list[Point]:
     """All combinations of values that no exclusion names, the last axis moving fastest.
 
     Raises:
-        UsageError: an exclusion names no combination, or nothing is left.
+        UsageError: an exclusion or a measurement names no combination, or nothing is left.
     """
     combinations = [
         dict(zip(sweep.axes, values, strict=True))
         for values in itertools.product(*sweep.axes.values())
     ]
-    kept = [c for c in combinations if not any(_excluded(c, e) for e in sweep.exclude)]
-    for exclusion in sweep.exclude:
-        if not any(_excluded(combination, exclusion) for combination in combinations):
-            raise UsageError(f"exclude {dict(exclusion)} names no trial; mend it or leave it out")
+    kept = [c for c in combinations if not any(_has(c, e) for e in sweep.exclude)]
+    only = [measurement.only for measurement in sweep.evaluate]
+    for word, named in [("exclude", e) for e in sweep.exclude] + [(ONLY, o) for o in only]:
+        if not any(_has(combination, named) for combination in combinations):
+            raise UsageError(f"{word} {dict(named)} names no trial; mend it or leave it out")
     if not kept:
         raise UsageError("every trial is excluded; nothing is left to run")
     return [
         Point(
             {axis: value.label for axis, value in combination.items()},
             _merged([sweep.set, *(value.options for value in combination.values())]),
+            [m.options for m in sweep.evaluate if _has(combination, m.only)],
         )
         for combination in kept
     ]
@@ -271,23 +263,30 @@ def _seeds(seeds: Any, where: str) -> list[int]:
     raise UsageError(f"{where}: seeds is {seeds!r}; it must be a number of them or a list")
 
 
-def _exclusions(content: Any, axes: Mapping[str, Sequence[Value]], where: str) -> list[Options]:
-    known = {*axes, *(key for axis in axes.values() for value in axis for key in value.options)}
+Axes = Mapping[str, Sequence[Value]]
+
+
+def _exclusions(content: Any, axes: Axes, where: str) -> list[Options]:
     entries: list[Options] = [_mapping(entry, where) for entry in _list(content, where)]
     for entry in entries:
         if not entry:
             raise UsageError(f"{where}: an empty entry names every trial; leave it out")
-        for key in entry:
-            if key not in known:
-                near = did_you_mean(key, known) or f"; it varies {', '.join(sorted(known))}"
-                raise UsageError(f"{where}: nothing varies {key}{near}")
+        _require_varied(entry, axes, where)
     return entries
 
 
-def _excluded(combination: Mapping[str, Value], exclusion: Options) -> bool:
+def _require_varied(entry: Options, axes: Axes, where: str) -> None:
+    known = {*axes, *(key for axis in axes.values() for value in axis for key in value.options)}
+    for key in entry:
+        if key not in known:
+            near = did_you_mean(key, known) or f"; it varies {', '.join(sorted(known))}"
+            raise UsageError(f"{where}: nothing varies {key}{near}")
+
+
+def _has(combination: Mapping[str, Value], named: Options) -> bool:
     """Whether a combination has each value, or one of each list of them."""
     options = _merged([value.options for value in combination.values()])
-    for key, wanted in exclusion.items():
+    for key, wanted in named.items():
         found = combination[key].label if key in combination else None
         plain = combination[key].plain if key in combination else options.get(key)
         either = wanted if isinstance(wanted, list) and not isinstance(plain, list) else [wanted]
@@ -296,11 +295,10 @@ def _excluded(combination: Mapping[str, Value], exclusion: Options) -> bool:
     return True
 
 
-def _measurements(
-    entry: Any, axes: Mapping[str, Sequence[Value]], where: str
-) -> Iterator[Measurement]:
+def _measurements(entry: Any, axes: Axes, where: str) -> Iterator[Measurement]:
     values = _mapping(entry, where)
-    only = _only(values.pop(ONLY, None), axes, f"{where}: {ONLY}")
+    only = _mapping(values.pop(ONLY, None), f"{where}: {ONLY}")
+    _require_varied(only, axes, f"{where}: {ONLY}")
     for key, value in values.items():
         if key in ("run", "help", "h", "print_config"):
             raise UsageError(f"{where}: {key} cannot be given")
@@ -309,24 +307,6 @@ def _measurements(
     lists = [value if isinstance(value, list) else [value] for value in values.values()]
     for combination in itertools.product(*lists):
         yield Measurement(dict(zip(values, combination, strict=True)), only)
-
-
-def _only(
-    content: Any, axes: Mapping[str, Sequence[Value]], where: str
-) -> dict[str, Sequence[str]]:
-    found: dict[str, Sequence[str]] = {}
-    for axis, wanted in _mapping(content, where).items():
-        if axis not in axes:
-            near = did_you_mean(axis, axes) or f"; axes: {', '.join(axes)}"
-            raise UsageError(f"{where}: unknown axis {axis!r}{near}")
-        known = [value.label for value in axes[axis]]
-        labels = [word(label) for label in (wanted if isinstance(wanted, list) else [wanted])]
-        for label in labels:
-            if label not in known:
-                near = did_you_mean(label, known) or f"; it has {', '.join(known)}"
-                raise UsageError(f"{where}: axis {axis} has no {label}{near}")
-        found[axis] = labels
-    return found
 
 
 def _merged(layers: Sequence[Options]) -> dict[str, Any]:

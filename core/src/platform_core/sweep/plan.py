@@ -39,6 +39,7 @@ class Trial:
         labels: the value of each axis.
         options: what it sets.
         config: the run's complete `config.yaml`.
+        evaluate: what is measured after it.
         aim: whether it is tracked by Aim.
     """
 
@@ -46,6 +47,7 @@ class Trial:
     labels: Mapping[str, str]
     options: Options
     config: str = field(repr=False)
+    evaluate: Sequence[Options] = ()
     aim: bool = False
 
     @property
@@ -86,25 +88,29 @@ def make_plan(sweep: SweepFile, plugins: Plugins) -> Plan:
     points = expand(sweep)
     composer, mistakes, notes = _Composer(sweep, plugins), _Mistakes(len(points)), _Notes()
     trials: dict[str, Trial] = {}
-    alike: dict[str, list[Trial]] = {}
+    alike: dict[tuple[str, str], list[Trial]] = {}
     for point in points:
         name = trial_name(point.labels)
         with mistakes.of(name), notes.caught():
             composition = composer.compose(point.options)
             trial = Trial(
-                name, point.labels, point.options, composition.config, composition.track.aim
+                name,
+                point.labels,
+                point.options,
+                composition.config,
+                point.evaluate,
+                composition.track.aim,
             )
             if trial.digest in trials:
                 notes.add(f"{name} is the same run as {trials[trial.digest].name}, made once")
             else:
                 trials[trial.digest] = trial
-                alike.setdefault(_measured(composition.config), []).append(trial)
+                key = _measured(composition.config), json.dumps(trial.evaluate)
+                alike.setdefault(key, []).append(trial)
     for group in alike.values():
-        for measurement in sweep.evaluate:
-            names = [trial.name for trial in group if measurement.concerns(trial.labels)]
-            if names:
-                with mistakes.of(*names), notes.caught():
-                    check_measurement(group[0].config, measurement.options, plugins)
+        for options in group[0].evaluate:
+            with mistakes.of(*(trial.name for trial in group)), notes.caught():
+                check_measurement(group[0].config, options, plugins)
     mistakes.raise_any()
     return Plan(sweep, list(trials.values()), notes.lines).named({})
 

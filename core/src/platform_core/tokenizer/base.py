@@ -6,7 +6,7 @@ No torch.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, final
 
 import numpy as np
@@ -43,6 +43,11 @@ class Tokenizer(ABC):
     @abstractmethod
     def eos_id(self) -> int:
         """Ends every document."""
+
+    @property
+    @abstractmethod
+    def special(self) -> Mapping[str, int]:
+        """Tokens that `decode` spells out by name and that `encode` never makes of a text."""
 
     @property
     @abstractmethod

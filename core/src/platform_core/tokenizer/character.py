@@ -44,6 +44,11 @@ class CharacterTokenizer(Tokenizer):
         """Special tokens and characters."""
         return len(SPECIAL_TOKENS) + len(self.characters)
 
+    @property
+    def special(self) -> Mapping[str, int]:
+        """[BOS], [EOS] and [UNK]."""
+        return {name: i for i, name in enumerate(SPECIAL_TOKENS) if i != self.pad_id}
+
     def encode_all(self, texts: Iterable[str]) -> Iterator[Ids]:
         """One id per character."""
         return map(self._encode, texts)

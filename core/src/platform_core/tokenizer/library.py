@@ -103,6 +103,13 @@ class LibraryTokenizer(Tokenizer):
         """Of `end`."""
         return self._eos_id
 
+    @property
+    def special(self) -> Mapping[str, int]:
+        """The beginning, the end and whatever else the library keeps apart from text."""
+        added = self.library.get_added_tokens_decoder().items()
+        kept = {token.content: i for i, token in added if token.special}
+        return {**kept, self.begin: self.bos_id, self.end: self.eos_id}
+
     @final
     def encode_all(self, texts: Iterable[str]) -> Iterator[Ids]:
         """As the library does, in batches."""

@@ -45,6 +45,11 @@ class OpaqueTokenizer(Tokenizer):
         self._refuse()
 
     @property
+    def special(self) -> Mapping[str, int]:
+        """Unknown."""
+        self._refuse()
+
+    @property
     def unknown_id(self) -> None:
         """None: no text is read."""
 

@@ -18,12 +18,12 @@ from platform_ar.process import Ar
 from platform_core import rows
 from platform_core.draws import Draws
 from platform_core.model import Model
-from platform_core.objective import Loss, Objective, Protocol
+from platform_core.objective import Guessing, Loss, Objective, Protocol
 from platform_core.types import Logits, Nats, Selected, Tokens
 
 
 @final
-class NextTokenNll(Objective):
+class NextTokenNll(Objective, Guessing):
     """-log p of each token given the start and the tokens to its left, in nats.
 
     Every token counts, the first included, so that perplexities and bits stand beside those of a
@@ -46,6 +46,17 @@ class NextTokenNll(Objective):
     def bound(self, x0: Tokens, mask: Selected, draws: Draws, protocol: Protocol = "exact") -> Loss:
         """The same: it is exact."""
         return self.score(self.predictor.process.inputs(x0), x0, mask)
+
+    def guesses(self, x0: Tokens, asked: Selected, draws: Draws) -> Tokens:
+        """The likeliest token after the clean ones to its left."""
+        found = rows.collect(
+            self.model.backbone.decoder,
+            lambda logits: self.predictor.log_next(logits).argmax(-1),
+            self.predictor.encode(self.predictor.process.inputs(x0))[asked],
+            (),
+            num_states=self.predictor.process.num_states,
+        )
+        return x0.masked_scatter(asked, found)
 
     def score(self, inputs: Tokens, targets: Tokens, counted: Selected) -> Loss:
         """-log p of each counted target, given the inputs up to the same place."""

@@ -1,10 +1,10 @@
 """Psi-samplers: a share of each step is the posterior, the rest denoises and noises again.
 
-    Psi(x_s | x_t) = kappa q(x_s | x_t) + (1 - kappa) (alpha_s q(x_0 | x_t) + (1 - alpha_s) pi)
+    Psi(x_s | x_t) = kappa q(x_s | x_t) + (1 - kappa) (alpha_s q(x_0 | x_t) + n_s)
 
 The second part corrects: what it draws does not depend on x_t any more than clean text does, so
 that early mistakes are drawn again. Under the true clean token every kappa takes the law
-q(x_t | x_0) to q(x_s | x_0), with any prior pi.
+q(x_t | x_0) to q(x_s | x_0), with any noise n.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ import torch
 from platform_core.categorical import Crossing, truncation
 from platform_core.model import Model
 from platform_core.parameterization import PredictsClean
-from platform_core.process import Interpolating, Thinned
+from platform_core.process import Mixing, Thinned
 from platform_core.sampler import Ending, Prompt, Sample, Sampler, Walk, at_least_one, finish
 from platform_core.schedule import Schedule
 from platform_core.types import Noise, Tokens
@@ -123,7 +123,7 @@ class Psi(Sampler):
     """
 
     requires: ClassVar[Mapping[str, type]] = {
-        "process": Interpolating,
+        "process": Mixing,
         "parameterization": PredictsClean,
     }
 
@@ -205,6 +205,7 @@ def psi_step(walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise, kappa: Noi
         return walk.step(x_t, alpha_s, alpha_t)
     denoiser, generator = walk.denoiser, walk.generator
     process = denoiser.process
+    assert isinstance(process, Mixing), "see requires"
     part = torch.rand(x_t.shape, generator=generator, dtype=torch.float64, device=x_t.device)
     cleaned = ~walk.fixed & (part >= kappa) & (part < kappa + (1 - kappa) * alpha_s)
     noised = ~walk.fixed & (part >= kappa + (1 - kappa) * alpha_s)
@@ -222,7 +223,7 @@ def psi_step(walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise, kappa: Noi
         generator=generator,
         fixed=walk.fixed,
     )
-    return torch.where(noised, process.sample_prior(tuple(x_t.shape), generator), x_s)
+    return torch.where(noised, process.sample_noise(tuple(x_t.shape), alpha_s, generator), x_s)
 
 
 def _first(one: str | None, other: str | None) -> str | None:

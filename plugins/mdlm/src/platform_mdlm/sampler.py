@@ -95,8 +95,7 @@ class CachedAncestral(Sampler):
         process = model.process
         assert isinstance(process, Diffusion), "see requires"
         reusing = Reusing(model.backbone, process)
-        reused = Model(process, model.schedule, model.parameterization, reusing)
-        tokens = self.ancestral(reused, shape, generator, prompt).tokens
+        tokens = self.ancestral(model.with_backbone(reusing), shape, generator, prompt).tokens
         return Sample(tokens, -(-reusing.sequences // shape[0]))
 
 

@@ -1,9 +1,9 @@
 """SEDD's parameterization: the network's output is a score.
 
-    s[y] = q_w[y] / q_w[x_t],  q_w = alpha w + (1 - alpha) pi,  w[y] = exp(net[y]) / V
+    s[y] = q_w[y] / q_w[x_t],  q_w = alpha w + n,  w[y] = exp(net[y]) / V
 
-with V tokens in the vocabulary and w = 0 at a mask. The w need not sum to 1: that is what sets a
-score apart from a law of the clean token.
+with n the mass of the noise, (1 - alpha) pi, V tokens in the vocabulary and w = 0 at a mask. The w
+need not sum to 1: that is what sets a score apart from a law of the clean token.
 """
 
 import math
@@ -16,7 +16,7 @@ from platform_core import categorical
 from platform_core.categorical import Truncation
 from platform_core.model import MIN_ALPHA
 from platform_core.parameterization import ScoreBased, widen
-from platform_core.process import LOG_ZERO, Diffusion, Interpolating, Thinned
+from platform_core.process import LOG_ZERO, Diffusion, Mixing, Thinned
 from platform_core.types import Logits, LogProbs, Noise, Tokens
 
 
@@ -36,7 +36,7 @@ class Score(ScoreBased):
     Source: SEDD, arXiv:2310.16834, and its code (`scale_by_sigma`).
     """
 
-    requires: ClassVar[Mapping[str, type]] = {"process": Interpolating}
+    requires: ClassVar[Mapping[str, type]] = {"process": Mixing}
 
     def log_weights(self, logits: Logits, process: Diffusion) -> LogProbs:
         """log w, in float32 or wider."""
@@ -72,7 +72,7 @@ class Score(ScoreBased):
         generator: torch.Generator,
     ) -> Tokens:
         """A draw from the analytic step, in float64; negative mass counts as 0."""
-        assert isinstance(process, Interpolating), "see requires"
+        assert isinstance(process, Mixing), "see requires"
         alpha_s, alpha_t = above_noise(alpha_s), above_noise(alpha_t)
         log_score = self.log_score(logits.double(), x_t, alpha_t, process)
         log_score = truncate(log_score, x_t, alpha_t, process=process, truncation=truncation)
@@ -93,19 +93,19 @@ def truncate(
     x_t: Tokens,
     alpha: Noise,
     *,
-    process: Interpolating,
+    process: Mixing,
     truncation: Truncation,
 ) -> LogProbs:
     """The score after a truncation of the clean law that it implies.
 
-        score = c x_0 + (1 - alpha) pi sum(score)
+        score = c x_0 + n sum(score)
 
     x_0 is the score without its noise, negative mass taken for 0. What the truncation removes from
     it goes to the tokens that it keeps, in proportion. Under a parameterization that predicts x_0,
     this is the score of the truncated prediction; where nothing is removed, it is the same score.
     """
     score = log_score.exp()
-    clean = process.staggered_score(score, alpha)
+    clean = process.staggered_score(score, torch.ones_like(alpha), alpha)
     law = clean.clamp_min(0)
     law = law / law.sum(-1, keepdim=True)
     share = torch.where(law > 0, truncation(law.log()).exp() / law, 1.0)

@@ -18,7 +18,7 @@ from platform_core import categorical
 from platform_core.categorical import Crossing, truncation
 from platform_core.model import Model
 from platform_core.parameterization import ScoreBased
-from platform_core.process import Interpolating
+from platform_core.process import Mixing
 from platform_core.sampler import (
     Ending,
     Prompt,
@@ -41,7 +41,7 @@ class ByScore(Sampler):
     """
 
     requires: ClassVar[Mapping[str, type]] = {
-        "process": Interpolating,
+        "process": Mixing,
         "parameterization": ScoreBased,
     }
 
@@ -67,7 +67,7 @@ class ByScore(Sampler):
         x_t: Tokens,
         alpha_s: Noise,
         alpha_t: Noise,
-        process: Interpolating,
+        process: Mixing,
     ) -> Probs:
         """Law of the earlier tokens; rows need not sum to 1."""
 
@@ -89,7 +89,7 @@ class ByScore(Sampler):
 
     def _step(self, walk: Walk, x_t: Tokens, levels: tuple[Noise, Noise]) -> Tokens:
         parameterization, process = walk.denoiser.parameterization, walk.denoiser.process
-        assert isinstance(process, Interpolating), "see requires"
+        assert isinstance(process, Mixing), "see requires"
         changing = process.changeable(x_t) & ~walk.fixed
         if not changing.any():
             return x_t
@@ -136,7 +136,7 @@ class Analytic(ByScore):
         x_t: Tokens,
         alpha_s: Noise,
         alpha_t: Noise,
-        process: Interpolating,
+        process: Mixing,
     ) -> Probs:
         """q(x_t | x_s) q_s(x_s) / q_t(x_t)."""
         return process.reverse(log_score, x_t, alpha_s, alpha_t)
@@ -175,7 +175,7 @@ class Euler(ByScore):
         x_t: Tokens,
         alpha_s: Noise,
         alpha_t: Noise,
-        process: Interpolating,
+        process: Mixing,
     ) -> Probs:
         """Jumps at the rate of alpha_t, for as long as that takes to alpha_s along the tangent."""
         rate = process.rate(x_t, alpha_t, alpha_t - alpha_s)

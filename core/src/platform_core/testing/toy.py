@@ -1,16 +1,16 @@
-"""Laws small enough to enumerate, and networks that know them: the oracles of the exactness tests.
+"""Laws of text small enough to enumerate, and networks that know them: the oracles of exactness.
 
 A `ToyLaw` is a table of probabilities of all sequences. `ExactDenoiser` turns it into the network
 that a trained one approximates; `integrated_bound` takes the expectation and the integral of an
-objective without Monte Carlo.
+objective without Monte Carlo. The laws of this package use them, and the platform's own tests.
 """
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from platform_core.backbone import Backbone
@@ -18,9 +18,9 @@ from platform_core.categorical import KeepAll, Truncation
 from platform_core.model import Model
 from platform_core.objective import DiffusionObjective
 from platform_core.parameterization import Mean, Parameterization
-from platform_core.process import LOG_ZERO, Interpolating
-from platform_core.schedule import LogLinear, Schedule
-from platform_core.types import Hidden, Inputs, LogProbs, Noise, Tokens
+from platform_core.process import LOG_ZERO, Diffusion, Mixing, log_one_hot
+from platform_core.schedule import LogLinear, Schedule, Stepwise
+from platform_core.types import Hidden, Inputs, LogProbs, Noise, Tokens, TopTokens
 
 
 class ToyLaw:
@@ -39,13 +39,25 @@ class ToyLaw:
         return self.probs[tuple(x0.unbind(-1))].log()
 
     def log_x0(
-        self, x_t: Tokens, alpha: Tensor, process: Interpolating, *, own_evidence: bool = False
+        self, x_t: Tokens, alpha: Tensor, process: Diffusion, *, own_evidence: bool = False
     ) -> LogProbs:
         """log p(x_0 at l | x_t elsewhere) for every position l; `own_evidence` adds x_t at l."""
         if not process.time_conditioned:
             # Masks say nothing and tokens all: the signal level cancels, any but 0 and 1 will do.
             alpha = torch.tensor(0.5)
-        evidence = self._evidence(x_t, alpha, process)
+        if process.num_states**self.length < len(x_t) and (alpha == alpha.flatten()[0]).all():
+            states = all_sequences(process.num_states, self.length)
+            table = self._log_x0(states, alpha.flatten()[:1], process, own_evidence=own_evidence)
+            return table[index_of(x_t, process.num_states)]
+        return self._log_x0(x_t, alpha, process, own_evidence=own_evidence)
+
+    def _log_x0(
+        self, x_t: Tokens, alpha: Tensor, process: Diffusion, *, own_evidence: bool
+    ) -> LogProbs:
+        # q(x_t | x_0 = v) for every token v, [batch, length, tokens].
+        noisy = marginals(process, alpha.reshape(-1).double()).expand(len(x_t), -1, -1)
+        places = x_t[:, None].expand(-1, self.num_tokens, -1)
+        evidence = noisy.gather(-1, places).transpose(1, 2)
         laws = []
         for position in range(self.length):
             joint = self.probs.expand(x_t.shape[0], *self.probs.shape)
@@ -61,34 +73,36 @@ class ToyLaw:
         extra = process.num_states - self.num_tokens
         return nn.functional.pad(log_law, (0, extra), value=LOG_ZERO)
 
-    def _evidence(self, x_t: Tokens, alpha: Tensor, process: Interpolating) -> Tensor:
-        """q(x_t | x_0 = v) for every token v, `[batch, length, tokens]`."""
-        alpha = alpha.reshape(-1, 1, 1).double()
-        same = x_t[..., None] == torch.arange(self.num_tokens)
-        return alpha * same + (1 - alpha) * process.prior(x_t)[..., None]
+
+class Table(Backbone):
+    """A network whose logits are ready after `encode`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.identity = nn.Identity()
+        self.calls = 0
+
+    @property
+    def decoder(self) -> nn.Module:
+        """Changes nothing."""
+        return self.identity
 
 
-class ExactDenoiser(Backbone):
+class ExactDenoiser(Table):
     """The best network for a law: its conditionals, read from a table.
 
     Args:
         own_evidence: predict p(x_0 | x_t) rather than leave x_t of the same position out.
     """
 
-    def __init__(self, law: ToyLaw, process: Interpolating, *, own_evidence: bool = False) -> None:
+    def __init__(self, law: ToyLaw, process: Diffusion, *, own_evidence: bool = False) -> None:
         super().__init__()
         self.law, self.process, self.own_evidence = law, process, own_evidence
-        self.identity = nn.Identity()
-        self.calls = 0
-
-    @property
-    def decoder(self) -> nn.Module:
-        """Logits are ready after `encode`."""
-        return self.identity
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
         """Log-probabilities of the clean tokens, float64."""
         self.calls += 1
+        assert isinstance(inputs, Tensor), "a table is read by tokens"
         alpha = torch.tensor(0.5) if sigma is None else (-sigma.double()).exp()
         return self.law.log_x0(inputs, alpha, self.process, own_evidence=self.own_evidence)
 
@@ -99,6 +113,65 @@ class ExactScore(ExactDenoiser):
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
         """Log-probabilities relative to those of equally likely tokens."""
         return super().encode(inputs, sigma) + math.log(self.process.vocab_size)
+
+
+class ExactLogScore(ExactDenoiser):
+    """The same network for a parameterization that reads logits as the score itself."""
+
+    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+        """log q_t(y) / q_t(x_t)."""
+        assert isinstance(inputs, Tensor), "a table is read by tokens"
+        alpha = torch.tensor(0.5) if sigma is None else (-sigma.double()).exp()
+        return self.process.log_score(super().encode(inputs, sigma), inputs, alpha)
+
+
+class ExactPredictor(Table):
+    """The best network from left to right: it reads a start and a text, and gives the law of each
+    next token.
+    """
+
+    def __init__(self, law: ToyLaw, num_states: int) -> None:
+        super().__init__()
+        self.law, self.num_states = law, num_states
+
+    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+        """Log-probabilities of the token after each position, float64."""
+        assert isinstance(inputs, Tensor), "a table is read by tokens"
+        self.calls += 1
+        laws = []
+        for place in range(inputs.shape[1]):
+            later = list(range(place + 1, self.law.length))
+            table = self.law.probs.sum(later) if later else self.law.probs
+            laws.append(table[tuple(inputs[:, 1 : place + 1].unbind(1))].expand(len(inputs), -1))
+        law = torch.stack(laws, dim=1)
+        log_law = (law / law.sum(-1, keepdim=True)).log().clamp_min(LOG_ZERO)
+        extra = self.num_states - self.law.num_tokens
+        return nn.functional.pad(log_law, (0, extra), value=LOG_ZERO)
+
+
+class Mistaken(Table):
+    """Another network with mistakes: noise in its logits that the token at each place decides.
+
+    Args:
+        right: whose logits are ready after `encode`.
+        shape: `(length, num_states)`.
+        scale: standard deviation of the mistakes, in nats.
+    """
+
+    def __init__(self, right: Backbone, shape: tuple[int, int], scale: float = 0.5) -> None:
+        super().__init__()
+        length, num_states = shape
+        generator = torch.Generator().manual_seed(7)
+        noise = torch.randn(
+            length, num_states, num_states, generator=generator, dtype=torch.float64
+        )
+        self.right, self.mistakes = right, scale * noise
+
+    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+        """The right logits and the mistakes."""
+        assert isinstance(inputs, Tensor), "a table is read by tokens"
+        places = torch.arange(inputs.shape[1])
+        return self.right.encode(inputs, sigma) + self.mistakes[places, inputs]
 
 
 class TinyNetwork(Backbone):
@@ -121,12 +194,18 @@ class TinyNetwork(Backbone):
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
         """Each token with the average of its sequence and the noise level."""
         self.calls += 1
-        features = self.embedding(inputs)
+        features = self._embedded(inputs)
         average = features.mean(1, keepdim=True).expand_as(features)
         level = torch.zeros(features.shape[0], 1) if sigma is None else sigma
         level = level.to(features.dtype)[:, None].expand(*features.shape[:2], 1)
         hidden: Tensor = self.mixing(torch.cat((features, average, level), dim=-1))
         return hidden.tanh()
+
+    def _embedded(self, inputs: Inputs) -> Tensor:
+        table = self.embedding.weight
+        if isinstance(inputs, TopTokens):
+            return (inputs.weights[..., None].to(table.dtype) * table[inputs.ids]).sum(-2)
+        return inputs.to(table.dtype) @ table if inputs.is_floating_point() else table[inputs]
 
 
 class CausalNetwork(Backbone):
@@ -155,7 +234,7 @@ class CausalNetwork(Backbone):
 
 
 def model(
-    process: Interpolating,
+    process: Diffusion,
     backbone: Backbone,
     schedule: Schedule | None = None,
     parameterization: Parameterization | None = None,
@@ -166,7 +245,7 @@ def model(
 
 def exact_model(
     law: ToyLaw,
-    process: type[Interpolating],
+    process: Callable[[int], Diffusion],
     schedule: Schedule | None = None,
     parameterization: Parameterization | None = None,
 ) -> Model:
@@ -206,9 +285,9 @@ def tanh_sinh(step: float = 1 / 16) -> tuple[Tensor, Tensor]:
     return nodes[inside], weights[inside]
 
 
-def transition(process: Interpolating, x0: Tokens, x_t: Tokens, alpha: Tensor) -> Tensor:
+def transition(process: Mixing, x0: Tokens, x_t: Tokens, alpha: Tensor) -> Tensor:
     """q(x_t | x_0) of each position, written out."""
-    return alpha * (x_t == x0) + (1 - alpha) * process.prior(x_t)
+    return alpha * (x_t == x0) + process.noise(x_t, alpha)
 
 
 def integrated_bound(
@@ -217,29 +296,43 @@ def integrated_bound(
     """The bound of each sequence `[n, length]` over signal levels from low to high: every x_t
     enumerated, alpha by quadrature.
     """
+    nodes, weights = tanh_sinh()
+    return bound_at(objective, x0, low + (high - low) * nodes, (high - low) * weights)
+
+
+def stepped_bound(objective: DiffusionObjective, x0: Tokens, steps: Stepwise) -> Tensor:
+    """The same of a chain whose steps have equal levels between them: their sum."""
+    t = (torch.arange(steps.num_steps, dtype=torch.float64) + 0.5) / steps.num_steps
+    return bound_at(objective, x0, steps.alpha(t), -steps.slope(t) / steps.num_steps)
+
+
+def bound_at(objective: DiffusionObjective, x0: Tokens, nodes: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum over signal levels of what is integrated, where alpha has slope -1."""
     process, backbone = objective.denoiser.process, objective.model.backbone
     length = x0.shape[1]
-    nodes, weights = tanh_sinh()
-    nodes, weights = low + (high - low) * nodes, (high - low) * weights
     states = all_sequences(process.num_states, length)
+    noisy = marginals(process, nodes)
     bounds = []
     for clean in x0:
-        x_t = states[transition(process, clean, states, torch.tensor(0.5).double()).gt(0).all(-1)]
-        x_t = x_t.repeat(len(nodes), 1)
-        alpha = nodes.repeat_interleave(len(x_t) // len(nodes))[:, None]
+        possible = [
+            noisy[len(nodes) // 2, clean[place], states[:, place]] for place in range(length)
+        ]
+        x_t = states[torch.stack(possible).gt(0).all(0)].repeat(len(nodes), 1)
+        node = torch.arange(len(nodes)).repeat_interleave(len(x_t) // len(nodes))[:, None]
+        alpha = nodes[node]
         sigma = -alpha.log() if process.time_conditioned else None
-        columns = (x_t, clean.expand_as(x_t), alpha.expand(x_t.shape))
-        rows = [column.reshape(-1) for column in columns]
+        read, target = x_t.flatten(), clean.expand_as(x_t).flatten()
+        level = alpha.expand(x_t.shape).flatten()
         logits = backbone(x_t, sigma).flatten(0, 1)
-        f = objective.row_loss(logits, *rows, -torch.ones_like(rows[2])).view(x_t.shape).sum(-1)
-        chance = transition(process, clean, x_t, alpha).prod(-1)
-        bounds.append((weights.repeat_interleave(len(x_t) // len(nodes)) * chance * f).sum())
+        f = objective.row_loss(logits, read, target, level, -torch.ones_like(level))
+        chance = noisy[node, clean, x_t].prod(-1)
+        bounds.append((weights[node[:, 0]] * chance * f.view(x_t.shape).sum(-1)).sum())
     return torch.stack(bounds)
 
 
 def reverse_kernel(
     law: ToyLaw,
-    process: Interpolating,
+    process: Mixing,
     alpha_s: Tensor,
     alpha_t: Tensor,
     truncation: Truncation | None = None,
@@ -257,16 +350,29 @@ def reverse_kernel(
 
 def chain_law(
     law: ToyLaw,
-    process: Interpolating,
+    process: Mixing,
     alphas: Tensor,
     truncation: Truncation | None = None,
 ) -> Tensor:
     """Law over `all_sequences` of ancestral steps from pure noise along falling noise levels."""
     states = all_sequences(process.num_states, law.length)
-    reached = process.prior(states).prod(-1)
+    reached = process.noise(states, alphas.new_zeros(states.shape)).prod(-1)
     for alpha_t, alpha_s in zip(alphas[:-1], alphas[1:], strict=True):
-        reached = reached @ reverse_kernel(law, process, alpha_s, alpha_t, truncation)
+        kernel = reverse_kernel(law, process, alpha_s, alpha_t, truncation)
+        possible = reached > 0  # given a state that noise never makes, nothing is defined
+        reached = reached[possible] @ kernel[possible]
     return reached
+
+
+def marginals(process: Diffusion, alpha: Tensor) -> Tensor:
+    """q(x_t | x_0) of every token x_0 at each level, `[levels, tokens, states]`, float64.
+
+    Of any diffusion: its score is known up to a factor, which summing to 1 settles.
+    """
+    clean = torch.arange(process.vocab_size).expand(len(alpha), -1)
+    certain = log_one_hot(clean, process.num_states, torch.float64)
+    level = alpha.double().clamp_min(1e-300)  # at 0 a clean token may have no score
+    return process.log_score(certain, clean, level[:, None]).softmax(-1)
 
 
 def chi_square(outcomes: Tokens, probs: Tensor) -> float:
@@ -274,10 +380,12 @@ def chi_square(outcomes: Tokens, probs: Tensor) -> float:
     counts = torch.bincount(outcomes.flatten(), minlength=len(probs)).double()
     possible = probs > 0
     assert counts[~possible].sum() == 0, "an impossible outcome was drawn"
-    if possible.sum() == 1:
+    freedom = possible.sum().double() - 1
+    if freedom == 0:
         return 1.0
-    expected = probs[possible] / probs[possible].sum() * counts.sum()
-    return float(stats.chisquare(counts[possible].numpy(), expected.numpy()).pvalue)
+    expected = probs[possible].double() / probs[possible].double().sum() * counts.sum()
+    statistic = ((counts[possible] - expected).square() / expected).sum()
+    return float(torch.special.gammaincc(freedom / 2, statistic / 2))
 
 
 def index_of(x: Tokens, num_states: int) -> Tokens:

@@ -1,0 +1,140 @@
+"""`platform check`: whether installed parts keep the laws of their roles, with figures."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from platform_core.cli._parser import Parser
+from platform_core.component import ROLES
+from platform_core.errors import UsageError
+from platform_core.plugins import load_plugins
+
+if TYPE_CHECKING:
+    from platform_core.testing.check import Case, Outcome, Verdict
+
+    Judged = tuple[Case, Verdict]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints a verdict on each part; 1 if any law is broken."""
+    asked = _arguments().parse_args(list(argv))
+    if not asked.names and not asked.all and asked.role is None:
+        raise UsageError("name a plugin or a part, such as duo or process:duo, or give --all")
+    plugins = load_plugins()
+    # Not at the top: torch.
+    from tqdm import tqdm
+
+    from platform_core.testing.check import cases, named
+
+    parts = [part for part in named(asked.names, plugins) if asked.role in (None, part.role)]
+    if not parts:
+        raise UsageError(f"{', '.join(asked.names)}: no {asked.role} among the parts")
+    todo = list(cases(parts, plugins))
+    judged: list[Judged] = []
+    with tqdm(total=len(todo), unit="law", disable=not sys.stderr.isatty(), leave=False) as bar:
+        for subject, own in groupby(todo, key=lambda case: case.subject):
+            bar.set_description(str(subject))
+            found = []
+            for case in own:
+                found.append((case, case.verdict()))
+                bar.update()
+            judged += found
+            if not asked.json:
+                with tqdm.external_write_mode():
+                    print(verdict_on(found, verbose=asked.verbose), flush=True)
+    if asked.json:
+        print(json.dumps(as_plain(judged), indent=1))
+    else:
+        print(f"\n{total(judged)}")
+    return int(any(verdict.outcome == "broken" for _, verdict in judged))
+
+
+def _arguments() -> Parser:
+    parser = Parser(prog="platform check", description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="a plugin, a distribution, a part, or ROLE:PART; several are examined one by one",
+    )
+    parser.add_argument("--all", action="store_true", help="every part that is installed")
+    parser.add_argument("--role", choices=ROLES, help="parts of this role alone")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="each law by itself, with what it says"
+    )
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+    return parser
+
+
+def verdict_on(judged: Sequence["Judged"], *, verbose: bool) -> str:
+    """What a reviewer reads of one part."""
+    subject = judged[0][0].subject
+    counts = count(judged)
+    head = f"{subject}  ({subject.part.plugin.provider}): {counts}"
+    lines = []
+    for outcome in OUTCOMES:
+        own = [(case.law, verdict.says) for case, verdict in judged if verdict.outcome == outcome]
+        if verbose:
+            for law, says in own:
+                lines += [f"  {_WORDS[outcome]:<14} {law.id}: {law.says}"]
+                lines += [f"  {'':<14} {says}"] if says else []
+        elif outcome == "broken":
+            for law, says in own:
+                lines += [f"  BROKEN {law.id}: {law.says}", f"         {says}"]
+        elif outcome == "inapplicable":
+            for says, same in _by_reason(own).items():
+                lines += [f"  not applicable ({says}): {', '.join(same)}"]
+    return "\n".join((head, *lines))
+
+
+def _by_reason(own: Iterable[tuple[Any, str]]) -> Mapping[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for law, says in own:
+        found.setdefault(says, []).append(law.id)
+    return found
+
+
+OUTCOMES: Sequence["Outcome"] = ("passed", "broken", "inapplicable")
+_WORDS = {"passed": "passed", "broken": "BROKEN", "inapplicable": "not applicable"}
+
+
+def count(judged: Sequence["Judged"]) -> str:
+    """How many laws came out how."""
+    counts = Counter(verdict.outcome for _, verdict in judged)
+    seconds = sum(verdict.seconds for _, verdict in judged)
+    broken = f"{counts['broken']} BROKEN" if counts["broken"] else "0 broken"
+    return (
+        f"{counts['passed']} passed, {broken}, {counts['inapplicable']} not applicable, "
+        f"{seconds:.1f} s"
+    )
+
+
+def total(judged: Sequence["Judged"]) -> str:
+    """The last line."""
+    parts = {(case.subject.role, case.subject.name) for case, _ in judged}
+    return f"{len(parts)} {'part' if len(parts) == 1 else 'parts'}: {count(judged)}"
+
+
+def as_plain(judged: Sequence["Judged"]) -> dict[str, Any]:
+    """The verdicts as plain values."""
+    counts = Counter(verdict.outcome for _, verdict in judged)
+    return {
+        "counts": {outcome: counts.get(outcome, 0) for outcome in OUTCOMES},
+        "verdicts": [
+            {
+                "role": case.subject.role,
+                "name": case.subject.name,
+                "form": case.subject.form,
+                "plugin": case.subject.part.plugin.name,
+                "law": case.law.id,
+                "says": case.law.says,
+                "outcome": verdict.outcome,
+                "figures": verdict.says,
+                "seconds": round(verdict.seconds, 3),
+            }
+            for case, verdict in judged
+        ],
+    }

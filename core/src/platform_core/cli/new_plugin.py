@@ -1,0 +1,37 @@
+"""`platform new-plugin NAME`: an installable package with one part that works, to be changed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from platform_core.cli._parser import Parser
+from platform_core.component import ROLES
+from platform_core.plugins import load_plugins
+from platform_core.scaffold import distribution, require_free, write_package
+
+
+def main(argv: Sequence[str]) -> int:
+    """Writes the package and says what to do with it."""
+    asked = _arguments().parse_args(list(argv))
+    require_free(asked.name, asked.kind, load_plugins())
+    folder = asked.output or Path(distribution(asked.name))
+    write_package(asked.name, asked.kind, folder.expanduser())
+    module = f"platform_{asked.name.replace('-', '_')}"
+    print(
+        f"{folder}: the {asked.kind} {asked.name}, in src/{module}/{asked.kind}.py\n"
+        f"  pip install -e {folder}\n"
+        f"  platform check {asked.name}\n"
+        f"  platform run --{asked.kind} {asked.name}"
+    )
+    return 0
+
+
+def _arguments() -> Parser:
+    parser = Parser(prog="platform new-plugin", description=__doc__, allow_abbrev=False)
+    parser.add_argument("name", metavar="NAME", help="of the part and of the plugin, like my-noise")
+    parser.add_argument(
+        "--kind", choices=ROLES, default="process", help="the role of the part (process)"
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", type=Path, help="folder to make (platform-NAME, here)"
+    )
+    return parser

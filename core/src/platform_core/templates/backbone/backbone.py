@@ -1,0 +1,119 @@
+"""The backbone: the network, in two halves.
+
+    hidden = encode(inputs, sigma)     every position, mixing them           [batch, length, width]
+    logits = decoder(hidden rows)      any number of single positions        [rows, num_states]
+
+Here attention mixes them. Two capabilities more are classes to derive from: `Conditional` (labels)
+and `Separating` (documents).
+"""
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from platform_core.backbone import Backbone
+from platform_core.types import Hidden, Inputs, Noise, TopTokens
+
+
+@final
+class NewPart(Backbone):
+    """A transformer with sinusoidal positions, to which the embedded noise level is added.
+
+    Args:
+        num_states: tokens of the vocabulary, and the mask where the process has one.
+        causal: whether a position sees only those to its left.
+        time_conditioned: whether the network is told the noise level.
+        hidden_size: width of the residual stream.
+        num_blocks: layers of attention and MLP.
+        num_heads: attention heads in each; hidden_size is a multiple of twice that.
+
+    Raises:
+        ValueError: sizes that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        num_states: int,
+        causal: bool,
+        time_conditioned: bool,
+        hidden_size: int = 128,
+        num_blocks: int = 4,
+        num_heads: int = 4,
+    ) -> None:
+        super().__init__()
+        if min(hidden_size, num_blocks, num_heads) < 1 or hidden_size % (2 * num_heads):
+            raise ValueError(
+                f"hidden_size is {hidden_size}, num_blocks {num_blocks} and num_heads {num_heads}; "
+                "each is at least 1 and hidden_size a multiple of 2 num_heads, as 128 of 4"
+            )
+        self.embedding = nn.Embedding(num_states, hidden_size)
+        self.level = nn.Linear(2, hidden_size) if time_conditioned else None
+        self.blocks = nn.ModuleList(
+            Block(hidden_size, num_heads, causal=causal) for _ in range(num_blocks)
+        )
+        self.norm = nn.LayerNorm(hidden_size)
+        self.head = nn.Linear(hidden_size, num_states)
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The linear map from the width to `num_states`."""
+        return self.head
+
+    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+        """Features of each position, after the last norm."""
+        assert (sigma is not None) == (self.level is not None), (
+            "sigma is given exactly to networks that are time-conditioned"
+        )
+        hidden = self._embed(inputs)
+        hidden = hidden + positions(hidden.shape[1], hidden.shape[2], hidden.device)
+        if self.level is not None and sigma is not None:
+            signs = torch.stack(((-sigma).exp(), sigma.log1p()), dim=-1)
+            hidden = hidden + self.level(signs.to(hidden.dtype))
+        for block in self.blocks:
+            hidden = block(hidden)
+        features: Hidden = self.norm(hidden)
+        return features
+
+    def _embed(self, inputs: Inputs) -> Hidden:
+        """Of tokens; or the average under probabilities, or under the top weights."""
+        table = self.embedding.weight
+        if isinstance(inputs, TopTokens):
+            weights = inputs.weights.to(table.dtype)
+            average: Hidden = (weights[..., None] * self.embedding(inputs.ids)).sum(-2)
+            return average
+        if inputs.is_floating_point():
+            return inputs.to(table.dtype) @ table
+        embedded: Hidden = self.embedding(inputs)
+        return embedded
+
+
+class Block(nn.Module):
+    """Attention, then an MLP, each added to what it reads through a norm."""
+
+    def __init__(self, width: int, num_heads: int, *, causal: bool) -> None:
+        super().__init__()
+        self.num_heads, self.causal = num_heads, causal
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.heads = nn.Linear(width, 3 * width)
+        self.merge = nn.Linear(width, width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The hidden states of the next block, `[batch, length, width]`."""
+        heads = self.heads(self.norms[0](hidden)).unflatten(-1, (3, self.num_heads, -1))
+        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        found = functional.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+        hidden = hidden + self.merge(found.transpose(1, 2).flatten(2))
+        updated: Tensor = hidden + self.mlp(self.norms[1](hidden))
+        return updated
+
+
+def positions(length: int, width: int, device: torch.device) -> Tensor:
+    """Sines and cosines of each position, `[length, width]`; arXiv:1706.03762, section 3.5."""
+    frequencies = 10_000 ** -torch.linspace(0, 1, width // 2, device=device)
+    angles = torch.arange(length, device=device)[:, None] * frequencies
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)

@@ -1,0 +1,1 @@
+"""A package of the platform: the bound, with less weight on almost clean text."""

@@ -1,0 +1,35 @@
+"""The parameterization: what the network's output means.
+
+    x_theta = softmax(logits / temperature)
+
+Whoever predicts the law of the clean token has one method, `log_x0`; scores, bounds and samplers
+follow from it.
+"""
+
+import math
+from typing import final
+
+from platform_core.parameterization import PredictsClean, widen
+from platform_core.process import Diffusion
+from platform_core.types import Logits, LogProbs, Tokens
+
+
+@final
+class NewPart(PredictsClean):
+    """The softmax of the logits at a temperature is the law of the clean token.
+
+    Args:
+        temperature: above 1 evens predictions out, below 1 sharpens them; 1 is mean. Above 0.
+
+    Raises:
+        ValueError: temperature is not above 0.
+    """
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature is {temperature:g}; it must be above 0, for example 1.5")
+        self.temperature = temperature
+
+    def log_x0(self, logits: Logits, x_t: Tokens, process: Diffusion) -> LogProbs:
+        """log softmax of logits / temperature, over all states of the process."""
+        return (widen(logits) / self.temperature).log_softmax(-1)

@@ -1,0 +1,18 @@
+"""The part that this package adds."""
+
+from collections.abc import Iterable
+
+from platform_core.component import Component
+from platform_core.hookspecs import hookimpl
+
+
+@hookimpl
+def platform_samplers() -> Iterable[Component]:
+    """One sampler."""
+    return [
+        Component(
+            "new-part",
+            "platform_core.templates.sampler.sampler:NewPart",
+            "the reverse process, with more steps where text is almost clean",
+        )
+    ]

@@ -1,0 +1,1 @@
+"""A package of the platform: alpha as a power of 1 - t."""

@@ -1,0 +1,291 @@
+"""Laws of backbones: a small network, its weights moved a little from where they start.
+
+Networks often begin with zeros that hide what they would do.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from platform_core.backbone import Backbone, Conditional, Separating, reader
+from platform_core.errors import UsageError
+from platform_core.testing.law import Figures, Inapplicable, Laws, require
+from platform_core.testing.subject import Subject, parameters
+from platform_core.types import Inputs, Noise, Tokens, TopTokens
+
+LAWS = Laws("backbone")
+
+NUM_STATES, BATCH, LENGTH = 7, 3, 6
+CLOSE = 1e-4
+"""What float32 networks may differ by between two ways to the same logits."""
+
+
+def make(
+    subject: Subject,
+    *,
+    causal: bool = False,
+    time_conditioned: bool = False,
+    num_labels: int = 0,
+    seed: int = 0,
+) -> Backbone:
+    """A network in evaluation mode.
+
+    Raises:
+        Inapplicable: it does not come in this form.
+    """
+    torch.manual_seed(seed)
+    try:
+        network: Backbone = subject.make(
+            vocab_size=NUM_STATES,
+            num_states=NUM_STATES,
+            causal=causal,
+            time_conditioned=time_conditioned,
+            num_labels=num_labels,
+        )
+    except UsageError as error:
+        raise Inapplicable(str(error)) from error
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, dtype=parameter.dtype))
+    return network.eval()
+
+
+def each_form(subject: Subject, seed: int = 0) -> Iterator[tuple[str, Backbone, Noise | None]]:
+    """Each of the forms that processes ask for and that there is, with its noise level."""
+    reads = {parameter.name for parameter in parameters(subject.chosen)}
+    level = torch.tensor([[0.1], [1.0], [3.0]])
+    forms = {
+        "plain": (False, False),
+        "told the noise level": (False, True),
+        "causal": (True, False),
+    }
+    for name, (causal, conditioned) in forms.items():
+        if (causal and "causal" not in reads) or (conditioned and "time_conditioned" not in reads):
+            continue
+        try:
+            network = make(subject, causal=causal, time_conditioned=conditioned, seed=seed)
+        except Inapplicable:
+            continue
+        yield name, network, level if conditioned else None
+
+
+def text(seed: int = 0) -> Tokens:
+    """Some tokens."""
+    return torch.randint(NUM_STATES, (BATCH, LENGTH), generator=torch.Generator().manual_seed(seed))
+
+
+def close(what: str, found: Tensor, expected: Tensor, allowed: float = CLOSE) -> str:
+    """Requires equal features up to rounding."""
+    difference = float((found - expected).abs().nan_to_num(torch.inf).max())
+    size = float(expected.abs().max().clamp_min(1))
+    require(
+        difference <= allowed * size, f"{what} by {difference:.3g} where numbers are {size:.3g}"
+    )
+    return f"largest difference {difference:.1e}"
+
+
+@LAWS.law(heavy=True)
+@torch.no_grad()
+def shape_and_dtype(subject: Subject) -> Figures:
+    """Logits are [batch, length, num_states], finite, and of the dtype of the weights; in every
+    form that processes ask for.
+    """
+    forms = []
+    for name, network, sigma in each_form(subject):
+        logits = network(text(), sigma)
+        weights = next(network.parameters()).dtype
+        figures = f"{name}: {logits.dtype} {tuple(logits.shape)}, weights are {weights}"
+        require(logits.shape == (BATCH, LENGTH, NUM_STATES), figures)
+        require(logits.dtype == weights, figures)
+        require(bool(logits.isfinite().all()), f"{name}: a logit is not finite")
+        forms.append(name)
+    require(bool(forms), "it can be made for no process")
+    return ", ".join(forms)
+
+
+@LAWS.law(heavy=True)
+@torch.no_grad()
+def decoder_by_rows(subject: Subject) -> Figures:
+    """encode and then decoder, on any rows, give the logits of forward; decoder is a module of the
+    network.
+    """
+    for name, network, sigma in each_form(subject):
+        whole = network(text(), sigma)
+        hidden = network.encode(text(), sigma)
+        some = torch.tensor([[0, 3], [2, 1], [1, 5]])
+        rows = network.decoder(hidden[some[:, 0], some[:, 1]])
+        figures = close(f"{name}: rows differ", rows, whole[some[:, 0], some[:, 1]])
+        inside = any(module is network.decoder for module in network.modules())
+        require(inside, f"{name}: decoder is none of the network's modules")
+    return figures
+
+
+@LAWS.law(heavy=True)
+@torch.no_grad()
+def same_input_same_output(subject: Subject) -> Figures:
+    """In evaluation mode a text has the same logits each time, and whatever texts are beside it."""
+    for name, network, sigma in each_form(subject):
+        logits = network(text(), sigma)
+        require(torch.equal(logits, network(text(), sigma)), f"{name}: the second time differs")
+        alone = network(text()[1:2], None if sigma is None else sigma[1:2])
+        figures = close(f"{name}: alone it differs", alone, logits[1:2])
+    return figures
+
+
+@LAWS.law(heavy=True)
+@torch.no_grad()
+def soft_inputs(subject: Subject) -> Figures:
+    """Probabilities that are all on one token, dense or as top tokens, are read as that token."""
+    name, network, sigma = next(each_form(subject))
+    hard = network(text(), sigma)
+    dense = nn.functional.one_hot(text(), NUM_STATES).to(hard.dtype)
+    top = TopTokens(
+        torch.stack((text(), (text() + 1) % NUM_STATES), dim=-1),
+        torch.tensor([1.0, 0.0], dtype=hard.dtype).expand(BATCH, LENGTH, 2),
+    )
+    forms: dict[str, Inputs] = {"dense": dense, "top tokens": top}
+    for what, inputs in forms.items():
+        try:
+            soft = network(inputs, sigma)
+        except Exception as error:  # a network that reads tokens alone may raise anything
+            raise Inapplicable(f"it does not read {what}: {type(error).__name__}") from error
+        figures = close(f"{what}: logits differ", soft, hard)
+    return figures
+
+
+@LAWS.law(heavy=True)
+@torch.no_grad()
+def state_dict_round_trip(subject: Subject) -> Figures:
+    """Weights that are loaded into a network of another seed give the same logits, bit for bit."""
+    forms = zip(each_form(subject, 0), each_form(subject, 1), strict=True)
+    for (name, one, sigma), (_, other, _) in forms:
+        before = one(text(), sigma)
+        require(not torch.equal(other(text(), sigma), before), f"{name}: seeds change nothing")
+        other.load_state_dict(one.state_dict())
+        require(torch.equal(other(text(), sigma), before), f"{name}: logits differ")
+        number = sum(parameter.numel() for parameter in one.parameters())
+    return f"{number:,} weights"
+
+
+@LAWS.law(heavy=True)
+def gradients_everywhere(subject: Subject) -> Figures:
+    """A loss of the logits has a finite gradient with respect to every parameter, and none is 0."""
+    for name, network, sigma in each_form(subject):
+        logits = network(text(), sigma)
+        weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
+        (logits * weights).sum().backward()
+        parameters = dict(network.named_parameters())
+        unused = [
+            key
+            for key, parameter in parameters.items()
+            if parameter.requires_grad
+            and (parameter.grad is None or not bool(parameter.grad.abs().max() > 0))
+        ]
+        require(not unused, f"{name}: no gradient reaches {', '.join(unused[:5])}")
+        finite = all(p.grad is None or bool(p.grad.isfinite().all()) for p in parameters.values())
+        require(finite, f"{name}: a gradient is not finite")
+        figures = f"{len(parameters)} parameters"
+    return figures
+
+
+@LAWS.law(heavy=True)
+@torch.no_grad()
+def reads_the_noise_level(subject: Subject) -> Figures:
+    """One that is told the noise level gives other logits at another one."""
+    forms = {name: (network, sigma) for name, network, sigma in each_form(subject)}
+    if "told the noise level" not in forms:
+        raise Inapplicable("it is never told the noise level")
+    network, sigma = forms["told the noise level"]
+    assert sigma is not None
+    change = float((network(text(), sigma) - network(text(), sigma + 1)).abs().max())
+    require(change > 0, "logits are the same at every noise level")
+    return f"largest change {change:.2g}"
+
+
+@LAWS.law(heavy=True)
+@torch.no_grad()
+def sees_the_whole_text(subject: Subject) -> Figures:
+    """One that is not causal sees every token from every position."""
+    network = make(subject)
+    changed = network(text(), None), network(_with_another(LENGTH - 1), None)
+    first = float((changed[0] - changed[1])[:, 0].abs().max())
+    changed = network(text(), None), network(_with_another(0), None)
+    last = float((changed[0] - changed[1])[:, -1].abs().max())
+    require(first > 0, "the first position does not see the last token")
+    require(last > 0, "the last position does not see the first token")
+    return None
+
+
+def _with_another(place: int) -> Tokens:
+    """The text with another token in one place."""
+    changed = text()
+    changed[:, place] = (changed[:, place] + 1) % NUM_STATES
+    return changed
+
+
+def causal_form(subject: Subject) -> Backbone:
+    """The causal network.
+
+    Raises:
+        Inapplicable: there is none.
+    """
+    if "causal" not in {parameter.name for parameter in parameters(subject.chosen)}:
+        raise Inapplicable("it has no causal form")
+    return make(subject, causal=True)
+
+
+@LAWS.law(heavy=True)
+@torch.no_grad()
+def causal_does_not_look_ahead(subject: Subject) -> Figures:
+    """One that is causal gives a position the same logits whatever tokens come after it."""
+    network = causal_form(subject)
+    before = network(text(), None)
+    for place in range(1, LENGTH):
+        after = network(_with_another(place), None)
+        figures = close(
+            f"token {place} changes those before it", after[:, :place], before[:, :place], 1e-5
+        )
+        require(not torch.equal(after[:, place], before[:, place]), f"token {place} is not read")
+    return figures
+
+
+@LAWS.law(heavy=True)
+@torch.no_grad()
+def reader_reads_the_same(subject: Subject) -> Figures:
+    """One that is causal has the same features read piece by piece as encoded at once."""
+    network = causal_form(subject)
+    with torch.no_grad():
+        whole = network.encode(text(), None)
+        reading = reader(network, LENGTH)
+        pieces = [reading.read(text()[:, a:b]) for a, b in ((0, 2), (2, 3), (3, LENGTH))]
+    return close("features differ", torch.cat(pieces, dim=1), whole)
+
+
+@LAWS.law(needs=Conditional, heavy=True)
+@torch.no_grad()
+def labels_are_read(subject: Subject) -> Figures:
+    """One that is told labels gives other logits under another label."""
+    network = make(subject, num_labels=2)
+    assert isinstance(network, Conditional)
+    one, other = (
+        network.decoder(network.encode(text(), None, torch.full((BATCH,), label)))
+        for label in (0, 1)
+    )
+    change = float((one - other).abs().max())
+    require(change > 0, "logits are the same under every label")
+    return f"largest change {change:.2g}"
+
+
+@LAWS.law(needs=Separating, heavy=True)
+@torch.no_grad()
+def documents_are_kept_apart(subject: Subject) -> Figures:
+    """A document has the features in a sequence of several that it has by itself."""
+    network = make(subject)
+    assert isinstance(network, Separating)
+    documents = torch.tensor([0, 0, 1, 1, 1, 2]).expand(BATCH, LENGTH)
+    together = network.encode(text(), None, None, documents)
+    for first, last in ((0, 2), (2, 5), (5, 6)):
+        alone = network.encode(text()[:, first:last], None)
+        figures = close(f"tokens {first} to {last - 1} differ", together[:, first:last], alone)
+    return figures

@@ -1,0 +1,144 @@
+"""Which laws are tested on which parts, and the verdicts."""
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from time import perf_counter
+from typing import Literal
+
+import torch
+
+from platform_core.component import ROLES
+from platform_core.errors import UsageError
+from platform_core.registry import Part, Plugins
+from platform_core.testing import (
+    backbone,
+    objective,
+    parameterization,
+    process,
+    sampler,
+    schedule,
+    structure,
+)
+from platform_core.testing.law import Figures, Inapplicable, Law, LawBroken
+from platform_core.testing.subject import Subject, subjects
+from platform_core.wording import did_you_mean, reason
+
+ROLE_LAWS = {
+    "process": process.LAWS,
+    "schedule": schedule.LAWS,
+    "parameterization": parameterization.LAWS,
+    "backbone": backbone.LAWS,
+    "objective": objective.LAWS,
+    "sampler": sampler.LAWS,
+}
+
+Outcome = Literal["passed", "broken", "inapplicable"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of one law on one part."""
+
+    outcome: Outcome
+    says: str
+    """Figures, or why the law does not apply."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """One law on one part."""
+
+    subject: Subject
+    law: Law
+
+    @cached_property
+    def reason_against(self) -> str:
+        """Why the law does not apply, as far as the class of the part tells."""
+        try:
+            return self.law.reason_against(self.subject)
+        except UsageError:
+            return "" if self.law.id == "complete" else "its class cannot be had"
+
+    def test(self) -> Figures:
+        """Tests the law, whatever was drawn before.
+
+        Raises:
+            LawBroken: it does not hold.
+            Inapplicable: it says nothing of this part.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return self.law.test(self.subject)
+
+    def verdict(self) -> Verdict:
+        """The outcome; whatever a part raises breaks the law."""
+        if self.reason_against:
+            return Verdict("inapplicable", self.reason_against, 0.0)
+        started = perf_counter()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = self.test() or ""
+            outcome: Outcome = "passed"
+        except Inapplicable as why:
+            outcome, found = "inapplicable", str(why)
+        except LawBroken as broken:
+            outcome, found = "broken", str(broken)
+        except Exception as error:  # a stranger's part may raise anything
+            outcome, found = "broken", reason(error)
+        return Verdict(outcome, found, perf_counter() - started)
+
+
+def cases(parts: Iterable[Part], plugins: Plugins) -> Iterator[Case]:
+    """Every law of every part; those of its structure once, the others in each of its forms."""
+    for part in parts:
+        for number, subject in enumerate(subjects(part, plugins)):
+            if number == 0:
+                yield from (Case(subject, law) for law in structure.LAWS)
+            yield from (Case(subject, law) for law in ROLE_LAWS.get(part.role, ()))
+
+
+def named(names: Sequence[str], plugins: Plugins) -> list[Part]:
+    """The parts that names stand for, each once; all parts for no name at all.
+
+    A name is a plugin's or its distribution's, which stands for all its parts, a part's, or
+    ROLE:PART.
+
+    Raises:
+        UsageError: there is none of the name.
+    """
+    parts = list(plugins.parts())
+    if not names:
+        return parts
+    chosen = {id(part) for name in names for part in _named(name, parts, plugins)}
+    return [part for part in parts if id(part) in chosen]
+
+
+def _named(name: str, parts: Sequence[Part], plugins: Plugins) -> list[Part]:
+    role, colon, own = name.partition(":")
+    found = [
+        part
+        for part in parts
+        if (part.role == role and part.component.name == own)
+        or part.component.name == name
+        or part.plugin.goes_by(name)
+    ]
+    if found:
+        return found
+    for plugin in plugins.plugins:
+        if plugin.goes_by(name):
+            raise UsageError(
+                f"plugin {name} has no parts: {plugin.reason or 'its hooks are empty'}"
+            )
+    if colon and role not in ROLES:
+        raise UsageError(f"{role!r} is no role; the roles are {', '.join(ROLES)}")
+    known = [part.component.name for part in parts if not colon or part.role == role]
+    known += [] if colon else [plugin.name for plugin in plugins.plugins]
+    known += [] if colon else [plugin.distribution for plugin in plugins.plugins]
+    near = did_you_mean(own if colon else name, known)
+    raise UsageError(
+        f"nothing called {name!r} is installed{near or '; platform plugins lists what is'}"
+    )

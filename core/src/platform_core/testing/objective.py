@@ -1,0 +1,232 @@
+"""Laws of objectives, on a law of text small enough to know -log p.
+
+    bound of the exact network = -log p,    mean bound of any other >= entropy
+
+The exact network of uniform noise predicts a token from all others but itself (`toy`).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from platform_core.checkpoint import weights
+from platform_core.draws import Draws, derive_generator
+from platform_core.model import Model
+from platform_core.objective import DiffusionObjective, Following, Loss, Nelbo, Objective
+from platform_core.schedule import Stepwise
+from platform_core.testing.law import Figures, Laws, require
+from platform_core.testing.partners import Setting, settings
+from platform_core.testing.process import agree
+from platform_core.testing.subject import Subject
+from platform_core.testing.toy import integrated_bound, stepped_bound, two_token_law
+from platform_core.types import Selected, Tokens
+
+LAWS = Laws("objective")
+
+TEXTS = 60_000
+ERRORS = 5.0
+"""Standard errors that chance is allowed: one right part in two million would be accused."""
+VOCABULARY, BATCH, LENGTH = 5, 4, 6
+
+
+def make(subject: Subject, model: Model) -> Objective:
+    """The objective of a model, as training begins."""
+    objective: Objective = subject.make(model=model)
+    if isinstance(objective, Following):
+        objective.after_update(0, weights(model.backbone))
+    return objective.eval()
+
+
+def draws(seed: int = 0, total: int = BATCH) -> Draws:
+    """What a batch draws from."""
+    return Draws.derive("laws", seed, step=0, first=0, total=total)
+
+
+@torch.no_grad()
+def excess(subject: Subject, setting: Setting, *, mistaken: bool) -> tuple[float, float, float]:
+    """Mean of bound + log p over many texts of the law, its standard error, and the entropy."""
+    law = two_token_law()
+    objective = make(subject, setting.exact(law, mistaken=mistaken))
+    chosen = torch.multinomial(
+        law.probs.flatten(), TEXTS, replacement=True, generator=derive_generator("texts")
+    )
+    x0 = law.sequences()[chosen]
+    bound = objective.bound(x0, torch.ones_like(x0, dtype=torch.bool), draws(total=TEXTS))
+    nats = -law.log_prob(x0)
+    difference = bound.per_token.double().sum(-1) - nats
+    error = float(difference.std()) / TEXTS**0.5
+    return float(difference.mean()), error, float(nats.mean())
+
+
+@LAWS.law(heavy=True)
+def tight(subject: Subject) -> Figures:
+    """The mean bound of the exact network is that of -log p, up to the error of 60,000 draws."""
+    said = []
+    for setting in settings(subject):
+        mean, error, entropy = excess(subject, setting, mistaken=False)
+        figures = f"{setting}: {entropy + mean:.4f} +- {error:.4f} nats for {entropy:.4f}"
+        require(abs(mean) <= ERRORS * error + 1e-3, figures)
+        said.append(figures)
+    return "; ".join(said)
+
+
+@LAWS.law(heavy=True)
+def never_below(subject: Subject) -> Figures:
+    """The mean bound of a mistaken network is not below the entropy of the text."""
+    said = []
+    for setting in settings(subject):
+        mean, error, entropy = excess(subject, setting, mistaken=True)
+        figures = f"{setting}: {entropy + mean:.4f} +- {error:.4f} nats for at least {entropy:.4f}"
+        require(mean >= -ERRORS * error, figures)
+        said.append(figures)
+    return "; ".join(said)
+
+
+@LAWS.law(needs=DiffusionObjective, heavy=True)
+def tight_for_each_text(subject: Subject) -> Figures:
+    """The bound of the exact network, summed over noise levels and all noisy texts, is -log p
+    of each text; up to 0.02 nats where it is a bound of steps.
+    """
+    law = two_token_law()
+    for setting in settings(subject):
+        objective = make(subject, setting.exact(law))
+        assert isinstance(objective, DiffusionObjective)
+        steps, x0 = objective.exact_schedule, law.sequences()
+        if isinstance(steps, Stepwise):
+            found, allowed = stepped_bound(objective, x0, steps), 0.02
+        else:
+            found, allowed = integrated_bound(objective, x0), 1e-6
+        figures = agree(f"a bound {setting}", found, -law.log_prob(x0), allowed)
+    return figures
+
+
+@LAWS.law(needs=DiffusionObjective)
+def equals_nelbo(subject: Subject) -> Figures:
+    """row_loss is that of core's nelbo, for any logits; up to 1% where it is a bound of steps."""
+    for setting in settings(subject):
+        model, _ = setting.tiny(VOCABULARY)
+        objective, generic = make(subject, model), Nelbo(model)
+        assert isinstance(objective, DiffusionObjective)
+        process = objective.denoiser.process
+        steps = isinstance(objective.exact_schedule, Stepwise)
+        states = torch.arange(process.num_states)
+        x_t = states[process.changeable(states)].repeat_interleave(VOCABULARY).repeat(4)
+        x0 = torch.arange(VOCABULARY).repeat(len(x_t) // VOCABULARY)
+        generator = derive_generator("logits")
+        shape = (len(x_t), process.num_states)
+        logits = torch.randn(shape, generator=generator, dtype=torch.float64)
+        for alpha in (0.1, 0.5, 0.9):
+            level = torch.full((len(x_t),), alpha, dtype=torch.float64)
+            columns = (logits, x_t, x0, level, torch.full_like(level, -0.8))
+            found, expected = objective.row_loss(*columns), generic.row_loss(*columns)
+            allowed = (1e-2 if steps else 1e-6) * float(expected.abs().max())
+            figures = agree(
+                f"the loss of a row at alpha {alpha:g} {setting}", found, expected, allowed
+            )
+    return figures
+
+
+@LAWS.law(needs=DiffusionObjective)
+def row_loss_is_no_less_than_zero(subject: Subject) -> Figures:
+    """row_loss is at least 0 for any logits and every noise level."""
+    lowest = torch.inf
+    for setting in settings(subject):
+        model, _ = setting.tiny(VOCABULARY)
+        objective = make(subject, model)
+        assert isinstance(objective, DiffusionObjective)
+        process = objective.denoiser.process
+        generator = derive_generator("logits")
+        states = torch.arange(process.num_states)
+        noisy = states[process.changeable(states)]
+        x_t = noisy[torch.randint(len(noisy), (200,), generator=generator)]
+        x0 = torch.randint(VOCABULARY, (200,), generator=generator)
+        logits = 3 * torch.randn((200, process.num_states), generator=generator).double()
+        alpha = torch.rand(200, generator=generator, dtype=torch.float64).clamp(1e-3, 1 - 1e-3)
+        values = objective.row_loss(logits, x_t, x0, alpha, -torch.ones_like(alpha))
+        require(bool(values.isfinite().all()), f"{setting}: a value is not finite")
+        lowest = min(lowest, float(values.min()))
+        require(lowest > -1e-9, f"{setting}: a value is {lowest:.3g}")
+    return f"lowest {lowest:.3g}"
+
+
+def batch() -> tuple[Tokens, Selected]:
+    """Texts, some tokens of which do not count."""
+    generator = derive_generator("batch")
+    x0 = torch.randint(VOCABULARY, (BATCH, LENGTH), generator=generator)
+    counted = torch.arange(LENGTH) < torch.tensor([[6], [3], [0], [5]])
+    return x0, counted
+
+
+def losses(objective: Objective, counted: Selected, seed: int = 0) -> dict[str, Loss]:
+    """The training loss and both bounds."""
+    x0, _ = batch()
+    return {
+        "forward": objective(x0, counted, draws(seed)),
+        "bound": objective.bound(x0, counted, draws(seed)),
+        "published bound": objective.bound(x0, counted, draws(seed), protocol="published"),
+    }
+
+
+@LAWS.law()
+def per_token(subject: Subject) -> Figures:
+    """Losses are finite, [batch, length], 0 where a token does not count, and sum to the total."""
+    for setting in settings(subject):
+        x0, counted = batch()
+        for name, loss in losses(make(subject, setting.tiny(VOCABULARY)[0]), counted).items():
+            where = f"{name} {setting}"
+            shape = tuple(loss.per_token.shape)
+            require(shape == x0.shape, f"{where}: per_token is {shape} of {tuple(x0.shape)}")
+            require(bool(loss.per_token.isfinite().all()), f"{where}: a value is not finite")
+            left = float(loss.per_token[~counted].abs().max())
+            require(left == 0, f"{where}: a token that does not count has {left:.3g}")
+            total = loss.per_token.double().sum()
+            agree(
+                f"the total of {where}", loss.total.double(), total, 1e-4 * float(total.abs() + 1)
+            )
+            require(not loss.per_token.requires_grad, f"{where}: per_token has a gradient")
+    return None
+
+
+@LAWS.law()
+def same_draws_same_loss(subject: Subject) -> Figures:
+    """Losses depend on the text and its draws and on nothing else."""
+    for setting in settings(subject):
+        _, counted = batch()
+        objective = make(subject, setting.tiny(VOCABULARY)[0])
+        torch.manual_seed(1)
+        before = losses(objective, counted)
+        torch.manual_seed(2)
+        for name, loss in losses(objective, counted).items():
+            same = torch.equal(loss.per_token, before[name].per_token)
+            require(same, f"{name} {setting}: equal draws give another loss")
+        other = losses(objective, counted, seed=1)
+        if objective.noise_levels:
+            changed = not torch.equal(other["bound"].per_token, before["bound"].per_token)
+            require(changed, f"bound {setting}: other draws give the same loss")
+    return None
+
+
+@LAWS.law()
+def gradients(subject: Subject) -> Figures:
+    """The gradient of the training loss is finite, and not 0; of no counted token it is 0."""
+    for setting in settings(subject):
+        model, network = setting.tiny(VOCABULARY)
+        objective = make(subject, model).train()
+        x0, counted = batch()
+        found = _gradient(objective, network, x0, counted)
+        require(bool(found.isfinite().all()), f"{setting}: a gradient is not finite")
+        require(bool(found.abs().max() > 0), f"{setting}: all gradients are 0")
+        none = _gradient(objective, network, x0, torch.zeros_like(counted))
+        require(bool((none == 0).all()), f"{setting}: tokens that do not count have a gradient")
+        network.zero_grad()
+        loss = objective.bound(x0, counted, draws())
+        require(bool(loss.total.isfinite()), f"{setting}: the bound is not finite")
+    return None
+
+
+def _gradient(objective: Objective, network: nn.Module, x0: Tokens, counted: Selected) -> Tensor:
+    network.zero_grad()
+    total = objective(x0, counted, draws()).total
+    if total.requires_grad:
+        total.backward()
+    grads = [p.grad for p in network.parameters() if p.grad is not None]
+    return torch.cat([grad.flatten() for grad in grads]) if grads else torch.zeros(1)

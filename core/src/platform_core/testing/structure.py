@@ -1,0 +1,131 @@
+"""Laws of every part: that it can be found, chosen, configured and read."""
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from platform_core.component import ROLES
+from platform_core.compose import compose
+from platform_core.errors import UsageError
+from platform_core.injection import COMPUTED
+from platform_core.registry import BASES, resolve
+from platform_core.testing.law import Figures, Inapplicable, LawBroken, Laws, require
+from platform_core.testing.partners import composition
+from platform_core.testing.subject import Subject, parameters
+
+LAWS = Laws(None)
+
+HEAVY_MODULES = ("torch", "accelerate", "datasets", "transformers")
+
+
+@LAWS.law()
+def complete(subject: Subject) -> Figures:
+    """Its class can be imported, is of its role, and leaves no method abstract."""
+    try:
+        subject.plugins.load(subject.role, subject.name)
+    except UsageError as error:
+        raise LawBroken(str(error)) from error
+    return f"{subject.part.component.target}, a {BASES[subject.role].partition(':')[2]}"
+
+
+@LAWS.law()
+def typed_options(subject: Subject) -> Figures:
+    """Each argument of its constructor has a type, is computed or has a default, and none is
+    called name.
+    """
+    computed = COMPUTED[subject.role]
+    options = [p for p in parameters(subject.chosen) if p.name not in computed]
+    untyped = [p.name for p in options if p.annotation is p.empty]
+    without = [p.name for p in options if p.default is p.empty]
+    faults = [f"{name} has no type" for name in untyped]
+    faults += [
+        f"{name} has no default and is not computed ({', '.join(computed)} are)" for name in without
+    ]
+    faults += ["name is a reserved name"] if "name" in (p.name for p in options) else []
+    require(not faults, "; ".join(faults))
+    return f"{len(options)} options"
+
+
+@LAWS.law()
+def documented(subject: Subject) -> Figures:
+    """Its summary is one line, and its docstring explains each option under Args."""
+    summary = subject.part.component.summary
+    require(bool(summary.strip()) and "\n" not in summary, f"its summary is {summary!r}")
+    require(bool(subject.chosen.__doc__), "its class has no docstring, which --help shows")
+    owners = [owner for owner in subject.chosen.__mro__ if owner is not object]
+    explained = {name for owner in owners for name in _explained(owner)}
+    options = {p.name for p in parameters(subject.chosen)} - set(COMPUTED[subject.role])
+    lacking = sorted(options - explained)
+    require(not lacking, f"no line under Args for {', '.join(lacking)}")
+    return summary
+
+
+def _explained(owner: type) -> list[str]:
+    document = inspect.cleandoc(owner.__doc__ or "")
+    _, found, rest = document.partition("Args:\n")
+    section = re.split(r"^\S", rest, maxsplit=1, flags=re.MULTILINE)[0] if found else ""
+    return re.findall(r"^    (\w+)(?: \(.*?\))?:", section, flags=re.MULTILINE)
+
+
+@LAWS.law()
+def requires_classes(subject: Subject) -> Figures:
+    """What it requires are classes of other roles."""
+    required = getattr(subject.kind, "requires", {})
+    for role, needed in required.items():
+        require(role in ROLES and role != subject.role, f"requires {role!r}, no other role")
+        base = resolve(BASES[role])
+        assert isinstance(base, type)
+        is_class = isinstance(needed, type)
+        require(is_class, f"requires {role} {needed!r}, which is no class")
+        require(issubclass(needed, base), f"{needed.__name__} is no {base.__name__}")
+    return ", ".join(f"{role} {needed.__name__}" for role, needed in required.items()) or "nothing"
+
+
+@LAWS.law(heavy=True)
+def registers_lightly(subject: Subject) -> Figures:
+    """Registering its plugin imports no torch."""
+    plugin = subject.part.plugin
+    if plugin.distribution == "file":
+        raise Inapplicable("a plugin that is a file holds its parts itself")
+    imported = _heavy_imports(plugin.value, plugin.hooks)
+    require(not imported, f"importing {plugin.value} and calling its hooks imports {imported}")
+    return plugin.value
+
+
+@cache
+def _heavy_imports(module: str, hooks: tuple[str, ...]) -> str:
+    program = (
+        "import importlib, sys\n"
+        "module, *hooks = sys.argv[1].split()\n"
+        "found = importlib.import_module(module)\n"
+        "for hook in hooks: list(getattr(found, hook)())\n"
+        f"print(' '.join(m for m in {HEAVY_MODULES} if m in sys.modules))\n"
+    )
+    words = " ".join((module, *hooks))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, words], env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        return f"nothing but fails: {done.stderr.strip().splitlines()[-1]}"
+    return done.stdout.strip()
+
+
+@LAWS.law(heavy=True)
+def config_round_trip(subject: Subject) -> Figures:
+    """The config of a composition with it, composed again, is the same byte for byte."""
+    made = composition(subject)
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "config.yaml"
+        saved.write_text(made.config)
+        again, _ = compose(["--config", str(saved)], subject.plugins, prog="check", environ={})
+    if again.config != made.config:
+        pairs = zip(made.config.splitlines(), again.config.splitlines(), strict=False)
+        first = next((f"{one!r} became {other!r}" for one, other in pairs if one != other), "")
+        raise LawBroken(f"the config changed: {first or 'its length'}")
+    return ", ".join(f"{role} {name}" for role, name in made.names.items())

@@ -1,0 +1,104 @@
+"""What is examined: one part, in one of the forms that its options give it."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from platform_core.errors import UsageError
+from platform_core.injection import accepted
+from platform_core.registry import Part, Plugins, kinds
+
+SMALL: Mapping[str, object] = {
+    "hidden_size": 16,
+    "num_blocks": 1,
+    "num_heads": 2,
+    "cond_size": 8,
+}
+"""Options of these names are given to every part that has them, so that networks are small."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A part as the laws see it.
+
+    Args:
+        part: what was registered.
+        plugins: everything that is installed.
+        form: the option that decides what its objects are ("states uniform"), or nothing.
+    """
+
+    part: Part
+    plugins: Plugins
+    form: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.role}:{self.name}" + (f"[{self.form}]" if self.form else "")
+
+    @property
+    def role(self) -> str:
+        """Its role."""
+        return self.part.role
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.part.component.name
+
+    @cached_property
+    def chosen(self) -> type:
+        """The class that its name stands for.
+
+        Raises:
+            UsageError: it cannot be had.
+        """
+        return self.plugins.load(self.role, self.name)
+
+    @cached_property
+    def kind(self) -> type:
+        """The class of its objects."""
+        return kinds(self.chosen)[self.form]
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The options that its form stands for."""
+        option, _, value = self.form.partition(" ")
+        return {option: value} if option else {}
+
+    def make(self, *, options: Mapping[str, object] | None = None, **computed: object) -> Any:
+        """An object of it, small where it can be.
+
+        Args:
+            options: more options, left out where it has none of the name.
+            computed: what follows from other parts; it takes what it knows.
+        """
+        given = {**SMALL, **(options or {})}
+        known = accepted(self.chosen, [*given, *computed])
+        chosen = {name: value for name, value in {**given, **computed}.items() if name in known}
+        return self.chosen(**{**chosen, **self.options})
+
+
+def subjects(part: Part, plugins: Plugins) -> Iterator[Subject]:
+    """A part in each of its forms; as it is where its class cannot be had."""
+    try:
+        forms = list(kinds(plugins.load(part.role, part.component.name)))
+    except UsageError:
+        forms = [""]
+    for form in forms:
+        yield Subject(part, plugins, form)
+
+
+def parameters(part: type) -> list[inspect.Parameter]:
+    """All that a constructor takes, also through **kwargs of its parents."""
+    found: dict[str, inspect.Parameter] = {}
+    for owner in part.__mro__:
+        if owner is object or "__init__" not in vars(owner):
+            continue
+        own = list(inspect.signature(vars(owner)["__init__"]).parameters.values())[1:]
+        for parameter in own:
+            if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                found.setdefault(parameter.name, parameter)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in own):
+            break
+    return list(found.values())

@@ -1,0 +1,31 @@
+"""Packages of strangers, as if pip had installed them, where there is no network for pip to use.
+
+`pip install -e .` makes a dist-info with the entry points and puts `src` on the path; so does this.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def install(package: Path, site: Path) -> Path:
+    """Writes the dist-info that pip would write into `site`; returns the package's sources."""
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    folder = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    folder.mkdir(parents=True)
+    metadata = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (folder / "METADATA").write_text(metadata)
+    points = [
+        line
+        for group, entries in project["entry-points"].items()
+        for line in (f"[{group}]", *(f"{name} = {value}" for name, value in entries.items()))
+    ]
+    (folder / "entry_points.txt").write_text("\n".join(points) + "\n")
+    return package / "src"
+
+
+def environment(*paths: Path) -> Mapping[str, str]:
+    """That of a process which also finds what is in these directories."""
+    present = os.environ.get("PYTHONPATH", "")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, paths), present])}

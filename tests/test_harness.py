@@ -1,0 +1,323 @@
+"""Tasks of lm-evaluation-harness: what is asked of a model, what cannot be scored, what is kept."""
+
+import json
+import math
+import sys
+from functools import partial
+
+import datasets
+import pytest
+import torch
+import yaml
+from accelerate import Accelerator
+from lm_eval.api.instance import Instance
+from lm_eval.tasks import TaskManager
+from toy import CausalNetwork
+
+from platform_ar.objective import NextTokenNll
+from platform_ar.parameterization import NextToken
+from platform_ar.process import Ar
+from platform_core import harness
+from platform_core.cli import main
+from platform_core.draws import Draws
+from platform_core.errors import UsageError
+from platform_core.harness import Reader, TrainedLm, run_tasks
+from platform_core.likelihood import choose
+from platform_core.model import Model
+from platform_core.schedule import LogLinear
+from platform_core.tokenizer import CharacterTokenizer
+
+TOKENIZER = CharacterTokenizer("abcd .")
+LENGTH = 12
+WORDS = [
+    "--process=mdlm",
+    "--backbone.hidden_size=16",
+    "--backbone.num_blocks=1",
+    "--backbone.num_heads=2",
+    "--data.corpus=text",
+    "--data.length=16",
+    "--train.batch_size=4",
+    "--train.steps=2",
+    "--sample.number=1",
+    "--sampler.steps=2",
+    "--track.aim=false",
+]
+CHOICES = [
+    {"query": "ab", "choices": ["abab", "bb"], "gold": 0},
+    {"query": "bc ab bc ab bc", "choices": ["cab", "b"], "gold": 1},
+    {"query": "ca", "choices": ["a", "c", "bc"], "gold": 2},
+]
+TASKS = {
+    "choices": {
+        "output_type": "multiple_choice",
+        "doc_to_choice": "choices",
+        "doc_to_target": "gold",
+        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+    },
+    "endings": {
+        "output_type": "loglikelihood",
+        "doc_to_target": " {{choices[0]}}",
+        "metric_list": [{"metric": "perplexity"}, {"metric": "acc"}],
+    },
+    "texts": {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{query}}",
+        "metric_list": [{"metric": "bits_per_byte"}],
+    },
+    "stories": {
+        "output_type": "generate_until",
+        "doc_to_target": "{{choices[0]}}",
+        "generation_kwargs": {"until": ["."]},
+        "metric_list": [{"metric": "exact_match"}],
+    },
+}
+
+
+def model(length=LENGTH):
+    torch.manual_seed(0)
+    process = Ar(TOKENIZER.vocab_size)
+    network = CausalNetwork(process.num_states).double()
+    objective = NextTokenNll(Model(process, LogLinear(), NextToken(), network))
+    reader = Reader(TOKENIZER, (TOKENIZER.bos_id,), length)
+    accelerator = Accelerator(cpu=True)
+    return TrainedLm(choose(objective, None, 1), reader, accelerator, batch_size=4, seed=1)
+
+
+def ask(lm, context, *choices, task="any", number=0):
+    return lm.loglikelihood(
+        [
+            Instance("loglikelihood", {}, (context, choice), place, (task, number, 1))
+            for place, choice in enumerate(choices)
+        ]
+    )
+
+
+def log_prob(lm, tokens, given):
+    x0 = torch.tensor([tokens])
+    draws = Draws.derive("any", step=0, first=0, total=1)
+    with torch.no_grad():
+        nats = lm.likelihood.objective.bound(x0, torch.ones_like(x0, dtype=torch.bool), draws)
+    return -float(nats.per_token[0, given:].double().sum())
+
+
+def ids(text):
+    return [TOKENIZER.bos_id, *map(int, TOKENIZER.encode(text))]
+
+
+def test_a_choice_is_scored_behind_the_beginning_of_a_document_and_its_context():
+    lm = model()
+    (first, _), (second, _) = ask(lm, "ab ", "cd", "d")
+    # The space goes to the choice.
+    assert first == pytest.approx(log_prob(lm, ids("ab cd"), 3), abs=1e-5)
+    assert second == pytest.approx(log_prob(lm, ids("ab d"), 3), abs=1e-5)
+    ((alone, _),) = ask(lm, "", "cd")
+    assert alone == pytest.approx(log_prob(lm, ids("cd"), 1), abs=1e-5)
+    assert lm.counts["any"].summary()["items_with_cut_context"] == 0
+
+
+def test_long_contexts_lose_as_many_tokens_at_the_left_before_every_choice():
+    lm = model()
+    (long, _), (short, _) = ask(lm, "abcd. abcd.", " bcd.", " c")
+    kept = ids("abcd. abcd.")[-(LENGTH - 5) :]
+    assert long == pytest.approx(log_prob(lm, kept + ids(" bcd.")[1:], len(kept)), abs=1e-5)
+    assert short == pytest.approx(log_prob(lm, kept + ids(" c")[1:], len(kept)), abs=1e-5)
+    assert lm.counts["any"].summary()["items_with_cut_context"] == 1
+
+
+@pytest.mark.parametrize("choice", [" abcd abcd abcd abcd", "é", " ", ""])
+def test_what_cannot_be_scored_never_wins(choice):
+    lm = model()
+    context = "ab" if choice.strip() or not choice else "ab c"
+    others = ["", choice] if choice == " " else [choice]
+    found = ask(lm, context, " a", " abcd abc.", "d" * LENGTH, *others)
+    scores = [score for score, _ in found]
+    lengths = [2, 10, LENGTH, *map(len, others)]
+    bytes_ = [2, 10, LENGTH, *(len(other.encode()) for other in others)]
+    for per in ([1] * len(scores), lengths, bytes_):
+        per_unit = [score / max(1, unit) for score, unit in zip(scores, per, strict=True)]
+        assert max(per_unit[:3]) > min(per_unit[:3]) > per_unit[3]
+    assert all(torch.isfinite(torch.tensor(scores)))
+    assert lm.counts["any"].summary()["items_that_cannot_be_scored"] == 1
+
+
+def test_an_item_without_any_choice_that_can_be_scored_is_counted_all_the_same():
+    lm = model()
+    found = ask(lm, "ab", "é", "è" * 3)
+    assert [hit for _, hit in found] == [False, False]
+    assert lm.counts["any"].unscored == {("any", 0)}
+
+
+def test_unknown_characters_of_a_context_are_read_as_such_and_counted():
+    lm = model()
+    ((score, _),) = ask(lm, "aéb", "c")
+    known = [TOKENIZER.bos_id, *map(int, TOKENIZER.with_unknown("replace").encode("aéb"))]
+    assert TOKENIZER.unknown_id in known
+    assert score == pytest.approx(log_prob(lm, [*known, ids("c")[1]], 4), abs=1e-5)
+    assert lm.counts["any"].unknown == {("any", 0)}
+    assert not lm.counts["any"].unscored
+
+
+def test_a_long_text_is_read_in_windows_that_count_each_token_once():
+    lm, text = model(), "abcd. dcba. abcd. d"
+    requests = [
+        Instance("loglikelihood_rolling", {}, (words,), 0, ("any", number, 1))
+        for number, words in enumerate([text, "", "ab"])
+    ]
+    long, empty, short = lm.loglikelihood_rolling(requests)
+    tokens = ids(text)
+    windows = [tokens[:12], tokens[11:]]
+    assert long == pytest.approx(sum(log_prob(lm, window, 1) for window in windows), abs=1e-5)
+    assert empty == 0
+    assert short == pytest.approx(log_prob(lm, ids("ab"), 1), abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    home = tmp_path_factory.mktemp("harness")
+    texts = home / "texts"
+    texts.mkdir()
+    for number in range(20):
+        (texts / f"{number:02d}.txt").write_text("ab bc ca " * 20)
+    words = [*WORDS, f"--data.path={texts}", f"--output={home / 'run'}"]
+    assert main(["run", *words]) == 0
+    return home
+
+
+@pytest.fixture
+def tasks(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return write_tasks(tmp_path / "tasks", CHOICES)
+
+
+def write_tasks(folder, items):
+    folder.mkdir(exist_ok=True)
+    data = folder / "items.jsonl"
+    data.write_text("".join(json.dumps(item) + "\n" for item in items))
+    source = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data)}}}
+    for name, task in TASKS.items():
+        whole = {"task": name, "test_split": "test", "doc_to_text": "query", **source, **task}
+        for metric in whole["metric_list"]:
+            metric |= {"aggregation": "mean", "higher_is_better": True}
+        if name == "texts":
+            whole["metric_list"][0]["aggregation"] = "bits_per_byte"
+        if name == "endings":
+            whole["metric_list"][0]["aggregation"] = "perplexity"
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(whole))
+    return folder
+
+
+def records(capsys, *words):
+    capsys.readouterr()
+    assert main(["eval", *map(str, words), "--json"]) == 0
+    decoder, text, found = json.JSONDecoder(), capsys.readouterr().out, []
+    while text := text.strip():
+        record, end = decoder.raw_decode(text)
+        found.append(record)
+        text = text[end:]
+    return found
+
+
+@pytest.mark.slow
+def test_tasks_are_measured_and_kept(home, tasks, capsys):
+    words = (home / "run", "--tasks=choices,endings,texts", f"--task_path={tasks}", "--draws=4")
+    choices, endings, texts = records(capsys, *words)
+    assert choices["items"] == endings["items"] == texts["items"] == 3
+    accuracy = choices["metrics"]["acc"]
+    error = (accuracy * (1 - accuracy) / 2) ** 0.5
+    assert accuracy in (0, 1 / 3, 2 / 3, 1)
+    assert choices["metrics"]["acc_standard_error"] == pytest.approx(error)
+    assert choices["metrics"]["chance"] == pytest.approx((1 / 2 + 1 / 2 + 1 / 3) / 3)
+    assert choices["items_with_cut_context"] == 1
+    assert choices["items_that_cannot_be_scored"] == 0
+    assert choices["mean_noise_error_of_a_score"] > 0
+    assert endings["metrics"]["perplexity"] > 1
+    assert texts["metrics"]["bits_per_byte"] > 0
+    card = choices["card"]
+    assert (card["likelihood"], card["draws"], card["step"]) == ("clean-context", 4, 2)
+    assert card["evaluate"]["weights"] == "ema"
+    assert card["lm_eval"].startswith("0.4.")
+    assert card["tokenizer"]["kind"] == "character"
+    kept = json.loads((home / "run" / "result.json").read_text())["evaluations"]
+    name = "choices-ema-clean-context-4-draws-step-0000002"
+    assert kept[name]["metrics"] == choices["metrics"]
+
+
+@pytest.mark.slow
+def test_what_is_printed_says_what_is_known(home, tasks, capsys):
+    """One item has no standard error, which is left out."""
+    path = f"--task_path={write_tasks(tasks, [CHOICES[1]])}"
+    capsys.readouterr()
+    assert main(["eval", str(home / "run"), "--tasks=choices", path, "--draws=2"]) == 0
+    said = capsys.readouterr().out
+    assert "choices, 1 items; ema weights of step 2; clean-context likelihood at 2 noise" in said
+    assert " +- " not in said
+    assert "nats a choice; it leaves" in said
+    assert "1 items were cut at the left to the length of training" in said
+    assert "cannot be scored" not in said
+
+
+def test_tasks_are_asked_of_a_model_and_what_cannot_be_scored_is_wrong(tasks):
+    """In two items the other choice would win, and is the right one."""
+    lacking = {"query": "ab", "choices": ["é", "ca"], "gold": 1}
+    alone = {"query": "ab", "choices": ["ca", "ca", "ca"], "gold": 0}
+    write_tasks(tasks, [lacking, lacking, alone, lacking])
+    lm = model()
+    asked = {"folder": tasks, "limit": 3, "num_fewshot": None}
+    choices, endings, texts = run_tasks(lm, ["choices", "endings", "texts"], **asked)
+    assert choices.items == endings.items == texts.items == 3
+    assert choices.metrics["acc"] == choices.metrics["acc_norm"] == pytest.approx(1 / 3)
+    assert choices.metrics["acc_standard_error"] == pytest.approx(1 / 3)
+    assert choices.metrics["acc_where_scored"] == 1
+    assert choices.metrics["chance"] == pytest.approx((1 / 2 + 1 / 2 + 1 / 3) / 3)
+    assert choices.counts["items_that_cannot_be_scored"] == 2
+    assert choices.counts["items_undecided_by_noise"] == 0
+    expected = -log_prob(lm, ids("ab"), 1) / 2 / math.log(2)
+    assert texts.metrics["bits_per_byte"] == pytest.approx(expected, abs=1e-5)
+    assert set(endings.metrics) >= {"perplexity", "acc"}
+    assert endings.counts["items_that_cannot_be_scored"] == 2
+
+
+def test_generated_text_and_hubs_out_of_reach_are_refused_in_one_line(tasks, monkeypatch):
+    asked = {"folder": tasks, "limit": 1, "num_fewshot": None}
+    with pytest.raises(UsageError, match="task stories asks for generated text"):
+        run_tasks(model(), ["stories"], **asked)
+    with pytest.raises(UsageError, match="none is no directory"):
+        run_tasks(model(), ["choices"], **{**asked, "folder": tasks / "none"})
+    monkeypatch.setattr("platform_core.hub.reachable", lambda: False)
+    far = {**TASKS["choices"], "task": "far", "dataset_path": "nobody/nothing"}
+    (tasks / "far.yaml").write_text(yaml.safe_dump({**far, "test_split": "test"}))
+    with pytest.raises(UsageError, match="the hub cannot be reached from here") as refusal:
+        run_tasks(model(), ["far"], **asked)
+    assert "\n" not in str(refusal.value)
+
+
+def refused(capsys, *words):
+    capsys.readouterr()
+    assert main(["eval", *map(str, words)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("platform eval: error: ")
+    return said[-1]
+
+
+@pytest.mark.slow
+def test_mistakes_are_one_line(home, tasks, capsys):
+    run, path = home / "run", f"--task_path={tasks}"
+    assert "--limit is for tasks" in refused(capsys, run, "--limit=2")
+    assert "--on is for bounds" in refused(capsys, run, "--tasks=choices", path, "--on", "sotu")
+    assert "--tasks names none" in refused(capsys, run, "--tasks=,", path)
+
+
+def test_a_misspelt_task_has_a_near_one_named(tasks, monkeypatch):
+    # The library's own thousands are left out, which take it half a minute to read.
+    monkeypatch.setattr(harness, "TaskManager", partial(TaskManager, include_defaults=False))
+    with pytest.raises(UsageError, match="did you mean choices"):
+        run_tasks(model(), ["choises"], folder=tasks, limit=1, num_fewshot=None)
+
+
+@pytest.mark.slow
+def test_without_the_library_there_is_a_line_that_says_what_to_install(home, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.delitem(sys.modules, "platform_core.harness")
+    said = refused(capsys, home / "run", "--tasks=choices")
+    assert 'pip install "dlm-platform-core[harness]"' in said

@@ -1,0 +1,80 @@
+"""The tutorial of plugins/README.md: its commands run and its files are written, one after another.
+
+Where there is no hatchling, `pip install -e` needs the network to build; then what it would write
+is written instead (`strangers`), and the command itself is not run.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import strangers
+
+TUTORIAL = (Path(__file__).parents[1] / "plugins/README.md").read_text()
+BLOCKS = re.findall(r"^```(sh|python|yaml)\n(.*?)^```", TUTORIAL, re.MULTILINE | re.DOTALL)
+HATCHLING = find_spec("hatchling") is not None
+
+
+class Reader:
+    """Someone who does as the tutorial says, in an empty directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.site = folder, folder / "site"
+        self.said: dict[str, str] = {}
+
+    def follow(self, language: str, block: str) -> None:
+        """Runs commands, or writes a file whose path is in the first line."""
+        if language == "sh":
+            for command in block.splitlines():
+                self.run(command)
+            return
+        head, _, content = block.partition("\n")
+        path, _, where = head.removeprefix("# ").partition(", ")
+        with (self.folder / path).open({"": "w", "at the end": "a"}[where]) as file:
+            file.write(content)
+
+    def run(self, command: str) -> None:
+        """One command, which must succeed."""
+        if command.startswith("pip install") and not HATCHLING:
+            (package,) = re.fullmatch(r"pip install -e (\S+)", command).groups()
+            strangers.install(self.folder / package, self.site)
+            return
+        command = command.replace("pip install", "pip install --no-deps --no-build-isolation")
+        sources = sorted(self.folder.glob("platform-*/src"))
+        environment = strangers.environment(self.site, *sources)
+        path = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.folder,
+            env={**environment, "PATH": path, "PLATFORM_TRACK__AIM": "false"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        self.said[command] = done.stdout
+
+
+@pytest.mark.slow
+def test_the_tutorial_works_as_it_is_written(tmp_path):
+    reader = Reader(tmp_path)
+    for language, block in BLOCKS:
+        reader.follow(language, block)
+    assert "sticky" in reader.said["platform plugins"]
+    assert re.search(r"\b0 broken", reader.said["platform check sticky"])
+    assert "schedule:late" in reader.said["platform check sticky"], "of both parts"
+    results = [path.parent.name for path in (tmp_path / "runs").rglob("result.json")]
+    assert len(results) == 1 + 2, results
+    assert (tmp_path / "runs/compared/report/index.html").is_file()
+
+
+def test_the_tutorial_has_each_step():
+    commands = [
+        line for language, block in BLOCKS if language == "sh" for line in block.splitlines()
+    ]
+    verbs = [command.split()[1] for command in commands]
+    steps = ["new-plugin", "install", "plugins", "check", "run", "check", "sweep", "report"]
+    assert verbs == steps
