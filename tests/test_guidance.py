@@ -261,6 +261,7 @@ def test_both_calls_are_counted():
         assert Ancestral(3)(writer, (2, 2), derive_generator(0)).nfe == calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parts",
     [
