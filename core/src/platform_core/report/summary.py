@@ -329,7 +329,7 @@ def _trials(sweep: Sweep, dashboard: str) -> Table:
     runs = sweep.trials[0].directory.path.parent if sweep.trials else sweep.path
     remarks = ["± is the standard error of one evaluation, over its sequences."]
     if any(trial.aim_run for trial in sweep.trials):
-        command = shlex.join(["platform", "dashboard", "--runs", str(runs)])
+        command = shlex.join(["platform", "dashboard", str(runs)])
         remarks.append(f"Links to Aim work while `{command}` runs.")
     return Table("Every trial", tuple(heads), tuple(rows), {}, tuple(remarks))
 
