@@ -561,10 +561,10 @@ class Incomplete(Sampler):
     """It cannot be called."""
 
 
-class RequiresAWord(Ancestral):
-    """What it requires is a word."""
+class RequiresAnotherRole(Ancestral):
+    """What it requires of the process is a schedule."""
 
-    requires = {"process": "uniform"}
+    requires = {"process": LogLinear}
 
 
 class RefusesItself(LogLinear):
@@ -629,7 +629,7 @@ def platform_objectives():
 @hookimpl
 def platform_samplers():
     parts = (Biased, Twins, GlobalSeed, Remembers, IgnoresPrompts, PastesPrompts, Miscounts)
-    return components(*parts, LeavesMasks, Incomplete, RequiresAWord)
+    return components(*parts, LeavesMasks, Incomplete, RequiresAnotherRole)
 
 
 @hookimpl
