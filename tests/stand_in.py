@@ -59,6 +59,11 @@ def stop_the_sweep(run: Path) -> int:
     return wait(asked)
 
 
+def end_and_stop_the_sweep(run: Path) -> int:
+    stop_the_sweep(run)
+    return succeed(run)
+
+
 def wait_for_sigterm(run: Path) -> int:
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
@@ -70,8 +75,8 @@ def wait(asked: list[int]) -> int:
     deadline = time.monotonic() + 20
     while not asked and time.monotonic() < deadline:
         time.sleep(0.01)
-    print("saved at step 3")
-    return 75
+    print("saved at step 3" if asked else "nobody asked")
+    return 75 if asked else 1
 
 
 ACTS = {
@@ -80,6 +85,7 @@ ACTS = {
     "mistake": mistake,
     "die": die,
     "stop the sweep": stop_the_sweep,
+    "end, and stop the sweep": end_and_stop_the_sweep,
     "wait for SIGTERM": wait_for_sigterm,
 }
 

@@ -1,8 +1,8 @@
 """A plugin of small parts, loaded as a file: tests of composition need no plugin of ours."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -138,6 +138,12 @@ class Unfinished(Backbone):
     """Lacks its methods."""
 
 
+class Unclear(Narrow):
+    """Requires a word where a class belongs."""
+
+    requires: ClassVar[Mapping[str, Any]] = {"process": "absorbing"}
+
+
 class Named(LogLinear):
     """Has a parameter that the platform keeps for itself."""
 
@@ -171,6 +177,7 @@ def platform_backbones() -> Iterable[Component]:
         Component("narrow", f"{HERE}:Narrow", "one layer"),
         Component("wide", f"{HERE}:Wide"),
         Component("unfinished", f"{HERE}:Unfinished"),
+        Component("unclear", f"{HERE}:Unclear"),
         Component("absent", f"{HERE}:Absent"),
         Component("schedule-like", f"{HERE}:Uneven"),
         Component("nowhere", "platform_nowhere.backbone:Nowhere"),

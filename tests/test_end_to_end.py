@@ -82,7 +82,7 @@ def record(run: Path) -> list[dict[str, object]]:
 
 def numbers(run: Path) -> dict[str, object]:
     result = json.loads((run / "result.json").read_text())
-    machine = {"seconds", "seconds_evaluating", "peak_rss_bytes", "card"}
+    machine = {"seconds", "seconds_evaluating", "peak_rss_bytes", "card", "evaluations"}
     return {key: value for key, value in result.items() if key not in machine}
 
 
@@ -169,6 +169,7 @@ def test_a_result_says_how_it_was_made(finished: Path) -> None:
     assert "dlm-platform-duo" in result["card"]["packages"]
 
 
+@pytest.mark.slow
 def test_the_saved_config_repeats_the_run_byte_for_byte(
     home: Path, platform: Platform, finished: Path
 ) -> None:
@@ -295,6 +296,7 @@ def test_a_signal_saves_the_run_and_leaves_with_its_code(
     assert json.loads((run / "result.json").read_text())["steps"] == 40
 
 
+@pytest.mark.slow
 def test_eval_repeats_the_figure_of_the_run(platform: Platform, finished: Path) -> None:
     done = platform("eval", str(finished), "--json")
     assert done.returncode == 0, done.stderr
@@ -319,6 +321,7 @@ def test_sample_continues_a_prompt_and_keeps_a_seed(platform: Platform, finished
     assert first.stdout == second.stdout
 
 
+@pytest.mark.slow
 def test_sample_fills_in_the_blanks_of_a_template(
     home: Path, platform: Platform, finished: Path
 ) -> None:
@@ -331,6 +334,7 @@ def test_sample_fills_in_the_blanks_of_a_template(
         assert " people" in text
 
 
+@pytest.mark.slow
 def test_a_run_in_larger_tokens_needs_its_own_directory_alone(
     home: Path,
     small: list[str],

@@ -26,6 +26,7 @@ def test_a_recipe_composes_and_is_listed(recipe):
     assert str(recipe.relative_to(ROOT)) in (ROOT / "README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", SWEEPS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_trial_of_a_sweep_composes(sweep, monkeypatch):
     monkeypatch.chdir(ROOT.parent)
@@ -35,4 +36,5 @@ def test_every_trial_of_a_sweep_composes(sweep, monkeypatch):
 
 def test_there_are_recipes_and_sweeps():
     assert RECIPES
+    assert SWEEPS
     assert SWEEPS

@@ -261,6 +261,7 @@ def test_both_calls_are_counted():
         assert Ancestral(3)(writer, (2, 2), derive_generator(0)).nfe == calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parts",
     [
@@ -516,3 +517,28 @@ def test_a_misspelt_label_is_asked_after():
         guided(exact(Uniform(3)), NAMES, asked(label="rihgt"))
     with pytest.raises(UsageError, match="unknown label '7'; known: left, right"):
         guided(exact(Uniform(3)), NAMES, asked(label="7"))
+
+
+@pytest.mark.parametrize("process", ["ar", "mdlm", "sedd", "d3pm", "duo"])
+def test_labels_and_documents_reach_the_network_of_every_family(process):
+    sizes = [f"--backbone.{name}" for name in ("hidden_size=16", "num_blocks=1", "num_heads=2")]
+    num_labels = 0 if process == "ar" else 3
+    words = [f"--process={process}", *sizes, *(["--data.label=century"] if num_labels else ())]
+    composition, _ = compose(words, load_plugins(), prog="test", environ={})
+    torch.manual_seed(0)
+    objective = composition.build(9, num_labels=num_labels).objective.eval()
+    for weight in objective.parameters():
+        if not weight.any():
+            nn.init.normal_(weight, std=0.5)
+    x0 = torch.randint(9, (4, 6))
+
+    def nats(*facts):
+        with torch.no_grad(), given(objective, *facts):
+            draws = Draws.derive(1, step=0, first=0, total=4)
+            return objective.bound(x0, torch.ones_like(x0, dtype=torch.bool), draws).per_token
+
+    labels = torch.tensor([0, 1, 2, 0]) if num_labels else None
+    documents = torch.tensor([0, 0, 0, 1, 1, 1]).expand(4, 6)
+    assert not torch.allclose(nats(labels), nats(labels, documents))
+    if labels is not None:
+        assert not torch.allclose(nats(labels), nats(labels.flip(0)))

@@ -12,7 +12,6 @@ import yaml
 from accelerate import Accelerator
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
-from toy import CausalNetwork
 
 from platform_ar.objective import NextTokenNll
 from platform_ar.parameterization import NextToken
@@ -25,6 +24,7 @@ from platform_core.harness import Reader, TrainedLm, run_tasks
 from platform_core.likelihood import choose
 from platform_core.model import Model
 from platform_core.schedule import LogLinear
+from platform_core.testing.toy import CausalNetwork
 from platform_core.tokenizer import CharacterTokenizer
 
 TOKENIZER = CharacterTokenizer("abcd .")

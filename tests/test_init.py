@@ -147,6 +147,7 @@ def test_the_characters_of_a_student_s_text_are_those_of_its_teacher(
     ).read_text()
 
 
+@pytest.mark.slow
 def test_a_resumed_student_needs_its_own_checkpoints_alone(
     home: Path, teacher: Path, platform: Platform
 ) -> None:

@@ -113,6 +113,7 @@ WORDS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_labelled_run_resumes_evaluates_and_samples(tmp_path, capsys):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert main(["run", *WORDS, "--train.steps=6", f"--output={whole}"]) == 0

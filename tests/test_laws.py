@@ -64,7 +64,7 @@ QUICK = [
     ("sampler:miscounts", "counts-evaluations", "nfe 5, 6 calls"),
     ("sampler:leaves-masks", "tokens-of-the-vocabulary", "0 to 5"),
     ("sampler:incomplete", "complete", "lacks __call__"),
-    ("sampler:requires-a-word", "requires-classes", "'uniform', which is no class"),
+    ("sampler:requires-another-role", "requires-classes", "LogLinear is no Process"),
     ("backbone:unused-weight", "gradients-everywhere", "no gradient reaches unused"),
     ("backbone:looks-ahead", "causal-does-not-look-ahead", "token 1 changes those before it"),
     ("backbone:blinkered", "sees-the-whole-text", "first position does not see the last"),

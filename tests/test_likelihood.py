@@ -4,17 +4,6 @@ import math
 
 import pytest
 import torch
-from toy import (
-    CausalNetwork,
-    ExactDenoiser,
-    TinyNetwork,
-    ToyLaw,
-    all_sequences,
-    model,
-    random_law,
-    tanh_sinh,
-    transition,
-)
 
 from platform_ar.objective import NextTokenNll
 from platform_ar.parameterization import NextToken
@@ -35,6 +24,17 @@ from platform_core.model import Model
 from platform_core.objective import Nelbo, Noised
 from platform_core.process import Absorbing, Uniform
 from platform_core.schedule import LogLinear
+from platform_core.testing.toy import (
+    CausalNetwork,
+    ExactDenoiser,
+    TinyNetwork,
+    ToyLaw,
+    all_sequences,
+    model,
+    random_law,
+    tanh_sinh,
+    transition,
+)
 from platform_duo.objective import DiscreteConsistency
 from platform_mdlm.objective import MaskedNelbo
 from platform_mdlm.parameterization import Subs

@@ -79,6 +79,7 @@ def test_without_one_distribution_all_other_parts_are_there(distribution: str) -
             left.load(role, name)
 
 
+@pytest.mark.slow
 def test_any_subset_of_the_distributions_has_its_own_parts_and_no_others() -> None:
     everything = list(MATRIX.plugins.parts())
     for number in range(len(DISTRIBUTIONS) + 1):

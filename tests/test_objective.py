@@ -194,6 +194,7 @@ def test_the_published_protocol_reports_a_thousandth_less_of_a_fixed_prediction(
     assert value == pytest.approx(0.999 * -law.log_prob(torch.tensor([[2]])).item(), rel=1e-6)
 
 
+@pytest.mark.slow
 @both
 def test_the_estimate_of_the_bound_is_unbiased(process_class: type[Interpolating]):
     law = two_token_law()

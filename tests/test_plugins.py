@@ -226,6 +226,10 @@ def test_a_file_plugin_that_does_not_exist_is_the_users_mistake() -> None:
         ("nowhere", "could not be imported .* No module named 'platform_nowhere'$"),
         ("absent", "AttributeError: module 'stub_parts' has no attribute 'Absent'"),
         ("unfinished", "stub_parts:Unfinished lacks decoder, encode"),
+        (
+            "unclear",
+            "requires .absorbing. of process; stub_parts:Unclear.requires must",
+        ),
         ("schedule-like", "is no part of that role"),
     ],
 )

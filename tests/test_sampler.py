@@ -59,6 +59,7 @@ def test_one_position_returns_the_data_law_in_any_number_of_steps(process_class,
     torch.testing.assert_close(reached, data_law(law, process), rtol=0, atol=1e-13)
 
 
+@pytest.mark.slow
 @both
 def test_two_positions_approach_the_data_law_as_steps_grow(process_class: type[Interpolating]):
     """Positions move independently within a step: the error is of first order in its size."""

@@ -238,6 +238,7 @@ def weights(run, step):
     return (run / f"checkpoints/step-{step:07d}/model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_streamed_run_resumes_exactly(tmp_path, capsys):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     common = words(tmp_path)

@@ -376,6 +376,12 @@ def test_a_killed_trial_goes_on_in_the_same_call(stage: Stage) -> None:
 def test_a_stopped_sweep_lets_its_trials_save_themselves_and_goes_on(
     stage: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # Its run may come to an end all the same: then no measurement is begun.
+    write(set=TINY, seeds=2, evaluate=[{"sampler.steps": 2}])
+    assert stage.play(script={"run seed=1": ["end, and stop the sweep"]}) == 75
+    assert stage.calls() == [("run", "seed=1", "--config")]
+    assert stage.statuses() == {"seed=1": "interrupted", "seed=2": "waiting"}
+    shutil.rmtree("out")
     write(set=TINY, seeds=2)
     assert stage.play(script={"run seed=1": ["stop the sweep"]}) == 75
     assert stage.calls() == [("run", "seed=1", "--config")]

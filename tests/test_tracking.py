@@ -285,6 +285,7 @@ tracker.log({"loss": 1.0}, step=1, subset="train")
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed(repository: Path) -> None:
     process = python("print(tracker.hash, flush=True); signal.pause()", str(repository))
     assert process.stdout is not None
@@ -313,6 +314,7 @@ def test_two_processes_make_one_repository_at_once(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [".aim"]
 
 
+@pytest.mark.slow
 def test_aim_leaves_the_terminal_alone_even_where_warnings_are_errors(repository: Path) -> None:
     code = "print(sys.stdout is sys.__stdout__, __import__('logging').root.handlers)"
     process = subprocess.run(
@@ -432,6 +434,7 @@ def test_a_tracker_that_never_answers_is_given_up(capsys: pytest.CaptureFixture[
     check_one_warning(capsys, "no answer in 0.1 s")
 
 
+@pytest.mark.slow
 def test_indexing_waits_for_another_that_is_indexing_and_then_gives_up(repository: Path) -> None:
     code = "tracker.close(); held = tracker._tracker._repo._get_index_tree('meta', 0).view(())\n"
     process = python(code + "print('held', flush=True); sys.stdin.read()", str(repository))

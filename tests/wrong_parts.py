@@ -130,7 +130,8 @@ class ScoreOfAnother(Uniform):
     """The score lacks its denominator."""
 
     def log_score(self, log_x0, x_t, alpha):
-        return self._log_marginal(log_x0, alpha)
+        score = super().log_score(log_x0, x_t, alpha)
+        return score - score[..., :1]
 
 
 class WrongRate(Uniform):
@@ -560,10 +561,10 @@ class Incomplete(Sampler):
     """It cannot be called."""
 
 
-class RequiresAWord(Ancestral):
-    """What it requires is a word."""
+class RequiresAnotherRole(Ancestral):
+    """What it requires of the process is a schedule."""
 
-    requires = {"process": "uniform"}
+    requires = {"process": LogLinear}
 
 
 class RefusesItself(LogLinear):
@@ -628,7 +629,7 @@ def platform_objectives():
 @hookimpl
 def platform_samplers():
     parts = (Biased, Twins, GlobalSeed, Remembers, IgnoresPrompts, PastesPrompts, Miscounts)
-    return components(*parts, LeavesMasks, Incomplete, RequiresAWord)
+    return components(*parts, LeavesMasks, Incomplete, RequiresAnotherRole)
 
 
 @hookimpl

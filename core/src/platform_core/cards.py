@@ -200,6 +200,14 @@ def _recorded(place: str) -> Callable[[Measurement], float | None]:
     return error
 
 
+def _judged_bits_error(measurement: Measurement) -> float | None:
+    samples = measurement.record.get("samples", {})
+    if samples.get("standard_error") is None or "characters" not in samples:
+        return None
+    nats: float = samples["standard_error"] * samples["tokens"] / samples["characters"]
+    return nats / math.log(2)
+
+
 def _bound(name: str, title: str, *parts: Any) -> Metric:
     return Metric(name, title, name, *parts)
 
@@ -226,6 +234,14 @@ GENERATED = (
         "generative perplexity",
         "samples.perplexity",
         _recorded("samples.perplexity_error"),
+        _judged,
+    ),
+    # Text that a judge finds strange falls into shorter tokens of it, each less unlikely.
+    Metric(
+        "judged_bits_per_character",
+        "bits per character, judged",
+        "samples.bits_per_character",
+        _judged_bits_error,
         _judged,
     ),
     ENTROPY,

@@ -204,7 +204,9 @@ def _generated(chosen: Runs, metrics: Sequence[Metric], *, asked: bool, mark: bo
         for measurement in found
     )
     remarks = [*controls(first), "Errors are standard errors.", *remarks, *noteworthy(found)]
-    return Table("Generated text", tuple(columns), rows, notes.by_letter(), tuple(remarks))
+    judge = first.fact("judge.name")
+    title = "Generated text" if judge == UNSAID else f"Generated text, judged by {judge}"
+    return Table(title, tuple(columns), rows, notes.by_letter(), tuple(remarks))
 
 
 def _alike(

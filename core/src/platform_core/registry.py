@@ -158,6 +158,12 @@ class Plugins:
             if inspect.isabstract(kind):
                 lacking = ", ".join(sorted(vars(kind)["__abstractmethods__"]))
                 raise UsageError(f"{failure}is not complete: {target} lacks {lacking}")
+            for needed, of in getattr(kind, "requires", {}).items():
+                if needed not in ROLES or not isinstance(of, type):
+                    raise UsageError(
+                        f"{failure}requires {of!r} of {needed}; {target}.requires must name a role "
+                        f"({', '.join(ROLES)}) and a class"
+                    )
         return found
 
     def problems(self) -> list[str]:

@@ -21,6 +21,9 @@ EVALUATIONS = "evaluations"
 
 def write_result(directory: RunDirectory, result: Mapping[str, Any]) -> None:
     """Writes what a run ended with, beside what is known of it already."""
+    if not directory.evaluations.exists():
+        write_json(directory.result, result)
+        return
     with _lock(directory):
         _write(directory, result)
 

@@ -111,6 +111,7 @@ def test_the_printed_bounds_of_masks_in_so_many_steps(num_steps: int, expected: 
     assert bound.item() == pytest.approx(expected, abs=6e-9)
 
 
+@pytest.mark.slow
 @both
 def test_the_bound_falls_to_the_continuous_one_as_steps_grow(states: str):
     """At first order in 1 / T, for exact predictions to -log p."""

@@ -282,6 +282,7 @@ def test_bad_options_are_refused(options: dict[str, Any], message: str):
         Curriculum(tiny_model(), **options)
 
 
+@pytest.mark.slow
 def test_predictions_of_one_token_are_no_worse_for_a_curriculum():
     """A smoke test of both forms: 30 updates from the same weights lower the bound."""
     law = one_token_law()

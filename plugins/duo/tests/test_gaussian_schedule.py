@@ -51,6 +51,7 @@ def test_alpha_falls_strictly_and_the_inverse_undoes_it(schedule: Gaussian):
     assert schedule.inverse(column(1, 0)).flatten().tolist() == pytest.approx([0, 1], abs=1e-12)
 
 
+@pytest.mark.slow
 @given(any_schedule, st.floats(0, 1))
 def test_alpha_of_inverse_is_alpha(schedule: Gaussian, fraction: float):
     first, last = schedule.alpha(column(0, 1)).flatten().tolist()

@@ -189,6 +189,7 @@ def test_bfloat16_autocast_is_close_to_float32(ids: Tensor, sigma: Tensor) -> No
     assert (rounded - exact).norm() / exact.norm() < 0.02
 
 
+@pytest.mark.slow
 def test_importing_the_backbone_does_not_import_transformers() -> None:
     code = "import sys, platform_hf.backbone; print('transformers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

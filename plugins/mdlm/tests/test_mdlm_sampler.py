@@ -125,6 +125,7 @@ def test_equal_seeds_draw_equal_samples(make):
     assert not torch.equal(one, other)
 
 
+@pytest.mark.slow
 @every_sampler
 def test_sampling_makes_no_tensor_of_positions_by_states(make, monkeypatch):
     built = tiny_model(1007)
@@ -144,6 +145,7 @@ EXACT: dict[str, Callable[[], Sampler]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", EXACT.values(), ids=EXACT)
 def test_exact_predictions_sample_the_data(make):
     law = two_token_law()
@@ -273,6 +275,7 @@ def test_windows_are_full_and_overlap_by_what_was_asked_or_more():
     assert SemiAutoregressive(window=2, overlap=0).windows(4) == [(0, 2), (2, 4)]
 
 
+@pytest.mark.slow
 def test_a_long_text_is_a_chain_of_windows(monkeypatch):
     law = two_token_law()
     built = exact_model(law, Mdlm, parameterization=Subs())

@@ -128,6 +128,7 @@ def test_only_masks_that_count_are_learned_from():
     assert loss.total.item() == pytest.approx(loss.per_token.sum().item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_student_learns_what_two_steps_of_its_teacher_say():
     """Trained against a fixed teacher on all texts, it comes to the mean of what is taught."""
     objective = sdtt(vocab_size=3, first_dt=0.4, rounds=1, divergence="forward-kl").double()

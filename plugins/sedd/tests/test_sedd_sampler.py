@@ -193,6 +193,7 @@ def test_two_positions_approach_the_data_law_as_analytic_steps_grow(states: str)
     assert many < 0.01
 
 
+@pytest.mark.slow
 @both
 def test_euler_approaches_the_data_law_at_first_order(states: str):
     law = one_token_law()
@@ -322,6 +323,7 @@ def test_equal_seeds_draw_equal_samples(states, sampler):
     assert not torch.equal(one, other)
 
 
+@pytest.mark.slow
 @both
 @samplers
 def test_sampling_makes_no_tensor_of_positions_by_states(states, sampler, monkeypatch):

@@ -68,8 +68,6 @@ class Local(Launcher):
             if len(self._running) >= self.jobs:
                 break
             turn = self._waiting.popleft()
-            if turn.task.done():
-                continue  # by another sweep of the same directory
             begun = Attempt.begin(turn.task)
             if begun is None:
                 self._waiting.append(turn)  # until whoever has it lets go

@@ -86,6 +86,7 @@ def close(what: str, found: Tensor, expected: Tensor, allowed: float = CLOSE) ->
 
 
 @LAWS.law(heavy=True)
+@torch.no_grad()
 def shape_and_dtype(subject: Subject) -> Figures:
     """Logits are [batch, length, num_states], finite, and of the dtype of the weights; in every
     form that processes ask for.
@@ -104,6 +105,7 @@ def shape_and_dtype(subject: Subject) -> Figures:
 
 
 @LAWS.law(heavy=True)
+@torch.no_grad()
 def decoder_by_rows(subject: Subject) -> Figures:
     """encode and then decoder, on any rows, give the logits of forward; decoder is a module of the
     network.
@@ -120,6 +122,7 @@ def decoder_by_rows(subject: Subject) -> Figures:
 
 
 @LAWS.law(heavy=True)
+@torch.no_grad()
 def same_input_same_output(subject: Subject) -> Figures:
     """In evaluation mode a text has the same logits each time, and whatever texts are beside it."""
     for name, network, sigma in each_form(subject):
@@ -131,6 +134,7 @@ def same_input_same_output(subject: Subject) -> Figures:
 
 
 @LAWS.law(heavy=True)
+@torch.no_grad()
 def soft_inputs(subject: Subject) -> Figures:
     """Probabilities that are all on one token, dense or as top tokens, are read as that token."""
     name, network, sigma = next(each_form(subject))
@@ -151,6 +155,7 @@ def soft_inputs(subject: Subject) -> Figures:
 
 
 @LAWS.law(heavy=True)
+@torch.no_grad()
 def state_dict_round_trip(subject: Subject) -> Figures:
     """Weights that are loaded into a network of another seed give the same logits, bit for bit."""
     forms = zip(each_form(subject, 0), each_form(subject, 1), strict=True)
@@ -185,6 +190,7 @@ def gradients_everywhere(subject: Subject) -> Figures:
 
 
 @LAWS.law(heavy=True)
+@torch.no_grad()
 def reads_the_noise_level(subject: Subject) -> Figures:
     """One that is told the noise level gives other logits at another one."""
     forms = {name: (network, sigma) for name, network, sigma in each_form(subject)}
@@ -198,6 +204,7 @@ def reads_the_noise_level(subject: Subject) -> Figures:
 
 
 @LAWS.law(heavy=True)
+@torch.no_grad()
 def sees_the_whole_text(subject: Subject) -> Figures:
     """One that is not causal sees every token from every position."""
     network = make(subject)
@@ -229,6 +236,7 @@ def causal_form(subject: Subject) -> Backbone:
 
 
 @LAWS.law(heavy=True)
+@torch.no_grad()
 def causal_does_not_look_ahead(subject: Subject) -> Figures:
     """One that is causal gives a position the same logits whatever tokens come after it."""
     network = causal_form(subject)
@@ -243,6 +251,7 @@ def causal_does_not_look_ahead(subject: Subject) -> Figures:
 
 
 @LAWS.law(heavy=True)
+@torch.no_grad()
 def reader_reads_the_same(subject: Subject) -> Figures:
     """One that is causal has the same features read piece by piece as encoded at once."""
     network = causal_form(subject)
@@ -254,6 +263,7 @@ def reader_reads_the_same(subject: Subject) -> Figures:
 
 
 @LAWS.law(needs=Conditional, heavy=True)
+@torch.no_grad()
 def labels_are_read(subject: Subject) -> Figures:
     """One that is told labels gives other logits under another label."""
     network = make(subject, num_labels=2)
@@ -268,6 +278,7 @@ def labels_are_read(subject: Subject) -> Figures:
 
 
 @LAWS.law(needs=Separating, heavy=True)
+@torch.no_grad()
 def documents_are_kept_apart(subject: Subject) -> Figures:
     """A document has the features in a sequence of several that it has by itself."""
     network = make(subject)

@@ -19,7 +19,7 @@ from platform_core.model import Model
 from platform_core.objective import DiffusionObjective
 from platform_core.parameterization import Mean, Parameterization
 from platform_core.process import LOG_ZERO, Diffusion, Mixing, log_one_hot
-from platform_core.schedule import LogLinear, Schedule
+from platform_core.schedule import LogLinear, Schedule, Stepwise
 from platform_core.types import Hidden, Inputs, LogProbs, Noise, Tokens, TopTokens
 
 
@@ -296,10 +296,20 @@ def integrated_bound(
     """The bound of each sequence `[n, length]` over signal levels from low to high: every x_t
     enumerated, alpha by quadrature.
     """
+    nodes, weights = tanh_sinh()
+    return bound_at(objective, x0, low + (high - low) * nodes, (high - low) * weights)
+
+
+def stepped_bound(objective: DiffusionObjective, x0: Tokens, steps: Stepwise) -> Tensor:
+    """The same of a chain whose steps have equal levels between them: their sum."""
+    t = (torch.arange(steps.num_steps, dtype=torch.float64) + 0.5) / steps.num_steps
+    return bound_at(objective, x0, steps.alpha(t), -steps.slope(t) / steps.num_steps)
+
+
+def bound_at(objective: DiffusionObjective, x0: Tokens, nodes: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum over signal levels of what is integrated, where alpha has slope -1."""
     process, backbone = objective.denoiser.process, objective.model.backbone
     length = x0.shape[1]
-    nodes, weights = tanh_sinh()
-    nodes, weights = low + (high - low) * nodes, (high - low) * weights
     states = all_sequences(process.num_states, length)
     noisy = marginals(process, nodes)
     bounds = []

@@ -21,17 +21,18 @@ class Predictor:
         assert isinstance(model.parameterization, NextToken), (
             "parts that use Predictor require parameterization next-token"
         )
+        self.model = model
         self.process = model.process
         self.parameterization = model.parameterization
-        self.backbone = model.backbone
 
     def encode(self, inputs: Tokens) -> Hidden:
         """Features of every position; those of a position predict the token after it."""
-        return self.backbone.encode(inputs, None)
+        # Asked of the model each time: it may be lent another network, told of labels.
+        return self.model.backbone.encode(inputs, None)
 
     def reader(self, length: int) -> Reader:
         """The same features, from left to right."""
-        return reader(self.backbone, length)
+        return reader(self.model.backbone, length)
 
     def log_next(self, logits: Logits) -> NextLogProbs:
         """Log-probabilities of the next token."""

@@ -91,7 +91,11 @@ class LeftToRight(Sampler):
             return categorical.draw(self.truncation(log_next).exp(), generator)
 
         return rows.collect(
-            predictor.backbone.decoder, draw, hidden, (), num_states=predictor.process.num_states
+            predictor.model.backbone.decoder,
+            draw,
+            hidden,
+            (),
+            num_states=predictor.process.num_states,
         )
 
 
