@@ -18,7 +18,7 @@ from platform_core.wording import did_you_mean
 
 VERBS = {
     "run": "train a model, evaluate and sample it",
-    "eval": "the bound of a trained network on held-out text",
+    "eval": "the bound of a trained network; its samples judged; tasks",
     "sample": "draw texts from a trained network",
     "sweep": "train many models that differ in a few options, checked before any starts",
     "compare": "numbers of runs in one table, if they were measured alike",
