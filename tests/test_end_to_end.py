@@ -91,7 +91,6 @@ def test_a_run_leaves_its_whole_record(finished: Path) -> None:
         "checkpoints",
         "config.yaml",
         "environment.json",
-        "evaluations",
         "figures",
         "metrics.jsonl",
         "result.json",
