@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 
 from platform_core.errors import UsageError
-from platform_core.evaluate import Bound, evaluate
+from platform_core.evaluate import Bound, evaluate, quantiles
 from platform_core.objective import Nelbo
 from platform_core.process import Absorbing, Uniform
 from platform_core.testing.toy import exact_model, two_token_law
@@ -101,6 +101,17 @@ def test_the_levels_add_up_to_the_bound(batch_size):
     assert sum(level.sequences for level in found.levels) == 1000
     mean = sum(level.nats_per_token * level.sequences for level in found.levels) / 1000
     assert mean == pytest.approx(found.nats_per_token, rel=1e-12)
+
+
+def test_levels_know_how_single_sequences_are_spread():
+    found = bound(Uniform, Drawn(500), draws=4)
+    for level in found.levels:
+        lowest, low, median, high, highest = level.quantiles
+        assert 0 <= lowest <= low <= median <= high <= highest
+        assert lowest <= level.nats_per_token
+    ordered = torch.arange(101, dtype=torch.float64)[torch.randperm(101)]
+    assert quantiles(ordered) == (5, 25, 50, 75, 95)
+    assert quantiles(ordered[:1]) == (float(ordered[0]),) * 5
 
 
 def test_the_error_of_one_sequence_is_unknown():

@@ -17,12 +17,16 @@ NUM_LEVELS = 10
 """Equal parts of the times of a bound by noise level."""
 
 
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
 @dataclass(frozen=True)
 class Level:
     """The bound's integrand over one part of the times: the mean of all parts is the bound.
 
     Under the exact protocol the time is the share of noise, 1 - alpha; under the published one it
-    is the schedule's.
+    is the schedule's. `quantiles` are those of `QUANTILES`, of the nats per token of single
+    sequences.
     """
 
     start: float
@@ -30,6 +34,7 @@ class Level:
     nats_per_token: float
     standard_error: float
     sequences: int
+    quantiles: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,12 @@ def ratio(nats: Tensor, tokens: Tensor) -> tuple[float, float]:
     return float(mean), float(spread.sqrt() / total)
 
 
+def quantiles(values: Tensor) -> tuple[float, ...]:
+    """Those of `QUANTILES`, each one of the values: the nearest below."""
+    ranked = values.sort().values
+    return tuple(float(ranked[int(share * (len(ranked) - 1))]) for share in QUANTILES)
+
+
 def _noise_error(nats: Tensor, tokens: Tensor, whole: float) -> float:
     """From the spread of each sequence's own draws. These are stratified, so it is too large rather
     than too small; a part of the whole error in any case.
@@ -183,5 +194,7 @@ def _levels(nats: Tensor, times: Tensor, tokens: Tensor) -> tuple[Level, ...]:
             continue
         mean, error = ratio(nats[inside], everywhere[inside])
         ends = part / NUM_LEVELS, (part + 1) / NUM_LEVELS
-        found.append(Level(*ends, mean, error, int(inside.sum())))
+        counted = inside & (everywhere > 0)
+        single = quantiles(nats[counted] / everywhere[counted])
+        found.append(Level(*ends, mean, error, int(inside.sum()), single))
     return tuple(found)

@@ -137,7 +137,9 @@ def levels_record(bound: "Bound", subset: str, protocol: str) -> dict[str, Any]:
 
 
 def levels(record: Mapping[str, Any]) -> "Figure":
-    """The bound's integrand over the noise; an error that nothing is known of is left out."""
+    """The bound's integrand over the noise, and how it is spread over single sequences; an error
+    that nothing is known of is left out.
+    """
     from platform_core import plots
 
     parts = record["levels"]
@@ -147,13 +149,22 @@ def levels(record: Mapping[str, Any]) -> "Figure":
         x="noise, 1 - alpha" if record["protocol"] == "exact" else "time of the schedule",
         y="nats per token, per unit",
     )
+    middles = [(part["start"] + part["end"]) / 2 for part in parts]
+    # Records from before there were quantiles have none.
+    if all(part.get("quantiles") for part in parts):
+        lowest, low, median, high, highest = zip(*(p["quantiles"] for p in parts), strict=True)
+        axes.vlines(middles, lowest, highest, color=LIGHT, linewidth=2)
+        axes.vlines(middles, low, high, color=MIDDLE, linewidth=7, label="half of the sequences")
+        axes.plot(middles, median, "_", color="black", label="median; thin: 5 to 95 %")
     axes.errorbar(
-        [(part["start"] + part["end"]) / 2 for part in parts],
+        middles,
         [part["nats_per_token"] for part in parts],
         yerr=[part["standard_error"] or 0 for part in parts],
         marker="o",
         capsize=3,
+        label="mean and its standard error",
     )
+    axes.legend(fontsize="small", frameon=False)
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
     return figure
