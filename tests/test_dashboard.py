@@ -21,7 +21,14 @@ from platform_core.cli.dashboard import main
 from platform_core.errors import UsageError
 from platform_core.tracking import About, Tracker, open_tracker
 
-COMMAND = "import sys; from platform_core.cli.dashboard import main; sys.exit(main(sys.argv[1:]))"
+# Tests may be run where signals are ignored (nohup, a shell's background), which is inherited.
+COMMAND = """
+import signal, sys
+from platform_core.cli.dashboard import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def track(runs: Path, tag: str) -> Tracker:

@@ -37,4 +37,3 @@ def test_every_trial_of_a_sweep_composes(sweep, monkeypatch):
 def test_there_are_recipes_and_sweeps():
     assert RECIPES
     assert SWEEPS
-    assert SWEEPS
