@@ -116,10 +116,39 @@ def evaluate(
             "raise --evaluate.sequences and --evaluate.on_the_way, or --data.length"
         )
     rounds = draws if objective.noise_levels else 1
-    nats = torch.zeros(rounds, number, dtype=torch.float64, device=accelerator.device)
-    times, tokens = torch.zeros_like(nats), torch.zeros_like(nats[0])
     training = objective.training
     objective.eval()
+    nats, times, tokens = _read(
+        objective, split, accelerator, batch_size, rounds=rounds, protocol=protocol, seed=seed
+    )
+    objective.train(training)
+    mean, error = ratio(nats.mean(0), tokens)
+    return Bound(
+        mean,
+        error,
+        tokens=int(tokens.sum()),
+        characters=characters,
+        sequences=number,
+        noise_levels=rounds if objective.noise_levels else 0,
+        noise_error=_noise_error(nats, tokens, error),
+        levels=_levels(nats, times, tokens) if objective.noise_levels else (),
+    )
+
+
+def _read(
+    objective: Objective,
+    split: TokenSplit,
+    accelerator: Accelerator,
+    batch_size: int,
+    *,
+    rounds: int,
+    protocol: Protocol,
+    seed: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of all processes: nats and times, `[rounds, number]`, and the tokens of each sequence."""
+    number = len(split)
+    nats = torch.zeros(rounds, number, dtype=torch.float64, device=accelerator.device)
+    times, tokens = torch.zeros_like(nats), torch.zeros_like(nats[0])
     rank, world = accelerator.process_index, accelerator.num_processes
     for first in range(rank * batch_size, number, batch_size * world):
         rows = range(first, min(first + batch_size, number))
@@ -141,19 +170,7 @@ def evaluate(
             nats[turn, here] = loss.per_token.double().sum(-1)
             if loss.times is not None:
                 times[turn, here] = loss.times.squeeze(-1)
-    objective.train(training)
-    nats, times, tokens = (accelerator.reduce(tensor) for tensor in (nats, times, tokens))
-    mean, error = ratio(nats.mean(0), tokens)
-    return Bound(
-        mean,
-        error,
-        tokens=int(tokens.sum()),
-        characters=characters,
-        sequences=number,
-        noise_levels=rounds if objective.noise_levels else 0,
-        noise_error=_noise_error(nats, tokens, error),
-        levels=_levels(nats, times, tokens) if objective.noise_levels else (),
-    )
+    return accelerator.reduce(nats), accelerator.reduce(times), accelerator.reduce(tokens)
 
 
 def ratio(nats: Tensor, tokens: Tensor) -> tuple[float, float]:

@@ -84,6 +84,7 @@ def tasks(composition: "Composition", directory: RunDirectory, asked: Namespace)
     from platform_core.files import json_text
     from platform_core.likelihood import choose
     from platform_core.packing import Chunked
+    from platform_core.provenance import tokenizer_card
     from platform_core.results import keep_evaluation
     from platform_core.tokenizer import load_tokenizer
     from platform_core.trained import load_trained
@@ -142,10 +143,7 @@ def tasks(composition: "Composition", directory: RunDirectory, asked: Namespace)
                 "evaluate": asdict(options),
                 "parts": dict(composition.names),
                 "length": composition.data.length,
-                "tokenizer": {
-                    "kind": tokenizer.to_dict()["kind"],
-                    "vocab_size": tokenizer.vocab_size,
-                },
+                "tokenizer": tokenizer_card(tokenizer),
                 "seed": composition.seed,
                 "units": "noise errors in nats of a whole choice; accuracies of items",
                 **runtime.describe(accelerator),

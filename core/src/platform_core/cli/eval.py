@@ -5,6 +5,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from platform_core.cli import _judging, _tasks
@@ -63,11 +64,11 @@ def bounds(composition: "Composition", directory: RunDirectory, asked: Namespace
 
     accelerator = runtime.start(composition.train.precision)
     shown = []
-    for name, record in _measured(composition, directory, asked, accelerator):
+    for name, bound, record in _measured(composition, directory, asked, accelerator):
         if accelerator.is_main_process:
             kept = keep_evaluation(directory, name, record)
-            if record["levels"]:
-                _draw_levels(record, kept.with_suffix(".svg"))
+            if bound.levels:
+                _draw_levels(bound, record["card"], kept.with_suffix(".svg"))
             if not asked.json:
                 print(_said(record) + f"\nkept in {kept}", flush=True)
             shown.append(record)
@@ -83,8 +84,8 @@ def _measured(
     directory: RunDirectory,
     asked: Namespace,
     accelerator: "Accelerator",
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each record with its name; the network is loaded once."""
+) -> Iterator[tuple[str, "Bound", dict[str, Any]]]:
+    """Each bound with its name and record; the network is loaded once."""
     from platform_core import runtime
     from platform_core.data import load_data
     from platform_core.evaluate import evaluate
@@ -136,7 +137,7 @@ def _measured(
                     **runtime.describe(accelerator),
                 },
             }
-            yield _name(text.name, composition, bound, protocol, step), record
+            yield _name(text.name, composition, bound, protocol, step), bound, record
 
 
 def _name(text: str, composition: "Composition", bound: "Bound", protocol: str, step: int) -> str:
@@ -178,12 +179,10 @@ def _with_error(value: float, error: float) -> str:
     return f"{value:.4f} {known}"
 
 
-def _draw_levels(record: dict[str, Any], path: Any) -> None:
+def _draw_levels(bound: "Bound", card: dict[str, Any], path: Path) -> None:
     """Where between text and noise the bound comes from."""
     from platform_core import figures
 
-    card = record["card"]
     way = card["evaluate"]
-    drawn = {name: record[name] for name in ("nats_per_token", "levels")}
-    about = {"subset": f"{card['data']['corpus']} {way['split']}", "protocol": way["protocol"]}
-    figures.write({"kind": "levels", **about, **drawn}, path)
+    subset = f"{card['data']['corpus']} {way['split']}"
+    figures.write(figures.levels_record(bound, subset, way["protocol"]), path)
