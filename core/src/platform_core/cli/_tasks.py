@@ -10,7 +10,10 @@ from platform_core.directory import RunDirectory
 from platform_core.errors import UsageError
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from platform_core.compose import Composition
+    from platform_core.harness import TrainedLm
 
 DRAWS = 32
 NOISE, UNDECIDED = "mean_noise_error_of_a_score", "items_undecided_by_noise"
@@ -69,7 +72,7 @@ def tasks(composition: "Composition", directory: RunDirectory, asked: Namespace)
     if not names:
         raise UsageError("--tasks names none; give for example --tasks arc_easy,piqa")
     try:
-        from platform_core.harness import VERSION, Reader, TrainedLm, run_tasks
+        from platform_core.harness import VERSION, run_tasks
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "lm_eval":
             raise
@@ -79,41 +82,15 @@ def tasks(composition: "Composition", directory: RunDirectory, asked: Namespace)
         ) from error
 
     from platform_core import runtime
-    from platform_core.corpus_choice import open_corpus
-    from platform_core.data import packer
     from platform_core.files import json_text
-    from platform_core.likelihood import choose
-    from platform_core.packing import Chunked
     from platform_core.provenance import tokenizer_card
     from platform_core.results import keep_evaluation
-    from platform_core.tokenizer import load_tokenizer
-    from platform_core.trained import load_trained
 
-    options = composition.evaluate
     accelerator = runtime.start(composition.train.precision)
     if accelerator.num_processes > 1:
         raise UsageError("--tasks runs in one process; start it without a launcher")
-    tokenizer = load_tokenizer(directory.tokenizer)
-    built, step = load_trained(
-        composition,
-        directory,
-        accelerator,
-        vocab_size=tokenizer.vocab_size,
-        average=options.weights,
-    )
-    likelihood = choose(built.objective, asked.context, asked.draws or DRAWS)
-    packing = packer(open_corpus(composition.data), tokenizer, composition.data)
-    # Published packing puts a beginning before every sequence, whatever it marks.
-    begin = packing.bos if isinstance(packing, Chunked) else packing.marks.begin
-    labels = directory.label_names()
-    model = TrainedLm(
-        likelihood,
-        Reader(tokenizer, tuple(map(int, begin)), composition.data.length),
-        accelerator,
-        batch_size=options.batch_size,
-        seed=composition.seed,
-        label=len(labels) if labels else None,
-    )
+    model, step = _model(composition, directory, asked, accelerator)
+    likelihood = model.likelihood
     found = run_tasks(
         model,
         names,
@@ -140,10 +117,10 @@ def tasks(composition: "Composition", directory: RunDirectory, asked: Namespace)
                 "draws": likelihood.draws,
                 "seconds_per_item": model.seconds / max(1, items),
                 "step": step,
-                "evaluate": asdict(options),
+                "evaluate": asdict(composition.evaluate),
                 "parts": dict(composition.names),
                 "length": composition.data.length,
-                "tokenizer": tokenizer_card(tokenizer),
+                "tokenizer": tokenizer_card(model.reader.tokenizer),
                 "seed": composition.seed,
                 "units": "noise errors in nats of a whole choice; accuracies of items",
                 **runtime.describe(accelerator),
@@ -156,6 +133,46 @@ def tasks(composition: "Composition", directory: RunDirectory, asked: Namespace)
     if asked.json:
         print("\n".join(map(json_text, records)))
     return 0
+
+
+def _model(
+    composition: "Composition",
+    directory: RunDirectory,
+    asked: Namespace,
+    accelerator: "Accelerator",
+) -> tuple["TrainedLm", int]:
+    """The run as lm_eval asks it, and the step of its weights."""
+    from platform_core.corpus_choice import open_corpus
+    from platform_core.data import packer
+    from platform_core.harness import Reader, TrainedLm
+    from platform_core.likelihood import choose
+    from platform_core.packing import Chunked
+    from platform_core.tokenizer import load_tokenizer
+    from platform_core.trained import load_trained
+
+    options = composition.evaluate
+    tokenizer = load_tokenizer(directory.tokenizer)
+    built, step = load_trained(
+        composition,
+        directory,
+        accelerator,
+        vocab_size=tokenizer.vocab_size,
+        average=options.weights,
+    )
+    likelihood = choose(built.objective, asked.context, asked.draws or DRAWS)
+    packing = packer(open_corpus(composition.data), tokenizer, composition.data)
+    # Published packing puts a beginning before every sequence, whatever it marks.
+    begin = packing.bos if isinstance(packing, Chunked) else packing.marks.begin
+    labels = directory.label_names()
+    model = TrainedLm(
+        likelihood,
+        Reader(tokenizer, tuple(map(int, begin)), composition.data.length),
+        accelerator,
+        batch_size=options.batch_size,
+        seed=composition.seed,
+        label=len(labels) if labels else None,
+    )
+    return model, step
 
 
 def _name(record: dict[str, Any]) -> str:
