@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from platform_core import hookspecs
-from platform_core.component import ROLES, Component
+from platform_core.component import ROLES, SERVICES, Component
 from platform_core.errors import UsageError
-from platform_core.hookspecs import HOOK_API, HOOKS
-from platform_core.plugins import find_plugins, load_plugins
-from platform_core.registry import Plugin, Plugins, resolve
+from platform_core.hookspecs import HOOK_API, HOOKS, ROLE_HOOKS, SERVICE_HOOKS
+from platform_core.registry.loading import find_plugins, load_plugins
+from platform_core.registry.parts import Plugin, Plugins, resolve
 
 STUBS = Path(__file__).with_name("stub_parts.py")
 PREAMBLE = """
@@ -55,7 +55,7 @@ def found(plugins: Plugins, name: str) -> Plugin:
     return plugin
 
 
-@pytest.mark.parametrize("hook", HOOKS.values())
+@pytest.mark.parametrize("hook", ROLE_HOOKS.values())
 def test_every_hook_is_documented_and_provides_parts_of_its_role(hook: str) -> None:
     role = next(role for role, name in HOOKS.items() if name == hook)
     document = inspect.getdoc(getattr(hookspecs, hook))
@@ -68,10 +68,27 @@ def test_every_hook_is_documented_and_provides_parts_of_its_role(hook: str) -> N
     assert role in {part.role for part in own}
 
 
-def test_there_is_one_hook_for_each_role_and_no_other() -> None:
+def test_there_is_one_hook_for_each_kind_and_no_other() -> None:
     specified = [name for name in vars(hookspecs) if name.startswith("platform_")]
-    assert list(HOOKS) == list(ROLES)
+    assert list(ROLE_HOOKS) == list(ROLES)
+    assert list(SERVICE_HOOKS) == list(SERVICES)
     assert sorted(specified) == sorted(HOOKS.values())
+
+
+@pytest.mark.parametrize("kind", SERVICES)
+def test_every_service_hook_is_documented_and_has_a_use_of_our_own(kind: str) -> None:
+    document = inspect.getdoc(getattr(hookspecs, SERVICE_HOOKS[kind]))
+    assert document is not None
+    assert len(document) > 40
+    plugins = find_plugins({})
+    own = plugins.names(kind)
+    assert own
+    for name in own:
+        assert callable(plugins.load(kind, name))
+
+
+def test_metrics_come_from_plugins() -> None:
+    assert {"bits_per_character", "nats_per_token"} <= set(find_plugins({}).metrics())
 
 
 def test_core_registers_its_parts_like_any_plugin() -> None:

@@ -1,6 +1,6 @@
 """What a plugin hands in: parts by name, as data, so that registering imports nothing heavy.
 
-Used by every plugin's `plugin.py` and by the loader in `plugins`.
+Used by every plugin's `plugin.py` and by `registry`, which loads them.
 """
 
 import re
@@ -8,6 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 ROLES = ("process", "schedule", "parameterization", "backbone", "objective", "sampler")
+"""The parts of a model, and what is done with it."""
+
+SERVICES = ("command", "evaluation", "tracker", "corpus", "tokenizer", "launcher", "callback")
+"""What surrounds a model."""
+
+KINDS = (*ROLES, *SERVICES)
+"""Everything that a component can be."""
 
 Option = str | int | float | bool
 
@@ -17,12 +24,12 @@ _TARGET = re.compile(r"[\w.]+:\w+(\.\w+)*")
 
 @dataclass(frozen=True)
 class Component:
-    """One part: the name it is chosen by, and where its class is.
+    """One part or service: the name it is chosen by, and where its class or function is.
 
     Args:
         name: kebab-case, for example log-linear.
-        target: module and class, for example platform_duo.process:Duo; imported only when the part
-            is chosen.
+        target: module and class or function, for example platform_duo.process:Duo; imported only
+            when the component is chosen.
         summary: one line for `platform plugins`.
         defaults: of a process only: what it goes with. A role gives the name of that role's part
             ("sampler": "ancestral"); role.option gives a value ("sampler.steps": 64), which counts

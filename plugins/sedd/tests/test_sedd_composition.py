@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from platform_core.compatibility import goes_with, matrix
-from platform_core.compose import Composition, compose
+from platform_core.composition.compatibility import goes_with, matrix
+from platform_core.composition.compose import Composition, compose
 from platform_core.errors import IncompatibleError, UsageError
 from platform_core.objective import Nelbo
-from platform_core.plugins import find_plugins
 from platform_core.process import Absorbing, Uniform
+from platform_core.registry.loading import find_plugins
 from platform_core.schedule import LogLinear
 from platform_sedd.objective import ScoreEntropy
 from platform_sedd.parameterization import Score

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from platform_core.composition.computed import accepted
 from platform_core.errors import UsageError
-from platform_core.injection import accepted
-from platform_core.registry import Part, Plugins, kinds
+from platform_core.registry.parts import Part, Plugins, kinds
 
 SMALL: Mapping[str, object] = {
     "hidden_size": 16,
@@ -53,7 +53,8 @@ class Subject:
         Raises:
             UsageError: it cannot be had.
         """
-        return self.plugins.load(self.role, self.name)
+        found: type = self.plugins.load(self.role, self.name)
+        return found
 
     @cached_property
     def kind(self) -> type:
