@@ -47,14 +47,13 @@ class Subject:
         return self.part.component.name
 
     @cached_property
-    def chosen(self) -> type:
-        """The class that its name stands for.
+    def chosen(self) -> Any:
+        """The class, or for some services the function, that its name stands for.
 
         Raises:
             UsageError: it cannot be had.
         """
-        found: type = self.plugins.load(self.role, self.name)
-        return found
+        return self.plugins.load(self.role, self.name)
 
     @cached_property
     def kind(self) -> type:
