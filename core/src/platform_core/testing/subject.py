@@ -8,7 +8,7 @@ from typing import Any
 
 from platform_core.errors import UsageError
 from platform_core.injection import accepted
-from platform_core.registry import Part, Plugins, kinds
+from platform_core.registry import Part, Plugins
 
 SMALL: Mapping[str, object] = {
     "hidden_size": 16,
@@ -58,7 +58,7 @@ class Subject:
     @cached_property
     def kind(self) -> type:
         """The class of its objects."""
-        return kinds(self.chosen)[self.form]
+        return self.plugins.kinds(self.role, self.name)[self.form]
 
     @property
     def options(self) -> dict[str, object]:
@@ -76,13 +76,13 @@ class Subject:
         given = {**SMALL, **(options or {})}
         known = accepted(self.chosen, [*given, *computed])
         chosen = {name: value for name, value in {**given, **computed}.items() if name in known}
-        return self.chosen(**{**chosen, **self.options})
+        return self.kind(**{**chosen, **self.options})
 
 
 def subjects(part: Part, plugins: Plugins) -> Iterator[Subject]:
     """A part in each of its forms; as it is where its class cannot be had."""
     try:
-        forms = list(kinds(plugins.load(part.role, part.component.name)))
+        forms = list(plugins.kinds(part.role, part.component.name))
     except UsageError:
         forms = [""]
     for form in forms:
