@@ -18,24 +18,24 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from platform_core.compatibility import goes_with
 from platform_core.component import ROLES
-from platform_core.compose import Built, Composition
-from platform_core.draws import derive_generator
-from platform_core.errors import UsageError
-from platform_core.evaluate import Bound, evaluate
-from platform_core.names import FALLBACK, process_names
-from platform_core.options import (
+from platform_core.composition.choice import FALLBACK, process_names
+from platform_core.composition.compatibility import goes_with
+from platform_core.composition.compose import Built, Composition
+from platform_core.composition.options import (
     DataOptions,
     EvaluateOptions,
     SampleOptions,
     TrackOptions,
     TrainOptions,
 )
-from platform_core.plugins import find_plugins
-from platform_core.registry import Plugins
+from platform_core.draws import derive_generator
+from platform_core.errors import UsageError
+from platform_core.evaluation.bound import Bound, evaluate
+from platform_core.registry.loading import find_plugins
+from platform_core.registry.parts import Plugins
 from platform_core.sampler import Prompt, Sample
-from platform_core.train import Trainer
+from platform_core.training.trainer import Trainer
 
 VOCABULARY, LENGTH, BATCH = 5, 8, 4
 
@@ -191,7 +191,7 @@ class Matrix:
 
     def pairs_go_together(self, row: Row, sampler: str) -> bool:
         """Whether `platform plugins --matrix` shows all parts beside each other."""
-        parts = [(role, self.plugins.kinds(role, n)) for role, n in row.names(sampler).items()]
+        parts = [(role, self.plugins.forms(role, n)) for role, n in row.names(sampler).items()]
         return all(goes_with(a, b) for a, b in itertools.combinations(parts, 2))
 
     def names_a_way_out(self, row: Row, sampler: str, message: str) -> bool:

@@ -170,7 +170,7 @@ def platform_processes() -> Iterable[Component]:
             "either",
             f"{HERE}:Either",
             defaults={"backbone": "narrow"},
-            kinds={
+            forms={
                 "states absorbing": f"{HERE}:AbsorbingEither",
                 "states uniform": f"{HERE}:UniformEither",
             },

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file as real_save_file
 from torch import nn
 
-from platform_core import checkpoint as module
-from platform_core.checkpoint import (
+from platform_core.runtime import checkpoint as module
+from platform_core.runtime.checkpoint import (
     Checkpoint,
     CheckpointError,
     Checkpoints,

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 import platform_core.cli as cli
-from platform_core.cli import VERBS, main, split_global_options, verbs
+from platform_core.cli import TOOLS, main, split_global_options, verbs
 from platform_core.errors import UsageError
+from platform_core.registry.loading import installed
 
 STUBS = Path(__file__).with_name("stub_parts.py")
 HEAVY = ("torch", "accelerate", "datasets", "transformers", "aim", "pandas", "numpy")
 COMPOSE = """
-from platform_core.compose import compose
-from platform_core.plugins import load_plugins
+from platform_core.composition.compose import compose
+from platform_core.registry.loading import load_plugins
 from platform_core.errors import UsageError
 try:
     compose({argv!r}, load_plugins({{}}), prog="platform run", environ={{}})
@@ -50,22 +51,18 @@ def test_an_unknown_name_is_reported_before_anything_heavy_is_imported(argv: Seq
 def test_help_lists_the_verbs_that_are_there(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(VERBS, "not-yet", "a verb without a module")
+    monkeypatch.setitem(TOOLS, "not-yet", ("not_yet", "a verb of a plugin that is not installed"))
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert VERBS["plugins"] in text
+    assert verbs()["plugins"] in text
     assert "not-yet" not in text
 
 
-def test_every_verb_has_its_line() -> None:
-    package = Path(cli.__file__).parent
-    modules = {path.stem for path in package.glob("*.py") if not path.stem.startswith("_")}
-    assert modules == {cli.module(verb).rpartition(".")[2] for verb in verbs()}
-
-
-def test_a_verb_that_python_keeps_for_itself_has_a_module_all_the_same() -> None:
-    assert cli.module("import") == "platform_core.cli.import_"
-    assert cli.module("new-plugin") == "platform_core.cli.new_plugin"
+def test_the_verbs_that_help_knows_are_those_that_plugins_register() -> None:
+    plugins = installed()
+    found = {name: plugins.get("command", name) for name in plugins.names("command")}
+    assert {name: part.component.summary for name, part in found.items()} == verbs()
+    assert all(found[verb].plugin.name == name for verb, (name, _) in TOOLS.items())
 
 
 def test_no_words_at_all_are_answered_with_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,13 @@ from dataclasses import replace
 import pytest
 from sweeps import LN2, bound, changed, judged, result, write_run
 
-from platform_core.cards import (
+from platform_core.cli import main
+from platform_core.composition.options import DataOptions, EvaluateOptions
+from platform_core.data.sequences import load_data
+from platform_core.errors import UsageError
+from platform_core.evaluation.bound import Bound
+from platform_core.evaluation.card import bound_card
+from platform_core.record.cards import (
     BEHIND,
     BOUNDS,
     METRICS,
@@ -20,14 +26,8 @@ from platform_core.cards import (
     latest,
     measurements,
 )
-from platform_core.cli import main
-from platform_core.data import load_data
-from platform_core.directory import RunDirectory
-from platform_core.errors import UsageError
-from platform_core.evaluate import Bound
-from platform_core.options import DataOptions, EvaluateOptions
-from platform_core.provenance import bound_card
-from platform_core.tables import FORMATS, Column, Nothing, Number, Probability, Table, Words
+from platform_core.record.directory import RunDirectory
+from platform_report.tables import FORMATS, Column, Nothing, Number, Probability, Table, Words
 
 BITS, PERPLEXITY = METRICS["bits_per_character"], METRICS["perplexity"]
 JUDGED, MAUVE = METRICS["generative_perplexity"], METRICS["mauve"]

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
-from platform_core.compatibility import matrix
-from platform_core.compose import Composition, compose, compose_saved
+from platform_core.composition.choice import choose
+from platform_core.composition.compatibility import matrix
+from platform_core.composition.compose import Composition, compose, compose_saved
+from platform_core.composition.options import TrainOptions
+from platform_core.composition.sources import read
 from platform_core.errors import IncompatibleError, UsageError
-from platform_core.layers import read
-from platform_core.names import choose
-from platform_core.options import TrainOptions
-from platform_core.plugins import find_plugins
-from platform_core.registry import Plugins
+from platform_core.registry.loading import find_plugins
+from platform_core.registry.parts import Plugins
 
 STUBS = Path(__file__).with_name("stub_parts.py")
 
@@ -210,7 +210,7 @@ MISTAKES = [
     ),
     (["--trian.steps=1"], "unknown section 'trian'; did you mean train?"),
     (["--porcess=first"], "unknown option --porcess; did you mean --process?"),
-    (["--print-config"], "unknown option --print-config; did you mean --print_config?"),
+    (["--print-confg"], "unknown option --print_confg; did you mean --print_config?"),
     (["second"], "unexpected argument 'second'; did you mean --process second?"),
     (["--backbone.hidden_size=2.5"], "backbone.hidden_size is 2.5; expected int"),
     (["--train.decay=cos"], "train.decay is cos; expected constant or cosine"),

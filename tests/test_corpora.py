@@ -6,14 +6,15 @@ from pathlib import Path
 import datasets
 import pytest
 
-from platform_core import catalogue, library
 from platform_core.cli import main
-from platform_core.corpus import SPLITS
-from platform_core.corpus_choice import CORPORA, open_corpus
-from platform_core.data import load_data
-from platform_core.detokenizers import DETOKENIZERS
+from platform_core.composition.options import DataOptions
+from platform_core.data.corpus import SPLITS, open_corpus
+from platform_core.data.sequences import load_data
 from platform_core.errors import UsageError
-from platform_core.options import DataOptions
+from platform_core.registry.loading import installed
+from platform_hub import catalogue
+from platform_hub import corpus as library
+from platform_hub.detokenizers import DETOKENIZERS
 
 datasets.disable_progress_bars()
 
@@ -83,13 +84,13 @@ def test_a_glob_names_files(tmp_path):
 
 
 COLUMNS = {"ptb": "sentence"} | dict.fromkeys(
-    ("scientific_papers_pubmed", "scientific_papers_arxiv"), "article"
+    ("scientific-papers-pubmed", "scientific-papers-arxiv"), "article"
 )
 
 
 @pytest.mark.parametrize("name", catalogue.names())
 def test_every_entry_reads_a_local_copy(tmp_path, name):
-    entry = catalogue.find(name)
+    entry = catalogue.read(catalogue.names()[name])
     many = name in ("openwebtext", "fineweb-edu")
     for split in {sliced.partition("[")[0] for sliced in entry.splits.values()}:
         rows = numbered(100_010 if many else 30, COLUMNS.get(name, "text"))
@@ -238,7 +239,7 @@ def test_mistakes_are_one_line_that_says_what_to_do(tmp_path, monkeypatch, mista
 
 
 def test_without_network_a_run_ends_with_one_line(tmp_path, capsys):
-    words = ["run", "--data.corpus=ag_news", f"--output={tmp_path / 'run'}", "--track.aim=false"]
+    words = ["run", "--data.corpus=ag-news", f"--output={tmp_path / 'run'}", "--track.aim=false"]
     assert main(words) == 2
     said = capsys.readouterr()
     assert said.err.count("\n") == 1
@@ -266,9 +267,9 @@ def test_only_the_splits_asked_for_are_read(tmp_path):
 
 
 def test_the_entries_are_those_that_the_help_names():
-    assert set(CORPORA) == {"sotu", "text", "json", "parquet", "saved"}
-    for name in catalogue.names():
-        assert name in str(DataOptions.__doc__)
+    for name in installed().names("corpus"):
+        assert name.replace("yml", "yaml") in str(DataOptions.__doc__)
+    assert {*catalogue.names(), "sotu", "text", "json"} <= set(installed().names("corpus"))
 
 
 def test_library_corpora_have_the_rule_of_text_files():

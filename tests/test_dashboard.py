@@ -16,15 +16,16 @@ from urllib.parse import urlencode
 
 import pytest
 
-from platform_core.bookmarks import BOOKMARKS, bookmark
-from platform_core.cli.dashboard import main
+from platform_aim.bookmarks import BOOKMARKS, bookmark
+from platform_aim.dashboard import main
+from platform_aim.tracker import open_tracker
 from platform_core.errors import UsageError
-from platform_core.tracking import About, Tracker, open_tracker
+from platform_core.record.tracker import About, Tracker
 
 # Tests may be run where signals are ignored (nohup, a shell's background), which is inherited.
 COMMAND = """
 import signal, sys
-from platform_core.cli.dashboard import main
+from platform_aim.dashboard import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.exit(main(sys.argv[1:]))
@@ -130,7 +131,8 @@ def test_it_serves_on_the_next_free_port_and_leaves_nothing_behind(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from platform_core.tracking import About, open_tracker
+from platform_aim.tracker import open_tracker
+from platform_core.record.tracker import About
 about = About("x", {"process": "duo"}, {"process": {"tag": "lost"}}, {})
 open_tracker(Path(sys.argv[1]), about, aim=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -167,7 +169,7 @@ def test_a_directory_without_a_repository_says_what_to_do(tmp_path: Path) -> Non
 
 
 def test_a_python_without_aim_says_so(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform_core.cli.dashboard.find_spec", lambda name: None)
+    monkeypatch.setattr("platform_aim.dashboard.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="Aim is not installed"):
         main([str(runs)])
 
@@ -187,6 +189,6 @@ def test_the_last_port_when_taken_is_an_error(runs: Path) -> None:
 
 
 def test_importing_the_command_imports_neither_aim_nor_torch() -> None:
-    code = "import sys, platform_core.cli.dashboard; print({'aim', 'torch'} & set(sys.modules))"
+    code = "import sys, platform_aim.dashboard; print({'aim', 'torch'} & set(sys.modules))"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.stdout == "set()\n"

@@ -6,8 +6,8 @@ from accelerate import Accelerator
 from published import tensors, tolerance
 from test_train import OPTIONS, Sequences, flat
 
-from platform_core.checkpoint import Checkpoint
 from platform_core.cli import main
+from platform_core.composition.options import TrainOptions
 from platform_core.distillation import (
     Distillation,
     Divergence,
@@ -20,11 +20,11 @@ from platform_core.distillation import (
 )
 from platform_core.draws import Draws
 from platform_core.objective import Objective
-from platform_core.options import TrainOptions
 from platform_core.process import Absorbing, Uniform, log_one_hot
+from platform_core.runtime.checkpoint import Checkpoint
 from platform_core.schedule import LogLinear
 from platform_core.testing.toy import TinyNetwork, model
-from platform_core.train import Trainer
+from platform_core.training.trainer import Trainer
 from platform_core.types import Hidden, Inputs, Noise
 from platform_duo.objective import DiscreteConsistency, UniformNelbo
 from platform_mdlm.objective import MaskedNelbo, Sdtt

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from platform_core.ema import Ema
+from platform_core.training.ema import Ema
 
 GOLDEN = load_file(Path(__file__).parent / "golden" / "o_ema.safetensors")
 

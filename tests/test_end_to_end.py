@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from platform_core import bench, metrics
-from platform_core.bench import objectives, sampling
+import platform_bench as bench
+from platform_bench import objectives, sampling
 from platform_core.cli import main
-from platform_core.directory import BETWEEN_SAMPLES
-from platform_core.tokenizer import load_tokenizer
-from platform_core.trajectory import Trajectory
+from platform_core.data.tokenizer import load_tokenizer
+from platform_core.evaluation.trajectory import Trajectory
+from platform_core.record import metrics
+from platform_core.record.directory import BETWEEN_SAMPLES
 
 TEXT = "we the people of these united states in order to form a more perfect union"
 

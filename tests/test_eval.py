@@ -6,9 +6,9 @@ import math
 import pytest
 
 from platform_core.cli import main
+from platform_core.composition.options import DataOptions
 from platform_core.errors import UsageError
-from platform_core.options import DataOptions
-from platform_core.texts import ZERO_SHOT, texts
+from platform_core.evaluation.texts import ZERO_SHOT, texts
 
 WORDS = [
     "--process=mdlm",
@@ -106,7 +106,7 @@ def test_texts_that_cannot_be_are_refused():
 
 
 def test_json_has_no_number_that_is_none(tmp_path):
-    from platform_core.files import json_text
+    from platform_core.record.files import json_text
 
     said = json_text({"a": [math.nan, {"b": -math.inf}], "c": 1.5, "d": "NaN"})
     assert json.loads(said) == {"a": [None, {"b": None}], "c": 1.5, "d": "NaN"}

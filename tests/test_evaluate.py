@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 
 from platform_core.errors import UsageError
-from platform_core.evaluate import Bound, evaluate, quantiles
+from platform_core.evaluation.bound import Bound, evaluate, quantiles
 from platform_core.objective import Nelbo
 from platform_core.process import Absorbing, Uniform
 from platform_core.testing.toy import exact_model, two_token_law

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from platform_core.compose import compose
-from platform_core.plugins import load_plugins
-from platform_core.sweep.file import read_sweep
-from platform_core.sweep.plan import make_plan
+from platform_core.composition.compose import compose
+from platform_core.registry.loading import load_plugins
+from platform_sweep.file import read_sweep
+from platform_sweep.plan import make_plan
 
 ROOT = Path(__file__).parents[1] / "experiments"
 FILES = sorted(ROOT.rglob("*.yaml"))

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from platform_core import foreign
-from platform_core.foreign import ForeignError, Inert, Name, TorchArchive, plain, read_pickle
+from platform_published import pickles as foreign
+from platform_published.pickles import ForeignError, Inert, Name, TorchArchive, plain, read_pickle
 
 GOLDEN = Path(__file__).parent / "golden"
 

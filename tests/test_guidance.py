@@ -10,18 +10,18 @@ from scipy import stats
 from torch import nn
 
 from platform_core.backbone import Conditional
-from platform_core.compose import compose
-from platform_core.data import LabelledSplit
+from platform_core.composition.compose import compose
+from platform_core.composition.options import SampleOptions, TrainOptions
+from platform_core.data.sequences import LabelledSplit
 from platform_core.draws import Draws, derive_generator
 from platform_core.errors import IncompatibleError, UsageError
-from platform_core.evaluate import evaluate
+from platform_core.evaluation.bound import evaluate
 from platform_core.guidance import Guided, given, guided, without_some
 from platform_core.model import Denoiser, Model
 from platform_core.objective import Nelbo
-from platform_core.options import SampleOptions, TrainOptions
 from platform_core.parameterization import Mean
-from platform_core.plugins import load_plugins
 from platform_core.process import Absorbing, Uniform
+from platform_core.registry.loading import load_plugins
 from platform_core.sampler import Ancestral
 from platform_core.schedule import LogLinear
 from platform_core.testing.toy import (
@@ -33,7 +33,7 @@ from platform_core.testing.toy import (
     model,
     random_law,
 )
-from platform_core.train import Trainer
+from platform_core.training.trainer import Trainer
 from platform_dit.backbone import Dit
 from platform_sedd.parameterization import Score
 

@@ -16,16 +16,16 @@ from lm_eval.tasks import TaskManager
 from platform_ar.objective import NextTokenNll
 from platform_ar.parameterization import NextToken
 from platform_ar.process import Ar
-from platform_core import harness
 from platform_core.cli import main
+from platform_core.data.tokenizer import CharacterTokenizer
 from platform_core.draws import Draws
 from platform_core.errors import UsageError
-from platform_core.harness import Reader, TrainedLm, run_tasks
-from platform_core.likelihood import choose
 from platform_core.model import Model
 from platform_core.schedule import LogLinear
 from platform_core.testing.toy import CausalNetwork
-from platform_core.tokenizer import CharacterTokenizer
+from platform_harness import tasks as harness
+from platform_harness.likelihood import choose
+from platform_harness.tasks import Reader, TrainedLm, run_tasks
 
 TOKENIZER = CharacterTokenizer("abcd .")
 LENGTH = 12
@@ -284,7 +284,7 @@ def test_generated_text_and_hubs_out_of_reach_are_refused_in_one_line(tasks, mon
         run_tasks(model(), ["stories"], **asked)
     with pytest.raises(UsageError, match="none is no directory"):
         run_tasks(model(), ["choices"], **{**asked, "folder": tasks / "none"})
-    monkeypatch.setattr("platform_core.hub.reachable", lambda: False)
+    monkeypatch.setattr("platform_core.data.hub.reachable", lambda: False)
     far = {**TASKS["choices"], "task": "far", "dataset_path": "nobody/nothing"}
     (tasks / "far.yaml").write_text(yaml.safe_dump({**far, "test_split": "test"}))
     with pytest.raises(UsageError, match="the hub cannot be reached from here") as refusal:
@@ -318,6 +318,6 @@ def test_a_misspelt_task_has_a_near_one_named(tasks, monkeypatch):
 @pytest.mark.slow
 def test_without_the_library_there_is_a_line_that_says_what_to_install(home, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    monkeypatch.delitem(sys.modules, "platform_core.harness")
+    monkeypatch.delitem(sys.modules, "platform_harness.tasks")
     said = refused(capsys, home / "run", "--tasks=choices")
     assert 'pip install "dlm-platform-core[harness]"' in said

@@ -5,14 +5,14 @@ import socket
 import pytest
 from huggingface_hub import constants
 
-from platform_core.hub import reachable
+from platform_core.data.hub import reachable
 
 
 @pytest.fixture(autouse=True)
 def neither_told_nor_proxied(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_DATASETS_OFFLINE", raising=False)
-    monkeypatch.setattr("platform_core.hub.getproxies", dict)
+    monkeypatch.setattr("platform_core.data.hub.getproxies", dict)
 
 
 def test_a_name_that_is_not_found_is_not_asked(monkeypatch):
@@ -21,7 +21,7 @@ def test_a_name_that_is_not_found_is_not_asked(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     assert not reachable()
-    monkeypatch.setattr("platform_core.hub.getproxies", lambda: {"https": "http://proxy:3128"})
+    monkeypatch.setattr("platform_core.data.hub.getproxies", lambda: {"https": "http://proxy:3128"})
     assert reachable()
 
 

@@ -16,18 +16,17 @@ from tokenizers import Tokenizer as FastTokenizer
 from transformers import PreTrainedTokenizerFast
 
 from platform_core.cli import main
-from platform_core.compose import compose_saved
-from platform_core.directory import RunDirectory
+from platform_core.data.tokenizer import LEFT_OVER, CharacterTokenizer, load_tokenizer
+from platform_core.data.tokenizer.opaque import OpaqueTokenizer
+from platform_core.data.tokenizer.training import train_byte_pairs
 from platform_core.errors import UsageError
-from platform_core.export import transformers_tokenizer
-from platform_core.files import write_json
-from platform_core.importing import OF_STATES, Source, import_run
-from platform_core.plugins import load_plugins
-from platform_core.published import read_published
-from platform_core.tokenizer import LEFT_OVER, CharacterTokenizer, load_tokenizer
-from platform_core.tokenizer.opaque import OpaqueTokenizer
-from platform_core.tokenizer.training import train_byte_pairs
-from platform_core.trained import load_trained
+from platform_core.evaluation.trained import TrainedRun
+from platform_core.record.directory import RunDirectory
+from platform_core.record.files import write_json
+from platform_core.registry.loading import load_plugins
+from platform_published.export import transformers_tokenizer
+from platform_published.importing import OF_STATES, Source, import_run
+from platform_published.layouts import read_published
 
 GOLDEN = Path(__file__).parent / "golden"
 EXPECTED = load_file(GOLDEN / "s_expected.safetensors")
@@ -69,11 +68,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDirectory]:
 
 
 def network(run: RunDirectory, average: str = "ema") -> torch.nn.Module:
-    composition, _ = compose_saved(run.config, [], load_plugins(), prog="test", environ={})
-    size = load_tokenizer(run.tokenizer).vocab_size
     accelerator = Accelerator(cpu=True)
-    built, _ = load_trained(composition, run, accelerator, vocab_size=size, average=average)
-    return built.model.backbone
+    return TrainedRun.open(run.path, accelerator=accelerator, average=average).model.backbone
 
 
 def expected(name: str, output: str) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:

@@ -12,12 +12,12 @@ import yaml
 from safetensors.torch import load_file
 
 from platform_core.cli import main
-from platform_core.compose import compose
-from platform_core.directory import RunDirectory
-from platform_core.files import digest
-from platform_core.plugins import find_plugins
-from platform_core.run import Run
-from platform_core.train import Trainer
+from platform_core.composition.compose import compose
+from platform_core.record.directory import RunDirectory
+from platform_core.record.files import digest
+from platform_core.registry.loading import find_plugins
+from platform_core.training.run import Run
+from platform_core.training.trainer import Trainer
 
 SMALL = (  # noqa: SIM905
     "--backbone.hidden_size=16 --backbone.num_blocks=1 --backbone.num_heads=2 --process=duo"

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -31,22 +30,22 @@ from transformers import (
     T5Config,
 )
 
-from platform_core import generative, pretrained
-from platform_core.cli import _judging, main
-from platform_core.compose import compose_saved
-from platform_core.data import LabelledSplit, load_data, table
-from platform_core.directory import RunDirectory
+from platform_core.cli import main
+from platform_core.data.hub import quiet
+from platform_core.data.packing import Rows
+from platform_core.data.sequences import LabelledSplit, PackedRows, table
+from platform_core.data.tokenizer import ByteLevelTokenizer, CharacterTokenizer
+from platform_core.data.tokenizer.library import byte_characters
 from platform_core.draws import Draws
 from platform_core.errors import UsageError
-from platform_core.files import digest
-from platform_core.generative import counted, entropy, judge_texts, shuffled, written
-from platform_core.hub import quiet
-from platform_core.judge import Identity, Judge, Reading, Scores, open_judge
-from platform_core.packing import Rows
-from platform_core.plugins import load_plugins
-from platform_core.tokenizer import ByteLevelTokenizer, CharacterTokenizer, load_tokenizer
-from platform_core.tokenizer.library import byte_characters
-from platform_core.trained import load_trained
+from platform_core.evaluation.trained import TrainedRun
+from platform_core.record.directory import RunDirectory
+from platform_core.record.files import digest
+from platform_core.registry.loading import load_plugins
+from platform_judge import evaluation, generative, pretrained
+from platform_judge.generative import counted, entropy, judge_texts, shuffled, written
+from platform_judge.judge import Identity, Judge, Reading, Scores
+from platform_judge.opening import open_judge
 
 WORDS = "we the people of these united states in order to form a more perfect union"
 END = "<|endoftext|>"
@@ -391,11 +390,9 @@ def runs(tmp_path_factory) -> Path:
 def test_a_run_judges_as_its_own_exact_bound_does(runs):
     plugins, accelerator = load_plugins({}), Accelerator(cpu=True)
     directory = RunDirectory(runs / "ar")
-    composition, _ = compose_saved(directory.config, [], plugins, prog="test", environ={})
-    tokenizer = load_tokenizer(directory.tokenizer)
-    size = {"vocab_size": tokenizer.vocab_size}
-    built, _ = load_trained(composition, directory, accelerator, average="ema", **size)
-    split = load_data(composition.data, tokenizer, (), ("validation",)).split("validation")
+    run = TrainedRun.open(directory.path, accelerator=accelerator)
+    built, tokenizer = run.built, run.tokenizer
+    split = run.data(("validation",)).split("validation")
     ids, mask = split.fetch(range(7))
     assert (ids == tokenizer.eos_id).sum() == 0
     draws = Draws.derive(9, step=0, first=0, total=7)
@@ -542,13 +539,13 @@ def test_what_is_no_judge_is_refused_in_one_line(strangers, judge, message, monk
 
 
 def test_a_judge_reads_no_more_than_it_was_made_for():
-    assert _judging._length(None, 32) == 32
-    assert _judging._length(None, 4096) == _judging._length(None, None) == 1024
-    assert _judging._length(4096, 4096) == _judging._length(4096, None) == 4096
+    assert evaluation._length(None, 32) == 32
+    assert evaluation._length(None, 4096) == evaluation._length(None, None) == 1024
+    assert evaluation._length(4096, 4096) == evaluation._length(4096, None) == 4096
     with pytest.raises(UsageError, match="--judge_length is 33, but this judge reads at most 32"):
-        _judging._length(33, 32)
+        evaluation._length(33, 32)
     with pytest.raises(UsageError, match="--judge_length is 1; a judge reads at least 2 tokens"):
-        _judging._length(1, 32)
+        evaluation._length(1, 32)
 
 
 @pytest.mark.parametrize(
@@ -559,8 +556,8 @@ def test_real_texts_are_spread_evenly_and_of_the_label_that_was_asked_for(number
     tokenizer = CharacterTokenizer("abcdef")
     rows = Rows(np.arange(4, 10)[:, None].repeat(2, 1), np.array([1, 2, 2, 2, 2, 2]), None)
     columns = table(rows).append_column("label", pa.array([0, 1, 2, 1, 0, 1]))
-    split = LabelledSplit(datasets.Dataset(columns), tokenizer, ("old", "new", "other"))
-    found = _judging._real(split, number, label)
+    split = LabelledSplit(PackedRows(columns.to_batches()), tokenizer, ("old", "new", "other"))
+    found = evaluation._real(split, number, label)
     assert [text[0] - 4 for text in found] == expected
     assert [len(text) for text in found] == [1 if place == 0 else 2 for place in expected]
 
@@ -582,7 +579,10 @@ def test_a_bound_is_no_likelihood(runs, capsys):
     ("words", "message"),
     [
         (["--sample.number=0"], "sample.number is 0, so there is nothing to judge; raise it"),
-        (["--on=sotu"], "--on and --side_by_side are of the bound; leave them out with --judge"),
+        (
+            ["--on=sotu"],
+            "--on and --judge are measured one at a time (bound and judge); leave one out",
+        ),
     ],
 )
 def test_a_judge_needs_something_to_read(runs, words, message, capsys):

@@ -2,17 +2,20 @@
 
 import json
 import re
+import sys
+from types import ModuleType
 
 import pytest
 import torch
 import yaml
 
-from platform_core import corpus_choice
 from platform_core.cli import main
-from platform_core.corpus import SPLITS, LabelledCorpus, Sotu
-from platform_core.data import load_data
+from platform_core.component import Component
+from platform_core.composition.options import DataOptions
+from platform_core.data.corpus import SPLITS, LabelledCorpus, Sotu
+from platform_core.data.sequences import load_data
 from platform_core.errors import UsageError
-from platform_core.options import DataOptions
+from platform_core.hookspecs import hookimpl
 
 
 class Letters(LabelledCorpus):
@@ -36,7 +39,12 @@ class Letters(LabelledCorpus):
 @pytest.fixture(autouse=True)
 def letters(tmp_path, monkeypatch):
     monkeypatch.setenv("PLATFORM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(corpus_choice.CORPORA, "letters", lambda options: Letters())
+    plugin = ModuleType("letters_plugin")
+    plugin.open_letters = lambda options: Letters()
+    component = Component("letters", "letters_plugin:open_letters")
+    plugin.platform_corpora = hookimpl(specname="platform_corpora")(lambda: [component])
+    monkeypatch.setitem(sys.modules, "letters_plugin", plugin)
+    monkeypatch.setenv("PLATFORM_PLUGINS", "letters_plugin")
 
 
 def options(label="letter", **others):

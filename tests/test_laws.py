@@ -11,7 +11,7 @@ import pytest
 from platform_core.cli import main
 from platform_core.cli.check import total, verdict_on
 from platform_core.errors import UsageError
-from platform_core.plugins import find_plugins
+from platform_core.registry.loading import find_plugins
 from platform_core.testing.check import Case, Verdict, cases, named
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

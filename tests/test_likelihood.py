@@ -10,16 +10,6 @@ from platform_ar.parameterization import NextToken
 from platform_ar.process import Ar
 from platform_core.draws import Draws
 from platform_core.errors import UsageError
-from platform_core.likelihood import (
-    CleanContext,
-    Exact,
-    NoisedContext,
-    Question,
-    Text,
-    answers,
-    choose,
-    standard_error,
-)
 from platform_core.model import Model
 from platform_core.objective import Nelbo, Noised
 from platform_core.process import Absorbing, Uniform
@@ -36,6 +26,16 @@ from platform_core.testing.toy import (
     transition,
 )
 from platform_duo.objective import DiscreteConsistency
+from platform_harness.likelihood import (
+    CleanContext,
+    Exact,
+    NoisedContext,
+    Question,
+    Text,
+    answers,
+    choose,
+    standard_error,
+)
 from platform_mdlm.objective import MaskedNelbo
 from platform_mdlm.parameterization import Subs
 

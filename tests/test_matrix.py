@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from matrix import LENGTH, VOCABULARY, Matrix, Options, Row, Trial
 
-from platform_core.compose import compose
+from platform_core.composition.choice import FALLBACK, process_names
+from platform_core.composition.compose import compose
 from platform_core.errors import IncompatibleError, UsageError
-from platform_core.names import FALLBACK, process_names
-from platform_core.plugins import find_plugins
+from platform_core.registry.loading import find_plugins
 
 MATRIX = Matrix(find_plugins({}))
 PROCESSES = MATRIX.plugins.names("process")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import strangers
 
-from platform_core import scaffold
 from platform_core.cli import main
 from platform_core.component import ROLES
-from platform_core.plugins import find_plugins
+from platform_core.registry.loading import find_plugins
+from platform_core.templates import scaffold
 
 
 @pytest.fixture(autouse=True)

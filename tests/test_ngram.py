@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from platform_core import ngram
-from platform_core.data import Data, load_data
-from platform_core.ngram import ORDER, baselines, probabilities
-from platform_core.options import DataOptions
+from platform_core.composition.options import DataOptions
+from platform_core.data.sequences import Data, load_data
+from platform_core.evaluation import ngram
+from platform_core.evaluation.ngram import ORDER, baselines, probabilities
 
 VOCABULARY = 4
 TOKENS = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=40)

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from platform_core import packing
-from platform_core.data import load_data
+from platform_core.composition.options import MARKS, PACKINGS, DataOptions
+from platform_core.data import packing
+from platform_core.data.packing import choose
+from platform_core.data.sequences import load_data
+from platform_core.data.tokenizer import CharacterTokenizer
 from platform_core.errors import UsageError
-from platform_core.options import MARKS, PACKINGS, DataOptions
-from platform_core.packing import choose
-from platform_core.tokenizer import CharacterTokenizer
 
 TOKENIZER = CharacterTokenizer("abcdefghij")
 PAD, BOS, EOS, A = TOKENIZER.pad_id, TOKENIZER.bos_id, TOKENIZER.eos_id, 4

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from platform_core import hookspecs
-from platform_core.component import ROLES, Component
+from platform_core.component import ROLES, SERVICES, Component
 from platform_core.errors import UsageError
-from platform_core.hookspecs import HOOK_API, HOOKS
-from platform_core.plugins import find_plugins, load_plugins
-from platform_core.registry import Plugin, Plugins, resolve
+from platform_core.hookspecs import HOOK_API, HOOKS, ROLE_HOOKS, SERVICE_HOOKS
+from platform_core.registry.loading import find_plugins, load_plugins
+from platform_core.registry.parts import Plugin, Plugins, resolve
 
 STUBS = Path(__file__).with_name("stub_parts.py")
 PREAMBLE = """
@@ -55,7 +55,7 @@ def found(plugins: Plugins, name: str) -> Plugin:
     return plugin
 
 
-@pytest.mark.parametrize("hook", HOOKS.values())
+@pytest.mark.parametrize("hook", ROLE_HOOKS.values())
 def test_every_hook_is_documented_and_provides_parts_of_its_role(hook: str) -> None:
     role = next(role for role, name in HOOKS.items() if name == hook)
     document = inspect.getdoc(getattr(hookspecs, hook))
@@ -68,10 +68,27 @@ def test_every_hook_is_documented_and_provides_parts_of_its_role(hook: str) -> N
     assert role in {part.role for part in own}
 
 
-def test_there_is_one_hook_for_each_role_and_no_other() -> None:
+def test_there_is_one_hook_for_each_kind_and_no_other() -> None:
     specified = [name for name in vars(hookspecs) if name.startswith("platform_")]
-    assert list(HOOKS) == list(ROLES)
+    assert list(ROLE_HOOKS) == list(ROLES)
+    assert list(SERVICE_HOOKS) == list(SERVICES)
     assert sorted(specified) == sorted(HOOKS.values())
+
+
+@pytest.mark.parametrize("kind", SERVICES)
+def test_every_service_hook_is_documented_and_has_a_use_of_our_own(kind: str) -> None:
+    document = inspect.getdoc(getattr(hookspecs, SERVICE_HOOKS[kind]))
+    assert document is not None
+    assert len(document) > 40
+    plugins = find_plugins({})
+    own = plugins.names(kind)
+    assert own
+    for name in own:
+        assert callable(plugins.load(kind, name))
+
+
+def test_metrics_come_from_plugins() -> None:
+    assert {"bits_per_character", "nats_per_token"} <= set(find_plugins({}).metrics())
 
 
 def test_core_registers_its_parts_like_any_plugin() -> None:
@@ -90,8 +107,8 @@ def test_core_registers_its_parts_like_any_plugin() -> None:
         ({"name": "x", "target": "a.b.C"}, "not MODULE:CLASS"),
         ({"name": "x", "target": "a.b:C", "defaults": {"smapler": "y"}}, "neither a role"),
         ({"name": "x", "target": "a.b:C", "defaults": {"sampler": 3}}, "must name a part"),
-        ({"name": "x", "target": "a.b:C", "kinds": {"states": "a.b:D"}}, "not OPTION VALUE"),
-        ({"name": "x", "target": "a.b:C", "kinds": {"states y": "a.b.D"}}, "not MODULE:CLASS"),
+        ({"name": "x", "target": "a.b:C", "forms": {"states": "a.b:D"}}, "not OPTION VALUE"),
+        ({"name": "x", "target": "a.b:C", "forms": {"states y": "a.b.D"}}, "not MODULE:CLASS"),
     ],
 )
 def test_a_component_of_another_form_is_refused(fields: Mapping[str, object], problem: str) -> None:
@@ -265,19 +282,19 @@ def both_noises(**kinds: str) -> Plugins:
     """A process whose option `states` decides which of core's classes its objects are of."""
     targets = {f"states {value}": f"platform_core.process:{it}" for value, it in kinds.items()}
     target = "platform_core.process:AbsorbingOrUniform"
-    component = Component("x", target, kinds=targets)
+    component = Component("x", target, forms=targets)
     return Plugins([Plugin("p", "module", "", "p", components=(("process", component),))])
 
 
 def test_an_option_decides_what_the_objects_of_a_part_are() -> None:
     plugins = both_noises(masks="Absorbing", any="Uniform")
-    assert {form: kind.__name__ for form, kind in plugins.kinds("process", "x").items()} == {
+    assert {form: kind.__name__ for form, kind in plugins.forms("process", "x").items()} == {
         "states masks": "Absorbing",
         "states any": "Uniform",
     }
-    assert plugins.kind("process", "x", {"states": "any"}).__name__ == "Uniform"
+    assert plugins.form("process", "x", {"states": "any"}).__name__ == "Uniform"
     with pytest.raises(UsageError, match="process x has no objects but those with states masks or"):
-        plugins.kind("process", "x", {"states": "none"})
+        plugins.form("process", "x", {"states": "none"})
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from platform_core.cli import main, run
-from platform_core.compose import compose
-from platform_core.plugins import find_plugins
+from platform_core.composition.compose import compose
+from platform_core.registry.loading import find_plugins
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

@@ -14,18 +14,20 @@ from typing import Any
 import pytest
 import yaml
 
-from platform_core import figures, metrics
-from platform_core.aim_repository import end_dead_runs, in_use, index, is_alive, open_repository
+from platform_aim.rebuild import complete
+from platform_aim.repository import end_dead_runs, in_use, index, is_alive, open_repository
+from platform_aim.tracker import open_tracker
 from platform_core.cli import main
-from platform_core.cli.dashboard import find_runs
 from platform_core.component import ROLES
-from platform_core.directory import BETWEEN_SAMPLES, RunDirectory
 from platform_core.errors import UsageError
-from platform_core.files import write_json, write_text
-from platform_core.metrics import MetricsLog
-from platform_core.rebuild import complete
-from platform_core.tracking import about, new_hash, open_tracker
-from platform_core.trajectory import Trajectory
+from platform_core.evaluation import figures
+from platform_core.evaluation.trajectory import Trajectory
+from platform_core.record import metrics
+from platform_core.record.directory import BETWEEN_SAMPLES, RunDirectory
+from platform_core.record.files import write_json, write_text
+from platform_core.record.metrics import MetricsLog
+from platform_core.record.sweep import find_runs
+from platform_core.record.tracker import about, new_hash
 
 LOOK_EVERY = 5
 BEGAN = 1_700_000_000.5
@@ -179,7 +181,7 @@ def test_a_repository_in_use_is_not_replaced(
 
 
 def test_a_directory_without_runs_says_what_to_do(tmp_path: Path) -> None:
-    from platform_core.rebuild import rebuild
+    from platform_aim.rebuild import rebuild
 
     with pytest.raises(UsageError, match=r"has no run directories .*; name their parent"):
         rebuild(tmp_path)

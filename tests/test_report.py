@@ -11,15 +11,15 @@ import pytest
 from scipy import stats
 from sweeps import LN2, FakeSweep, bound, judged, result
 
-from platform_core import plots
-from platform_core.cards import METRICS
 from platform_core.cli import main
-from platform_core.report.figures import Curve, averaged, draw, frontier, series
-from platform_core.report.reading import read_sweep
-from platform_core.report.summary import tables
-from platform_core.report.writing import USUAL
-from platform_core.significance import deviation, holm, paired, two_sided, welch
-from platform_core.tables import FORMATS
+from platform_core.evaluation import plots
+from platform_core.record.cards import METRICS
+from platform_report.figures import Curve, averaged, draw, frontier, series
+from platform_report.reading import read_sweep
+from platform_report.significance import deviation, holm, paired, two_sided, welch
+from platform_report.summary import tables
+from platform_report.tables import FORMATS
+from platform_report.writing import USUAL
 
 AXES = {"process": ["duo", "mdlm", "sedd"], "seed": ["1", "2", "3"]}
 BITS = "bits per character"

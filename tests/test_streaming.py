@@ -12,22 +12,22 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from platform_core import streaming
 from platform_core.backbone import Separating
 from platform_core.cli import main
-from platform_core.data import load_data
+from platform_core.composition.options import DataOptions, TrainOptions
+from platform_core.data import streaming
+from platform_core.data.sequences import load_data
+from platform_core.data.streaming import open_stream
+from platform_core.data.tokenizer import CharacterTokenizer
 from platform_core.errors import UsageError
-from platform_core.evaluate import evaluate
+from platform_core.evaluation.bound import evaluate
 from platform_core.model import Model
 from platform_core.objective import Nelbo
-from platform_core.options import DataOptions, TrainOptions
 from platform_core.parameterization import Mean
 from platform_core.process import Absorbing
 from platform_core.schedule import LogLinear
-from platform_core.streaming import open_stream
 from platform_core.testing.toy import TinyNetwork
-from platform_core.tokenizer import CharacterTokenizer
-from platform_core.train import Trainer
+from platform_core.training.trainer import Trainer
 
 datasets.disable_progress_bars()
 

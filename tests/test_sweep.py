@@ -18,16 +18,16 @@ import pytest
 import yaml
 
 from platform_core.cli import main
-from platform_core.compose import compose
+from platform_core.composition.compose import compose
 from platform_core.errors import UsageError
-from platform_core.plugins import load_plugins
-from platform_core.sweep import attempt as attempts
-from platform_core.sweep import plan as plans
-from platform_core.sweep.attempt import Attempt, Task
-from platform_core.sweep.directory import SweepDirectory
-from platform_core.sweep.file import SlurmOptions, expand, read_sweep
-from platform_core.sweep.plan import make_plan, trial_name
-from platform_core.sweep.slurm import Slurm, TrialJob, make_executor
+from platform_core.record.sweep import SweepDirectory
+from platform_core.registry.loading import load_plugins
+from platform_sweep import attempt as attempts
+from platform_sweep import plan as plans
+from platform_sweep.attempt import Attempt, Task
+from platform_sweep.file import SlurmOptions, expand, read_sweep
+from platform_sweep.plan import make_plan, trial_name
+from platform_sweep.slurm import Slurm, TrialJob, make_executor
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 TINY = {
@@ -509,7 +509,7 @@ def test_a_trial_said_to_run_by_nobody_was_interrupted(stage: Stage) -> None:
 
 
 def test_cores_are_shared_among_trials(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    from platform_core import runtime
+    from platform_core.runtime import accelerator as runtime
 
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(runtime, "available_cores", lambda: 8)
@@ -520,7 +520,7 @@ def test_cores_are_shared_among_trials(stage: Stage, monkeypatch: pytest.MonkeyP
 
 
 def test_a_trial_whose_sweep_has_died_leaves_at_once() -> None:
-    words = [sys.executable, "-m", "platform_core.sweep.child", "1", "plugins"]
+    words = [sys.executable, "-m", "platform_sweep.child", "1", "plugins"]
     assert subprocess.run(words, capture_output=True).returncode == 75
 
 
@@ -570,7 +570,7 @@ def test_jobs_are_submitted_once_and_watched_again(
 ) -> None:
     executor, queue = Instant(stage.home / "jobs"), Listing()
     monkeypatch.setattr(
-        "platform_core.cli.sweep._launcher",
+        "platform_sweep.command._launcher",
         lambda *_: Slurm(stage.directory, SlurmOptions(), 1, executor, queue),  # type: ignore[arg-type]
     )
     write(set=TINY, seeds=2, evaluate=[{"sampler.steps": 2}])

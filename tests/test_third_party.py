@@ -15,12 +15,12 @@ from matrix import VOCABULARY, Matrix, Trial
 from platform_gidd.process import Gidd
 from platform_gidd.schedule import Hybrid
 
-from platform_core import compatibility
 from platform_core.categorical import KeepAll
 from platform_core.cli import main
+from platform_core.composition import compatibility
 from platform_core.errors import IncompatibleError
 from platform_core.objective import Nelbo
-from platform_core.plugins import find_plugins
+from platform_core.registry.loading import find_plugins
 from platform_core.sampler import Ancestral, Walk
 from platform_core.testing.toy import (
     ExactDenoiser,

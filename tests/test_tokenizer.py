@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from platform_core.data.tokenizer import LEFT_OVER, CharacterTokenizer, load_tokenizer
 from platform_core.errors import UsageError
-from platform_core.tokenizer import LEFT_OVER, CharacterTokenizer, load_tokenizer
 
 
 @given(st.text())

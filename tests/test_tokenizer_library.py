@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from platform_core.cli import main
-from platform_core.data import load_data
-from platform_core.errors import UsageError
-from platform_core.options import DataOptions
-from platform_core.tokenizer import (
+from platform_core.composition.options import DataOptions
+from platform_core.data.sequences import load_data
+from platform_core.data.tokenizer import (
     LEFT_OVER,
     ByteLevelTokenizer,
     CharacterTokenizer,
@@ -23,9 +22,10 @@ from platform_core.tokenizer import (
     load_tokenizer,
     tokenizer_from_dict,
 )
-from platform_core.tokenizer.library import byte_characters
-from platform_core.tokenizer.sources import open_tokenizer
-from platform_core.tokenizer.training import END, train_byte_pairs
+from platform_core.data.tokenizer.library import byte_characters
+from platform_core.data.tokenizer.sources import open_tokenizer
+from platform_core.data.tokenizer.training import END, train_byte_pairs
+from platform_core.errors import UsageError
 
 TEXTS = [
     "the cat and the hat, the bat and the rat; naïve café 😀😀 ",
@@ -323,7 +323,7 @@ REFUSED = {
     "too small": (["--size=256"], "256 bytes and <|endoftext|> alone are 257 tokens"),
     "output exists": (["--output={here}/old"], "old/tokenizer.json exists; give another --output"),
     "a run's": (["--output={here}/run", "--overwrite"], "run/tokenizer.json belongs to a run"),
-    "no such corpus": (["--data.corpus=txet"], "unknown corpus txet"),
+    "no such corpus": (["--data.corpus=txet"], "unknown corpus 'txet'"),
     "no such option": (["--data.length=3"], "data.length"),
     "size that is no number": (["--size=big"], "size"),
 }

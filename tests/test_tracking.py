@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from platform_core import figures
-from platform_core.aim_repository import index, open_repository
+from platform_aim.repository import index, open_repository
+from platform_aim.tracker import open_tracker
 from platform_core.errors import UsageError
-from platform_core.metrics import MetricsLog, read
-from platform_core.tracking import About, Guarded, NoTracker, Tracker, open_tracker
+from platform_core.evaluation import figures
+from platform_core.record.metrics import MetricsLog, read
+from platform_core.record.tracker import About, Guarded, NoTracker, Tracker
 
 WARNING = "platform: warning: Aim tracking is off: "
 
@@ -225,7 +226,7 @@ def test_a_run_that_the_repository_has_no_more_is_made_again(repository: Path) -
 def test_a_run_that_a_process_writes_to_is_left_to_it(
     repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("platform_core.aim_repository.WRITER_SECONDS", 0.0)
+    monkeypatch.setattr("platform_aim.repository.WRITER_SECONDS", 0.0)
     first = make_tracker(repository)
     second = make_tracker(repository, run_hash=first.hash)
     check_one_warning(capsys, "BlockingIOError")
@@ -279,7 +280,8 @@ def python(code: str, *arguments: str) -> subprocess.Popen[str]:
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from platform_core.tracking import About, open_tracker
+from platform_aim.tracker import open_tracker
+from platform_core.record.tracker import About
 tracker = open_tracker(Path(sys.argv[1]), About("x", {"process": "duo"}, {}, {}), aim=True)
 tracker.log({"loss": 1.0}, step=1, subset="train")
 """

@@ -4,16 +4,16 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from platform_core.composition.options import TrainOptions
 from platform_core.draws import Draws
 from platform_core.errors import UsageError
 from platform_core.model import Model
 from platform_core.objective import Nelbo
-from platform_core.options import TrainOptions
 from platform_core.parameterization import Mean
 from platform_core.process import Absorbing
 from platform_core.schedule import LogLinear
 from platform_core.testing.toy import TinyNetwork
-from platform_core.train import Trainer, learning_rate
+from platform_core.training.trainer import Trainer, learning_rate
 
 OPTIONS = TrainOptions(steps=6, batch_size=4, warmup_steps=2, precision="fp32")
 

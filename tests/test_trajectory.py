@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from platform_core import figures
 from platform_core.errors import UsageError
-from platform_core.generate import Recorder
+from platform_core.evaluation import figures
+from platform_core.evaluation.samples import Recorder
+from platform_core.evaluation.trajectory import Trajectory
 from platform_core.process import Absorbing, Uniform
 from platform_core.sampler import Ancestral
 from platform_core.testing.toy import exact_model, random_law
-from platform_core.trajectory import Trajectory
 
 MASK = 3
 WAY = Trajectory(

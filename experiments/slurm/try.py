@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from platform_core.sweep.directory import SweepDirectory
+from platform_core.record.sweep import SweepDirectory
 
 FILE = Path(__file__).with_name("sweep.yaml")
 PATIENCE_SECONDS = 1200.0

@@ -19,15 +19,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from platform_core import runtime
-from platform_core.compose import Built, compose_saved
-from platform_core.data import load_data
-from platform_core.directory import RunDirectory
+from platform_core.composition.compose import Built, compose_saved
+from platform_core.data.sequences import load_data
+from platform_core.data.tokenizer import Tokenizer
 from platform_core.draws import Draws, derive_generator
-from platform_core.generate import generate
-from platform_core.plugins import load_plugins
-from platform_core.tokenizer import Tokenizer, load_tokenizer
-from platform_core.trained import load_trained
+from platform_core.evaluation.samples import generate
+from platform_core.evaluation.trained import TrainedRun
+from platform_core.record.directory import RunDirectory
+from platform_core.registry.loading import load_plugins
+from platform_core.runtime import accelerator as runtime
 
 
 class Row(NamedTuple):
@@ -56,13 +56,8 @@ class Opened(NamedTuple):
 
 def opened(path: Path, accelerator: Accelerator) -> Opened:
     """The averaged weights of a run."""
-    directory = RunDirectory.existing(path)
-    composition, _ = compose_saved(directory.config, [], load_plugins(), prog="distillation.py")
-    tokenizer = load_tokenizer(directory.tokenizer)
-    built, _ = load_trained(
-        composition, directory, accelerator, vocab_size=tokenizer.vocab_size, average="ema"
-    )
-    return Opened(directory, built, tokenizer, composition.data.length)
+    run = TrainedRun.open(path, accelerator=accelerator)
+    return Opened(run.directory, run.built, run.tokenizer, run.composition.data.length)
 
 
 def judged(judge: Opened, tokens: Tensor) -> tuple[float, float]:

@@ -18,15 +18,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from platform_core import runtime
-from platform_core.compose import compose_saved
-from platform_core.data import Data, LabelledSplit, load_data
-from platform_core.directory import RunDirectory
+from platform_core.composition.compose import compose_saved
+from platform_core.data.sequences import Data, LabelledSplit, load_data
+from platform_core.data.tokenizer import load_tokenizer
 from platform_core.errors import UsageError
-from platform_core.generate import generate
-from platform_core.plugins import load_plugins
-from platform_core.tokenizer import load_tokenizer
-from platform_core.trained import load_trained
+from platform_core.evaluation.samples import generate
+from platform_core.evaluation.trained import TrainedRun
+from platform_core.record.directory import RunDirectory
+from platform_core.registry.loading import load_plugins
+from platform_core.runtime import accelerator as runtime
 
 
 class NaiveBayes:
@@ -123,9 +123,7 @@ def main() -> None:
         right = found[np.array(truth) == number] == number
         print(f"validation text of {names[number]}: {right.mean():.3f} of {len(right)} recognised")
     print(f"{'label':>20} {'weight':>6} {'nfe':>5} {'share':>6} {'posterior':>9} {'entropy':>7}")
-    built, _ = load_trained(
-        first, directory, accelerator, vocab_size=tokenizer.vocab_size, average="ema"
-    )
+    built = TrainedRun(directory, first, accelerator).built
     for label in asked.labels or names:
         for weight in asked.weights:
             composition = composed(label, weight)

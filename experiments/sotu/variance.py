@@ -14,14 +14,14 @@ from typing import NamedTuple
 
 import torch
 
-from platform_core import runtime
-from platform_core.compose import Composition, compose
-from platform_core.data import Data, Order, load_data
-from platform_core.directory import RunDirectory
+from platform_core.composition.compose import Composition, compose
+from platform_core.data.sequences import Data, Order, load_data
+from platform_core.data.tokenizer import load_tokenizer
 from platform_core.draws import Draws
-from platform_core.plugins import load_plugins
-from platform_core.tokenizer import load_tokenizer
-from platform_core.trained import load_start
+from platform_core.evaluation.trained import load_start
+from platform_core.record.directory import RunDirectory
+from platform_core.registry.loading import load_plugins
+from platform_core.runtime import accelerator as runtime
 
 
 class Noise(NamedTuple):

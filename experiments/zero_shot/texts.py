@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from platform_core.files import write_text
+from platform_core.record.files import write_text
 
 
 def bbc(wheels: Path) -> Iterator[str]:

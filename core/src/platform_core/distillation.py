@@ -16,9 +16,8 @@ from typing import ClassVar, Literal, final
 import torch
 
 from platform_core import rows
-from platform_core.checkpoint import Tensors, weights
 from platform_core.draws import Draws
-from platform_core.model import Denoiser, Model
+from platform_core.model import Denoiser, Model, Tensors, weights
 from platform_core.objective import Following, Loss, Objective, Protocol
 from platform_core.parameterization import PredictsClean
 from platform_core.process import Diffusion

@@ -10,18 +10,16 @@ nor of document masks, which a batch of packed text has in the same way.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, final
+from typing import ClassVar, Protocol, final
 
 import torch
 from torch import Tensor, nn
 
 from platform_core.backbone import Backbone, Conditional, Separating
-from platform_core.errors import UsageError
+from platform_core.errors import UsageError, did_you_mean
 from platform_core.model import Model
-from platform_core.options import SampleOptions
 from platform_core.parameterization import widen
 from platform_core.types import Documents, Hidden, Inputs, Labels, Logits, Noise
-from platform_core.wording import did_you_mean
 
 
 @final
@@ -143,7 +141,19 @@ def given(
             model.backbone = backbone
 
 
-def guided(model: Model, names: Sequence[str], options: SampleOptions) -> Model:
+class Wish(Protocol):
+    """Which label a text is to have, and with what weight; `SampleOptions` is one."""
+
+    @property
+    def label(self) -> str | None:
+        """The name of the label; None for text of no label."""
+
+    @property
+    def guidance(self) -> float:
+        """The weight of the label, at least 0."""
+
+
+def guided(model: Model, names: Sequence[str], options: Wish) -> Model:
     """The model that `label` and `guidance` of the options ask for, with the same weights.
 
     Args:

@@ -4,7 +4,7 @@
 the same four as a diffusion model: network calls at a signal level, and reverse steps by rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from platform_core.parameterization import Parameterization, ScoreBased
 from platform_core.process import Diffusion, Process, Thinned
 from platform_core.schedule import Schedule
 from platform_core.types import Hidden, Inputs, LogProbs, Noise, Selected, Tokens
+
+Tensors = Mapping[str, Tensor]
+"""Weights or buffers by their names in a module."""
 
 Watch = Callable[[Inputs, Noise], None]
 """Is shown what the network is asked, and at which signal level, before it answers."""
@@ -176,3 +179,10 @@ class Denoiser:
         if not changing.any():
             return x_t
         return x_t.masked_scatter(changing, self.read(x_t, alpha, changing, choose, levels))
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    """What a module needs to be itself again: parameters (tied ones once) and saved buffers."""
+    saved = module.state_dict(keep_vars=True)
+    buffers = {name: buffer for name, buffer in module.named_buffers() if name in saved}
+    return dict(module.named_parameters()) | buffers

@@ -442,7 +442,7 @@ class AbsorbingOrUniform(Interpolating):
         class AbsorbingFamily(Family, Absorbing)
         class UniformFamily(Family, Uniform)
 
-    and the `kinds` of its component say which of the last two an object is, by the option.
+    and the `forms` of its component say which of the last two an object is, by the option.
 
     Args:
         states: absorbing (noise hides tokens behind a mask) or uniform (noise replaces them by any

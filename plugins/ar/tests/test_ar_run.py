@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from platform_core.cli import main
-from platform_core.compose import Composition, compose
+from platform_core.composition.compose import Composition, compose
 from platform_core.errors import IncompatibleError
-from platform_core.plugins import load_plugins
+from platform_core.registry.loading import load_plugins
 
 TEXT = "we the people of these united states in order to form a more perfect union"
 

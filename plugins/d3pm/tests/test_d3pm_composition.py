@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from platform_core.compose import Composition, compose
+from platform_core.composition.compose import Composition, compose
 from platform_core.errors import UsageError
 from platform_core.parameterization import Mean
-from platform_core.plugins import find_plugins
+from platform_core.registry.loading import find_plugins
 from platform_core.sampler import Ancestral
 from platform_d3pm.objective import DiscreteNelbo
 from platform_d3pm.process import AbsorbingD3pm, UniformD3pm

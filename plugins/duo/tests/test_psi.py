@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from platform_core.backbone import Backbone
 from platform_core.categorical import CleanOnly, KeepAll, Truncation
-from platform_core.compose import compose
+from platform_core.composition.compose import compose
 from platform_core.errors import IncompatibleError
 from platform_core.model import Denoiser
-from platform_core.plugins import find_plugins
 from platform_core.process import LOG_ZERO, Absorbing, Interpolating, Uniform, log_one_hot
+from platform_core.registry.loading import find_plugins
 from platform_core.sampler import Ancestral, Prompt, Walk
 from platform_core.schedule import Cosine, LogLinear
 from platform_core.testing.toy import (

@@ -12,17 +12,17 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from platform_core.composition.options import TrainOptions
 from platform_core.draws import Draws, derive_generator
 from platform_core.errors import UsageError
-from platform_core.evaluate import evaluate
+from platform_core.evaluation.bound import evaluate
 from platform_core.model import Model
 from platform_core.objective import Nelbo
-from platform_core.options import TrainOptions
 from platform_core.parameterization import Mean
 from platform_core.process import Absorbing, Diffusion, Uniform
 from platform_core.sampler import Ancestral, Prompt
 from platform_core.schedule import LogLinear
-from platform_core.train import Trainer
+from platform_core.training.trainer import Trainer
 from platform_core.types import TopTokens
 from platform_hf.backbone import Hf
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from platform_core.compose import Composition, compose
+from platform_core.composition.compose import Composition, compose
 from platform_core.errors import IncompatibleError, UsageError
-from platform_core.plugins import load_plugins
+from platform_core.registry.loading import load_plugins
 from platform_mdlm.objective import MaskedNelbo
 from platform_mdlm.parameterization import Subs
 from platform_mdlm.process import Mdlm

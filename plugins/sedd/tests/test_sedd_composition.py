@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from platform_core.compatibility import goes_with, matrix
-from platform_core.compose import Composition, compose
+from platform_core.composition.compatibility import goes_with, matrix
+from platform_core.composition.compose import Composition, compose
 from platform_core.errors import IncompatibleError, UsageError
 from platform_core.objective import Nelbo
-from platform_core.plugins import find_plugins
 from platform_core.process import Absorbing, Uniform
+from platform_core.registry.loading import find_plugins
 from platform_core.schedule import LogLinear
 from platform_sedd.objective import ScoreEntropy
 from platform_sedd.parameterization import Score
@@ -101,7 +101,7 @@ def test_scores_and_their_samplers_go_with_every_noise(process, sampler, paramet
 
 def test_the_matrix_has_what_goes_with_either_noise():
     parts = (("process", "sedd"), ("objective", "score-entropy"))
-    assert goes_with(*((role, PLUGINS.kinds(role, name)) for role, name in parts))
+    assert goes_with(*((role, PLUGINS.forms(role, name)) for role, name in parts))
     row = matrix(PLUGINS, "process")["sedd"]
     assert {"nelbo", "score-entropy", "only-uniform"} <= set(row["objective"])
     row = matrix(PLUGINS, "objective")["score-entropy"]
@@ -121,6 +121,6 @@ def test_values_that_do_not_fit_are_refused_before_anything_is_built():
 
 @pytest.mark.parametrize("kind", [Absorbing, Uniform])
 def test_the_kinds_are_reached_by_the_option_that_names_them(kind):
-    by_option = PLUGINS.kinds("process", "sedd").items()
+    by_option = PLUGINS.forms("process", "sedd").items()
     (option,) = (option for option, cls in by_option if issubclass(cls, kind))
     assert option == f"states {kind.__name__.lower()}"

@@ -1,37 +1,32 @@
 """The command `platform`: finds the verb and reports mistakes in one line.
 
-Imports nothing of weight, so that `platform --help` is immediate; a verb is the module of its name
-in this package (`import_` for import, which Python keeps for itself), with `main(argv) -> exit
-code`, imported when it is asked for.
+Imports nothing of weight, so that `platform --help` is immediate. Core's own verbs are modules of
+this package with `main(argv) -> exit code`; the others come from plugins through the hook
+`platform_commands`. Those of the platform's own plugins are listed here, so that the help needs no
+look at what is installed.
 """
 
-import keyword
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
-from platform_core.errors import UsageError
-from platform_core.wording import did_you_mean
+from platform_core.errors import UsageError, did_you_mean
+from platform_core.registry.builtin import OWN_VERBS
 
-VERBS = {
-    "run": "train a model, evaluate and sample it",
-    "eval": "the bound of a trained network; its samples judged; tasks",
-    "sample": "draw texts from a trained network",
-    "sweep": "train many models that differ in a few options, checked before any starts",
-    "compare": "numbers of runs in one table, if they were measured alike",
-    "report": "tables, plots and a page of a sweep",
-    "tokenizer": "train a vocabulary of pieces of words",
-    "import": "make a run of a published checkpoint",
-    "export": "make a folder for transformers of a run",
-    "check": "test parts against the laws of their roles",
-    "new-plugin": "write a package with a part of your own",
-    "plugins": "list the parts that are installed, and what goes with what",
-    "dashboard": "show the curves of runs in Aim's web interface",
-    "bench": "measure what training and sampling cost, in time and memory, side by side",
+TOOLS = {
+    "sweep": ("sweep", "train many models that differ in a few options, checked before any starts"),
+    "compare": ("report", "numbers of runs in one table, if they were measured alike"),
+    "report": ("report", "tables, plots and a page of a sweep"),
+    "import": ("published", "make a run of a published checkpoint"),
+    "export": ("published", "make a folder for transformers of a run"),
+    "dashboard": ("aim", "show the curves of runs in Aim's web interface"),
+    "bench": ("bench", "measure what training and sampling cost, in time and memory, side by side"),
 }
+"""Verb -> the plugin of the platform that brings it, and its line in `platform --help`."""
 
 USAGE = """\
 usage: platform VERB [options]     platform VERB --help says more
@@ -45,6 +40,8 @@ options of every verb:
   --strict-plugins
                  stop if a plugin is broken or in conflict
   --version      print versions
+
+Plugins may bring more verbs: `platform plugins` lists them.
 """
 
 BROKEN_PIPE = 141
@@ -78,14 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def verbs() -> dict[str, str]:
-    """The verbs of this installation, with a line each."""
-    return {verb: line for verb, line in VERBS.items() if find_spec(module(verb))}
-
-
-def module(verb: str) -> str:
-    """The module of a verb."""
-    name = verb.replace("-", "_")
-    return f"{__name__}.{name}_" if keyword.iskeyword(name) else f"{__name__}.{name}"
+    """The platform's own verbs that are installed, with a line each; imports no plugin."""
+    own = {verb: line for verb, (_, line) in OWN_VERBS.items()}
+    tools = {v: line for v, (name, line) in TOOLS.items() if find_spec(f"platform_{name}")}
+    return own | tools
 
 
 def _dispatch(verb: str, argv: Sequence[str]) -> int:
@@ -95,11 +88,31 @@ def _dispatch(verb: str, argv: Sequence[str]) -> int:
     if verb == "--version":
         print(_version())
         return 0
-    if verb not in verbs():
-        near = did_you_mean(verb, verbs())
-        raise UsageError(f"unknown verb {verb!r}{near or '; verbs: ' + ', '.join(verbs())}")
-    code: int = import_module(module(verb)).main(argv)
+    code: int = _main(verb)(argv)
     return code
+
+
+def _main(verb: str) -> Any:
+    """The function behind a verb.
+
+    Raises:
+        UsageError: there is no such verb, or its plugin cannot be used.
+    """
+    if verb in OWN_VERBS:
+        return import_module(f"{__name__}.{OWN_VERBS[verb][0]}").main
+    from platform_core.registry.loading import installed
+
+    plugins = installed()
+    if plugins.find("command", verb):
+        return plugins.load("command", verb)
+    known = [*OWN_VERBS, *(v for v in plugins.names("command") if v not in OWN_VERBS)]
+    near = did_you_mean(verb, known) or f"; verbs: {', '.join(known)}"
+    said = [f"unknown verb {verb!r}{near}"]
+    if verb in TOOLS:
+        name = TOOLS[verb][0]
+        said = [f"the verb {verb} comes with dlm-platform-{name}: {plugins.absence(name)}"]
+    said += plugins.left_out()
+    raise UsageError("; ".join(said))
 
 
 def _version() -> str:

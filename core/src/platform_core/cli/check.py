@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from platform_core.cli._parser import Parser
+from platform_core.cli.parser import Parser
 from platform_core.component import ROLES
 from platform_core.errors import UsageError
-from platform_core.plugins import load_plugins
+from platform_core.registry.loading import load_plugins
 
 if TYPE_CHECKING:
     from platform_core.testing.check import Case, Outcome, Verdict

@@ -1,188 +1,131 @@
-"""`platform eval RUN`: the bound of a trained network on any text, or a judge of its samples."""
+"""`platform eval RUN`: the bound of a trained network on any text, or what plugins measure."""
 
-import math
-import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
-from platform_core.cli import _judging, _tasks
-from platform_core.compose import compose_saved
-from platform_core.directory import RunDirectory, first_argument
+from platform_core.composition.compose import compose_saved
+from platform_core.composition.sources import underscored
 from platform_core.errors import UsageError
-from platform_core.plugins import load_plugins
+from platform_core.record.directory import RunDirectory, first_argument
+from platform_core.registry.loading import load_plugins
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    from platform_core.evaluation.evaluation import Evaluation
+    from platform_core.evaluation.trained import TrainedRun
+    from platform_core.registry.parts import Plugins
 
-    from platform_core.compose import Composition
-    from platform_core.evaluate import Bound
+    Evaluations = Mapping[str, type[Evaluation]]
+
+BOUND = "bound"
+"""What is measured where no other evaluation is asked for."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Prints the figures, and keeps them in the run's `evaluations/` and `result.json`."""
     directory = first_argument(argv, "platform eval RUN")
+    plugins = load_plugins()
+    evaluations = installed_evaluations(plugins)
     composition, asked = compose_saved(
-        directory.config, argv, load_plugins(), prog="platform eval RUN", extend=arguments
+        directory.config,
+        argv,
+        plugins,
+        prog="platform eval RUN",
+        extend=partial(arguments, evaluations),
     )
-    if _tasks.asked_for(asked):
-        if asked.judge is not None:
-            raise UsageError("--judge and --tasks are measured one at a time; leave one out")
-        return _tasks.tasks(composition, directory, asked)
-    if asked.judge is not None:
-        return _judging.judge_samples(directory, composition, asked)
-    return bounds(composition, directory, asked)
+    name = chosen(evaluations, asked)
+    require_read(name, evaluations, argv)
 
+    from platform_core.evaluation.trained import TrainedRun
+    from platform_core.runtime import accelerator as runtime
 
-def arguments(parser: ArgumentParser) -> None:
-    """The words of this verb that are no options of a part or section."""
-    parser.add_argument("run", metavar="RUN", help="directory of the run")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
-    parser.add_argument(
-        "--on",
-        nargs="+",
-        default=[],
-        metavar="CORPUS[=PATH]",
-        help="other texts, one after another: corpora of --data.corpus, each with its path if it "
-        "has one; zero-shot is the seven of published tables",
-    )
-    parser.add_argument(
-        "--side_by_side",
-        action="store_true",
-        help="also the bound of the other --evaluate.protocol, beside the one asked for",
-    )
-    _tasks.arguments(parser)
-    _judging.arguments(parser)
-
-
-def bounds(composition: "Composition", directory: RunDirectory, asked: Namespace) -> int:
-    """The bound on each text under each protocol."""
-    from platform_core import runtime
-    from platform_core.results import keep_evaluation
-
-    accelerator = runtime.start(composition.train.precision)
-    shown = []
-    for name, bound, record in _measured(composition, directory, asked, accelerator):
-        if accelerator.is_main_process:
-            kept = keep_evaluation(directory, name, record)
-            if bound.levels:
-                _draw_levels(bound, record["card"], kept.with_suffix(".svg"))
-            if not asked.json:
-                print(_said(record) + f"\nkept in {kept}", flush=True)
-            shown.append(record)
-    if accelerator.is_main_process and asked.json:
-        from platform_core.files import json_text
-
-        print("\n".join(map(json_text, shown)))
+    run = TrainedRun(directory, composition, runtime.start(composition.train.precision))
+    measure(run, evaluations[name](), directory, asked)
     return 0
 
 
-def _measured(
-    composition: "Composition",
-    directory: RunDirectory,
-    asked: Namespace,
-    accelerator: "Accelerator",
-) -> Iterator[tuple[str, "Bound", dict[str, Any]]]:
-    """Each bound with its name and record; the network is loaded once."""
-    from platform_core import runtime
-    from platform_core.data import load_data
-    from platform_core.evaluate import evaluate
-    from platform_core.objective import Protocol
-    from platform_core.provenance import bound_card
-    from platform_core.texts import texts
-    from platform_core.tokenizer import load_tokenizer
-    from platform_core.trained import load_trained
+def installed_evaluations(plugins: "Plugins") -> "Evaluations":
+    """Everything that can be measured, by name."""
+    return {name: plugins.load("evaluation", name) for name in plugins.names("evaluation")}
 
-    options = composition.evaluate
-    tokenizer = load_tokenizer(directory.tokenizer)
-    labels = directory.label_names()
-    # All texts before the network: a corpus that is not there is found before anything is computed.
-    found = [
-        (text, load_data(text.options, tokenizer, labels, (options.split,)))
-        for text in texts(asked.on, composition.data)
-    ]
-    built, step = load_trained(
-        composition,
-        directory,
-        accelerator,
-        vocab_size=tokenizer.vocab_size,
-        average=options.weights,
-    )
-    others = [name for name in get_args(Protocol) if name != options.protocol]
-    protocols: list[Protocol] = [options.protocol, *(others if asked.side_by_side else ())]
-    for text, data in found:
-        for protocol in protocols:
-            start = time.perf_counter()
-            bound = evaluate(
-                built.objective,
-                data.split(options.split),
-                accelerator,
-                sequences=options.sequences,
-                batch_size=options.batch_size,
-                protocol=protocol,
-                seed=composition.seed,
-                draws=options.draws,
+
+def arguments(evaluations: "Evaluations", parser: ArgumentParser) -> None:
+    """The words of this verb, and those of every evaluation."""
+    parser.add_argument("run", metavar="RUN", help="directory of the run")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    for evaluation in evaluations.values():
+        evaluation.arguments(parser)
+
+
+def chosen(evaluations: "Evaluations", asked: Namespace) -> str:
+    """The one evaluation that the words ask for.
+
+    Raises:
+        UsageError: they ask for several.
+    """
+    names = [name for name, evaluation in evaluations.items() if evaluation.is_asked(asked)]
+    if len(names) > 1:
+        words = " and ".join(own_words(evaluations[name])[0] for name in names)
+        raise UsageError(
+            f"{words} are measured one at a time ({' and '.join(names)}); leave one out"
+        )
+    return names[0] if names else BOUND
+
+
+def require_read(name: str, evaluations: "Evaluations", argv: Sequence[str]) -> None:
+    """Refuses options of the command line that the evaluation does not read.
+
+    Raises:
+        UsageError: one is given.
+    """
+    given = [word.partition("=")[0].removesuffix("+") for word in underscored(argv)]
+    own, reads = own_words(evaluations[name]), evaluations[name].reads
+    others = {w: n for n, e in evaluations.items() if n != name for w in own_words(e)}
+    for word in given:
+        if word in others and word not in own:
+            first = own_words(evaluations[others[word]])[0]
+            raise UsageError(
+                f"{word} is read by the evaluation {others[word]}, not by {name}; leave it out, or "
+                f"ask for {others[word]} with {first}"
             )
-            way = replace(options, protocol=protocol)
-            record = {
-                **bound.summary(),
-                "seconds": time.perf_counter() - start,
-                "card": {
-                    **bound_card(bound, way, text.options, data, step=step),
-                    "parts": dict(composition.names),
-                    "seed": composition.seed,
-                    "units": "standard_error, noise_error and levels in nats per token",
-                    **runtime.describe(accelerator),
-                },
-            }
-            yield _name(text.name, composition, bound, protocol, step), bound, record
+        section = word.removeprefix("--").partition(".")[0]
+        known = word.startswith("--") and (section in SECTIONS_OF_OPTIONS or section == "seed")
+        if known and not {section, word.removeprefix("--")} & set(reads):
+            raise UsageError(
+                f"{word} is not read by the evaluation {name}, which reads {', '.join(reads)}; "
+                "leave it out"
+            )
 
 
-def _name(text: str, composition: "Composition", bound: "Bound", protocol: str, step: int) -> str:
-    """What was measured and how, as far as it may differ between evaluations of one run."""
-    options = composition.evaluate
-    words = [text] if text else []
-    words += [options.split, options.weights, protocol]
-    words += [f"{bound.noise_levels}-draws"] if bound.noise_levels > 1 else []
-    words += [f"{bound.sequences}-sequences"] if options.sequences else []
-    return "-".join([*words, f"step-{step:07d}"])
+SECTIONS_OF_OPTIONS = ("evaluate", "sample", "sampler", "data", "train", "track", "objective")
+"""Sections whose options an evaluation may read; the network's own are refused before."""
 
 
-def _said(record: dict[str, Any]) -> str:
-    card = record["card"]
-    way = card["evaluate"]
-    what = f"{way['protocol']} bound" if card["kind"] == "bound" else "exact value"
-    draws = card["noise_levels_per_sequence"]
-    read = f" at {draws} noise levels each" if draws > 1 else ""
-    unknown = card["unknown_tokens"]
-    lacking = f", {unknown:,} of them [UNK]" if unknown else ""
-    path = f" of {card['data']['path']}" if card["data"]["path"] else ""
-    lines = [
-        f"{card['data']['corpus']}{path}, {way['split']} text, {record['sequences']} sequences"
-        f"{read}, {record['tokens']:,} tokens{lacking}; {way['weights']} weights of step "
-        f"{card['step']}; {what}",
-        f"  nats per token       {_with_error(record['nats_per_token'], record['standard_error'])}",
-        f"  bits per token       "
-        f"{_with_error(record['bits_per_token'], record['standard_error'] / math.log(2))}",
-        f"  bits per character   {record['bits_per_character']:.4f}",
-        f"  perplexity           {record['perplexity']:.3f}",
-    ]
-    if draws > 1:
-        lines.append(f"  error from noise     {record['noise_error']:.4f} nats per token")
-    return "\n".join(lines)
+def own_words(evaluation: "type[Evaluation]") -> list[str]:
+    """The options that an evaluation adds, as they are shown."""
+    parser = ArgumentParser(add_help=False)
+    evaluation.arguments(parser)
+    return [action.option_strings[0] for action in parser._actions]
 
 
-def _with_error(value: float, error: float) -> str:
-    known = f"+- {error:.4f}" if math.isfinite(error) else "(one sequence: error unknown)"
-    return f"{value:.4f} {known}"
+def measure(
+    run: "TrainedRun", evaluation: "Evaluation", directory: RunDirectory, asked: Namespace
+) -> None:
+    """Keeps and prints everything that an evaluation finds."""
+    from platform_core.evaluation import figures
+    from platform_core.record.files import json_text
+    from platform_core.record.results import keep_evaluation
 
-
-def _draw_levels(bound: "Bound", card: dict[str, Any], path: Path) -> None:
-    """Where between text and noise the bound comes from."""
-    from platform_core import figures
-
-    way = card["evaluate"]
-    subset = f"{card['data']['corpus']} {way['split']}"
-    figures.write(figures.levels_record(bound, subset, way["protocol"]), path)
+    shown = []
+    for measured in evaluation.records(run, asked):
+        if not run.accelerator.is_main_process:
+            continue
+        kept = keep_evaluation(directory, measured.name, measured.record)
+        if measured.figure is not None:
+            figures.write(measured.figure, kept.with_suffix(".svg"))
+        if not asked.json:
+            print(f"{measured.said}\nkept in {kept}", flush=True)
+        shown.append(measured.record)
+    if run.accelerator.is_main_process and asked.json:
+        print("\n".join(map(json_text, shown)))

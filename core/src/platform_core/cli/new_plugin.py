@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from platform_core.cli._parser import Parser
+from platform_core.cli.parser import Parser
 from platform_core.component import ROLES
-from platform_core.plugins import load_plugins
-from platform_core.scaffold import distribution, require_free, write_package
+from platform_core.registry.loading import load_plugins
+from platform_core.templates.scaffold import distribution, require_free, write_package
 
 
 def main(argv: Sequence[str]) -> int:

@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from platform_core.cli._parser import Parser
+from platform_core.cli.parser import Parser
 from platform_core.component import ROLES
 from platform_core.errors import UsageError
-from platform_core.plugins import find_plugins, require_strict
-from platform_core.registry import Plugins
+from platform_core.registry.loading import find_plugins, require_strict
+from platform_core.registry.parts import Plugins
 
 PAIRED = ("process", "parameterization")
 """Roles that others have requirements on: the rows of the matrix."""
@@ -99,7 +99,7 @@ def show_problems(plugins: Plugins, *, verbose: bool) -> None:
 
 def show_matrix(plugins: Plugins, *, as_json: bool) -> None:
     """For each process, and each parameterization, what goes with it."""
-    from platform_core.compatibility import matrix
+    from platform_core.composition.compatibility import matrix
 
     matrices = {role: matrix(plugins, role) for role in PAIRED}
     if as_json:

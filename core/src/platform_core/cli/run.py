@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from platform_core.compose import compose, compose_saved
-from platform_core.directory import RunDirectory
+from platform_core.composition.compose import compose, compose_saved
 from platform_core.errors import UsageError
-from platform_core.plugins import load_plugins
+from platform_core.record.directory import RunDirectory
+from platform_core.registry.loading import load_plugins
 
 if TYPE_CHECKING:
-    from platform_core.run import Run
+    from platform_core.training.run import Run
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,8 +45,8 @@ def main(argv: Sequence[str]) -> int:
                 f"--output {directory.path} is the run that --init starts from; give another"
             )
 
-    from platform_core.run import Run
-    from platform_core.train import Interruption
+    from platform_core.training.run import Run
+    from platform_core.training.trainer import Interruption
 
     with Run(composition, directory, resume=resumed is not None) as run:
         with Interruption() as interruption:

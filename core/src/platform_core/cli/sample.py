@@ -6,11 +6,11 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
-from platform_core.compose import compose_saved
-from platform_core.directory import first_argument
+from platform_core.composition.compose import compose_saved
 from platform_core.errors import UsageError
-from platform_core.files import write_text
-from platform_core.plugins import load_plugins
+from platform_core.record.directory import first_argument
+from platform_core.record.files import write_text
+from platform_core.registry.loading import load_plugins
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,34 +20,15 @@ def main(argv: Sequence[str]) -> int:
         directory.config, argv, load_plugins(), prog="platform sample RUN", extend=arguments
     )
 
-    from platform_core import runtime
-    from platform_core.figures import require_format, write
-    from platform_core.generate import generate
-    from platform_core.tokenizer import load_tokenizer
-    from platform_core.trained import load_trained
+    from platform_core.evaluation.figures import require_format, write
+    from platform_core.evaluation.trained import TrainedRun
+    from platform_core.runtime import accelerator as runtime
 
     options = composition.sample
     drawn = require_format(Path(asked.trajectory)) if asked.trajectory else None
     accelerator = runtime.start(composition.train.precision)
-    tokenizer = load_tokenizer(directory.tokenizer)
-    built, step = load_trained(
-        composition,
-        directory,
-        accelerator,
-        vocab_size=tokenizer.vocab_size,
-        average=options.weights,
-    )
-    samples = generate(
-        built.model,
-        built.sampler,
-        tokenizer,
-        accelerator,
-        options,
-        length=options.length or composition.data.length,
-        seed=composition.seed,
-        labels=directory.label_names(),
-        watched=drawn is not None,
-    )
+    run = TrainedRun(directory, composition, accelerator, average=options.weights)
+    samples, step = run.sample(watched=drawn is not None), run.step
     if drawn is not None:
         if samples.trajectory is None:
             raise UsageError(

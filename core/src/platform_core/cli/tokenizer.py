@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from platform_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from platform_core.corpus import Corpus
-    from platform_core.tokenizer import Tokenizer
+    from platform_core.data.corpus import Corpus
+    from platform_core.data.tokenizer import Tokenizer
 
 USAGE = "platform tokenizer train --size 4096 --output DIR; it has --help"
 OF_TEXT = ("corpus", "path", "column")
@@ -24,11 +24,11 @@ def main(argv: Sequence[str]) -> int:
     if argv[:1] != ["train"]:
         raise UsageError(f"say what to do: {USAGE}")
 
-    from platform_core.arguments import Parser
-    from platform_core.corpus_choice import open_corpus
-    from platform_core.files import write_json
-    from platform_core.options import DataOptions
-    from platform_core.tokenizer.training import train_byte_pairs
+    from platform_core.composition.options import DataOptions
+    from platform_core.composition.parser import Parser
+    from platform_core.data.corpus import open_corpus
+    from platform_core.data.tokenizer.training import train_byte_pairs
+    from platform_core.record.files import write_json
 
     parser = Parser(prog="platform tokenizer train", description=__doc__, allow_abbrev=False)
     parser.add_argument("--size", type=int, default=4096, help="tokens of the vocabulary.")

@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 
 from platform_core.component import ROLES
-from platform_core.errors import UsageError
-from platform_core.registry import Part, Plugins
+from platform_core.errors import UsageError, did_you_mean, reason
+from platform_core.registry.parts import Part, Plugins
 from platform_core.testing import (
     backbone,
     objective,
@@ -23,7 +23,6 @@ from platform_core.testing import (
 )
 from platform_core.testing.law import Figures, Inapplicable, Law, LawBroken
 from platform_core.testing.subject import Subject, subjects
-from platform_core.wording import did_you_mean, reason
 
 ROLE_LAWS = {
     "process": process.LAWS,

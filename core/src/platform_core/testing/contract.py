@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from platform_core.plugins import find_plugins
+from platform_core.registry.loading import find_plugins
 from platform_core.testing.law import Inapplicable
 
 

@@ -8,9 +8,8 @@ The exact network of uniform noise predicts a token from all others but itself (
 import torch
 from torch import Tensor, nn
 
-from platform_core.checkpoint import weights
 from platform_core.draws import Draws, derive_generator
-from platform_core.model import Model
+from platform_core.model import Model, weights
 from platform_core.objective import DiffusionObjective, Following, Loss, Nelbo, Objective
 from platform_core.schedule import Stepwise
 from platform_core.testing.law import Figures, Laws, require

@@ -8,12 +8,12 @@ from itertools import islice
 import torch
 
 from platform_core.backbone import Backbone
-from platform_core.compatibility import requirements
 from platform_core.component import ROLES
-from platform_core.compose import Composition, compose
+from platform_core.composition.choice import FALLBACK, process_names
+from platform_core.composition.compatibility import requirements
+from platform_core.composition.compose import Composition, compose
 from platform_core.errors import UsageError
 from platform_core.model import Model
-from platform_core.names import FALLBACK, process_names
 from platform_core.parameterization import Parameterization, PredictsClean, ScoreBased
 from platform_core.process import Diffusion, Process
 from platform_core.schedule import LogLinear

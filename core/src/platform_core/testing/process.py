@@ -9,7 +9,7 @@ read from the score (`toy.marginals`), that of a step forward from the posterior
 import torch
 from torch import Tensor
 
-from platform_core.compose import compose
+from platform_core.composition.compose import compose
 from platform_core.draws import derive_generator
 from platform_core.errors import UsageError
 from platform_core.process import Diffusion, log_one_hot

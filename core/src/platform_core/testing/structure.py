@@ -10,10 +10,10 @@ from functools import cache
 from pathlib import Path
 
 from platform_core.component import ROLES
-from platform_core.compose import compose
+from platform_core.composition.compose import compose
+from platform_core.composition.computed import COMPUTED
 from platform_core.errors import UsageError
-from platform_core.injection import COMPUTED
-from platform_core.registry import BASES, resolve
+from platform_core.registry.parts import BASES, resolve
 from platform_core.testing.law import Figures, Inapplicable, LawBroken, Laws, require
 from platform_core.testing.partners import composition
 from platform_core.testing.subject import Subject, parameters

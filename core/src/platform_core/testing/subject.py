@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from platform_core.composition.computed import accepted
 from platform_core.errors import UsageError
-from platform_core.injection import accepted
-from platform_core.registry import Part, Plugins
+from platform_core.registry.parts import Part, Plugins
 
 SMALL: Mapping[str, object] = {
     "hidden_size": 16,
@@ -53,12 +53,13 @@ class Subject:
         Raises:
             UsageError: it cannot be had.
         """
-        return self.plugins.load(self.role, self.name)
+        found: type = self.plugins.load(self.role, self.name)
+        return found
 
     @cached_property
     def kind(self) -> type:
         """The class of its objects."""
-        return self.plugins.kinds(self.role, self.name)[self.form]
+        return self.plugins.forms(self.role, self.name)[self.form]
 
     @property
     def options(self) -> dict[str, object]:
@@ -82,7 +83,7 @@ class Subject:
 def subjects(part: Part, plugins: Plugins) -> Iterator[Subject]:
     """A part in each of its forms; as it is where its class cannot be had."""
     try:
-        forms = list(plugins.kinds(part.role, part.component.name))
+        forms = list(plugins.forms(part.role, part.component.name))
     except UsageError:
         forms = [""]
     for form in forms:

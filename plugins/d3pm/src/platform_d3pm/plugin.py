@@ -21,7 +21,7 @@ def platform_processes() -> Iterable[Component]:
                 "sampler": "ancestral",
                 "backbone": "dit",
             },
-            kinds={
+            forms={
                 "states absorbing": "platform_d3pm.process:AbsorbingD3pm",
                 "states uniform": "platform_d3pm.process:UniformD3pm",
             },

@@ -17,9 +17,8 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
-from platform_core.errors import UsageError
-from platform_core.hub import quiet, reachable
-from platform_core.wording import did_you_mean
+from platform_core.data.hub import quiet, reachable
+from platform_core.errors import UsageError, did_you_mean
 from platform_hf.library import FAILURES, said
 
 Fields = Mapping[str, Any]

@@ -24,8 +24,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING,
 )
 
+from platform_core.data.hub import quiet
 from platform_core.errors import UsageError
-from platform_core.hub import quiet
 from platform_core.types import Hidden, Logits
 from platform_hf.configuration import Sizes, is_folder, is_model_type, local
 from platform_hf.library import FAILURES, said

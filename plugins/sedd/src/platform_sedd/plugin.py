@@ -21,7 +21,7 @@ def platform_processes() -> Iterable[Component]:
                 "sampler": "analytic",
                 "backbone": "dit",
             },
-            kinds={
+            forms={
                 "states absorbing": "platform_sedd.process:AbsorbingSedd",
                 "states uniform": "platform_sedd.process:UniformSedd",
             },

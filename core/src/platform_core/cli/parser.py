@@ -1,0 +1,28 @@
+"""The parser of verbs that compose nothing."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from platform_core.composition.sources import underscored
+from platform_core.errors import UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a mistake by raising, in one line; takes `-` for `_` in names of options."""
+
+    def parse_known_args(  # type: ignore[override]  # of several overloads, all of this form
+        self, args: Sequence[str], namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        return super().parse_known_args(underscored(args), namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """The parser's complaint without its usage."""
+        raise UsageError(message)
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, as an argument's type."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)

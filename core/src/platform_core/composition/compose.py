@@ -1,0 +1,416 @@
+"""From names to objects: what `--process duo --backbone dit --train.steps 800` builds.
+
+    names (which parts)  ->  arguments (their options)  ->  Composition  ->  Built
+
+Used by every verb that trains or reads a model, and by sweeps in one process: a mistake raises
+`UsageError`, and only `--help` and `--print_config` end the program.
+"""
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from platform_core.component import ROLES
+from platform_core.composition.choice import Choice, choose
+from platform_core.composition.compatibility import (
+    require_compatible,
+    require_conditional,
+    require_separating,
+)
+from platform_core.composition.computed import accepted
+from platform_core.composition.options import (
+    DataOptions,
+    EvaluateOptions,
+    InitOptions,
+    SampleOptions,
+    TrackOptions,
+    TrainOptions,
+)
+from platform_core.composition.sources import (
+    INIT,
+    SECTIONS,
+    SEED,
+    Layer,
+    Request,
+    read,
+    read_config,
+)
+from platform_core.errors import UsageError
+from platform_core.record.directory import RunDirectory
+from platform_core.registry.parts import Plugins
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace as Values
+
+    from platform_core.composition.parser import Arguments
+    from platform_core.model import Model
+    from platform_core.objective import Objective
+    from platform_core.sampler import Sampler
+
+TRAINED = ("process", "schedule", "parameterization", "backbone")
+"""Roles that a trained network cannot change, nor their options."""
+
+TRAINED_ON = ("data.label", "data.tokenizer")
+"""The other options that it cannot change: a network keeps its vocabulary and its labels."""
+
+PLACEHOLDER_VOCABULARY = 32
+PLACEHOLDER_LABELS = 2
+
+Extend = Callable[[ArgumentParser], None]
+Parsers = dict[tuple[str, ...], "Arguments"]
+"""The parser of each choice of parts."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """The objects of a composition; the objective holds the model."""
+
+    model: "Model"
+    objective: "Objective"
+    sampler: "Sampler"
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Chosen parts and all options, checked."""
+
+    names: Mapping[str, str]
+    """Role -> name."""
+    classes: Mapping[str, type]
+    """Role -> class of the object."""
+    factories: Mapping[str, "partial[Any]"]
+    """Role -> class with its options; what is computed from other parts is still open."""
+    data: DataOptions
+    train: TrainOptions
+    evaluate: EvaluateOptions
+    sample: SampleOptions
+    track: TrackOptions
+    seed: int
+    config: str
+    """Complete YAML: composing it again gives this text, byte for byte."""
+    plugins: Plugins = field(repr=False, compare=False)
+    init: InitOptions = InitOptions()
+
+    def build(self, vocab_size: int, num_labels: int = 0) -> Built:
+        """All parts, on the current default device; `num_labels` is 0 where the data have none.
+
+        Raises:
+            UsageError: a part refuses its options.
+        """
+        from platform_core.model import Model
+
+        process = self._make("process", vocab_size=vocab_size)
+        facts = {"vocab_size": process.vocab_size, "num_states": process.num_states}
+        model = Model(
+            process,
+            self._make("schedule", **facts),
+            self._make("parameterization", **facts),
+            self._make(
+                "backbone",
+                **facts,
+                causal=process.causal,
+                time_conditioned=process.time_conditioned,
+                num_labels=num_labels,
+            ),
+        )
+        objective = self._make("objective", model=model)
+        sampler = self._make("sampler", **facts, time_conditioned=process.time_conditioned)
+        return Built(model, objective, sampler)
+
+    def with_seed(self, seed: int) -> "Composition":
+        """The same with another seed, as if composed with it."""
+        rest = self.config.removesuffix(f"{SEED}: {self.seed}\n")
+        assert rest != self.config, "the seed is the config's last line"
+        return replace(self, seed=seed, config=f"{rest}{SEED}: {seed}\n")
+
+    def check(self) -> None:
+        """Whether the parts go together and accept their options, without making weights.
+
+        Raises:
+            IncompatibleError: two parts do not go together.
+            UsageError: a part refuses its options.
+        """
+        import torch
+
+        with torch.device("meta"):
+            require_compatible(self.names, self.classes, self.plugins)
+            self._check_labels()
+            if self.data.document_masks:
+                require_separating(self.names, self.classes, self.plugins)
+            labelled = self.data.label is not None
+            self.build(PLACEHOLDER_VOCABULARY, PLACEHOLDER_LABELS if labelled else 0)
+
+    def _check_labels(self) -> None:
+        label, asked = self.data.label, self.sample.label
+        if label is None:
+            if asked is not None:
+                raise UsageError(
+                    f"sample.label is {asked!r}, but this model knows no labels; leave it out, or "
+                    "train one with --data.label"
+                )
+            return
+        require_conditional(label, self.names, self.classes, self.plugins)
+        needs_none = asked is None or self.sample.guidance != 1
+        if self.train.label_dropout == 0 and self.sample.number and needs_none:
+            raise UsageError(
+                "train.label_dropout is 0, so the model never learns to write without a label; "
+                "give --sample.label, without --sample.guidance, or train with "
+                "--train.label_dropout 0.1"
+            )
+
+    def _make(self, role: str, **computed: Any) -> Any:
+        wanted = accepted(self.classes[role], computed)
+        try:
+            return self.factories[role](**{name: computed[name] for name in wanted})
+        except ValueError as error:
+            raise UsageError(f"{role} {self.names[role]}: {error}") from error
+
+
+def compose(
+    argv: Sequence[str],
+    plugins: Plugins,
+    *,
+    prog: str,
+    extend: Extend | None = None,
+    environ: Mapping[str, str] = os.environ,
+    parsers: Parsers | None = None,
+) -> tuple[Composition, Namespace]:
+    """The composition that the command line, its config files and the environment ask for.
+
+    With `--init RUN`, it starts from that run's network, data and tokenizer: the options of these
+    are RUN's, whatever is not said anew.
+
+    Args:
+        argv: the words after the verb.
+        plugins: where parts come from.
+        prog: the command, for `--help`.
+        extend: adds the verb's own arguments to the parser.
+        environ: environment variables.
+        parsers: kept by who composes many times with one verb and the same plugins.
+
+    Returns:
+        The composition, and the values of the verb's own arguments.
+
+    Raises:
+        UsageError: something asked for does not exist, has the wrong type, or does not go together;
+            or the network of `--init` was trained with other parts or options.
+        SystemExit: after `--help` or `--print_config`.
+    """
+    request = read(argv, environ)
+    start = _start(request)
+    if start is None:
+        choice = choose(request.layers, plugins)
+        arguments, values = _parse(
+            request, choice, plugins, prog=prog, extend=extend, parsers=parsers
+        )
+        return _finish(request, arguments, values)
+    layers = (_network(start.config), *request.layers)
+    arguments, values = _parse_trained(
+        start.config, replace(request, layers=layers), plugins, prog=prog, extend=extend
+    )
+    values[INIT] = str(start.path)
+    values["init.step"] = _step(start, values["init.step"])
+    return _finish(request, arguments, values)
+
+
+def compose_saved(
+    saved: Path,
+    argv: Sequence[str],
+    plugins: Plugins,
+    *,
+    prog: str,
+    extend: Extend | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> tuple[Composition, Namespace]:
+    """As `compose`, on top of a run's saved config, for what is done with a trained network.
+
+    Sampler, data, evaluation and the objective's options may differ from the saved ones.
+
+    Raises:
+        UsageError: as `compose`; or the network was trained with other parts or options.
+    """
+    request = read(["--config", str(saved), *argv], environ)
+    arguments, values = _parse_trained(
+        saved,
+        request,
+        plugins,
+        prog=prog,
+        extend=extend,
+        fixed=(*TRAINED, "objective"),
+        fixed_options=(*TRAINED, "init"),
+    )
+    return _finish(request, arguments, values)
+
+
+def require_start(composition: Composition) -> None:
+    """Refuses to train from random weights what needs trained ones.
+
+    Raises:
+        UsageError: no run to start from is named.
+    """
+    objective: type[Objective] = composition.classes["objective"]
+    if objective.starts_from_trained and composition.init.run is None:
+        raise UsageError(
+            f"objective {composition.names['objective']} trains a student from a trained teacher, "
+            "and random weights teach nothing; name the teacher's run with --init RUN"
+        )
+
+
+def _start(request: Request) -> RunDirectory | None:
+    """The run that the last layer to name one wants to start from."""
+    named = [layer.options[INIT] for layer in request.layers if layer.options.get(INIT)]
+    return RunDirectory.existing(Path(str(named[-1])).absolute()) if named else None
+
+
+def _network(saved: Path) -> Layer:
+    """What a run's config says about its network and data."""
+    whole = read_config(saved)
+    names = {role: whole.names[role] for role in TRAINED if role in whole.names}
+    kept = {
+        key: value
+        for key, value in whole.options.items()
+        if key.partition(".")[0] in (*TRAINED, "data")
+    }
+    return Layer(whole.source, names, kept)
+
+
+def _step(start: RunDirectory, asked: int | None) -> int:
+    """The checkpoint to start from: the newest, or the one that was asked for."""
+    there = start.steps()
+    if not there:
+        raise UsageError(
+            f"{start.path} has no checkpoint yet; continue it with --resume {start.path}"
+        )
+    if asked not in (None, *there):
+        raise UsageError(
+            f"{start.path} has no checkpoint of step {asked}; it has those of "
+            f"{', '.join(map(str, there))}"
+        )
+    return there[-1] if asked is None else asked
+
+
+def _parse_trained(
+    saved: Path,
+    request: Request,
+    plugins: Plugins,
+    *,
+    prog: str,
+    extend: Extend | None,
+    fixed: tuple[str, ...] = TRAINED,
+    fixed_options: tuple[str, ...] = TRAINED,
+) -> tuple["Arguments", "Values"]:
+    """The options of a request, if they leave the network of a saved config as it was trained.
+
+    Args:
+        saved: that config.
+        request: what is wanted.
+        plugins: where parts come from.
+        prog: the command.
+        extend: adds the verb's own arguments.
+        fixed: roles whose parts may not change.
+        fixed_options: sections whose options may not change.
+    """
+    base = read(["--config", str(saved)], {})
+    trained, choice = choose(base.layers, plugins), choose(request.layers, plugins)
+    for role in fixed:
+        if choice.names[role] != trained.names[role]:
+            raise _changed(f"{role} {trained.names[role]}", f"{role} {choice.names[role]}")
+    arguments, values = _parse(request, choice, plugins, prog=prog, extend=extend)
+    _, before = _parse(base, trained, plugins, prog=prog)
+    for section in fixed_options:
+        now = arguments.section(values, section)
+        for option, value in arguments.section(before, section).items():
+            if now[option] != value:
+                raise _changed(f"{section}.{option} {value}", str(now[option]))
+    for key in TRAINED_ON:
+        if values[key] != before[key]:
+            raise _changed(f"{key} {before[key]}" if before[key] else f"no {key}", str(values[key]))
+    return arguments, values
+
+
+def _changed(trained: str, asked: str) -> UsageError:
+    return UsageError(f"the network was trained with {trained}, not {asked}; leave that out")
+
+
+def _parse(
+    request: Request,
+    choice: Choice,
+    plugins: Plugins,
+    *,
+    prog: str,
+    extend: Extend | None = None,
+    parsers: Parsers | None = None,
+) -> tuple["Arguments", "Values"]:
+    kept = {} if parsers is None or request.help else parsers
+    key = tuple(choice.names.values())
+    if key in kept:
+        arguments = kept[key].of(choice)
+        return arguments, arguments.parse(request.rest)
+    classes = {role: plugins.load(role, name) for role, name in choice.names.items()}
+    # Not at the top: a misspelt name is reported before jsonargparse has been imported.
+    from platform_core.composition.parser import Arguments
+
+    arguments = Arguments(choice, classes, plugins, prog=prog, extend=extend, show=request.help)
+    if request.help:
+        arguments.parser.print_help()
+        raise SystemExit(0)
+    kept[key] = arguments
+    return arguments, arguments.parse(request.rest)
+
+
+def _finish(
+    request: Request, arguments: "Arguments", values: "Values"
+) -> tuple[Composition, Namespace]:
+    """The checked composition, after what there is to say about it."""
+    for note in arguments.choice.notes:
+        print(f"note: {note}", file=sys.stderr)
+    try:
+        composition = _composition(arguments, values)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    composition.check()
+    if request.print_config:
+        print(composition.config, end="")
+        raise SystemExit(0)
+    return composition, arguments.own_values(values)
+
+
+def _composition(arguments: "Arguments", values: "Values") -> Composition:
+    from platform_core.composition.parser import PLAIN
+
+    config = _config(arguments, values)
+    made = arguments.parser.instantiate(values)
+    plain: dict[str, Any] = {
+        section: options(**arguments.section(made, section)) for section, options in PLAIN.items()
+    }
+    chosen = {role: arguments.section(made, role) for role in ROLES}
+    names = arguments.choice.names
+    classes = {role: arguments.plugins.form(role, names[role], chosen[role]) for role in ROLES}
+    return Composition(
+        names=names,
+        classes=classes,
+        factories={role: partial(classes[role], **chosen[role]) for role in ROLES},
+        seed=made[SEED],
+        config=config,
+        plugins=arguments.plugins,
+        **plain,
+    )
+
+
+def _config(arguments: "Arguments", values: "Values") -> str:
+    import yaml
+
+    plain = arguments.plain(values)
+    sections = {section: plain.get(section, {}) for section in SECTIONS}
+    for role in ROLES:
+        sections[role] = {"name": arguments.choice.names[role], **sections[role]}
+    return str(
+        yaml.safe_dump(
+            {**sections, SEED: plain[SEED]}, sort_keys=False, allow_unicode=True, width=100
+        )
+    )

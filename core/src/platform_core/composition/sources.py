@@ -1,0 +1,200 @@
+"""What each source says: config files, the environment and the names on the command line.
+
+    process: {name: duo}      PLATFORM_PROCESS=duo      --process duo
+
+Read before any part is imported; `names` decides which layer counts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from platform_core.component import ROLES
+from platform_core.errors import UsageError, did_you_mean
+
+SECTIONS = (*ROLES, "init", "data", "train", "evaluate", "sample", "track")
+SEED = "seed"
+INIT = "init.run"
+"""The option that every source may also call init."""
+PREFIX = "PLATFORM_"
+LOADER = ("plugins", "disable_plugins", "strict_plugins")
+"""Variables that `plugins` reads."""
+ENVIRONMENT = "the environment"
+COMMAND_LINE = "the command line"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one source says."""
+
+    source: str
+    names: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Key, such as train.steps or seed, and value, which may be a mapping of further keys."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """All that was asked for."""
+
+    layers: tuple[Layer, ...]
+    """Config files, then the environment, then the names and `--init` of the command line."""
+    rest: tuple[str, ...]
+    """The command line without those, config files, help and print_config."""
+    help: bool = False
+    print_config: bool = False
+
+
+def underscored(argv: Sequence[str]) -> list[str]:
+    """The words with `_` for `-` in names of options, so that either is accepted.
+
+    Values stay as they are.
+    """
+    words = []
+    for word in argv:
+        name, equals, value = word.partition("=")
+        if name.startswith("--") and len(name) > 2:
+            word = "--" + name[2:].replace("-", "_") + equals + value
+        words.append(word)
+    return words
+
+
+def read(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
+    """Takes apart what the command line, its config files and the environment say.
+
+    Raises:
+        UsageError: a file cannot be read, a section or variable is unknown, or a name is missing.
+    """
+    names: dict[str, str] = {}
+    options: dict[str, str] = {}
+    files, rest, flags = [], [], set()
+    words = iter(underscored(argv))
+    for word in words:
+        if word == "--":
+            rest += [word, *words]
+            break
+        option, given, value = word.partition("=")
+        role = option.removeprefix("--").removesuffix(".name")
+        if option in ("-h", "--help", "--print_config") and not given:
+            flags.add(option.strip("-"))
+        elif option in ("--config", "--init", f"--{INIT}") or (
+            option.startswith("--") and role in ROLES
+        ):
+            value = value if given else next(words, "--")
+            if value.startswith("--") or not value:
+                raise UsageError(f"{option} needs a value")
+            if option == "--config":
+                files.append(read_config(Path(value)))
+            elif role not in ROLES:
+                options[INIT] = value
+            else:
+                _refuse_replaced(rest, role, names.get(role, value), value)
+                names[role] = value
+        else:
+            rest.append(word)
+    layers = (*files, read_environment(environ), Layer(COMMAND_LINE, names, options))
+    return Request(layers, tuple(rest), bool({"h", "help"} & flags), "print_config" in flags)
+
+
+def _refuse_replaced(rest: Sequence[str], role: str, before: str, after: str) -> None:
+    given = next((word for word in rest if word.startswith(f"--{role}.")), None)
+    if before != after and given is not None:
+        raise UsageError(
+            f"{given.partition('=')[0]} was given for {role} {before}, which a later "
+            f"--{role} {after} replaces; leave one of them out"
+        )
+
+
+def read_config(path: Path) -> Layer:
+    """One YAML file of sections.
+
+    Raises:
+        UsageError: it cannot be read, or is not of that form.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"config file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"config file {path} is not UTF-8 text") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise UsageError(f"config file {path} is not YAML: line {line}: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"config file {path} is not YAML: {error}") from error
+    if content is None:
+        return Layer(str(path))
+    if not isinstance(content, dict):
+        raise UsageError(f"config file {path} holds no sections, such as process: {{name: duo}}")
+    names: dict[str, str] = {}
+    options: dict[str, Any] = {}
+    for section, values in content.items():
+        _require_known(section, f"{path}: ", (*SECTIONS, SEED))
+        if section == SEED:
+            options[SEED] = values
+            continue
+        if isinstance(values, str) and (section in ROLES or f"{section}.run" == INIT):
+            values = {"name" if section in ROLES else "run": values}
+        if not isinstance(values, dict | None):
+            raise UsageError(f"{path}: {section} is {values!r}; it must hold options by name")
+        given = dict(values or {})
+        if section in ROLES and "name" in given:
+            names[section] = _name(given.pop("name"), f"{path}: {section}")
+        options.update({f"{section}.{option}": value for option, value in given.items()})
+    return Layer(str(path), names, options)
+
+
+def read_environment(environ: Mapping[str, str]) -> Layer:
+    """PLATFORM_PROCESS, PLATFORM_TRAIN__STEPS, PLATFORM_SEED and their like.
+
+    Others that begin with PLATFORM_ may be a stranger's and are left alone, unless one is nearly a
+    name of ours.
+
+    Raises:
+        UsageError: a variable is misspelt.
+    """
+    names: dict[str, str] = {}
+    options: dict[str, str] = {}
+    for name in sorted(name for name in environ if name.startswith(PREFIX)):
+        section, *path = name.removeprefix(PREFIX).lower().split("__")
+        if section in ROLES and path in ([], ["name"]):
+            names.update({section: environ[name]} if environ[name] else {})
+        elif section == SEED and not path:
+            options[SEED] = environ[name]
+        elif f"{section}.run" == INIT and not path:
+            options[INIT] = environ[name]
+        elif path:
+            _require_known(section, f"{name}: ", SECTIONS)
+            options[".".join([section, *path])] = environ[name]
+        else:
+            _refuse_nearly(name, section)
+    return Layer(ENVIRONMENT, names, options)
+
+
+def variable(key: str) -> str:
+    """The environment variable of an option."""
+    return PREFIX + key.replace(".", "__").upper()
+
+
+def _require_known(section: object, where: str, known: Sequence[str]) -> None:
+    if section not in known:
+        near = did_you_mean(str(section), known) or f"; known: {', '.join(known)}"
+        raise UsageError(f"{where}unknown section {section!r}{near}")
+
+
+def _refuse_nearly(name: str, word: str) -> None:
+    import difflib
+
+    known = [*ROLES, SEED, "init", *LOADER]
+    near = [] if word in known else difflib.get_close_matches(word, known, n=1, cutoff=0.85)
+    if near:
+        raise UsageError(f"unknown variable {name}; did you mean {variable(near[0])}?")
+
+
+def _name(value: object, where: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"{where} is {value!r}; it must be the name of a part")
+    return value

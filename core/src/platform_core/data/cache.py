@@ -1,0 +1,89 @@
+"""The cache of what is made from text once: vocabularies, packed sequences, n-gram counts.
+
+An entry is a directory keyed by all that determines it, written beside and renamed, with the digest
+of each of its files, so that a damaged one is made again. Used by `data` and `ngram`.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from platform_core.errors import UsageError
+from platform_core.record.files import digest, write_json
+
+CACHE_VERSION = 1
+"""Part of every cache key; raise it when packing or n-grams are computed otherwise."""
+
+CHECKSUMS = "checksums.json"
+
+
+def cache_directory() -> Path:
+    """Where packed corpora are kept; it may be deleted at any time when nothing runs."""
+    if chosen := os.environ.get("PLATFORM_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dlm-platform"
+
+
+def cached(kind: str, content: object, build: Callable[[Path], None]) -> Path:
+    """A directory of files that `build` writes into it, once for this content.
+
+    Two processes that ask at once build once. An entry is written beside and renamed; one whose
+    files are not what was written is built again.
+
+    Args:
+        kind: subdirectory of the cache.
+        content: plain values that determine the files.
+        build: writes the files into an empty directory.
+
+    Raises:
+        UsageError: the cache directory cannot be written.
+    """
+    key = hashlib.sha256(json.dumps([CACHE_VERSION, content], sort_keys=True).encode())
+    entry = cache_directory() / kind / key.hexdigest()[:32]
+    if _is_whole(entry):
+        return entry
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(entry.with_suffix(".lock")):
+            if not _is_whole(entry):
+                _write_entry(entry, build)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the cache {cache_directory()} ({error}); "
+            "set PLATFORM_CACHE to a directory that can be written"
+        ) from error
+    return entry
+
+
+def _write_entry(entry: Path, build: Callable[[Path], None]) -> None:
+    partial = entry.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        build(partial)
+        write_json(partial / CHECKSUMS, _checksums(partial))
+        shutil.rmtree(entry, ignore_errors=True)
+        partial.rename(entry)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_whole(entry: Path) -> bool:
+    try:
+        return bool(json.loads((entry / CHECKSUMS).read_text()) == _checksums(entry))
+    except (OSError, ValueError):
+        return False
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return {
+        file.relative_to(folder).as_posix(): digest(file)
+        for file in files
+        if file.name != CHECKSUMS
+    }

@@ -1,0 +1,302 @@
+"""Tokens of several characters, cut by the `tokenizers` library as its JSON says.
+
+The library only encodes byte-level text. Reading it back and counting its characters need no more
+than the bytes that each token stands for, so both are exact also where a token holds a part of a
+character.
+"""
+
+import json
+import re
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, ClassVar, Self, final
+
+import numpy as np
+
+from platform_core.data.tokenizer.base import LEFT_OVER, Ids, Tokenizer, Unknown
+from platform_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Library
+
+BATCH_CHARACTERS = 1 << 22
+"""So many are encoded together: the library needs about 100 bytes for each while it works."""
+
+PIECE_CHARACTERS = 1 << 16
+"""Longer texts are cut where that changes no token, for threads and for memory."""
+
+_CUT = re.compile(r"(?<=[!-~])[ \n]")
+
+
+class LibraryTokenizer(Tokenizer):
+    """Encodes as a model of the `tokenizers` library does; special tokens only where we put them.
+
+    A special token that is spelt out in the text is text like any other.
+
+    Args:
+        model: the library's JSON.
+        begin: the token that begins documents.
+        end: the token that ends documents.
+        pad: the token that fills up sequences.
+        size: ids that a network has rows for, where they are more than the tokens.
+
+    Raises:
+        ValueError: the library cannot read the model, one of the tokens is not in it, or there are
+            more tokens than `size`.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(
+        self,
+        model: Mapping[str, Any],
+        *,
+        begin: str,
+        end: str,
+        pad: str,
+        size: int | None = None,
+    ) -> None:
+        self.model, self.begin, self.end, self.pad = model, begin, end, pad
+        ids = self.library.get_vocab(with_added_tokens=True)
+        if lacking := sorted({begin, end, pad} - ids.keys()):
+            raise ValueError(f"the vocabulary lacks the token {lacking[0]}")
+        self.num_tokens = max(ids.values()) + 1
+        self._size = self.num_tokens if size is None else size
+        if self._size < self.num_tokens:
+            raise ValueError(f"the vocabulary has {self.num_tokens} tokens, more than {size}")
+        self._bos_id, self._eos_id, self._pad_id = ids[begin], ids[end], ids[pad]
+
+    @cached_property
+    def library(self) -> "Library":
+        """The library's object."""
+        from tokenizers import Tokenizer as Library
+
+        try:
+            library = Library.from_str(json.dumps(self.model))
+        except Exception as error:  # The library raises nothing narrower.
+            raise ValueError(f"the tokenizers library cannot read it: {error}") from error
+        library.no_truncation()
+        library.no_padding()
+        library.encode_special_tokens = True
+        return library
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, also where some have no token."""
+        return self._size
+
+    @property
+    def pad_id(self) -> int:
+        """Of `pad`."""
+        return self._pad_id
+
+    @property
+    def bos_id(self) -> int:
+        """Of `begin`."""
+        return self._bos_id
+
+    @property
+    def eos_id(self) -> int:
+        """Of `end`."""
+        return self._eos_id
+
+    @property
+    def special(self) -> Mapping[str, int]:
+        """The beginning, the end and whatever else the library keeps apart from text."""
+        added = self.library.get_added_tokens_decoder().items()
+        kept = {token.content: i for i, token in added if token.special}
+        return {**kept, self.begin: self.bos_id, self.end: self.eos_id}
+
+    @final
+    def encode_all(self, texts: Iterable[str]) -> Iterator[Ids]:
+        """As the library does, in batches."""
+        pieces = ((n, piece) for n, text in enumerate(texts) for piece in self._cut(text))
+        for _, of_text in groupby(self._encode(pieces), key=itemgetter(0)):
+            yield np.concatenate([ids for _, ids in of_text])
+
+    @abstractmethod
+    def _cut(self, text: str) -> Iterator[str]:
+        """Pieces whose tokens are those of the whole text; at least one."""
+
+    def _encode(self, pieces: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Ids]]:
+        ids_type = np.min_scalar_type(self.vocab_size - 1)
+        for batch in _batches(pieces):
+            texts = [text for _, text in batch]
+            encoded = self.library.encode_batch_fast(texts, add_special_tokens=False)
+            for (number, _), found in zip(batch, encoded, strict=True):
+                yield number, np.array(found.ids, dtype=ids_type)
+
+    @final
+    def decode(self, ids: Iterable[int] | Ids) -> str:
+        """Text to read; special tokens by name, except padding that is nothing else."""
+        padding = {self.pad_id} - {self.bos_id, self.eos_id}
+        kept = (int(i) for i in ids if i not in padding)
+        runs = groupby(kept, lambda i: i < self.num_tokens)
+        return "".join(
+            self._read(list(run)) if known else LEFT_OVER * len(list(run)) for known, run in runs
+        )
+
+    @abstractmethod
+    def _read(self, ids: list[int]) -> str:
+        """Text of ids of tokens."""
+
+    @final
+    def with_unknown(self, unknown: Unknown) -> "Self":
+        """Itself: what it cannot say otherwise, it has a token of its own for."""
+        if unknown != "error":
+            raise UsageError(
+                f"--data.unknown {unknown} is for characters and text8; this tokenizer reads any "
+                "text, so leave it out"
+            )
+        return self
+
+    @final
+    def to_dict(self) -> dict[str, Any]:
+        """The library's JSON and the special tokens."""
+        special = {"begin": self.begin, "end": self.end, "pad": self.pad}
+        size = {"size": self.vocab_size} if self.vocab_size > self.num_tokens else {}
+        return {"kind": self.kind, **special, **size, "model": self.model}
+
+    @final
+    def with_size(self, size: int) -> "Self":
+        """The same tokens, and ids without one up to `size`, as some networks have rows for."""
+        special = {"begin": self.begin, "end": self.end, "pad": self.pad}
+        return type(self)(self.model, **special, size=size)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Self":
+        """The inverse of `to_dict`."""
+        special = {name: values[name] for name in ("begin", "end", "pad")}
+        return cls(values["model"], **special, size=values.get("size"))
+
+
+@final
+class ByteLevelTokenizer(LibraryTokenizer):
+    """Tokens are strings of bytes of UTF-8, so every text can be said and read back as it was.
+
+    Bytes that are no whole character, as sampling may leave them, are read as U+FFFD.
+    Source: GPT-2, Radford et al. 2019; the library writes bytes as `byte_characters`.
+    """
+
+    kind = "byte-level"
+
+    @property
+    def unknown_id(self) -> None:
+        """None: every text is bytes."""
+
+    @cached_property
+    def pieces(self) -> list[bytes]:
+        """The bytes of each token; special tokens are spelt out."""
+        of = {character: byte for byte, character in enumerate(byte_characters())}
+        pieces = [b""] * self.vocab_size
+        for token, i in self.library.get_vocab(with_added_tokens=False).items():
+            pieces[i] = (
+                bytes(of[character] for character in token) if of.keys() >= set(token) else b""
+            )
+        for i, added in self.library.get_added_tokens_decoder().items():
+            pieces[i] = added.content.encode()
+        return pieces
+
+    @cached_property
+    def _characters(self) -> "np.ndarray[Any, np.dtype[np.uint32]]":
+        """Characters that begin in each token; none begin in a special one."""
+        special = {
+            i for i, token in self.library.get_added_tokens_decoder().items() if token.special
+        }
+        begun = (
+            0 if i in special else sum(byte & 0xC0 != 0x80 for byte in piece)
+            for i, piece in enumerate(self.pieces)
+        )
+        return np.fromiter(begun, np.uint32, self.vocab_size)
+
+    def count_characters(self, ids: Ids) -> int:
+        """Bytes that begin a character: exact for whole text, and parts of it add up to it."""
+        return int(self._characters[ids].sum(dtype=np.int64))
+
+    def _cut(self, text: str) -> Iterator[str]:
+        """Before spaces: no word of GPT-2 goes on there. Other definitions of words may differ."""
+        start = 0
+        while self._has_words_of_gpt2:
+            found = _CUT.search(text, start + PIECE_CHARACTERS)
+            if found is None:
+                break
+            yield text[start : found.start()]
+            start = found.start()
+        yield text[start:]
+
+    @cached_property
+    def _has_words_of_gpt2(self) -> bool:
+        words = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+        given = self.model.get("pre_tokenizer") or {}
+        return self.model.get("normalizer") is None and words.items() <= given.items()
+
+    def _read(self, ids: list[int]) -> str:
+        return b"".join(self.pieces[i] for i in ids).decode("utf-8", errors="replace")
+
+
+@final
+class SubwordTokenizer(LibraryTokenizer):
+    """Any other: WordPiece, SentencePiece; may read text back otherwise than it was."""
+
+    kind = "subword"
+
+    @property
+    def unknown_id(self) -> int | None:
+        """What the library's model says, by its token or its number."""
+        said = self.model["model"]
+        if said.get("unk_token") is not None:
+            return self.library.token_to_id(said["unk_token"])
+        number: int | None = said.get("unk_id")
+        return number
+
+    def count_characters(self, ids: Ids) -> int:
+        """Characters of the text as it is read back, special tokens left out."""
+        return len(self.library.decode(ids.tolist(), skip_special_tokens=True))
+
+    def _cut(self, text: str) -> Iterator[str]:
+        yield text
+
+    def _read(self, ids: list[int]) -> str:
+        return str(self.library.decode(ids, skip_special_tokens=False))
+
+
+def byte_characters() -> str:
+    """The character by which byte-level vocabularies write each byte: printable ones themselves."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(0x100, 0x200))
+    return "".join(chr(byte if byte in printable else next(others)) for byte in range(256))
+
+
+def tokenizer_of(model: Mapping[str, Any], *, begin: str, end: str, pad: str) -> LibraryTokenizer:
+    """The kind of tokenizer that the library's JSON describes."""
+    byte_level = (model.get("decoder") or {}).get("type") == "ByteLevel"
+    kind = ByteLevelTokenizer if byte_level else SubwordTokenizer
+    return kind(model, begin=begin, end=end, pad=pad)
+
+
+def _batches(pieces: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    batch: list[tuple[int, str]] = []
+    size = 0
+    for number, text in pieces:
+        _require_utf8(text)
+        batch.append((number, text))
+        size += len(text)
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _require_utf8(text: str) -> None:
+    """Text from a command line may hold lone surrogates, which are no bytes of UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the text has U+{ord(text[error.start]):04X} at character {error.start}, which "
+            "UTF-8 cannot say; correct it"
+        ) from error

@@ -1,0 +1,217 @@
+"""Evaluation: the bound on held-out text, with its errors, by noise level, and how it was made."""
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from platform_core.data.sequences import TokenSplit, documents_of, labels_of
+from platform_core.draws import Draws
+from platform_core.errors import UsageError
+from platform_core.guidance import given
+from platform_core.objective import Objective, Protocol
+
+NUM_LEVELS = 10
+"""Equal parts of the times of a bound by noise level."""
+
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass(frozen=True)
+class Level:
+    """The bound's integrand over one part of the times: the mean of all parts is the bound.
+
+    Under the exact protocol the time is the share of noise, 1 - alpha; under the published one it
+    is the schedule's. `quantiles` are those of `QUANTILES`, of the nats per token of single
+    sequences.
+    """
+
+    start: float
+    end: float
+    nats_per_token: float
+    standard_error: float
+    sequences: int
+    quantiles: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An upper bound on -log p of some text, per token.
+
+    `standard_error` is that of `nats_per_token`, over sequences and their noise: how far a draw
+    of as many sequences would be from this one. `noise_error` is the part of it that more noise
+    levels for each sequence would lower: how far the same sequences would be with other noise. Each
+    is NaN where there is nothing to estimate it from, one sequence or one noise level.
+    `noise_levels` is how many each sequence was read at; 0 for a value that needs none.
+    """
+
+    nats_per_token: float
+    standard_error: float
+    tokens: int
+    characters: int
+    sequences: int
+    noise_levels: int = 1
+    noise_error: float = math.nan
+    levels: tuple[Level, ...] = ()
+
+    @property
+    def bits_per_token(self) -> float:
+        """The bound in bits."""
+        return self.nats_per_token / math.log(2)
+
+    @property
+    def bits_per_character(self) -> float:
+        """Bits of all tokens, per character of the text."""
+        return self.bits_per_token * self.tokens / self.characters
+
+    @property
+    def perplexity(self) -> float:
+        """exp(nats per token)."""
+        return math.exp(self.nats_per_token) if self.nats_per_token < 700 else math.inf
+
+    def curves(self) -> dict[str, float]:
+        """What is worth a curve, by name; `standard_error` is in nats per token."""
+        return {
+            "nats_per_token": self.nats_per_token,
+            "standard_error": self.standard_error,
+            "bits_per_token": self.bits_per_token,
+            "bits_per_character": self.bits_per_character,
+            "perplexity": self.perplexity,
+        }
+
+    def summary(self) -> dict[str, object]:
+        """Every figure by name, with the counts behind them."""
+        return {**asdict(self), **self.curves()}
+
+
+@torch.no_grad()
+def evaluate(
+    objective: Objective,
+    split: TokenSplit,
+    accelerator: Accelerator,
+    *,
+    sequences: int,
+    batch_size: int,
+    protocol: Protocol,
+    seed: int,
+    draws: int = 1,
+) -> Bound:
+    """The bound of so many sequences, spread evenly (0: all), each at so many noise levels.
+
+    The levels are stratified over the whole evaluation and over those of each sequence, so their
+    order, not the batch size, decides which sequence gets which. Of labelled text it is the bound
+    given the labels.
+
+    Raises:
+        UsageError: the sequences hold no characters.
+    """
+    split = split.spread(sequences)
+    number, characters = len(split), split.num_characters()
+    if not characters:
+        raise UsageError(
+            f"the {number} sequences to evaluate hold no characters, only marks of documents; "
+            "raise --evaluate.sequences and --evaluate.on_the_way, or --data.length"
+        )
+    rounds = draws if objective.noise_levels else 1
+    training = objective.training
+    objective.eval()
+    nats, times, tokens = _read(
+        objective, split, accelerator, batch_size, rounds=rounds, protocol=protocol, seed=seed
+    )
+    objective.train(training)
+    mean, error = ratio(nats.mean(0), tokens)
+    return Bound(
+        mean,
+        error,
+        tokens=int(tokens.sum()),
+        characters=characters,
+        sequences=number,
+        noise_levels=rounds if objective.noise_levels else 0,
+        noise_error=_noise_error(nats, tokens, error),
+        levels=_levels(nats, times, tokens) if objective.noise_levels else (),
+    )
+
+
+def _read(
+    objective: Objective,
+    split: TokenSplit,
+    accelerator: Accelerator,
+    batch_size: int,
+    *,
+    rounds: int,
+    protocol: Protocol,
+    seed: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of all processes: nats and times, `[rounds, number]`, and the tokens of each sequence."""
+    number = len(split)
+    nats = torch.zeros(rounds, number, dtype=torch.float64, device=accelerator.device)
+    times, tokens = torch.zeros_like(nats), torch.zeros_like(nats[0])
+    rank, world = accelerator.process_index, accelerator.num_processes
+    for first in range(rank * batch_size, number, batch_size * world):
+        rows = range(first, min(first + batch_size, number))
+        here = slice(rows.start, rows.stop)
+        x0, mask = (tensor.to(accelerator.device) for tensor in split.fetch(rows))
+        facts = labels_of(split, rows), documents_of(split, rows)
+        tokens[here] = mask.sum(-1)
+        for turn in range(rounds):
+            noise = Draws.derive(
+                seed,
+                "evaluate",
+                step=0,
+                first=turn * number + first,
+                total=rounds * number,
+                device=accelerator.device,
+            )
+            with accelerator.autocast(), given(objective, *facts):
+                loss = objective.bound(x0, mask, noise, protocol)
+            nats[turn, here] = loss.per_token.double().sum(-1)
+            if loss.times is not None:
+                times[turn, here] = loss.times.squeeze(-1)
+    return accelerator.reduce(nats), accelerator.reduce(times), accelerator.reduce(tokens)
+
+
+def ratio(nats: Tensor, tokens: Tensor) -> tuple[float, float]:
+    """Nats per token of some sequences and its standard error; NaN of less than two."""
+    number, total = len(nats), tokens.sum()
+    mean = nats.sum() / total
+    if number < 2:
+        return float(mean), math.nan
+    spread = (nats - mean * tokens).square().sum() * number / (number - 1)
+    return float(mean), float(spread.sqrt() / total)
+
+
+def quantiles(values: Tensor) -> tuple[float, ...]:
+    """Those of `QUANTILES`, each one of the values: the nearest below."""
+    ranked = values.sort().values
+    return tuple(float(ranked[int(share * (len(ranked) - 1))]) for share in QUANTILES)
+
+
+def _noise_error(nats: Tensor, tokens: Tensor, whole: float) -> float:
+    """From the spread of each sequence's own draws. These are stratified, so it is too large rather
+    than too small; a part of the whole error in any case.
+    """
+    rounds = len(nats)
+    if rounds == 1:
+        return math.nan
+    error = float((nats.var(0) / rounds).sum().sqrt() / tokens.sum())
+    return min(error, whole) if math.isfinite(whole) else error
+
+
+def _levels(nats: Tensor, times: Tensor, tokens: Tensor) -> tuple[Level, ...]:
+    """The parts of the times that anything was read in."""
+    parts = (times * NUM_LEVELS).long().clamp_max(NUM_LEVELS - 1)
+    everywhere = tokens.expand_as(nats)
+    found = []
+    for part in range(NUM_LEVELS):
+        inside = parts == part
+        if not everywhere[inside].sum():
+            continue
+        mean, error = ratio(nats[inside], everywhere[inside])
+        ends = part / NUM_LEVELS, (part + 1) / NUM_LEVELS
+        counted = inside & (everywhere > 0)
+        single = quantiles(nats[counted] / everywhere[counted])
+        found.append(Level(*ends, mean, error, int(inside.sum()), single))
+    return tuple(found)

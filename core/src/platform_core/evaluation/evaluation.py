@@ -1,0 +1,181 @@
+"""What `platform eval RUN` can measure: the bound here, other evaluations from plugins.
+
+    words of the command line -> the one Evaluation that they ask for -> Measured -> evaluations/
+
+An evaluation reads a `TrainedRun` and hands over one `Measured` for everything that it finds.
+`platform eval` keeps each, draws its figure and prints it.
+"""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, final, get_args
+
+if TYPE_CHECKING:
+    from platform_core.evaluation.bound import Bound
+    from platform_core.evaluation.trained import TrainedRun
+    from platform_core.objective import Protocol
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measurement as an evaluation hands it over.
+
+    Args:
+        name: what was measured and how, fit for a file name; a later one of the name replaces it.
+        record: the numbers by name, and under `card` how they were made.
+        said: what a person reads of it.
+        figure: data of a plot that is kept beside the record.
+    """
+
+    name: str
+    record: Mapping[str, Any]
+    said: str
+    figure: Mapping[str, Any] | None = None
+
+
+class Evaluation(ABC):
+    """One way to measure a trained network.
+
+    `reads` are the sections and single options of the composition that it depends on, such as
+    "sample" or "evaluate.split"; an option that is given and not read is refused.
+    """
+
+    reads: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    @abstractmethod
+    def arguments(cls, parser: ArgumentParser) -> None:
+        """Adds the words of the command line that are this evaluation's own; without torch."""
+
+    @classmethod
+    @abstractmethod
+    def is_asked(cls, asked: Namespace) -> bool:
+        """Whether the words ask for this evaluation; where none is asked for, it is the bound."""
+
+    @abstractmethod
+    def records(self, run: "TrainedRun", asked: Namespace) -> Iterator[Measured]:
+        """What is measured, one after another.
+
+        Raises:
+            UsageError: the words do not go together, or do not suit the run.
+        """
+
+
+@final
+class BoundOnText(Evaluation):
+    """The bound on -log p of text: the run's own, or any that `--on` names."""
+
+    reads = ("evaluate", "data", "seed")
+
+    @classmethod
+    def arguments(cls, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--on",
+            nargs="+",
+            default=[],
+            metavar="CORPUS[=PATH]",
+            help="other texts, one after another: corpora of --data.corpus, each with its path if "
+            "it has one; zero-shot is the seven of published tables",
+        )
+        parser.add_argument(
+            "--side_by_side",
+            action="store_true",
+            help="also the bound of the other --evaluate.protocol, beside the one asked for",
+        )
+
+    @classmethod
+    def is_asked(cls, asked: Namespace) -> bool:
+        return bool(asked.on or asked.side_by_side)
+
+    def records(self, run: "TrainedRun", asked: Namespace) -> Iterator[Measured]:
+        from platform_core.data.sequences import load_data
+        from platform_core.evaluation.figures import levels_record
+        from platform_core.evaluation.texts import texts
+        from platform_core.objective import Protocol
+
+        options = run.composition.evaluate
+        run = run.with_average(options.weights)
+        # All texts before the network: what is not there is found before anything is computed.
+        found = [
+            (text, load_data(text.options, run.tokenizer, run.labels, (options.split,)))
+            for text in texts(asked.on, run.composition.data)
+        ]
+        others: list[Protocol] = [name for name in get_args(Protocol) if name != options.protocol]
+        for text, data in found:
+            for protocol in [options.protocol, *(others if asked.side_by_side else ())]:
+                start = time.perf_counter()
+                bound = run.evaluate(data=data, protocol=protocol)
+                seconds = time.perf_counter() - start
+                record = self._record(run, bound, text.options, data, protocol, seconds)
+                subset = f"{text.options.corpus} {options.split}"
+                figure = levels_record(bound, subset, protocol) if bound.levels else None
+                name = _name(text.name, run, bound, protocol)
+                yield Measured(name, record, _said(record), figure)
+
+    def _record(
+        self,
+        run: "TrainedRun",
+        bound: "Bound",
+        text: Any,
+        data: Any,
+        protocol: "Protocol",
+        seconds: float,
+    ) -> dict[str, Any]:
+        from platform_core.evaluation.card import bound_card
+        from platform_core.runtime import accelerator as runtime
+
+        way = replace(run.composition.evaluate, protocol=protocol)
+        return {
+            **bound.summary(),
+            "seconds": seconds,
+            "card": {
+                **bound_card(bound, way, text, data, step=run.step),
+                "parts": dict(run.composition.names),
+                "seed": run.composition.seed,
+                "units": "standard_error, noise_error and levels in nats per token",
+                **runtime.describe(run.accelerator),
+            },
+        }
+
+
+def _name(text: str, run: "TrainedRun", bound: "Bound", protocol: str) -> str:
+    """What was measured and how, as far as it may differ between evaluations of one run."""
+    options = run.composition.evaluate
+    words = [text] if text else []
+    words += [options.split, options.weights, protocol]
+    words += [f"{bound.noise_levels}-draws"] if bound.noise_levels > 1 else []
+    words += [f"{bound.sequences}-sequences"] if options.sequences else []
+    return "-".join([*words, f"step-{run.step:07d}"])
+
+
+def _said(record: dict[str, Any]) -> str:
+    card = record["card"]
+    way = card["evaluate"]
+    what = f"{way['protocol']} bound" if card["kind"] == "bound" else "exact value"
+    draws = card["noise_levels_per_sequence"]
+    read = f" at {draws} noise levels each" if draws > 1 else ""
+    unknown = card["unknown_tokens"]
+    lacking = f", {unknown:,} of them [UNK]" if unknown else ""
+    path = f" of {card['data']['path']}" if card["data"]["path"] else ""
+    lines = [
+        f"{card['data']['corpus']}{path}, {way['split']} text, {record['sequences']} sequences"
+        f"{read}, {record['tokens']:,} tokens{lacking}; {way['weights']} weights of step "
+        f"{card['step']}; {what}",
+        f"  nats per token       {_with_error(record['nats_per_token'], record['standard_error'])}",
+        f"  bits per token       "
+        f"{_with_error(record['bits_per_token'], record['standard_error'] / math.log(2))}",
+        f"  bits per character   {record['bits_per_character']:.4f}",
+        f"  perplexity           {record['perplexity']:.3f}",
+    ]
+    if draws > 1:
+        lines.append(f"  error from noise     {record['noise_error']:.4f} nats per token")
+    return "\n".join(lines)
+
+
+def _with_error(value: float, error: float) -> str:
+    known = f"+- {error:.4f}" if math.isfinite(error) else "(one sequence: error unknown)"
+    return f"{value:.4f} {known}"

@@ -1,0 +1,105 @@
+"""N-gram baselines: bits per character that counting tokens alone needs for held-out text.
+
+    p_1(w) = (c(w) + 1) / (N + V)
+    p_n(w | h) = (c(hw) + k(h) p_{n-1}(w | h')) / (c(h) + k(h))
+
+c counts in the training tokens, k(h) is how many different tokens follow h there, h' is h without
+its first token; p_n = p_{n-1} where h was never followed. Every run reports these beside its own
+bits: they predict the same tokens, so they too are stronger where tokens are larger.
+Source: interpolated Witten-Bell smoothing, Chen & Goodman 1998.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from platform_core.data.cache import cached
+from platform_core.data.sequences import Data
+from platform_core.record.files import write_json
+
+ORDER = 5
+
+TRAIN_TOKENS = 10**8
+"""Of larger training splits, evenly spread sequences of so many tokens are counted."""
+
+Integers = npt.NDArray[np.integer[Any]]
+Probabilities = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class NgramBits:
+    """Bits of all counted tokens of some text, per character of it."""
+
+    unigram: float
+    bigram: float
+    fivegram: float
+
+
+def baselines(data: Data, split: str, sequences: int = 0) -> NgramBits:
+    """Bits per character of so many sequences of a split, spread evenly (0: all).
+
+    Estimated on the training split, or `TRAIN_TOKENS` of it. Beginnings and ends of documents are
+    predicted like other tokens, and contexts run across them and across sequences. Kept in the
+    cache.
+    """
+
+    def build(path: Path) -> None:
+        write_json(path / "bits.json", asdict(_measure(data, split, sequences)))
+
+    entry = cached("ngrams", (data.fingerprint, split, sequences), build)
+    return NgramBits(**json.loads((entry / "bits.json").read_text()))
+
+
+def probabilities(
+    train: Integers, held_out: Integers, *, vocab_size: int, order: int
+) -> Iterator[Probabilities]:
+    """Probability of each held-out token given those before it, by n-grams of order 1, 2, ...
+
+    At the beginning, where fewer tokens come before than the order asks for, all that do are used.
+    Orders above the number of training tokens are left out: they change nothing.
+    """
+    counts = np.bincount(train, minlength=vocab_size)
+    law = ((counts + 1) / (len(train) + vocab_size))[held_out]
+    yield law
+    # An n-gram is numbered by its place in `seen`, all that training has, so that codes of pairs
+    # (n-gram, next token) stay small; held-out n-grams that training lacks are -1.
+    codes, seen, grams = train.astype(np.int64), np.arange(vocab_size), held_out.astype(np.int64)
+    for n in range(2, min(order, len(train)) + 1):
+        num_contexts, contexts = len(seen), grams[:-1]
+        codes = np.searchsorted(seen, codes)[:-1] * vocab_size + train[n - 1 :]
+        seen, counts = np.unique(codes, return_counts=True)
+        grams = _find(contexts * vocab_size + held_out[n - 1 :], seen)
+        count = np.where(grams >= 0, counts[grams], 0)
+        followed = np.bincount(seen // vocab_size, counts, num_contexts)[contexts]
+        kinds = np.bincount(seen // vocab_size, minlength=num_contexts)[contexts]
+        lower = law[n - 1 :]
+        higher = (count + kinds * lower) / np.maximum(followed + kinds, 1)
+        known = (contexts >= 0) & (followed > 0)
+        law = np.concatenate([law[: n - 1], np.where(known, higher, lower)])
+        yield law
+
+
+def _find(values: Integers, ascending: Integers) -> npt.NDArray[np.int64]:
+    """Place of each value, or -1."""
+    places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    return np.where(ascending[places] == values, places, -1)
+
+
+def _measure(data: Data, split: str, sequences: int) -> NgramBits:
+    held_out = data.split(split).spread(sequences)
+    train = data.split("train")
+    length = train.fetch([0])[0].shape[1]
+    laws = probabilities(
+        train.spread(TRAIN_TOKENS // length).tokens(),
+        held_out.tokens(),
+        vocab_size=data.tokenizer.vocab_size,
+        order=ORDER,
+    )
+    characters = held_out.num_characters()
+    bits = [float(-np.log2(law).sum()) / characters for law in laws]
+    return NgramBits(unigram=bits[0], bigram=bits[1], fivegram=bits[-1])

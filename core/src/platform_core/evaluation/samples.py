@@ -1,0 +1,142 @@
+"""Generation: samples of a model as text, around a prompt if there is one."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from platform_core.composition.options import SampleOptions
+from platform_core.data.tokenizer import Tokenizer
+from platform_core.draws import derive_generator
+from platform_core.errors import UsageError
+from platform_core.evaluation.trajectory import Trajectory
+from platform_core.guidance import guided
+from platform_core.model import Model
+from platform_core.sampler import Prompt, Sampler
+from platform_core.types import Inputs, Noise
+
+
+@final
+class Recorder:
+    """Keeps the first sequence of every batch that it is shown; nothing waits for a GPU."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def see(self, inputs: Inputs, alpha: Noise) -> None:
+        """Keeps tokens; a distribution is no step of a sampler."""
+        if isinstance(inputs, Tensor) and not inputs.is_floating_point():
+            self._seen.append((inputs[0].clone(), alpha[0].mean()))
+
+    def trajectory(self, sample: Sequence[int], vocab_size: int) -> Trajectory | None:
+        """The way to the sample; None where none was seen, or only parts of a longer text."""
+        if not self._seen or any(len(tokens) != len(sample) for tokens, _ in self._seen):
+            return None
+        tokens = torch.stack([tokens for tokens, _ in self._seen]).tolist()
+        alphas = torch.stack([alpha for _, alpha in self._seen]).tolist()
+        return Trajectory([*tokens, list(sample)], [*alphas, 1.0], vocab_size)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Texts and what they cost."""
+
+    texts: list[str]
+    tokens: list[list[int]]
+    nfe: int
+    """Network evaluations spent on each batch."""
+    seconds: float
+    trajectory: Trajectory | None = None
+    """Of the first sample, if it was asked for and the sampler walks one."""
+
+
+def generate(
+    model: Model,
+    sampler: Sampler,
+    tokenizer: Tokenizer,
+    accelerator: Accelerator,
+    options: SampleOptions,
+    *,
+    length: int,
+    seed: int,
+    labels: Sequence[str] = (),
+    watched: bool = False,
+) -> Samples:
+    """`options.number` samples of `length` tokens, in batches; the same seed gives the same texts.
+
+    Args:
+        model: what writes.
+        sampler: how.
+        tokenizer: of the prompt and of the texts.
+        accelerator: device and precision.
+        options: how many, around which prompt, of which label.
+        length: tokens in each.
+        seed: of every draw.
+        labels: the names of those that the model knows.
+        watched: also record how the first sample came about; the samples are the same.
+
+    Raises:
+        UsageError: there is no such label; or the prompt is longer than the samples, has characters
+            the tokenizer lacks, or has blanks that the sampler cannot fill.
+    """
+    given = prompt_tokens(options, tokenizer, length, sampler)
+    recorder = Recorder()
+    unwatched = guided(model, labels, options)
+    writer = unwatched.watched(recorder.see) if watched else unwatched
+    training = model.training
+    model.eval()
+    start, tokens, nfe = time.perf_counter(), [], 0
+    for first in range(0, options.number, options.batch_size):
+        batch = min(options.batch_size, options.number - first)
+        generator = derive_generator(seed, "sample", first, device=accelerator.device)
+        prompt = _prompt(given, (batch, length), accelerator.device)
+        with torch.no_grad(), accelerator.autocast():
+            sample = sampler(writer, (batch, length), generator, prompt)
+        tokens += sample.tokens.tolist()
+        nfe = max(nfe, sample.nfe)
+        writer = unwatched
+    model.train(training)
+    texts = [tokenizer.decode(row) for row in tokens]
+    seconds = time.perf_counter() - start
+    trajectory = recorder.trajectory(tokens[0], tokenizer.vocab_size) if tokens else None
+    return Samples(texts, tokens, nfe, seconds, trajectory)
+
+
+def prompt_tokens(
+    options: SampleOptions, tokenizer: Tokenizer, length: int, sampler: Sampler
+) -> list[int | None]:
+    """One entry per given position: its token, or None for a blank to fill in."""
+    if options.prompt is not None and options.template is not None:
+        raise UsageError("give --sample.prompt or --sample.template, not both")
+    given: list[int | None] = []
+    if options.prompt is not None:
+        given += map(int, tokenizer.encode(options.prompt))
+    if options.template is not None:
+        for index, part in enumerate(options.template.split(options.blank)):
+            given += [None] * min(index, 1) + [int(token) for token in tokenizer.encode(part)]
+    if len(given) > length:
+        raise UsageError(
+            f"the prompt has {len(given)} tokens, but samples have {length}; "
+            "shorten it or raise --sample.length"
+        )
+    number = sum(token is not None for token in given)
+    if not sampler.fills_blanks and None in given[:number]:
+        raise UsageError(
+            "the template has text after a blank, but the sampler only continues a beginning; give "
+            "--sample.prompt, or fill blanks with a diffusion process, such as absorbing"
+        )
+    return given
+
+
+def _prompt(given: list[int | None], shape: tuple[int, int], device: torch.device) -> Prompt | None:
+    if not given:
+        return None
+    tokens, fixed = torch.zeros(shape[1], dtype=torch.long), torch.zeros(shape[1], dtype=torch.bool)
+    for position, token in enumerate(given):
+        if token is not None:
+            tokens[position], fixed[position] = token, True
+    return Prompt(tokens.expand(shape).to(device), fixed.expand(shape).to(device))

@@ -1,0 +1,86 @@
+"""Which texts a trained network is evaluated on: its own corpus, or others that it never saw.
+
+    --on ptb wikitext103 text=my/*.txt        --on zero-shot, the seven of published tables
+
+Another corpus is packed and marked as its entry says, with the run's tokenizer and length.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from platform_core.composition.options import DataOptions
+from platform_core.errors import UsageError
+
+ZERO_SHOT = (
+    "ptb",
+    "wikitext103",
+    "lm1b",
+    "lambada",
+    "ag-news",
+    "scientific-papers-pubmed",
+    "scientific-papers-arxiv",
+)
+"""The corpora of the papers' zero-shot tables, in their order."""
+
+SUITES = {"zero-shot": ZERO_SHOT}
+
+
+class Text(NamedTuple):
+    """One text and what it is called in file names; the run's own is called nothing."""
+
+    name: str
+    options: DataOptions
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word after --on: CORPUS or CORPUS=PATH."""
+
+    corpus: str
+    path: str | None
+
+    @property
+    def name(self) -> str:
+        """Fit for a file name."""
+        return re.sub(r"[^\w.-]+", "-", f"{self.corpus}-{self.path}" if self.path else self.corpus)
+
+
+def texts(words: Sequence[str], own: DataOptions) -> list[Text]:
+    """The texts that the words after --on name; without words the run's own.
+
+    Raises:
+        UsageError: a word names no corpus, or the run reads labels, which other texts lack.
+    """
+    if not words:
+        return [Text("", own)]
+    if own.label is not None:
+        raise UsageError(
+            f"this network reads text given its {own.label}, which other corpora lack; leave out "
+            "--on"
+        )
+    return [Text(word.name, _as_the_corpus_says(word, own)) for word in _expanded(words)]
+
+
+def _expanded(words: Sequence[str]) -> list[Word]:
+    found = {}
+    for said in words:
+        for word in SUITES.get(said, (said,)):
+            corpus, _, path = word.partition("=")
+            if not corpus:
+                raise UsageError(f"--on {said} names no corpus; it is CORPUS or CORPUS=PATH")
+            found[word] = Word(corpus, path or None)
+    return list(found.values())
+
+
+def _as_the_corpus_says(word: Word, own: DataOptions) -> DataOptions:
+    return replace(
+        own,
+        corpus=word.corpus,
+        path=word.path,
+        column=None,
+        packing=None,
+        marks=None,
+        streaming=False,
+    )

@@ -1,0 +1,243 @@
+"""A trained run, opened once for whatever is done with it.
+
+    run = TrainedRun.open("runs/long")
+    run.model, run.tokenizer, run.sample(4, prompt="My fellow"), run.evaluate(sequences=64)
+
+Used by `platform eval`, `sample` and `export`, by judges and tasks, and from Python.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from accelerate import Accelerator
+
+from platform_core.composition.compose import Built, Composition, compose_saved
+from platform_core.composition.options import InitOptions
+from platform_core.data.sequences import Data, load_data
+from platform_core.data.tokenizer import Tokenizer, load_tokenizer
+from platform_core.evaluation.bound import Bound, evaluate
+from platform_core.evaluation.samples import Samples, generate
+from platform_core.model import Model
+from platform_core.objective import Objective
+from platform_core.record.directory import RunDirectory
+from platform_core.record.files import digest
+from platform_core.registry.loading import load_plugins
+from platform_core.runtime import accelerator as runtime
+from platform_core.runtime.checkpoint import CheckpointError, Checkpoints, load_weights
+from platform_core.sampler import Sampler
+
+if TYPE_CHECKING:
+    from platform_core.registry.parts import Plugins
+
+Average = Literal["ema", "raw"]
+"""Which weights of a checkpoint: their average over training, or the last ones."""
+
+
+class TrainedRun:
+    """A run with a checkpoint: its options, tokenizer, network and data, each read when needed.
+
+    Args:
+        directory: of the run.
+        composition: the run's own, with other options of evaluation or sampling if wanted.
+        accelerator: whose device the network goes to.
+        average: the weights that `model`, `objective` and `sampler` have.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        composition: Composition,
+        accelerator: Accelerator,
+        *,
+        average: str = "ema",
+    ) -> None:
+        self.directory, self.composition = directory, composition
+        self.accelerator, self.average = accelerator, average
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        options: Sequence[str] = (),
+        *,
+        average: Average = "ema",
+        accelerator: Accelerator | None = None,
+        plugins: "Plugins | None" = None,
+    ) -> "TrainedRun":
+        """The run in a directory.
+
+        Args:
+            path: the run directory.
+            options: words of the command line that replace options of its config, such as
+                `--sampler.steps=32`; options of the network itself cannot be replaced.
+            average: the average of the weights over training ("ema") or the last ones ("raw").
+            accelerator: device and precision; by default those of this machine, in the run's own
+                `train.precision`.
+            plugins: where parts come from; by default all that are installed.
+
+        Raises:
+            UsageError: there is no run there, or an option does not suit it.
+        """
+        directory = RunDirectory.existing(path)
+        composition, _ = compose_saved(
+            directory.config, options, plugins or load_plugins(), prog="TrainedRun.open", environ={}
+        )
+        accelerator = accelerator or runtime.start(composition.train.precision)
+        return cls(directory, composition, accelerator, average=average)
+
+    def with_average(self, average: str) -> "TrainedRun":
+        """The same run with other weights; itself where it has these already."""
+        if average == self.average:
+            return self
+        return TrainedRun(self.directory, self.composition, self.accelerator, average=average)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The run's own tokenizer."""
+        return load_tokenizer(self.directory.tokenizer)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the labels that the network reads; none if it reads none."""
+        return self.directory.label_names()
+
+    @property
+    def built(self) -> Built:
+        """All parts, the network with the weights of the newest whole checkpoint.
+
+        Raises:
+            CheckpointError: there is no checkpoint, none is whole, or it is of another
+                architecture.
+        """
+        return self._loaded[0]
+
+    @property
+    def step(self) -> int:
+        """Updates of the weights."""
+        return self._loaded[1]
+
+    @property
+    def model(self) -> Model:
+        """The trained model."""
+        return self.built.model
+
+    @property
+    def objective(self) -> Objective:
+        """The objective, which holds the model."""
+        return self.built.objective
+
+    @property
+    def sampler(self) -> Sampler:
+        """The sampler that the options ask for."""
+        return self.built.sampler
+
+    @property
+    def weights_file(self) -> Path:
+        """The file of the weights that are loaded."""
+        checkpoints = Checkpoints(self.directory.checkpoints, keep=1)
+        return weights_file(checkpoints.path(self.step), self.average)
+
+    @property
+    def sample_length(self) -> int:
+        """Tokens in a sample, unless `sample` is told another number."""
+        return self.composition.sample.length or self.composition.data.length
+
+    def data(self, splits: Sequence[str] | None = None) -> Data:
+        """The run's own corpus as sequences of its tokens.
+
+        Args:
+            splits: those that are needed; all by default.
+        """
+        return load_data(self.composition.data, self.tokenizer, self.labels, splits)
+
+    def sample(
+        self, number: int | None = None, *, watched: bool = False, **options: Any
+    ) -> Samples:
+        """Texts that the model writes.
+
+        Args:
+            number: how many; by default as `--sample.number`.
+            watched: also record how the first of them came about.
+            options: fields of `SampleOptions`, such as `prompt` or `length`; and `seed`.
+
+        Raises:
+            UsageError: an option is out of range or does not suit the sampler.
+        """
+        seed = options.pop("seed", self.composition.seed)
+        asked = replace(self.composition.sample, **options)
+        asked = asked if number is None else replace(asked, number=number)
+        return generate(
+            self.model,
+            self.sampler,
+            self.tokenizer,
+            self.accelerator,
+            asked,
+            length=asked.length or self.composition.data.length,
+            seed=seed,
+            labels=self.labels,
+            watched=watched,
+        )
+
+    def evaluate(self, **options: Any) -> Bound:
+        """The bound on -log p of held-out text of the run's own corpus.
+
+        Args:
+            options: fields of `EvaluateOptions`, such as `split`, `sequences` or `draws`; `seed`;
+                and `data`, sequences of another text that were made with the run's tokenizer.
+        """
+        seed, data = options.pop("seed", self.composition.seed), options.pop("data", None)
+        asked = replace(self.composition.evaluate, **options)
+        split = (data or self.data((asked.split,))).split(asked.split)
+        return evaluate(
+            self.objective,
+            split,
+            self.accelerator,
+            sequences=asked.sequences,
+            batch_size=asked.batch_size,
+            protocol=asked.protocol,
+            seed=seed,
+            draws=asked.draws,
+        )
+
+    @cached_property
+    def _loaded(self) -> tuple[Built, int]:
+        checkpoint = Checkpoints(self.directory.checkpoints, keep=1).load()
+        if checkpoint is None:
+            path = self.directory.path
+            raise CheckpointError(f"{path} has no checkpoint yet; continue it with --resume {path}")
+        built = self.composition.build(self.tokenizer.vocab_size, len(self.labels))
+        tensors = checkpoint.tensors[_GROUP[self.average]]
+        load_weights(built.model.backbone, tensors, source=str(self.directory.checkpoints))
+        built.objective.to(self.accelerator.device).eval()
+        return built, int(checkpoint.state["step"])
+
+
+def load_start(model: Model, start: InitOptions) -> dict[str, Any]:
+    """Gives a model the weights that `--init` asks for, and says which they are.
+
+    Args:
+        model: as it comes out of composition.
+        start: a run and the step of its checkpoint, both settled.
+
+    Raises:
+        CheckpointError: the checkpoint is gone or damaged, or it is of another architecture.
+    """
+    assert start.run is not None, "without a run there is no start"
+    assert start.step is not None, "composition settles it"
+    checkpoints = Checkpoints(RunDirectory(Path(start.run)).checkpoints, keep=1)
+    tensors = checkpoints.at(start.step).tensors[_GROUP[start.weights]]
+    load_weights(model.backbone, tensors, source=str(checkpoints.path(start.step)))
+    file = weights_file(checkpoints.path(start.step), start.weights)
+    return {"run": start.run, "step": start.step, "weights": start.weights, "digest": digest(file)}
+
+
+def weights_file(checkpoint: Path, average: str) -> Path:
+    """The file of a checkpoint with the average of the weights (ema), or the last ones (raw)."""
+    return checkpoint / f"{_GROUP[average]}.safetensors"
+
+
+_GROUP = {"ema": "ema", "raw": "model"}
+"""Tensors of a checkpoint, and their file: the average of the weights, or the last ones."""

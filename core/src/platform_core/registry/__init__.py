@@ -1,0 +1,1 @@
+"""Registry: the plugins that are installed, and the parts that they bring."""

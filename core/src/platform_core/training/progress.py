@@ -1,0 +1,82 @@
+"""What a person sees of a long run: one bar with loss, speed and time left."""
+
+import sys
+import time
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from platform_core.training.trainer import Update
+
+
+@dataclass
+class Window:
+    """Updates since the last line of the record."""
+
+    loss: float = 0.0
+    tokens: int = 0
+    updates: int = 0
+    gradient_norm: float = 0.0
+    started: float = 0.0
+
+    def add(self, update: Update) -> None:
+        """Counts one more update."""
+        self.loss += update.loss * update.tokens
+        self.tokens += update.tokens
+        self.updates += 1
+        self.gradient_norm += update.gradient_norm
+
+    def metrics(self, update: Update) -> dict[str, float]:
+        """Means over the window, the last learning rate, and the speed."""
+        return {
+            "loss": self.loss / self.tokens,
+            "gradient_norm": self.gradient_norm / self.updates,
+            "learning_rate": update.learning_rate,
+            "tokens_per_second": self.tokens / (time.perf_counter() - self.started),
+        }
+
+
+class Meter:
+    """The bar of a run and its window of updates; silent on all but the main process."""
+
+    def __init__(self, *, step: int, steps: int, show: bool) -> None:
+        # Into a file the bar is a line for each state, so it moves less often there.
+        often = 0.1 if sys.stderr.isatty() else 10.0
+        self._bar = tqdm(
+            total=steps,
+            initial=step,
+            disable=not show,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=often,
+            maxinterval=often,
+        )
+        self._window = Window(started=time.perf_counter())
+
+    def add(self, update: Update) -> None:
+        """Moves the bar by one update."""
+        self._window.add(update)
+        self._bar.update()
+
+    def metrics(self, update: Update) -> dict[str, float]:
+        """The means since the last call, which the bar then shows."""
+        metrics = self._window.metrics(update)
+        self._window = Window(started=time.perf_counter())
+        self._bar.set_postfix_str(
+            f"loss {metrics['loss']:.3f}, {metrics['tokens_per_second']:,.0f} tokens/s",
+            refresh=False,
+        )
+        return metrics
+
+    def pause(self) -> None:
+        """Leaves evaluation out of the speed."""
+        self._window = Window(started=time.perf_counter())
+
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        if not self._bar.disable:
+            self._bar.write(line)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        self._bar.close()

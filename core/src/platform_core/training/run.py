@@ -1,0 +1,332 @@
+"""A run: training with its periodic bounds, samples and checkpoints, then the result.
+
+    text -> Data -> Trainer.update x steps -> Bound and Samples of the average -> result.json
+
+Used by `platform run`.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from platform_core.composition.compose import Built, Composition, require_start
+from platform_core.data.sequences import load_data
+from platform_core.data.streaming import open_stream
+from platform_core.data.tokenizer import load_tokenizer
+from platform_core.draws import derive_seed
+from platform_core.evaluation.bound import Bound, evaluate
+from platform_core.evaluation.card import bound_card
+from platform_core.evaluation.figures import keep, levels_record
+from platform_core.evaluation.ngram import NgramBits, baselines
+from platform_core.evaluation.samples import Samples, generate, prompt_tokens
+from platform_core.evaluation.trained import load_start
+from platform_core.guidance import label_number
+from platform_core.record.directory import BETWEEN_SAMPLES, RunDirectory
+from platform_core.record.files import write_json, write_text
+from platform_core.record.metrics import MetricsLog
+from platform_core.record.results import write_result
+from platform_core.record.tracker import Guarded, NoTracker, Tracker, about, new_hash
+from platform_core.runtime import accelerator as runtime
+from platform_core.runtime.checkpoint import Checkpoints
+from platform_core.training.progress import Meter
+from platform_core.training.trainer import Interruption, Trainer
+
+
+class Run:
+    """One run in its directory, new or resumed.
+
+    Args:
+        composition: the parts and options.
+        directory: where the record goes.
+        resume: continue from the newest checkpoint there.
+
+    Raises:
+        UsageError: it cannot start, for a reason that the composition alone does not show.
+    """
+
+    def __init__(self, composition: Composition, directory: RunDirectory, *, resume: bool) -> None:
+        require_start(composition)
+        self.composition, self.directory = composition, directory
+        self.accelerator = runtime.start(composition.train.precision)
+        known = directory if resume else origin(composition)
+        tokenizer = load_tokenizer(known.tokenizer) if known else None
+        names = known.label_names() if known else ()
+        streaming, held_out = composition.data.streaming, composition.evaluate.split
+        needed = (held_out,) if streaming else ("train", held_out)
+        self.data = load_data(composition.data, tokenizer, names, needed)
+        label_number(self.data.labels, composition.sample.label)
+        self.built = build(
+            composition, self.data.tokenizer.vocab_size, num_labels=len(self.data.labels)
+        )
+        prompt_tokens(
+            composition.sample, self.data.tokenizer, self.sample_length, self.built.sampler
+        )
+        self.checkpoints = Checkpoints(directory.checkpoints, composition.train.keep_checkpoints)
+        checkpoint = self.checkpoints.load() if resume else None
+        self.started: dict[str, Any] = {}
+        if checkpoint is None and composition.init.run:
+            self.started = load_start(self.built.model, composition.init)
+        self.trainer = Trainer(
+            self.built.objective,
+            self.data,
+            composition.train,
+            accelerator=self.accelerator,
+            seed=composition.seed,
+            stream=open_stream(composition.data, self.data.tokenizer) if streaming else None,
+        )
+        if checkpoint is not None:
+            self.trainer.restore(checkpoint, source=str(directory.checkpoints))
+        self._saved_step = self.trainer.step
+        if self.accelerator.is_main_process:
+            self._prepare_directory(new=not resume)
+        self.accelerator.wait_for_everyone()
+        self.tracker = self._open_tracker()
+        # One process cuts the record and writes it; two at once would take it from each other.
+        self.metrics = (
+            MetricsLog.resume(directory.metrics, self.trainer.step)
+            if self.accelerator.is_main_process
+            else MetricsLog(directory.metrics)
+        )
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the record and the tracker, whatever happened."""
+        self.metrics.close()
+        self.tracker.close()
+        self.accelerator.end_training()
+
+    @property
+    def sample_length(self) -> int:
+        """Tokens in a sample."""
+        return self.composition.sample.length or self.composition.data.length
+
+    def train(self, interruption: Interruption) -> bool:
+        """Trains to the last step; False when a signal asked to stop, after saving."""
+        steps, step = self.composition.train.steps, self.trainer.step
+        show = self.accelerator.is_main_process
+        with closing(Meter(step=step, steps=steps, show=show)) as meter:
+            interrupted = False
+            while self.trainer.step < steps and not interrupted:
+                interrupted = self.advance(meter, interruption)
+        return self.trainer.step == steps
+
+    def advance(self, meter: Meter, interruption: Interruption) -> bool:
+        """One update and what is due after it; whether a signal asked any process to stop."""
+        options, trainer = self.composition.train, self.trainer
+        start = time.perf_counter()
+        update = trainer.update()
+        trainer.seconds += time.perf_counter() - start
+        meter.add(update)
+        if due(trainer.step, options.log_every):
+            self.log(meter.metrics(update), subset="train")
+        last = trainer.step == options.steps
+        if due(trainer.step, options.evaluate_every) and not last:
+            self.look(meter)
+        interrupted = self.anywhere(interruption.signal is not None)
+        # After the records of its step, which a resumed run keeps.
+        if due(trainer.step, options.checkpoint_every) or last or interrupted:
+            self.save()
+        return interrupted
+
+    def anywhere(self, here: bool) -> bool:
+        """Whether something holds in any process; all must leave the loop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return here
+        flag = torch.tensor(float(here), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag) > 0)
+
+    def save(self) -> None:
+        """Writes a checkpoint, unless this step has one."""
+        if self.trainer.step > self._saved_step and self.accelerator.is_main_process:
+            self.checkpoints.save(self.trainer.step, self.trainer.checkpoint())
+        self._saved_step = self.trainer.step
+        self.accelerator.wait_for_everyone()
+
+    def look(self, meter: Meter) -> None:
+        """A bound and samples on the way, with the averaged weights."""
+        bound = self.bound(self.composition.evaluate.on_the_way)
+        samples, step = self.samples(), self.trainer.step
+        self.log(bound.curves(), subset=self.composition.evaluate.split)
+        self.keep_samples(samples, f"step-{step:07d}")
+        self.keep_figures(bound, samples, f"step-{step:07d}")
+        meter.say(f"step {step}: {bound.bits_per_character:.3f} bits per character")
+        meter.pause()
+
+    def bound(self, sequences: int) -> Bound:
+        """The bound that `evaluate` options ask for, of so many sequences (0: all)."""
+        options = self.composition.evaluate
+        with self.weights(options.weights):
+            return evaluate(
+                self.built.objective,
+                self.data.split(options.split),
+                self.accelerator,
+                sequences=sequences,
+                batch_size=options.batch_size,
+                protocol=options.protocol,
+                seed=self.composition.seed,
+                draws=options.draws,
+            )
+
+    def samples(self) -> Samples:
+        """The samples that `sample` options ask for."""
+        with self.weights(self.composition.sample.weights):
+            return generate(
+                self.built.model,
+                self.built.sampler,
+                self.data.tokenizer,
+                self.accelerator,
+                self.composition.sample,
+                length=self.sample_length,
+                seed=self.composition.seed,
+                labels=self.data.labels,
+                watched=self.composition.track.trajectory,
+            )
+
+    @contextmanager
+    def weights(self, which: str) -> Iterator[None]:
+        """The averaged or the last weights in place."""
+        if which == "raw":
+            yield
+            return
+        with self.trainer.ema.applied():
+            yield
+
+    def log(self, metrics: dict[str, float], *, subset: str) -> None:
+        """One line of the record, and the tracker's copy of it."""
+        if self.accelerator.is_main_process:
+            self.metrics.log(metrics, step=self.trainer.step, subset=subset)
+            self.tracker.log(metrics, step=self.trainer.step, subset=subset)
+
+    def keep_samples(self, samples: Samples, name: str) -> None:
+        """The texts as a file, and in the tracker."""
+        if self.accelerator.is_main_process:
+            write_text(
+                self.directory.samples / f"{name}.txt", BETWEEN_SAMPLES.join(samples.texts) + "\n"
+            )
+            self.tracker.text("samples", samples.texts, step=self.trainer.step)
+
+    def keep_figures(self, bound: Bound, samples: Samples, name: str) -> None:
+        """What is drawn of a look, as data, and as plots in the tracker."""
+        if not self.accelerator.is_main_process:
+            return
+        evaluated = self.composition.evaluate
+        records = [samples.trajectory.record()] if samples.trajectory else []
+        if bound.levels:
+            records.append(levels_record(bound, evaluated.split, evaluated.protocol))
+        for record in records:
+            path = self.directory.figures / f"{record['kind']}-{name}.json"
+            keep({"step": self.trainer.step, **record}, path)
+            self.tracker.figure(path, step=self.trainer.step)
+
+    def finish(self) -> dict[str, Any]:
+        """The final bound, baselines and samples; writes `result.json`."""
+        start = time.perf_counter()
+        options = self.composition.evaluate
+        bound, samples = self.bound(options.sequences), self.samples()
+        # Of streamed text nothing is counted.
+        streamed = self.composition.data.streaming
+        ngrams = None if streamed else baselines(self.data, options.split, options.sequences)
+        # Not a point of the curve on the way, which is of fewer sequences.
+        self.log(bound.curves(), subset="final")
+        self.keep_samples(samples, "final")
+        self.keep_figures(bound, samples, "final")
+        result = self._result(bound, samples, ngrams, time.perf_counter() - start)
+        if self.accelerator.is_main_process:
+            write_result(self.directory, result)
+        return result
+
+    def _result(
+        self, bound: Bound, samples: Samples, ngrams: NgramBits | None, seconds: float
+    ) -> dict[str, Any]:
+        kept = self.directory.init
+        started = {"init": json.loads(kept.read_text())} if kept.exists() else {}
+        return {
+            "bits_per_character": bound.bits_per_character,
+            "bits_per_token": bound.bits_per_token,
+            "standard_error": bound.standard_error / math.log(2),
+            "nats_per_token": bound.nats_per_token,
+            "perplexity": bound.perplexity,
+            "tokens": bound.tokens,
+            "characters": bound.characters,
+            "levels": [asdict(level) for level in bound.levels],
+            **({f"{name}_bits": value for name, value in asdict(ngrams).items()} if ngrams else {}),
+            "steps": self.trainer.step,
+            "seconds": self.trainer.seconds,
+            "seconds_evaluating": seconds,
+            "peak_rss_bytes": runtime.peak_rss_bytes(),
+            "parameters": sum(p.numel() for p in self.built.model.parameters()),
+            "card": {
+                "parts": dict(self.composition.names),
+                **bound_card(
+                    bound,
+                    self.composition.evaluate,
+                    self.composition.data,
+                    self.data,
+                    step=self.trainer.step,
+                ),
+                "units": "standard_error in bits per token; *_bits per character of the same text, "
+                "by n-grams of its tokens",
+                "sampler": {
+                    "nfe": samples.nfe,
+                    "seconds": samples.seconds,
+                    "number": len(samples.texts),
+                    "label": self.composition.sample.label,
+                    "guidance": self.composition.sample.guidance,
+                },
+                "seed": self.composition.seed,
+                **started,
+                **runtime.describe(self.accelerator),
+            },
+        }
+
+    def _prepare_directory(self, *, new: bool) -> None:
+        if new:
+            self.directory.create()
+            write_json(self.directory.tokenizer, self.data.tokenizer.to_dict())
+            if self.data.labels:
+                labels = {"label": self.composition.data.label, "names": self.data.labels}
+                write_json(self.directory.labels, labels)
+        if self.started:
+            write_json(self.directory.init, self.started)
+        write_text(self.directory.config, self.composition.config)
+        write_json(self.directory.environment, runtime.describe(self.accelerator))
+
+    def _open_tracker(self) -> Tracker:
+        kept = self.directory.tracking
+        known = json.loads(kept.read_text()) if kept.exists() else {}
+        aim = self.composition.track.aim
+        run_hash = known.get("aim_run") or (new_hash() if aim else None)
+        if self.accelerator.is_main_process:
+            # Before the run begins in Aim: a killed one is to be known by the same name.
+            write_json(kept, {"began": time.time(), **known, "aim_run": run_hash})
+        if not aim or not self.accelerator.is_main_process:
+            return NoTracker()
+        opened = self.composition.plugins.load("tracker", "aim")
+        repository = self.directory.path.parent / ".aim"
+        said = about(self.directory, runtime.versions())
+        return Guarded(lambda: opened(repository, said, run_hash=run_hash), run_hash=run_hash)
+
+
+def due(step: int, every: int) -> bool:
+    """Whether something that happens every so many steps happens now; 0 means never."""
+    return every > 0 and step % every == 0
+
+
+def origin(composition: Composition) -> RunDirectory | None:
+    """The run whose weights and tokenizer a new run starts from."""
+    return RunDirectory(Path(composition.init.run)) if composition.init.run else None
+
+
+def build(composition: Composition, vocab_size: int, *, num_labels: int) -> Built:
+    """The composition's objects, with weights that depend on the seed alone."""
+    torch.manual_seed(derive_seed(composition.seed, "weights"))
+    return composition.build(vocab_size, num_labels)

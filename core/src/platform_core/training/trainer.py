@@ -1,0 +1,280 @@
+"""Training: one optimizer update after another, exactly resumable.
+
+Everything that an update depends on is a function of its number: which sequences, which draws,
+which learning rate. So the state of a run is its weights, their average, the optimizer's moments,
+and a step.
+"""
+
+import math
+import signal
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from platform_core.composition.options import TrainOptions
+from platform_core.data.sequences import Data, LabelledSplit, Order, Sequences, documents_of
+from platform_core.data.streaming import Consecutive, StreamedSplit
+from platform_core.draws import Draws, derive_generator, derive_seed
+from platform_core.errors import UsageError
+from platform_core.guidance import given, without_some
+from platform_core.model import weights
+from platform_core.objective import Following, Loss, Objective
+from platform_core.runtime.checkpoint import Checkpoint, CheckpointError, load_weights
+from platform_core.training.ema import Ema
+from platform_core.types import Documents, Labels
+
+EXIT_INTERRUPTED = 75
+"""Exit code after SIGTERM or SIGUSR1, when the run was saved and can be resumed (EX_TEMPFAIL)."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one optimizer update did."""
+
+    loss: float
+    """Nats per counted token, over the global batch."""
+    gradient_norm: float
+    """Before clipping."""
+    learning_rate: float
+    tokens: int
+
+
+class _Batch(NamedTuple):
+    """A micro-batch, and its place in the global one."""
+
+    first: int
+    x0: Tensor
+    mask: Tensor
+    documents: Documents | None
+
+
+class Trainer:
+    """An objective, its optimizer and the average of its weights.
+
+    Args:
+        objective: what to descend; moved to the accelerator's device.
+        data: where sequences come from.
+        options: of the optimisation.
+        accelerator: device, precision and processes.
+        seed: of everything that is drawn.
+        stream: training sequences in place of those of the data.
+
+    Raises:
+        UsageError: the batch does not divide among processes and micro-batches.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        data: Data,
+        options: TrainOptions,
+        *,
+        accelerator: Accelerator,
+        seed: int,
+        stream: StreamedSplit | None = None,
+    ) -> None:
+        self.options, self.accelerator, self.seed = options, accelerator, seed
+        self.micro_batch = _micro_batch(options, accelerator.num_processes)
+        self.stream = stream
+        self.split: Sequences
+        self.order: Order | Consecutive
+        if stream is None:
+            split = data.split("train")
+            self.split, self.order = split, Order(len(split), seed)
+        else:
+            stream.begin(seed=seed)
+            self.split, self.order = stream, Consecutive()
+        self.objective = objective.to(accelerator.device)
+        if options.compile:
+            backbone = objective.model.backbone
+            backbone.encode = torch.compile(backbone.encode)  # type: ignore[method-assign]
+        self.ema = Ema(dict(objective.model.backbone.named_parameters()), options.ema_decay)
+        self.trained = {n: p for n, p in objective.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            self.trained.values(),
+            lr=options.learning_rate,
+            betas=(options.beta1, options.beta2),
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
+        self.prepared, _ = accelerator.prepare(self.objective, self.optimizer)
+        self.step = 0
+        self.seconds = 0.0
+        self._tell_objective()
+
+    def update(self) -> Update:
+        """One optimizer update.
+
+        Raises:
+            UsageError: the loss or the gradient is not finite.
+        """
+        rate = learning_rate(self.options, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        batches = self._batches()
+        tokens = sum((batch.mask.sum() for batch in batches), torch.zeros(()))
+        tokens = self.accelerator.reduce(tokens.to(self.accelerator.device))
+        loss = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
+        self.objective.train()
+        for number, batch in enumerate(batches, start=1):
+            last = number == len(batches)
+            with nullcontext() if last else self.accelerator.no_sync(self.prepared):
+                loss += self._descend(batch, scale=self.accelerator.num_processes / tokens)
+        limit = self.options.clip or math.inf
+        norm = self.accelerator.clip_grad_norm_(self.trained.values(), limit)
+        mean = float(self.accelerator.reduce(loss) / tokens)
+        if not math.isfinite(mean) or not math.isfinite(float(norm)):
+            raise UsageError(
+                f"step {self.step}: the loss is {mean:g} and the gradient's norm {float(norm):g}; "
+                f"lower --train.learning_rate (now {self.options.learning_rate:g}) and resume"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.ema.update()
+        self.step += 1
+        self._tell_objective()
+        return Update(mean, float(norm), rate, int(tokens))
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything that the next update depends on."""
+        backbone = weights(self.objective.model.backbone)
+        own = {n: t for n, t in weights(self.objective).items() if not n.startswith("model.")}
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "model": backbone,
+            "ema": backbone | self.ema.shadow,
+            "optimizer": {
+                f"{name}/{key}": value
+                for name, parameter in self.trained.items()
+                for key, value in self.optimizer.state[parameter].items()
+            },
+        }
+        if own:
+            groups["objective"] = own
+        state: dict[str, Any] = {
+            "step": self.step,
+            "ema_updates": self.ema.updates,
+            "seconds": self.seconds,
+            "sequences_seen": self.step * self.options.batch_size,
+        }
+        if self.stream is not None:
+            state["stream"] = self.stream.state()
+        return Checkpoint(groups, state)
+
+    def restore(self, checkpoint: Checkpoint, *, source: str) -> None:
+        """Takes up a run where a checkpoint left it.
+
+        Raises:
+            CheckpointError: it is of another architecture, or was imported without an optimizer.
+        """
+        if "optimizer" not in checkpoint.tensors:
+            raise CheckpointError(
+                f"{source} holds imported weights without an optimizer, so training cannot resume"
+            )
+        load_weights(self.objective.model.backbone, checkpoint.tensors["model"], source=source)
+        for name, tensor in weights(self.objective).items():
+            if not name.startswith("model."):
+                tensor.data.copy_(checkpoint.tensors["objective"][name])
+        self.ema.restore(checkpoint.tensors["ema"], checkpoint.state["ema_updates"])
+        for key, value in checkpoint.tensors["optimizer"].items():
+            name, field = key.rsplit("/", 1)
+            parameter = self.trained[name]
+            self.optimizer.state[parameter][field] = value.to(parameter.device)
+        if self.stream is not None:
+            self.stream.restore(checkpoint.state["stream"])
+        self.step = checkpoint.state["step"]
+        self.seconds = checkpoint.state["seconds"]
+
+    def _tell_objective(self) -> None:
+        if isinstance(self.objective, Following):
+            self.objective.after_update(self.step, self.ema.shadow)
+
+    def _batches(self) -> list["_Batch"]:
+        """This process's micro-batches of the current step."""
+        rows = self.order.rows(self.step, self.options.batch_size)
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        batches = []
+        for number in range(self.options.accumulate):
+            first = (number * world + rank) * self.micro_batch
+            own = rows[first : first + self.micro_batch]
+            batches.append(_Batch(first, *self.split.fetch(own), documents_of(self.split, own)))
+        return batches
+
+    def _descend(self, batch: "_Batch", *, scale: Tensor) -> Tensor:
+        device, first = self.accelerator.device, batch.first
+        torch.manual_seed(derive_seed(self.seed, "dropout", self.step, first))
+        draws = Draws.derive(
+            self.seed,
+            "train",
+            step=self.step,
+            first=first,
+            total=self.options.batch_size,
+            device=device,
+        )
+        with given(self.objective, self._labels(first), batch.documents):
+            loss: Loss = self.prepared(batch.x0.to(device), batch.mask.to(device), draws)
+        self.accelerator.backward(loss.total * scale)
+        return loss.total.detach()
+
+    def _labels(self, first: int) -> Labels | None:
+        """Those of the micro-batch at this place of the current step, a share of them left out."""
+        if not isinstance(self.split, LabelledSplit):
+            return None
+        rows = self.order.rows(self.step, self.options.batch_size)
+        labels = self.split.labels(rows[first : first + self.micro_batch])
+        generator = derive_generator(self.seed, "labels", self.step, first)
+        share, none = self.options.label_dropout, len(self.split.names)
+        return without_some(labels, none, share, generator)
+
+
+def learning_rate(options: TrainOptions, step: int) -> float:
+    """The step size of update number `step`, counted from 0."""
+    warm = min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else 1.0
+    if options.decay == "constant" or step < options.warmup_steps:
+        return options.learning_rate * warm
+    progress = (step - options.warmup_steps) / max(1, options.steps - options.warmup_steps)
+    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+class Interruption:
+    """Notices SIGTERM, SIGUSR1 and Ctrl-C, so that a run can save itself before it leaves.
+
+    Within `with`; a second Ctrl-C stops at once.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __enter__(self) -> "Interruption":
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+        self._before = {number: signal.signal(number, self._notice) for number in numbers}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C, as shells have it; else `EXIT_INTERRUPTED`."""
+        return 130 if self.signal == signal.SIGINT else EXIT_INTERRUPTED
+
+    def _notice(self, number: int, _: FrameType | None) -> None:
+        if self.signal == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+def _micro_batch(options: TrainOptions, processes: int) -> int:
+    parts = processes * options.accumulate
+    if options.batch_size % parts:
+        raise UsageError(
+            f"train.batch_size {options.batch_size} does not divide into {processes} process(es) x "
+            f"train.accumulate {options.accumulate}; make it a multiple of {parts}"
+        )
+    return options.batch_size // parts

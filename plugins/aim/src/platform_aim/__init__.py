@@ -1,0 +1,1 @@
+"""Aim: the tracker that shows runs while they train, and its dashboard."""

@@ -1,0 +1,32 @@
+"""`platform bench`: what training and sampling cost, measured side by side."""
+
+import json
+from collections.abc import Sequence
+
+from platform_core.cli.parser import Parser, positive
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints a suite's table, or one case as JSON."""
+    import platform_bench as bench
+
+    parser = Parser(prog="platform bench", description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--what", choices=bench.SUITES, default=bench.SUITES[0], help="which suite of cases"
+    )
+    parser.add_argument("--states", type=positive, default=50257, help="size of the vocabulary")
+    parser.add_argument("--batch", type=positive, default=4, help="sequences at once")
+    parser.add_argument("--length", type=positive, default=256, help="tokens in a sequence")
+    parser.add_argument(
+        "--network", choices=["tiny", "small", "medium"], default="tiny", help="preset of dit"
+    )
+    parser.add_argument("--width", type=positive, help="hidden size of the network (the preset's)")
+    parser.add_argument("--one", metavar="JSON", help="measure this case alone, in this process")
+    asked = parser.parse_args(argv)
+    if asked.one:
+        print(json.dumps(bench.measure(bench.Case.from_json(asked.one))))
+        return 0
+    size = bench.Size(asked.states, asked.batch, asked.length, asked.network, asked.width)
+    for line in bench.table(asked.what, size):
+        print(line, flush=True)
+    return 0

@@ -1,0 +1,18 @@
+"""What this plugin brings: the verb `bench`."""
+
+from collections.abc import Iterable
+
+from platform_core.component import Component
+from platform_core.hookspecs import hookimpl
+
+
+@hookimpl
+def platform_commands() -> Iterable[Component]:
+    """Verbs of this plugin."""
+    return [
+        Component(
+            "bench",
+            "platform_bench.command:main",
+            "measure what training and sampling cost, in time and memory, side by side",
+        ),
+    ]

@@ -1,0 +1,83 @@
+"""One training step of DUO: by rows, dense, or the network alone; then by rows at twice each size.
+
+The network alone is what both paths share: everything but the last layer and the loss.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from platform_bench import Case, Figures, Size
+from platform_bench.machine import composed, resident_bytes
+from platform_core.draws import Draws
+from platform_core.objective import DiffusionObjective, Loss
+from platform_core.runtime.accelerator import peak_rss_bytes
+
+Step = Callable[[DiffusionObjective, Tensor, Draws], Tensor]
+
+TITLE = "one training step of process duo (forward and backward), fp32"
+
+COLUMNS = {
+    "peak_gigabytes": ("peak GB", "{:.3g}"),
+    "step_gigabytes": ("step GB", "{:.3g}"),
+    "seconds": ("seconds", "{:.2f}"),
+}
+
+
+def cases(size: Size) -> Iterator[Case]:
+    """All paths, and those by rows with each number doubled."""
+    for path in ("dense", "rows", "network"):
+        yield Case("training", path, size)
+    for name in ("batch", "length", "states"):
+        doubled = replace(size, **{name: 2 * getattr(size, name)})
+        for path in ("rows", "network"):
+            yield Case("training", path, doubled)
+
+
+def measure(case: Case) -> Figures:
+    """Peak memory, what the step added to it, and seconds of one forward and backward pass."""
+    return measure_step(PATHS[case.path], [], case.size)
+
+
+def measure_step(step: Step, words: Sequence[str], size: Size) -> Figures:
+    """The same of any way to make the step, with more words of a command line."""
+    objective = composed(["--process=duo", *words], size).objective
+    assert isinstance(objective, DiffusionObjective)
+    x0 = torch.randint(size.states, (size.batch, size.length))
+    draws = Draws.derive(0, step=0, first=0, total=size.batch)
+    before = resident_bytes()
+    start = time.perf_counter()
+    step(objective, x0, draws).backward()  # type: ignore[no-untyped-call]
+    return {
+        "peak_gigabytes": peak_rss_bytes() / 1e9,
+        "step_gigabytes": (peak_rss_bytes() - before) / 1e9,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def rows_step(objective: DiffusionObjective, x0: Tensor, draws: Draws) -> Tensor:
+    """The loss as training computes it."""
+    loss: Loss = objective(x0, torch.ones_like(x0, dtype=torch.bool), draws)
+    return loss.total
+
+
+def dense_step(objective: DiffusionObjective, x0: Tensor, draws: Draws) -> Tensor:
+    """The same loss from the logits of every position at once."""
+    denoiser = objective.denoiser
+    t = draws.times(x0.shape[0], objective.t_min)
+    alpha, slope = denoiser.schedule.alpha(t), denoiser.schedule.slope(t)
+    x_t = denoiser.process.corrupt(x0, alpha, draws.generator)
+    logits = objective.model.backbone.decoder(denoiser.encode(x_t, alpha))
+    levels = (level.expand(x0.shape) for level in (alpha, slope))
+    return objective.row_loss(logits, x_t, x0, *levels).sum()
+
+
+def network_step(objective: DiffusionObjective, x0: Tensor, draws: Draws) -> Tensor:
+    """The network without its last layer, which both paths share."""
+    return objective.denoiser.encode(x0, 1 - draws.times(x0.shape[0])).sum()
+
+
+PATHS = {"network": network_step, "rows": rows_step, "dense": dense_step}

@@ -1,0 +1,194 @@
+"""`platform eval RUN --tasks ...`: accuracy on tasks of lm-evaluation-harness."""
+
+import re
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from platform_core.errors import UsageError
+from platform_core.evaluation.evaluation import Evaluation, Measured
+
+if TYPE_CHECKING:
+    from platform_core.evaluation.trained import TrainedRun
+    from platform_harness.tasks import Outcome, TrainedLm
+
+DRAWS = 32
+NOISE, UNDECIDED = "mean_noise_error_of_a_score", "items_undecided_by_noise"
+OF_TASKS = ("limit", "task_path", "num_fewshot", "draws", "context")
+
+
+@final
+class Tasks(Evaluation):
+    """Accuracy on tasks with choices."""
+
+    reads = (
+        "evaluate.weights",
+        "evaluate.batch_size",
+        "data.length",
+        "data.packing",
+        "data.marks",
+        "seed",
+    )
+
+    @classmethod
+    def arguments(cls, parser: ArgumentParser) -> None:
+        from jsonargparse.typing import NonNegativeInt, PositiveInt
+
+        parser.add_argument(
+            "--tasks",
+            metavar="NAME,...",
+            help="instead of the bound of text: tasks of lm-evaluation-harness, as arc_easy,piqa",
+        )
+        parser.add_argument("--limit", type=PositiveInt, help="items of each task; all by default")
+        parser.add_argument("--task_path", metavar="DIR", help="tasks of your own, as YAML files")
+        parser.add_argument(
+            "--num_fewshot", type=NonNegativeInt, help="answered items before each one"
+        )
+        parser.add_argument(
+            "--draws", type=PositiveInt, help=f"noise levels at which a choice is read ({DRAWS})"
+        )
+        parser.add_argument(
+            "--context",
+            choices=["clean", "noised"],
+            help="score a choice by its own bound behind the clean context, which is the default "
+            "under masks, or by what the bound of the whole text grows by, the default under other "
+            "noise",
+        )
+
+    @classmethod
+    def is_asked(cls, asked: Namespace) -> bool:
+        if asked.tasks is not None:
+            return True
+        for option in OF_TASKS:
+            if getattr(asked, option) is not None:
+                raise UsageError(f"--{option} is for tasks; name some with --tasks arc_easy,piqa")
+        return False
+
+    def records(self, run: "TrainedRun", asked: Namespace) -> Iterator[Measured]:
+        from platform_harness.tasks import run_tasks
+
+        names = list(dict.fromkeys(filter(None, asked.tasks.split(","))))
+        if not names:
+            raise UsageError("--tasks names none; give for example --tasks arc_easy,piqa")
+        if run.accelerator.num_processes > 1:
+            raise UsageError("--tasks runs in one process; start it without a launcher")
+        run = run.with_average(run.composition.evaluate.weights)
+        model = _model(run, asked)
+        found = run_tasks(
+            model,
+            names,
+            folder=None if asked.task_path is None else Path(asked.task_path),
+            limit=asked.limit,
+            num_fewshot=asked.num_fewshot,
+        )
+        seconds = model.seconds / max(1, sum(outcome.items for outcome in found))
+        for outcome in found:
+            record = {
+                "metrics": outcome.metrics,
+                "items": outcome.items,
+                **outcome.counts,
+                "card": _card(run, model, outcome, asked, seconds_per_item=seconds),
+            }
+            yield Measured(_name(record), record, _said(record))
+
+
+def _card(
+    run: "TrainedRun",
+    model: "TrainedLm",
+    outcome: "Outcome",
+    asked: Namespace,
+    *,
+    seconds_per_item: float,
+) -> dict[str, Any]:
+    from platform_core.evaluation.card import tokenizer_card
+    from platform_core.runtime import accelerator as runtime
+    from platform_harness.tasks import VERSION
+
+    composition = run.composition
+    return {
+        "task": outcome.task,
+        "task_version": outcome.version,
+        "asked": asked.tasks,
+        "task_path": asked.task_path,
+        "limit": asked.limit,
+        "num_fewshot": asked.num_fewshot,
+        "lm_eval": VERSION,
+        "likelihood": model.likelihood.name,
+        "draws": model.likelihood.draws,
+        "seconds_per_item": seconds_per_item,
+        "step": run.step,
+        "evaluate": asdict(composition.evaluate),
+        "parts": dict(composition.names),
+        "length": composition.data.length,
+        "tokenizer": tokenizer_card(run.tokenizer),
+        "seed": composition.seed,
+        "units": "noise errors in nats of a whole choice; accuracies of items",
+        **runtime.describe(run.accelerator),
+    }
+
+
+def _model(run: "TrainedRun", asked: Namespace) -> "TrainedLm":
+    """The run as lm_eval asks it."""
+    from platform_core.data.corpus import open_corpus
+    from platform_core.data.packing import Chunked
+    from platform_core.data.sequences import packer
+    from platform_harness.likelihood import choose
+    from platform_harness.tasks import Reader, TrainedLm
+
+    composition = run.composition
+    likelihood = choose(run.objective, asked.context, asked.draws or DRAWS)
+    packing = packer(open_corpus(composition.data), run.tokenizer, composition.data)
+    # Published packing puts a beginning before every sequence, whatever it marks.
+    begin = packing.bos if isinstance(packing, Chunked) else packing.marks.begin
+    return TrainedLm(
+        likelihood,
+        Reader(run.tokenizer, tuple(map(int, begin)), composition.data.length),
+        run.accelerator,
+        batch_size=composition.evaluate.batch_size,
+        seed=composition.seed,
+        label=len(run.labels) if run.labels else None,
+    )
+
+
+def _name(record: dict[str, Any]) -> str:
+    card = record["card"]
+    words = [re.sub(r"[^\w.]+", "_", card["task"]), card["evaluate"]["weights"], card["likelihood"]]
+    words += [f"{card['draws']}-draws"] if card["draws"] > 1 else []
+    words += [f"{card['num_fewshot']}-shot"] if card["num_fewshot"] else []
+    words += [f"{record['items']}-items"] if card["limit"] else []
+    return "-".join([*words, f"step-{card['step']:07d}"])
+
+
+def _said(record: dict[str, Any]) -> str:
+    card = record["card"]
+    read = f" at {card['draws']} noise levels" if card["draws"] > 1 else ""
+    lines = [
+        f"{card['task']}, {record['items']} items; {card['evaluate']['weights']} weights of step "
+        f"{card['step']}; {card['likelihood']} likelihood{read}; "
+        f"{card['seconds_per_item']:.3f} s per item"
+    ]
+    metrics = record["metrics"]
+    for name, value in metrics.items():
+        if not name.endswith("_standard_error"):
+            error = metrics.get(f"{name}_standard_error")
+            known = "" if error is None else f" +- {error:.4f}"
+            lines.append(f"  {name:<21} {value:.4f}{known}")
+    if card["draws"] > 1:
+        noise, undecided = (record[name] for name in (NOISE, UNDECIDED))
+        lines.append(
+            f"  error from noise      {noise:.2f} nats a choice; it leaves {undecided} items open "
+            "(ahead by less than 2 errors)"
+        )
+    for name, what in (
+        ("items_with_cut_context", "were cut at the left to the length of training"),
+        (
+            "items_with_unknown_characters",
+            "have characters that the tokenizer lacks before the choice",
+        ),
+        ("items_that_cannot_be_scored", "have a choice that cannot be scored, and count as wrong"),
+    ):
+        if record[name]:
+            lines.append(f"  {record[name]} items {what}")
+    return "\n".join(lines)

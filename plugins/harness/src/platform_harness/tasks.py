@@ -1,0 +1,389 @@
+"""Tasks of lm-evaluation-harness for a trained run: the only module that imports lm_eval.
+
+    task -> (context, continuation) -> tokens -> Question -> likelihood -> (log p, guessed)
+
+The choices of one item are one question: `likelihood` says what its scores are. Texts are
+
+    beginning of a document, if the run's sequences have one;  context;  continuation
+
+without an end, since a sequence of training goes on or stops anywhere. Spaces at a context's end go
+to the continuation, and both are tokenized together, as lm_eval's own models do it.
+
+A text longer than the sequences of training loses tokens at the left, as many before all choices
+of an item, so that these keep a common context. A choice that is too long by itself, has no token,
+or has characters that the tokenizer lacks, cannot be scored. It is given less than any other, also
+per character and per byte, and its item counts as wrong whatever the other choices are. In contexts
+such characters are read as unknown ones, the same for all choices. All of these are counted.
+"""
+
+import logging
+import math
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from io import StringIO
+from itertools import compress
+from pathlib import Path
+from typing import Any, NoReturn, final
+
+import datasets
+import lm_eval
+from accelerate import Accelerator
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.tasks import TaskManager
+from tqdm import tqdm
+
+from platform_core.data import hub
+from platform_core.data.tokenizer import Ids, Tokenizer
+from platform_core.draws import derive_seed
+from platform_core.errors import UsageError, did_you_mean
+from platform_harness.likelihood import Answer, Likelihood, Question, Text, answers
+
+VERSION: str = lm_eval.__version__
+
+ACCURACIES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match")
+"""Metrics of single items, 1 or 0, whose mean is recomputed with items that cannot be scored."""
+
+Key = tuple[str, int]
+"""Task and number of an item."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How text becomes tokens for the model.
+
+    Args:
+        tokenizer: of the run.
+        begin: what stands before a document: one token or none.
+        length: of the sequences of training.
+    """
+
+    tokenizer: Tokenizer
+    begin: tuple[int, ...]
+    length: int
+
+    def readable(self, text: str) -> bool:
+        """Whether the tokenizer knows every character."""
+        try:
+            self.tokenizer.with_unknown("error").encode(text)
+        except UsageError:
+            return False
+        return True
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """Of any text; characters that are lacking as unknown ones."""
+        return tuple(int(token) for token in self._encode(text))
+
+    def pair(self, context: str, continuation: str) -> Text:
+        """A continuation behind its context, of any length."""
+        kept = context.rstrip()
+        continuation, context = context[len(kept) :] + continuation, kept
+        known = self.begin + self.tokens(context)
+        return Text(self.begin + self.tokens(context + continuation), len(known))
+
+    def _encode(self, text: str) -> Ids:
+        try:
+            return self.tokenizer.with_unknown("replace").encode(text)
+        except UsageError:
+            # A tokenizer that has a token for everything is not asked to replace anything.
+            return self.tokenizer.encode(text)
+
+
+@dataclass
+class Counts:
+    """What happened to the items of one task."""
+
+    items: set[Key] = field(default_factory=set)
+    cut: set[Key] = field(default_factory=set)
+    unknown: set[Key] = field(default_factory=set)
+    unscored: set[Key] = field(default_factory=set)
+    undecided: set[Key] = field(default_factory=set)
+    errors: list[float] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """Every count by name."""
+        return {
+            "items_with_cut_context": len(self.cut),
+            "items_with_unknown_characters": len(self.unknown),
+            "items_that_cannot_be_scored": len(self.unscored),
+            "items_undecided_by_noise": len(self.undecided),
+            "mean_noise_error_of_a_score": sum(self.errors) / max(1, len(self.errors)),
+        }
+
+
+@final
+class TrainedLm(LM):  # type: ignore[misc]  # lm_eval's types are not read
+    """A trained model as lm_eval asks it.
+
+    Args:
+        likelihood: what a score is.
+        reader: of its tokens.
+        accelerator: device and precision.
+        batch_size: noisy texts at once.
+        seed: of all noise.
+        label: of all texts, where the network reads labels.
+    """
+
+    def __init__(
+        self,
+        likelihood: Likelihood,
+        reader: Reader,
+        accelerator: Accelerator,
+        *,
+        batch_size: int,
+        seed: int,
+        label: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.likelihood, self.reader, self.accelerator = likelihood, reader, accelerator
+        self.batch_size, self.seed, self.label = batch_size, seed, label
+        self.counts: dict[str, Counts] = defaultdict(Counts)
+        self.seconds = 0.0
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """log p of each continuation after its context, and whether it is the likeliest one."""
+        items: dict[Key, list[int]] = defaultdict(list)
+        for place, request in enumerate(requests):
+            items[request.task_name, request.doc_id].append(place)
+        found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+        prepared = [self._item(key, [requests[p] for p in items[key]]) for key in items]
+        asked = [item for item in prepared if item.texts]
+        by_key = dict(zip((item.key for item in asked), self._answers(asked), strict=True))
+        for item in prepared:
+            scores = self._scores(item, by_key.get(item.key))
+            for place, score in zip(items[item.key], scores, strict=True):
+                found[place] = score
+        return found
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """log p of each text, longer ones in windows that overlap in one token."""
+        items = []
+        for request in requests:
+            key, (text,) = (request.task_name, request.doc_id), request.args
+            self.counts[key[0]].items.add(key)
+            if not self.reader.readable(text):
+                self.counts[key[0]].unknown.add(key)
+            items.append(_Item(key, self._windows(text), [], seed=self._seed(key)))
+        found = iter(self._answers([item for item in items if item.texts]))
+        return [sum(next(found).log_probs) if item.texts else 0.0 for item in items]
+
+    def generate_until(self, requests: list[Instance]) -> NoReturn:
+        """No task of this kind: samplers have no stopping text.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            f"task {requests[0].task_name} asks for generated text; tasks that compare, score or "
+            "measure given text are possible (multiple_choice, loglikelihood, "
+            "loglikelihood_rolling); write with platform sample RUN --sample.prompt"
+        )
+
+    def _item(self, key: Key, requests: Sequence[Instance]) -> "_Item":
+        """The texts of one item that can be scored, cut to the length of training together."""
+        counts = self.counts[key[0]]
+        counts.items.add(key)
+        pairs = [tuple(map(str, request.args[:2])) for request in requests]
+        if not all(self.reader.readable(context) for context, _ in pairs):
+            counts.unknown.add(key)
+        whole = [self.reader.pair(*pair) for pair in pairs]
+        scored = [
+            0 < len(text.tokens) - text.given <= self.reader.length and self.reader.readable(choice)
+            for text, (_, choice) in zip(whole, pairs, strict=True)
+        ]
+        if not all(scored):
+            counts.unscored.add(key)
+        texts = [text for text, fits in zip(whole, scored, strict=True) if fits]
+        room = self.reader.length - max((len(t.tokens) - t.given for t in texts), default=0)
+        if any(text.given > room for text in texts):
+            counts.cut.add(key)
+        places = iter(range(len(texts)))
+        return _Item(
+            key,
+            [_behind(text, room) for text in texts],
+            [
+                (next(places) if fits else None, pair[1])
+                for fits, pair in zip(scored, pairs, strict=True)
+            ],
+            seed=self._seed(key),
+        )
+
+    def _scores(self, item: "_Item", answer: Answer | None) -> list[tuple[float, bool]]:
+        counts = self.counts[item.key[0]]
+        log_probs = answer.log_probs if answer else []
+        if answer:
+            counts.errors += answer.standard_errors
+            if answer.margin < 2 * answer.margin_error:
+                counts.undecided.add(item.key)
+        # Less than all of them, also when it is divided by its characters or its bytes.
+        lowest = min([0.0, *log_probs]) - 1
+        return [
+            (lowest * max(1, len(choice.encode())), False)
+            if place is None or answer is None
+            else (answer.log_probs[place], answer.guessed[place])
+            for place, choice in item.choices
+        ]
+
+    def _windows(self, text: str) -> list[Text]:
+        """Every token once, the first of each window but the first given by the one before."""
+        tokens, length = self.reader.begin + self.reader.tokens(text), self.reader.length
+        given, windows = len(self.reader.begin), []
+        start = 0
+        while start + given < len(tokens):
+            windows.append(Text(tokens[start : start + length], given))
+            start, given = start + length - 1, 1
+        return windows
+
+    def _answers(self, items: Iterable["_Item"]) -> list[Answer]:
+        began = time.perf_counter()
+        asked = [Question(item.texts, item.seed) for item in items]
+        with self.accelerator.autocast():
+            found = answers(
+                self.likelihood,
+                asked,
+                device=self.accelerator.device,
+                batch_size=self.batch_size,
+                label=self.label,
+            )
+            read = list(tqdm(found, total=len(asked), unit="item", dynamic_ncols=True))
+        self.seconds += time.perf_counter() - began
+        return read
+
+    def _seed(self, key: Key) -> int:
+        return derive_seed(self.seed, "harness", *key)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """The texts of an item, and for each request the place of its text and its continuation."""
+
+    key: Key
+    texts: list[Text]
+    choices: list[tuple[int | None, str]]
+    seed: int
+
+
+def _behind(text: Text, room: int) -> Text:
+    """The same continuation behind as much of its context as there is room for."""
+    dropped = max(0, text.given - room)
+    return Text(text.tokens[dropped:], text.given - dropped)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found for one task."""
+
+    task: str
+    version: Any
+    items: int
+    metrics: dict[str, float]
+    """By name, with `NAME_standard_error` where there is one."""
+    counts: dict[str, Any]
+
+
+def run_tasks(
+    model: TrainedLm,
+    names: Sequence[str],
+    *,
+    folder: Path | None,
+    limit: int | None,
+    num_fewshot: int | None,
+) -> list[Outcome]:
+    """Every task that the names stand for.
+
+    Args:
+        model: what is asked.
+        names: of tasks, groups or tags.
+        folder: with tasks of one's own; where it has all the names, lm_eval's are not looked at.
+        limit: items of each task; None for all.
+        num_fewshot: answered items before each; None for what the task says.
+
+    Raises:
+        UsageError: there is no such task, its data cannot be had, or it asks for what this model
+            cannot do.
+    """
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    manager = _manager(names, folder)
+    try:
+        with redirect_stdout(StringIO()), hub.offline_if_unreachable():
+            results = lm_eval.simple_evaluate(
+                model=model,
+                tasks=list(names),
+                task_manager=manager,
+                limit=limit,
+                num_fewshot=num_fewshot,
+                bootstrap_iters=0,
+                log_samples=True,
+            )
+    except OSError as error:
+        why = "" if hub.reachable() else "; the hub cannot be reached from here"
+        raise UsageError(
+            f"the data of {', '.join(names)} cannot be read: {str(error).splitlines()[0]}{why}; "
+            "give tasks of local files with --task_path DIR"
+        ) from error
+    assert results is not None, "there is one process"
+    return [_outcome(task, results, model.counts[task]) for task in results["samples"]]
+
+
+def _manager(names: Sequence[str], folder: Path | None) -> TaskManager:
+    """The tasks of a folder, and lm_eval's own only if they are needed: there are thousands.
+
+    Raises:
+        UsageError: there is no such folder, or no such task.
+    """
+    if folder is not None:
+        if not folder.is_dir():
+            raise UsageError(f"--task_path {folder} is no directory; it holds tasks as YAML files")
+        manager = TaskManager(include_path=str(folder), include_defaults=False)
+        if set(names) <= set(manager.all_tasks):
+            return manager
+    manager = TaskManager(include_path=None if folder is None else str(folder))
+    for name in names:
+        if name not in manager.all_tasks:
+            near = did_you_mean(name, manager.all_tasks)
+            raise UsageError(
+                f"no task {name!r} in lm_eval {VERSION}"
+                + (f" or {folder}" if folder else "")
+                + (near or "; give a task of your own with --task_path DIR")
+            )
+    return manager
+
+
+def _outcome(task: str, results: Mapping[str, Any], counts: Counts) -> Outcome:
+    """Accuracies with what cannot be scored counted as wrong; other metrics as lm_eval has them."""
+    samples = results["samples"][task]
+    filters = list(dict.fromkeys(sample["filter"] for sample in samples))
+    metrics: dict[str, float] = {}
+    for name, value in results["results"][task].items():
+        metric, _, kind = name.partition(",")
+        if kind not in filters or metric.endswith("_stderr") or not isinstance(value, (int, float)):
+            continue
+        shown = metric if len(filters) == 1 else f"{metric}/{kind}"
+        if metric not in ACCURACIES:
+            metrics[shown] = float(value)
+            continue
+        of_filter = [sample for sample in samples if sample["filter"] == kind]
+        scored = [(task, sample["doc_id"]) not in counts.unscored for sample in of_filter]
+        right = [float(sample[metric]) for sample in of_filter]
+        counted = [value * can for value, can in zip(right, scored, strict=True)]
+        metrics |= _mean(shown, counted)
+        if any(scored) and not all(scored):
+            metrics |= _mean(f"{shown}_where_scored", list(compress(right, scored)))
+    choices = [len(sample["resps"]) for sample in samples]
+    if "acc" in metrics and min(choices) > 1 and "acc_mutual_info" not in metrics:
+        metrics["chance"] = statistics.fmean(1 / number for number in choices)
+    number = len({sample["doc_id"] for sample in samples})
+    return Outcome(task, results["versions"][task], number, metrics, counts.summary())
+
+
+def _mean(name: str, values: Sequence[float]) -> dict[str, float]:
+    """A mean and its standard error over items, which one item does not have."""
+    found = {name: statistics.fmean(values)}
+    if len(values) > 1:
+        found[f"{name}_standard_error"] = statistics.stdev(values) / math.sqrt(len(values))
+    return found

@@ -1,0 +1,110 @@
+"""The catalogue: named corpora of the Hugging Face hub, one small YAML file each.
+
+    path: Salesforce/wikitext       a name on the hub, or a folder
+    config: wikitext-2-raw-v1       of several that the hub has under that name
+    revision: main                  of the hub
+    files: {train: a/*.parquet}     of the hub, where they are not found by their names
+    splits: {train: train[100:], validation: train[:100], test: test}      in notation of datasets
+    column: text
+    detokenizer: wikitext           one of `detokenizers`
+    packing: packed                 unless --data.packing says otherwise
+    marks: documents                unless --data.marks says otherwise
+
+Only `path` is needed. Without `splits` the corpus's own are read, and what is missing is held out
+of its training text, see `corpus`. Files of the package are in `corpora/`, more in the directory
+that PLATFORM_CORPORA names; --data.corpus is the name of a file without .yaml, or its path.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from platform_core.composition.options import MARKS, PACKINGS, SPLITS
+from platform_core.errors import UsageError, did_you_mean, either
+from platform_hub.detokenizers import DETOKENIZERS
+
+SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One corpus as its file describes it."""
+
+    name: str
+    path: str
+    config: str | None = None
+    revision: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    splits: Mapping[str, str] = field(default_factory=dict)
+    column: str = "text"
+    detokenizer: str | None = None
+    packing: str = "packed"
+    marks: str = "documents"
+
+
+def names() -> dict[str, Path]:
+    """The file of each corpus, by its name; those of PLATFORM_CORPORA replace the package's.
+
+    Names are those of the files with hyphens for underscores, as components are named.
+
+    Raises:
+        UsageError: PLATFORM_CORPORA is no directory.
+    """
+    folders = [Path(__file__).parent / "corpora"]
+    if more := os.environ.get("PLATFORM_CORPORA"):
+        folders.append(Path(more).expanduser())
+        if not folders[-1].is_dir():
+            raise UsageError(f"PLATFORM_CORPORA is {more}, which is no directory")
+    files = (file for folder in folders for file in sorted(folder.iterdir()))
+    return {file.stem.replace("_", "-"): file for file in files if file.suffix in SUFFIXES}
+
+
+def read(file: Path) -> Entry:
+    """The entry in a file.
+
+    Raises:
+        UsageError: it cannot be read, or says something that no entry can.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"corpus {file} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"corpus {file} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("path"), str):
+        raise UsageError(
+            f"corpus {file} has no path; it needs one line at least: path: NAME/ON-THE-HUB"
+        )
+    for key, value in content.items():
+        _check(key, value, f"corpus {file}")
+    return Entry(file.stem, **content)
+
+
+def _check(key: Any, value: Any, where: str) -> None:
+    known = [field.name for field in fields(Entry) if field.name != "name"]
+    if key not in known:
+        near = did_you_mean(str(key), known) or f"; known: {', '.join(known)}"
+        raise UsageError(f"{where}: unknown key {key!r}{near}")
+    if key in ("files", "splits"):
+        if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+            raise UsageError(f"{where}: {key} is {value!r}; it must be a text for each split")
+        allowed: Iterable[str] = SPLITS
+        value = next((name for name in value if name not in SPLITS), SPLITS[0])
+    elif not isinstance(value, str):
+        raise UsageError(f"{where}: {key} is {value!r}; it must be a text")
+    else:
+        choices: Mapping[str, Iterable[str]] = {
+            "detokenizer": DETOKENIZERS,
+            "packing": PACKINGS,
+            "marks": MARKS,
+        }
+        allowed = choices.get(key, (value,))
+    if value not in allowed:
+        raise UsageError(
+            f"{where}: {key} has {value!r}; it must be {either([*allowed])}"
+            f"{did_you_mean(value, allowed)}"
+        )

@@ -1,0 +1,366 @@
+"""Corpora read through the library datasets: of the hub, or JSON Lines, Parquet and saved folders.
+
+A split that the corpus lacks is held out of its training text, as for many text files: of every 20
+documents the 10th is validation and the 20th is test. The only split of a corpus is its training
+text, unless it is named validation or test.
+
+Rows are memory-mapped, or streamed (`Cursor`): then nothing is kept, and a position can be taken up
+later. Nothing of a corpus is run: datasets reads files alone.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import datasets
+from datasets.exceptions import DatasetsError
+
+from platform_core.composition.options import SPLITS, DataOptions
+from platform_core.data.corpus import Cursor, StreamableCorpus
+from platform_core.errors import UsageError
+from platform_hub.catalogue import Entry
+from platform_hub.detokenizers import DETOKENIZERS
+
+PERIOD = 20
+HELD_OUT: Mapping[str, int] = {"validation": 9, "test": 19}
+
+SAVED = ("dataset_dict.json", "state.json")
+"""One of these is in every folder that save_to_disk wrote."""
+
+SAVED_HELP = "--data.path is a folder that save_to_disk of datasets wrote"
+LOCAL_HELP = "--data.path is a file, a folder or a glob of them"
+HUB_HELP = (
+    "connect to the network, or name a folder that holds it (Parquet, JSON Lines or saved) with "
+    "--data.path"
+)
+
+
+class Source(ABC):
+    """Where rows come from: splits by name, and slices of them in the notation of datasets.
+
+    `identity` changes when the rows may have.
+    """
+
+    splits: Sequence[str]
+    identity: str
+
+    @abstractmethod
+    def rows(self, sliced: str) -> Any:
+        """A memory-mapped dataset of a slice, such as train or train[:-100]."""
+
+    @abstractmethod
+    def stream(self, sliced: str) -> Any:
+        """The same as an iterable dataset, which reads as it goes."""
+
+
+@final
+class Loaded(Source):
+    """What `load_dataset` finds under some arguments."""
+
+    def __init__(self, **arguments: Any) -> None:
+        self._arguments = arguments
+        builder = datasets.load_dataset_builder(**arguments)
+        self.format = builder.name
+        self.splits = [str(name) for name in builder.config.data_files or builder.info.splits or ()]
+        self.identity = f"{builder.hash} {builder.config_id} {builder.config.version}"
+        counted = builder.info.splits or {}
+        self._counts = {str(name): split.num_examples for name, split in counted.items()}
+
+    def rows(self, sliced: str) -> Any:
+        """Read into the library's cache first."""
+        return datasets.load_dataset(**self._arguments, split=sliced)
+
+    def stream(self, sliced: str) -> Any:
+        """A slice counted from the end needs to know the number of rows.
+
+        Raises:
+            UsageError: it is not known.
+        """
+        name, start, stop = self._bounds(sliced)
+        rows = datasets.load_dataset(**self._arguments, split=name, streaming=True)
+        rows = rows.skip(start) if start else rows
+        return rows if stop is None else rows.take(stop - start)
+
+    def _bounds(self, sliced: str) -> tuple[str, int, int | None]:
+        """Name, first row, and the one after the last, or None for the end."""
+        plain = re.fullmatch(r"(\w+)(?:\[(\d*):(\d*)\])?", sliced)
+        if plain:
+            name, start, stop = plain.groups()
+            return name, int(start or 0), int(stop) if stop else None
+        if sliced.partition("[")[0] not in self._counts:
+            raise UsageError(f"{sliced} cannot be streamed, for the number of rows is not known")
+        return _absolute(sliced, self._counts)
+
+
+@final
+class Saved(Source):
+    """A folder that save_to_disk wrote: one dataset, taken for training text, or several."""
+
+    def __init__(self, path: str) -> None:
+        loaded = datasets.load_from_disk(path)
+        whole = isinstance(loaded, datasets.Dataset)
+        self._rows = {"train": loaded} if whole else {str(n): rows for n, rows in loaded.items()}
+        self.splits = list(self._rows)
+        self.identity = " ".join(rows._fingerprint for rows in self._rows.values())
+
+    def rows(self, sliced: str) -> Any:
+        """Read where they are."""
+        name, start, stop = _absolute(
+            sliced, {name: len(rows) for name, rows in self._rows.items()}
+        )
+        return self._rows[name].select(range(start, stop))
+
+    def stream(self, sliced: str) -> Any:
+        """The same rows one after another."""
+        return self.rows(sliced).to_iterable_dataset()
+
+
+def _absolute(sliced: str, counts: Mapping[str, int]) -> tuple[str, int, int]:
+    whole = datasets.ReadInstruction.from_spec(sliced).to_absolute(counts)[0]
+    name = whole.splitname
+    return name, whole.from_ or 0, counts[name] if whole.to is None else whole.to
+
+
+class Part(NamedTuple):
+    """The documents of a split: a slice, and which of every `PERIOD` rows of it."""
+
+    sliced: str
+    residues: frozenset[int] = frozenset(range(PERIOD))
+
+
+@final
+class LibraryCorpus(StreamableCorpus):
+    """Documents of one text column.
+
+    Args:
+        entry: what the corpus is.
+        open_source: finds it.
+        help: what to do when it cannot be read.
+
+    Raises:
+        UsageError: it cannot be found or reached, or has none of the splits that it needs.
+    """
+
+    def __init__(self, entry: Entry, open_source: Any, help: str) -> None:
+        self._entry, self._help = entry, help
+        self.packing, self.marks = entry.packing, entry.marks
+        with self._reading():
+            self._source: Source = open_source()
+        self._parts = parts(entry, self._source.splits)
+        self.splits = tuple(self._parts)
+
+    def documents(self, split: str) -> Iterator[str]:
+        """The texts of one split, detokenized."""
+        part = self._part(split)
+        with self._reading():
+            rows = self._source.rows(part.sliced)
+        for number, row in enumerate(rows):
+            if number % PERIOD in part.residues:
+                yield self.text(row, number)
+
+    def fingerprint(self) -> str:
+        """Of the files' names and times, or their revision on the hub, and how they are read."""
+        how: list[object] = [self._source.identity, self._entry.column, self._entry.detokenizer]
+        how += [(name, part.sliced, sorted(part.residues)) for name, part in self._parts.items()]
+        return hashlib.sha256(json.dumps(how).encode()).hexdigest()
+
+    def cursor(self, split: str) -> Cursor:
+        """The documents of one split as a stream, from the beginning."""
+        return RowCursor(self, self._part(split))
+
+    def open_stream(self, part: Part) -> Any:
+        """The rows of a part as an iterable dataset."""
+        with self._reading():
+            return self._source.stream(part.sliced)
+
+    def next_row(self, rows: Iterator[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        """The next row of a stream; None at its end."""
+        with self._reading():
+            return next(rows, None)
+
+    def text(self, row: Mapping[str, Any], number: int) -> str:
+        """The document in a row.
+
+        Raises:
+            UsageError: the row has no text in that column.
+        """
+        column, detokenizer = self._entry.column, self._entry.detokenizer
+        if column not in row:
+            raise UsageError(
+                f"corpus {self._entry.name} has no column {column}; --data.column is one of "
+                f"{', '.join(row)}"
+            )
+        text = row[column]
+        if not isinstance(text, str):
+            raise UsageError(
+                f"corpus {self._entry.name}: row {number} has no text in column {column}, but "
+                f"{text!r:.40}; choose another --data.column, or mend the row"
+            )
+        return DETOKENIZERS[detokenizer](text) if detokenizer else text
+
+    def _part(self, split: str) -> Part:
+        if split not in self._parts:
+            raise UsageError(
+                f"corpus {self._entry.name} has no {split} text, only {', '.join(self._parts)}"
+            )
+        return self._parts[split]
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What goes wrong within as one line; without what the hub's client says of its retries."""
+        datasets.disable_progress_bars()
+        client = logging.getLogger("huggingface_hub")
+        before = client.level
+        client.setLevel(logging.CRITICAL)
+        try:
+            yield
+        except (OSError, ValueError, DatasetsError) as error:
+            said = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+            raise UsageError(
+                f"corpus {self._entry.name} cannot be read: {said[:300]}; {self._help}"
+            ) from error
+        finally:
+            client.setLevel(before)
+
+
+@final
+class RowCursor(Cursor):
+    """A place among the rows of a split."""
+
+    def __init__(self, corpus: LibraryCorpus, part: Part) -> None:
+        self._corpus, self._part = corpus, part
+        self._rows: Any = None
+        self.restore({"row": 0, "library": None})
+
+    def take(self, number: int) -> list[str]:
+        """The next documents; fewer at the end of the text, and then those from its beginning."""
+        if self._rows is None:
+            self._open()
+        taken: list[str] = []
+        while len(taken) < number:
+            row = self._corpus.next_row(self._rows)
+            if row is None:
+                self.restore({"row": 0, "library": None})
+                break
+            if self._row % PERIOD in self._part.residues:
+                taken.append(self._corpus.text(row, self._row))
+            self._row += 1
+        return taken
+
+    def position(self) -> dict[str, Any]:
+        """Plain values from which `restore` goes on."""
+        if self._rows is None:
+            return self._start
+        return {"row": self._row, "library": self._stream.state_dict()}
+
+    def restore(self, position: Mapping[str, Any]) -> None:
+        """Goes to an earlier or a later place."""
+        if self._rows is not None and position == self.position():
+            return
+        self._start, self._row = dict(position), int(position["row"])
+        self._rows = None
+
+    def _open(self) -> None:
+        self._stream = self._corpus.open_stream(self._part)
+        if self._start["library"] is not None:
+            self._stream.load_state_dict(self._start["library"])
+        self._rows = iter(self._stream)
+
+
+def parts(entry: Entry, names: Sequence[str]) -> dict[str, Part]:
+    """Where each split is: as the entry says, or as the corpus has them.
+
+    Raises:
+        UsageError: several splits, and none of them is named train.
+    """
+    if entry.splits:
+        return {name: Part(entry.splits[name]) for name in SPLITS if name in entry.splits}
+    if len(names) == 1 and names[0] not in SPLITS:
+        train = names[0]
+    elif "train" in names:
+        train = "train"
+    elif set(names) <= set(HELD_OUT) and names:
+        return {name: Part(name) for name in SPLITS if name in names}
+    else:
+        raise UsageError(
+            f"corpus {entry.name} has the splits {', '.join(names) or '(none)'}, but none is train;"
+            " say which they are in a .yaml file: splits: {train: ..., validation: ...}"
+        )
+    cut = {name: residue for name, residue in HELD_OUT.items() if name not in names}
+    found = {"train": Part(train, frozenset(range(PERIOD)) - frozenset(cut.values()))}
+    for name in HELD_OUT:
+        found[name] = Part(train, frozenset({cut[name]})) if name in cut else Part(name)
+    return found
+
+
+def from_hub(entry: Entry, path: str | None) -> LibraryCorpus:
+    """A corpus of the catalogue, or its copy in a folder."""
+    if path is None and not Path(entry.path).expanduser().is_dir():
+        arguments = {
+            "path": entry.path,
+            "name": entry.config,
+            "revision": entry.revision,
+            "data_files": dict(entry.files) or None,
+        }
+        return LibraryCorpus(entry, lambda: Loaded(**arguments), HUB_HELP)
+    folder = Path(path or entry.path).expanduser()
+    if not folder.is_dir():
+        raise UsageError(
+            f"{folder} is no directory; for corpus {entry.name}, --data.path is a folder that "
+            "holds it"
+        )
+    return LibraryCorpus(entry, lambda: _open_folder(folder, entry.config), LOCAL_HELP)
+
+
+def _open_folder(folder: Path, config: str | None) -> Source:
+    if config and (folder / config).is_dir():
+        return _open_folder(folder / config, None)
+    if any((folder / name).is_file() for name in SAVED):
+        return Saved(str(folder))
+    known = datasets.get_dataset_config_names(str(folder)) if config else []
+    return Loaded(path=str(folder), name=config if config in known else None)
+
+
+def from_files(format: str, options: DataOptions) -> LibraryCorpus:
+    """One's own files of one format: json or parquet.
+
+    Raises:
+        UsageError: there are none.
+    """
+    path = _require_path(format, options, LOCAL_HELP)
+
+    def open_source() -> Source:
+        if not path.is_dir():
+            return Loaded(path=format, data_files=str(path))
+        found = Loaded(path=str(path))
+        if found.format != format:
+            raise ValueError(f"it holds {found.format}, not {format}")
+        return found
+
+    return LibraryCorpus(_own(format, options), open_source, LOCAL_HELP)
+
+
+def from_saved(options: DataOptions) -> LibraryCorpus:
+    """A folder that save_to_disk wrote.
+
+    Raises:
+        UsageError: it is no such folder.
+    """
+    path = _require_path("saved", options, SAVED_HELP)
+    return LibraryCorpus(_own("saved", options), lambda: Saved(str(path)), SAVED_HELP)
+
+
+def _require_path(corpus: str, options: DataOptions, help: str) -> Path:
+    if options.path is None:
+        raise UsageError(f"corpus {corpus} needs --data.path; {help}")
+    return Path(options.path).expanduser()
+
+
+def _own(corpus: str, options: DataOptions) -> Entry:
+    return Entry(corpus, str(options.path), column=options.column or "text")

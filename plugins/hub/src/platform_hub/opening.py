@@ -1,0 +1,31 @@
+"""What each name of `--data.corpus` that this plugin brings opens.
+
+Imported when such a corpus is chosen, and with it the library datasets.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from platform_core.composition.options import DataOptions
+from platform_core.data.corpus import Corpus
+from platform_hub import catalogue
+from platform_hub.corpus import from_files, from_hub, from_saved
+
+
+def open_files(options: DataOptions) -> Corpus:
+    """JSON Lines or Parquet files of the user's own."""
+    return from_files(options.corpus, options)
+
+
+def open_saved(options: DataOptions) -> Corpus:
+    """A folder that `save_to_disk` of datasets wrote."""
+    return from_saved(options)
+
+
+def open_entry(options: DataOptions) -> Corpus:
+    """A corpus of the catalogue by its name, or one that a YAML file describes."""
+    if options.corpus.endswith(catalogue.SUFFIXES):
+        entry = catalogue.read(Path(options.corpus).expanduser())
+    else:
+        entry = catalogue.read(catalogue.names()[options.corpus.replace("_", "-")])
+    return from_hub(replace(entry, column=options.column or entry.column), options.path)

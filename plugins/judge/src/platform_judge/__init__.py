@@ -1,0 +1,1 @@
+"""What another language model says of samples: generative perplexity and its kin."""

@@ -1,0 +1,216 @@
+"""Generative quality: what a judge makes of texts, beside real ones and shuffled ones.
+
+    perplexity = exp( sum of nats / number of counted tokens )           over all texts
+    counted    = tokens 2.. that are not EOS, or are the first EOS of their text
+    entropy    = mean over texts of - sum_v (c_v / L) log(c_v / L)       of the texts' own tokens
+
+The perplexity is that of the papers (Gen-PPL): texts are retokenised once, cut at a length, and
+text after the first EOS counts. Unlike in their code, the last incomplete batch counts too, and
+padding never does, so the size of batches changes nothing. A low perplexity alone means little:
+repeating a likely word has one, and a low entropy.
+
+Source: the evaluation of MDLM, arXiv:2406.07524, and DUO, arXiv:2506.10892; MAUVE,
+arXiv:2102.01454.
+"""
+
+import importlib.util
+import math
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from platform_core.data.tokenizer import Tokenizer
+from platform_core.draws import derive_generator
+from platform_core.errors import UsageError
+from platform_core.evaluation.bound import Bound, ratio
+from platform_core.types import Hidden, Selected, Tokens
+from platform_judge.judge import Judge, Reading
+
+LOGITS_AT_ONCE = 2**27
+"""Of a judge that makes all of them: half a gigabyte in float32, and as much again."""
+
+FEWEST_TEXTS = 20
+"""MAUVE of fewer texts says nothing: it has one cluster for each ten."""
+
+Text = Sequence[int]
+"""The tokens of a text, of the tokenizer that wrote it."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a judge makes of some texts.
+
+    Args:
+        likelihood: of the counted tokens, per token of the judge.
+        entropy: of the texts' own tokens, in nats; the mean over texts.
+        entropy_error: its standard error; NaN of one text.
+        cut: texts of which the judge read the beginning only.
+        features: of the judge at the end of each text that it read.
+    """
+
+    likelihood: Bound
+    entropy: float
+    entropy_error: float
+    cut: int
+    features: Hidden
+
+    @property
+    def perplexity_error(self) -> float:
+        """The standard error of the perplexity, to first order."""
+        return self.likelihood.perplexity * self.likelihood.standard_error
+
+    def summary(self) -> dict[str, float]:
+        """Every figure by name; `standard_error` is that of nats_per_token."""
+        found = self.likelihood
+        return {
+            **found.curves(),
+            "tokens": found.tokens,
+            "characters": found.characters,
+            "texts": found.sequences,
+            "perplexity_error": self.perplexity_error,
+            "entropy": self.entropy,
+            "entropy_error": self.entropy_error,
+            "texts_cut": self.cut,
+        }
+
+
+def judge_texts(
+    judge: Judge, texts: Sequence[Text], tokenizer: Tokenizer, *, length: int, batch_size: int
+) -> Judged:
+    """What a judge makes of texts.
+
+    Args:
+        judge: who.
+        texts: their tokens.
+        tokenizer: of these tokens.
+        length: the most tokens of each text that the judge reads.
+        batch_size: texts at once, or fewer where their logits would be too many.
+
+    Raises:
+        UsageError: no token is left to judge, or the judge cannot read a character.
+    """
+    readings = judge.read([written(text, tokenizer, judge.marks) for text in texts], length)
+    nats, tokens, characters = (torch.zeros(len(texts), dtype=torch.float64) for _ in range(3))
+    features = []
+    for rows in batches(readings, judge, batch_size):
+        batch = [readings[row] for row in rows]
+        ids, mask = padded([reading.ids for reading in batch], judge.device)
+        scores = judge.score(ids, mask)
+        valid = counted(ids, mask, judge.end_id)
+        spelt, _ = padded([reading.characters for reading in batch], judge.device)
+        nats[rows] = (scores.nats.double() * valid).sum(-1).cpu()
+        tokens[rows] = valid.sum(-1).double().cpu()
+        characters[rows] = (spelt * valid).sum(-1).double().cpu()
+        features.append(scores.features.cpu())
+    if not tokens.sum() or not characters.sum():
+        raise UsageError(
+            f"the {len(texts)} texts hold no two tokens of judge {judge.identity.name} and no "
+            "characters to judge; raise --sample.length or --sample.number"
+        )
+    entropies = torch.tensor([entropy(text) for text in texts], dtype=torch.float64)
+    counts = int(tokens.sum()), int(characters.sum()), len(texts)
+    return Judged(
+        likelihood=Bound(*ratio(nats, tokens), *counts, noise_levels=0),
+        entropy=float(entropies.mean()),
+        entropy_error=float(entropies.std() / math.sqrt(len(texts)))
+        if len(texts) > 1
+        else math.nan,
+        cut=sum(reading.is_cut for reading in readings),
+        features=torch.cat(features),
+    )
+
+
+def written(text: Text, tokenizer: Tokenizer, marks: tuple[str, str]) -> str:
+    """A text with its special tokens, the marks of documents as somebody else writes them."""
+    begin, end = marks
+    foreign = {tokenizer.bos_id: begin, tokenizer.eos_id: end}
+    return "".join(
+        "".join(foreign[token] for token in run) if mark else tokenizer.decode(list(run))
+        for mark, run in groupby(text, key=foreign.__contains__)
+    )
+
+
+def counted(ids: Tokens, mask: Selected, end_id: int | None) -> Selected:
+    """The tokens of which the perplexity is: see the top of this module."""
+    ends = ids == (-1 if end_id is None else end_id)
+    valid = ~ends | (ends.cumsum(-1) == 1)
+    valid[:, :1] = False
+    return valid & mask
+
+
+def padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Selected]:
+    """Rows of numbers side by side, and which of them are theirs."""
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    numbers = torch.zeros(mask.shape, dtype=torch.long)
+    numbers[mask] = torch.tensor([number for row in rows for number in row], dtype=torch.long)
+    return numbers.to(device), mask.to(device)
+
+
+def batches(readings: Sequence[Reading], judge: Judge, batch_size: int) -> Iterator[list[int]]:
+    """Places of the texts that the judge reads together; of no text without tokens."""
+    rows = [row for row, reading in enumerate(readings) if reading.ids]
+    longest = max((len(reading.ids) for reading in readings), default=1)
+    most = LOGITS_AT_ONCE // max(1, judge.logits_per_token * longest)
+    size = max(1, min(batch_size, most) if judge.logits_per_token else batch_size)
+    for first in range(0, len(rows), size):
+        yield rows[first : first + size]
+
+
+def entropy(text: Text) -> float:
+    """Of the distribution of a text's tokens, in nats; at most log of their number."""
+    counts = Counter(text).values()
+    return -sum(count / len(text) * math.log(count / len(text)) for count in counts)
+
+
+def shuffled(texts: Sequence[Text], seed: int) -> list[list[int]]:
+    """The same texts with the tokens of each in a random order."""
+    generator = derive_generator(seed, "shuffle")
+    return [
+        [text[place] for place in torch.randperm(len(text), generator=generator).tolist()]
+        for text in texts
+    ]
+
+
+def without_mauve(number: int) -> str | None:
+    """Why there is no MAUVE of so many texts; None where there is one."""
+    if importlib.util.find_spec("mauve") is None:
+        return 'mauve-text is not installed: pip install "dlm-platform-core[mauve]"'
+    if number < FEWEST_TEXTS:
+        return f"{number} texts; MAUVE needs {FEWEST_TEXTS}"
+    return None
+
+
+def mauve(texts: Hidden, reference: Hidden) -> float:
+    """How near the features of texts are to those of reference texts; 1 is nearest.
+
+    One cluster for each ten texts, and the other defaults of the package.
+    """
+    from mauve import compute_mauve
+
+    # Its library faiss warns of fewer than 39 texts for each cluster, which ten never are.
+    with silent():
+        found: Any = compute_mauve(p_features=texts.numpy(), q_features=reference.numpy())
+    return float(found.mauve)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Nothing is printed on standard error within, not even by libraries in C++."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

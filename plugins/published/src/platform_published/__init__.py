@@ -1,0 +1,1 @@
+"""Published checkpoints: into runs and out of them."""

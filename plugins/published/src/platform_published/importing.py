@@ -1,0 +1,237 @@
+"""Import: a run directory made of a checkpoint from elsewhere, for eval, sample and --init.
+
+    path -> Published (published) or Exported (export) -> Composition -> config.yaml, checkpoints/
+
+The network's tensors are kept as they are, but for a mask inside the vocabulary: its rows move
+behind the others, where the platform's processes have their masks.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from platform_core.component import ROLES
+from platform_core.composition.compose import Composition, compose
+from platform_core.data.tokenizer import Tokenizer
+from platform_core.data.tokenizer.library import LibraryTokenizer
+from platform_core.data.tokenizer.opaque import OpaqueTokenizer
+from platform_core.data.tokenizer.sources import open_tokenizer
+from platform_core.errors import UsageError
+from platform_core.model import weights
+from platform_core.record.directory import RunDirectory
+from platform_core.record.files import digest, write_json, write_text
+from platform_core.registry.parts import Plugins
+from platform_core.runtime import accelerator as runtime
+from platform_core.runtime.checkpoint import Checkpoint, Checkpoints, load_weights
+from platform_published.export import TOKENIZER, is_exported
+from platform_published.layouts import EMBEDDING, OF_STATES, PREFIX, read_published
+from platform_published.layouts import read_config as read_hub_config
+
+PROG = "platform import"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to import.
+
+    Args:
+        path: a Lightning checkpoint, a hub folder, or a folder of `platform export`.
+        words: options of `platform run`, over what the checkpoint says.
+        process: the one that they name, if any.
+        tokenizer: of its texts, as `--data.tokenizer` takes it.
+        mask_id: the state that is the mask, where the checkpoint does not say.
+    """
+
+    path: Path
+    words: Sequence[str]
+    process: str | None = None
+    tokenizer: str | None = None
+    mask_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A checkpoint in the platform's terms."""
+
+    composition: Composition
+    tokenizer: Tokenizer
+    checkpoint: Checkpoint
+    card: Mapping[str, Any]
+
+
+def import_run(source: Source, directory: RunDirectory, plugins: Plugins) -> Imported:
+    """Reads the checkpoint, checks it against its network, and makes the directory.
+
+    Raises:
+        UsageError: the checkpoint cannot be read, does not fit, or something must be named.
+    """
+    imported = (_exported if is_exported(source.path) else _published)(source, plugins)
+    _check(imported)
+    # The whole directory or none of it: config.yaml, which makes it a run, is written last.
+    directory.create()
+    try:
+        Checkpoints(directory.checkpoints, keep=1).save(
+            imported.checkpoint.state["step"], imported.checkpoint
+        )
+        write_json(directory.tokenizer, imported.tokenizer.to_dict())
+        accelerator = runtime.start(imported.composition.train.precision)
+        write_json(directory.environment, runtime.describe(accelerator))
+        write_json(directory.path / "import.json", imported.card)
+        write_text(directory.config, imported.composition.config)
+    except BaseException:
+        shutil.rmtree(directory.path, ignore_errors=True)
+        raise
+    return imported
+
+
+def _published(source: Source, plugins: Plugins) -> Imported:
+    read = read_published(source.path, process=source.process, mask_id=source.mask_id)
+    words = [*_left(read.words, source.words), *source.words]
+    if not any(word.startswith("--data.length") for word in words):
+        raise UsageError(f"{source.path} does not say how long its texts are; name --data.length N")
+    if not any(word.startswith("--backbone.num_heads") for word in words):
+        raise UsageError(
+            f"{source.path} does not say how many attention heads there are; name "
+            "--backbone.num_heads N"
+        )
+    composition, _ = compose(words, plugins, prog=PROG)
+    states = len(read.model[EMBEDDING])
+    with torch.device("meta"):
+        process = composition.build(states).model.process
+    text = states - (process.num_states - process.vocab_size)
+    mask_id = read.mask_id if text < states and read.mask_id is not None else states - 1
+    if not 0 <= mask_id < states:
+        raise UsageError(f"the mask is state {mask_id}, but there are {states}; name --mask-id N")
+    network = composition.build(text).model.backbone
+    own, names = weights(network), network.state_dict()
+    groups = {}
+    for group, tensors in (("model", read.model), ("ema", read.ema)):
+        buffers = {name: own[name] for name in own if name.endswith("inv_freq")}
+        # Names of tied weights are in the state, but not among the weights.
+        kept = {n: t for n, t in tensors.items() if n in own or n not in names}
+        groups[group] = buffers | _mask_last(kept, mask_id)
+    notes = list(read.notes)
+    if mask_id != states - 1:
+        notes.append(
+            f"the mask was token {mask_id} and is token {states - 1}; tokens {mask_id + 1} to "
+            f"{states - 1} are one lower"
+        )
+    if process.causal and not any(word.startswith("--process.start_id") for word in words):
+        notes.append(
+            "the checkpoint does not say which token begins a text; texts begin with state "
+            f"{states - 1}, which it never read: name --process.start_id N"
+        )
+    return Imported(
+        composition,
+        _tokenizer(source.tokenizer, text, source.path),
+        Checkpoint(groups, {"step": read.step, "ema_updates": read.ema_updates, "seconds": 0.0}),
+        {
+            **_origin(source.path),
+            "layout": read.layout,
+            "options": words,
+            "states": states,
+            "mask": {"was": mask_id, "is": states - 1} if text < states else None,
+            "read": sorted(f"{PREFIX}{name}" for name in read.model),
+            "ignored": sorted(read.ignored),
+            "notes": notes,
+        },
+    )
+
+
+def _exported(source: Source, plugins: Plugins) -> Imported:
+    """A folder of `platform export`, whose config.json holds the run's own config."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    config = read_hub_config(source.path)
+    try:
+        text, step = str(config["composition"]), int(config["step"])
+        tensors = load_file(source.path / "model.safetensors")
+    except KeyError as error:
+        raise UsageError(f"{source.path}/config.json lacks {error}") from error
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"{source.path}/model.safetensors cannot be read: {error}") from error
+    with NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        composition, _ = compose(["--config", file.name, *source.words], plugins, prog=PROG)
+    tokenizer = open_tokenizer(source.tokenizer or str(source.path / TOKENIZER))
+    with torch.device("meta"):
+        network = composition.build(tokenizer.vocab_size).model.backbone
+    named = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
+    tied = set(network.state_dict()) - set(weights(network))
+    kept = {name: tensor for name, tensor in named.items() if name not in tied}
+    return Imported(
+        composition,
+        tokenizer,
+        Checkpoint({"model": kept, "ema": kept}, {"step": step, "ema_updates": 0, "seconds": 0.0}),
+        {
+            **_origin(source.path),
+            "layout": "folder of platform export",
+            "options": list(source.words),
+            "read": sorted(tensors),
+            "ignored": [],
+            "notes": [f"{config.get('weights')} weights: ema and raw are the same"],
+        },
+    )
+
+
+def _check(imported: Imported) -> None:
+    """Whether the tensors are those of the composition's network.
+
+    Raises:
+        UsageError: names or shapes differ.
+    """
+    with torch.device("meta"):
+        network = imported.composition.build(imported.tokenizer.vocab_size).model.backbone
+    for tensors in imported.checkpoint.tensors.values():
+        load_weights(network, tensors, source=str(imported.card["source"]))
+
+
+def _left(words: Sequence[str], given: Sequence[str]) -> list[str]:
+    """The checkpoint's words without those of parts that the user names.
+
+    The process is no such part: what the checkpoint says was read as the named one's.
+    """
+    named = {_key(word) for word in given} & set(ROLES) - {"process"}
+    return [word for word in words if _key(word).partition(".")[0] not in named]
+
+
+def _key(word: str) -> str:
+    return word.removeprefix("--").partition("=")[0]
+
+
+def _mask_last(tensors: Mapping[str, Tensor], mask_id: int) -> dict[str, Tensor]:
+    """The tensors with the mask's rows behind those of all other states."""
+
+    def moved(rows: Tensor) -> Tensor:
+        return torch.cat((rows[:mask_id], rows[mask_id + 1 :], rows[mask_id : mask_id + 1]))
+
+    return {name: moved(t) if name in OF_STATES else t for name, t in tensors.items()}
+
+
+def _tokenizer(name: str | None, vocab_size: int, source: Path) -> Tokenizer:
+    if name is None:
+        return OpaqueTokenizer(vocab_size)
+    tokenizer = open_tokenizer(name)
+    if isinstance(tokenizer, LibraryTokenizer) and tokenizer.vocab_size < vocab_size:
+        # Published uniform models have a row for the mask that they never see, or rows to a round
+        # number.
+        return tokenizer.with_size(vocab_size)
+    if tokenizer.vocab_size != vocab_size:
+        raise UsageError(
+            f"the tokenizer {name} has {tokenizer.vocab_size} tokens, but {source} is of a network "
+            f"for {vocab_size}"
+        )
+    return tokenizer
+
+
+def _origin(path: Path) -> dict[str, Any]:
+    files = [path] if path.is_file() else [path / "config.json", path / "model.safetensors"]
+    return {"source": str(path), "sha256": {file.name: digest(file) for file in files}}

@@ -1,0 +1,23 @@
+"""What this plugin brings: the verbs `import` and `export`."""
+
+from collections.abc import Iterable
+
+from platform_core.component import Component
+from platform_core.hookspecs import hookimpl
+
+
+@hookimpl
+def platform_commands() -> Iterable[Component]:
+    """Verbs of this plugin."""
+    return [
+        Component(
+            "import",
+            "platform_published.import_command:main",
+            "make a run of a published checkpoint",
+        ),
+        Component(
+            "export",
+            "platform_published.export_command:main",
+            "make a folder for transformers of a run",
+        ),
+    ]

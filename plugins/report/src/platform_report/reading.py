@@ -1,0 +1,201 @@
+"""A sweep's directory, read: its trials, what became of them and what they measured.
+
+    OUT/sweep.yaml, trials.json, trials/NAME/, state/NAME.json
+
+A trial that has not begun, runs or has failed is one without a result, and says why.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from platform_core.errors import UsageError, did_you_mean
+from platform_core.record import metrics
+from platform_core.record.cards import RESULT, Measurement, measurements
+from platform_core.record.directory import RunDirectory
+
+SEED = "seed"
+"""The axis that rows are averaged over."""
+
+FORMAT = 1
+
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a sweep.
+
+    Args:
+        name: of the trial.
+        labels: its place on each axis.
+        options: what it differs from the others in.
+        directory: of the run.
+        state: what the sweep says of it; nothing where it has not begun.
+    """
+
+    name: str
+    labels: Labels
+    options: Mapping[str, Any]
+    directory: RunDirectory
+    state: Mapping[str, Any]
+
+    @cached_property
+    def measured(self) -> list[Measurement]:
+        """Everything measured of it, at its end first."""
+        return measurements(self.directory, self.name)
+
+    @cached_property
+    def curves(self) -> list[dict[str, Any]]:
+        """The lines of its metrics."""
+        return metrics.read(self.directory.metrics)
+
+    @property
+    def result(self) -> Measurement | None:
+        """What it measured at its end."""
+        return next((found for found in self.measured if found.name == RESULT), None)
+
+    @property
+    def seed(self) -> str:
+        """Its place on the axis of seeds; empty without that axis."""
+        return self.labels.get(SEED, "")
+
+    @property
+    def status(self) -> str:
+        """waiting, running, finished, failed or interrupted."""
+        known = "finished" if self.result else "waiting"
+        return str(self.state.get("status", known))
+
+    @property
+    def why(self) -> str:
+        """The status, and the reason where the sweep knows one."""
+        code, message = self.state.get("exit_code"), self.state.get("message")
+        parts = [self.status]
+        if code:
+            parts.append(f"exit code {code}")
+        if message:
+            parts.append(" ".join(str(message).split()))
+        failed = [done for done in self.state.get("evaluations", []) if done["status"] == "failed"]
+        parts += [f"{len(failed)} measurements failed"] if failed else []
+        return ": ".join(parts)
+
+    @property
+    def aim_run(self) -> str | None:
+        """The hash of its run in Aim."""
+        kept = self.directory.tracking
+        return json.loads(kept.read_text())["aim_run"] if kept.exists() else None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trials that differ in their seed alone: a row of a table."""
+
+    labels: Labels
+    trials: tuple[Trial, ...]
+
+    @property
+    def name(self) -> str:
+        """Its labels in one line."""
+        return ", ".join(self.labels.values()) or "all"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as it is now.
+
+    Args:
+        path: its directory.
+        axes: labels by axis, in the sweep's order.
+        evaluate: what is measured after each trial.
+        trials: in the sweep's order.
+        file: the text of its YAML file.
+    """
+
+    path: Path
+    axes: Mapping[str, Sequence[str]]
+    evaluate: Sequence[Mapping[str, Any]]
+    trials: tuple[Trial, ...]
+    file: str
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """Trials by their labels without the seed, in order."""
+        found: dict[tuple[tuple[str, str], ...], list[Trial]] = {}
+        for trial in self.trials:
+            labels = tuple((axis, trial.labels[axis]) for axis in self.shown_axes)
+            found.setdefault(labels, []).append(trial)
+        return tuple(Group(dict(labels), tuple(trials)) for labels, trials in found.items())
+
+    @property
+    def shown_axes(self) -> list[str]:
+        """All axes but the seeds'."""
+        return [axis for axis in self.axes if axis != SEED]
+
+    def baseline(self, asked: Labels, group: Group) -> Group | None:
+        """The group that has the labels asked for, and otherwise those of the given one."""
+        wanted = {**group.labels, **asked}
+        return next((other for other in self.groups if other.labels == wanted), None)
+
+    def require_labels(self, asked: Sequence[str]) -> dict[str, str]:
+        """Labels from words AXIS=LABEL.
+
+        Raises:
+            UsageError: one has another form, or the sweep no such axis or label.
+        """
+        found = {}
+        for word in asked:
+            axis, equals, label = word.partition("=")
+            if not equals:
+                raise UsageError(f"--baseline {word} must be AXIS=LABEL, such as process=mdlm")
+            if axis not in self.shown_axes:
+                raise UsageError(
+                    f"the sweep has no axis {axis} (its axes are {', '.join(self.shown_axes)})"
+                    f"{did_you_mean(axis, self.shown_axes)}"
+                )
+            if label not in self.axes[axis]:
+                raise UsageError(
+                    f"axis {axis} has no {label} (there are {', '.join(self.axes[axis])})"
+                    f"{did_you_mean(label, self.axes[axis])}"
+                )
+            found[axis] = label
+        return found
+
+
+def read_sweep(path: Path) -> Sweep:
+    """The sweep in a directory, finished or not.
+
+    Raises:
+        UsageError: there is none, or one of another format.
+    """
+    listed, file = path / "trials.json", path / "sweep.yaml"
+    if not listed.is_file():
+        raise UsageError(
+            f"{path} holds no sweep (it has no trials.json); `platform sweep FILE --output DIR` "
+            "makes one"
+        )
+    plan = json.loads(listed.read_text(encoding="utf-8"))
+    if plan.get("format") != FORMAT:
+        raise UsageError(
+            f"{listed} has format {plan.get('format')}, and this version reads {FORMAT}"
+        )
+    return Sweep(
+        path,
+        plan["axes"],
+        plan.get("evaluate", []),
+        tuple(_trial(path, entry) for entry in plan["trials"]),
+        file.read_text(encoding="utf-8") if file.exists() else "",
+    )
+
+
+def _trial(path: Path, entry: Mapping[str, Any]) -> Trial:
+    state = path / "state" / f"{entry['name']}.json"
+    return Trial(
+        entry["name"],
+        entry["labels"],
+        entry["options"],
+        RunDirectory(path / entry["run"]),
+        json.loads(state.read_text(encoding="utf-8")) if state.exists() else {},
+    )

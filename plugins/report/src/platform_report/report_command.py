@@ -1,0 +1,65 @@
+"""`platform report SWEEP`: tables, plots and a page of what a sweep obtained."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from platform_core.cli.parser import Parser
+from platform_core.record.cards import METRICS, find_metric
+from platform_report.compare_command import add_output, put
+from platform_report.reading import read_sweep
+from platform_report.tables import write_tables
+
+DASHBOARD = "http://127.0.0.1:43800"
+"""Where `platform dashboard` serves Aim unless it is told otherwise; trials link to it."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Writes SWEEP/report and prints its tables; works on a sweep that is half done."""
+    from platform_report.writing import index, write_report
+
+    asked = _arguments().parse_args(argv)
+    metrics = [find_metric(name) for name in asked.metric]
+    sweep = read_sweep(asked.sweep)
+    tables = write_report(
+        sweep,
+        metrics,
+        sweep.require_labels(asked.baseline),
+        command=["platform", "report", *argv],
+        dashboard=DASHBOARD,
+    )
+    put(write_tables(list(tables.values()), asked.format), asked.to)
+    page = index(asked.sweep)
+    if asked.to is not None or asked.format == "text":
+        print(f"\nthe whole report is {page}")
+    if asked.open:
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())
+    return 0
+
+
+def _arguments() -> Parser:
+    parser = Parser(
+        prog="platform report",
+        description="Tables of mean and standard deviation over seeds, plots, and a page with all "
+        "of it in SWEEP/report, of a sweep that may still run.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("sweep", type=Path, metavar="SWEEP", help="directory of the sweep")
+    parser.add_argument(
+        "--baseline",
+        nargs="+",
+        default=[],
+        metavar="AXIS=LABEL",
+        help="compare each row with the one that has these labels, and its own on other axes",
+    )
+    parser.add_argument(
+        "--metric",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"may be repeated, the first is compared; of {', '.join(METRICS)}; default: the usual",
+    )
+    add_output(parser)
+    parser.add_argument("--open", action="store_true", help="show the page in the web browser")
+    return parser

@@ -1,0 +1,376 @@
+"""The tables of a report: a row for each combination of labels, averaged over seeds.
+
+    mean ± sample standard deviation over seeds;  Δ and p against a baseline, if one is named
+
+A baseline with the same seeds is compared in pairs, because a seed decides the order of the data
+and the noise of the evaluation in both; else by Welch's t. A p-value needs two seeds on each side.
+"""
+
+import os
+import shlex
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from platform_core.record.cards import (
+    BOUNDS,
+    ENTROPY,
+    GENERATED,
+    RESULT,
+    UNSAID,
+    Measurement,
+    Metric,
+    latest,
+    unlike,
+    unsaid,
+)
+from platform_report.compare import EXACT, controls, samplers, title_of, way_of_sampling
+from platform_report.reading import Group, Labels, Sweep, Trial
+from platform_report.significance import Significance, deviation, holm, mean, paired, welch
+from platform_report.tables import Cell, Column, Notes, Nothing, Number, Probability, Table, Words
+
+FOLDER = "report"
+"""Where a sweep's report lies in its directory."""
+
+SPREAD = "standard deviation"
+BYTES = 1e9
+
+Found = Mapping[str, Measurement]
+"""One measurement of each trial that has it, by the trial's name."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table before it is written: a group, how it sampled, and what it measured."""
+
+    group: Group
+    sampler: str
+    found: Found
+
+    def values(self, metric: Metric) -> dict[str, float]:
+        """The metric by seed, or by trial where no axis is of seeds."""
+        given = {
+            trial.seed or trial.name: metric.value(self.found[trial.name])
+            for trial in self.group.trials
+            if trial.name in self.found
+        }
+        return {seed: value for seed, value in given.items() if value is not None}
+
+    def figures(self, name: str) -> list[float]:
+        """A number of the records, of those that have it."""
+        return [float(m.record[name]) for m in self.found.values() if name in m.record]
+
+
+def tables(
+    sweep: Sweep, metrics: Sequence[Metric], asked: Labels, dashboard: str
+) -> dict[str, Table]:
+    """All tables by a name fit for files: the results, further evaluations, samples and trials.
+
+    Args:
+        sweep: as it is now.
+        metrics: bounds and figures of samples to show; the first of each is what is tested.
+        asked: labels of the baseline; none for no comparison.
+        dashboard: address of Aim's interface, for links.
+    """
+    bounds = [metric for metric in metrics if metric in BOUNDS]
+    generated = [metric for metric in metrics if metric in GENERATED]
+    made = {}
+    if bounds:
+        made["results"] = _bounds(
+            sweep, bounds, asked, ends(sweep), "Results at the end of training", costs=True
+        )
+        for number, found in enumerate(further(sweep, bounds[0]), 1):
+            title = title_of(next(iter(found.values())))
+            made[f"bound-{number}"] = _bounds(sweep, bounds, asked, found, title, costs=False)
+    if generated:
+        for number, rows in enumerate(sampled(sweep, generated[0]), 1):
+            made[f"samples-{number}"] = _samples(sweep, generated, asked, rows)
+    made["trials"] = _trials(sweep, dashboard)
+    return made
+
+
+def ends(sweep: Sweep) -> Found:
+    """What trials measured at their ends."""
+    return {trial.name: trial.result for trial in sweep.trials if trial.result is not None}
+
+
+def further(sweep: Sweep, metric: Metric) -> list[Found]:
+    """Evaluations besides, those that are alike together."""
+    by_setting: dict[str, dict[str, list[Measurement]]] = {}
+    for trial in sweep.trials:
+        for measurement in trial.measured:
+            if measurement.name != RESULT and metric.value(measurement) is not None:
+                alike = by_setting.setdefault(metric.setting(measurement), {})
+                alike.setdefault(trial.name, []).append(measurement)
+    return [
+        {name: latest(found) for name, found in trials.items()} for trials in by_setting.values()
+    ]
+
+
+def sampled(sweep: Sweep, metric: Metric) -> list[list[Row]]:
+    """Samples that were judged alike together, a row for each group and way of sampling."""
+    by_setting: dict[str, dict[tuple[int, str], dict[str, Measurement]]] = {}
+    judged = [m for trial in sweep.trials for m in trial.measured if metric.value(m) is not None]
+    names = samplers(judged)
+    for place, group in enumerate(sweep.groups):
+        for trial in group.trials:
+            for measurement in trial.measured:
+                if metric.value(measurement) is not None:
+                    rows = by_setting.setdefault(metric.setting(measurement), {})
+                    row = rows.setdefault((place, names[way_of_sampling(measurement)]), {})
+                    kept = [row[trial.name]] if trial.name in row else []
+                    row[trial.name] = latest([*kept, measurement])
+    return [
+        sorted(
+            (Row(sweep.groups[place], sampler, found) for (place, sampler), found in rows.items()),
+            key=lambda row: (sweep.groups.index(row.group), row.figures("nfe")),
+        )
+        for rows in by_setting.values()
+    ]
+
+
+def _bounds(
+    sweep: Sweep, metrics: Sequence[Metric], asked: Labels, found: Found, title: str, *, costs: bool
+) -> Table:
+    rows = [row_of(group, found) for group in sweep.groups]
+    writer = _Writer(sweep, metrics, asked, rows)
+    columns = writer.columns()
+    lines = [writer.cells(row) for row in rows]
+    if costs:
+        columns += [Column(head, SPREAD) for head in COSTS]
+        lines = [
+            [*line, *(average(cost(row)) for cost in COSTS.values())]
+            for line, row in zip(lines, rows, strict=True)
+        ]
+    return writer.table(title, columns, lines)
+
+
+def _samples(sweep: Sweep, metrics: Sequence[Metric], asked: Labels, rows: Sequence[Row]) -> Table:
+    """Never generative perplexity without entropy."""
+    metrics = [*metrics, *([] if ENTROPY in metrics else [ENTROPY])]
+    shown = [metric for metric in metrics if any(row.values(metric) for row in rows)]
+    writer = _Writer(sweep, shown, asked, rows)
+    axes = len(sweep.shown_axes)
+    columns, lines = writer.columns(), [writer.cells(row) for row in rows]
+    columns[axes:axes] = [Column("sampler", number=False), Column("NFE", SPREAD)]
+    columns.append(Column("sampling seconds", SPREAD))
+    for line, row in zip(lines, rows, strict=True):
+        line[axes:axes] = [Words(row.sampler), average(row.figures("nfe"))]
+        line.append(average(row.figures("seconds")))
+    judge = next(iter(rows[0].found.values())).fact("judge.name")
+    title = "Generated text" if judge == UNSAID else f"Generated text, judged by {judge}"
+    return writer.table(title, columns, lines, controls(next(iter(rows[0].found.values()))))
+
+
+class _Writer:
+    """The columns that tables of bounds and of samples share.
+
+    Args:
+        sweep: as it is now.
+        metrics: a column each.
+        asked: labels of the baseline.
+        rows: of the table.
+    """
+
+    def __init__(
+        self, sweep: Sweep, metrics: Sequence[Metric], asked: Labels, rows: Sequence[Row]
+    ) -> None:
+        self._sweep, self._metrics, self._rows, self._notes = sweep, metrics, rows, Notes()
+        self._asked = asked
+        everything = [m for row in rows for m in row.found.values()]
+        self._mixed = len({measurement.exact for measurement in everything}) > 1
+        bases = [m for row in rows if self._is_base(row) for m in row.found.values()]
+        self._reference = next(iter([*bases, *everything]), None)
+        self._tests = [self._test(row) for row in rows]
+        tested = [(place, test) for place, test in enumerate(self._tests) if test is not None]
+        corrected = holm([test.p for _, test in tested])
+        self._holm = {place: p for (place, _), p in zip(tested, corrected, strict=True)}
+
+    def columns(self) -> list[Column]:
+        """Axes, seeds, metrics, and the comparison with the baseline."""
+        heads = [Column(axis, number=False) for axis in self._sweep.shown_axes]
+        heads += [Column("n")]
+        for place, metric in enumerate(self._metrics):
+            heads.append(Column(metric.title, SPREAD))
+            if self._asked and not place:
+                heads += [Column(f"Δ {metric.title}"), Column("p"), Column("p (Holm)")]
+                heads += [Column("test", number=False)]
+        return heads
+
+    def cells(self, row: Row) -> list[Cell]:
+        """One line under those columns."""
+        line: list[Cell] = [Words(row.group.labels[axis]) for axis in self._sweep.shown_axes]
+        measured, planned = len(row.values(self._metrics[0])), len(row.group.trials)
+        line.append(Words(f"{measured}" if measured == planned else f"{measured} of {planned}"))
+        for place, metric in enumerate(self._metrics):
+            line.append(self._value(row, metric, leading=not place))
+            if self._asked and not place:
+                line += self._comparison(row)
+        return line
+
+    def table(
+        self,
+        title: str,
+        columns: list[Column],
+        lines: list[list[Cell]],
+        remarks: Sequence[str] = (),
+    ) -> Table:
+        """The whole, with what its marks and numbers mean."""
+        remarks = [*remarks, "Mean ± sample standard deviation over n seeds."]
+        if self._reference is not None:
+            remarks += unsaid(self._metrics, self._reference)
+        if self._asked:
+            wanted = ", ".join(f"{axis} = {label}" for axis, label in self._asked.items())
+            remarks.append(
+                f"Δ: mean minus that of the row with {wanted}. p: two-sided, of t over seeds, in "
+                "pairs where both have the same seeds, else Welch's; none with fewer than two "
+                f"seeds. Holm: corrected for the {len(self._holm)} of them in this column."
+            )
+        rows = tuple(map(tuple, lines))
+        return Table(title, tuple(columns), rows, self._notes.by_letter(), tuple(remarks))
+
+    def _value(self, row: Row, metric: Metric, *, leading: bool) -> Cell:
+        values = list(row.values(metric).values())
+        marks = self._missing(row) if leading else []
+        marks += self._unlike(row, metric)
+        if not values:
+            states = Counter(trial.status for trial in row.group.trials)
+            return Nothing(states.most_common(1)[0][0] if leading else "", tuple(marks))
+        if self._mixed and all(m.exact for m in row.found.values()):
+            marks.append(self._notes.mark(EXACT))
+        return Number(mean(values), deviation(values), tuple(marks))
+
+    def _missing(self, row: Row) -> list[str]:
+        """Marks for trials without a measurement; those that only wait are counted together."""
+        absent = [trial for trial in row.group.trials if trial.name not in row.found]
+        return list(dict.fromkeys(self._notes.mark(_absence(trial)) for trial in absent))
+
+    def _unlike(self, row: Row, metric: Metric) -> list[str]:
+        if self._reference is None:
+            return []
+        reference = self._reference
+        found = [m for m in row.found.values() if metric.value(m) is not None]
+        apart = {
+            unlike(d, reference.run): None for m in found if (d := metric.differences(m, reference))
+        }
+        return [self._notes.mark(f"{metric.title}: not like the others: {line}") for line in apart]
+
+    def _comparison(self, row: Row) -> list[Cell]:
+        base, metric = self._base(row), self._metrics[0]
+        if base is None or base.group == row.group:
+            return [Nothing(), Nothing(), Nothing(), Words("baseline" if base else "")]
+        own, other = row.values(metric), base.values(metric)
+        if not own or not other:
+            return [Nothing()] * 4
+        delta = Number(mean(list(own.values())) - mean(list(other.values())))
+        place = next(place for place, listed in enumerate(self._rows) if listed is row)
+        test = self._tests[place]
+        if test is None:
+            why = "unlike" if self._apart(row, base) else "no p"
+            return [delta, Nothing(), Nothing(), Words(why)]
+        freedom = f"{test.freedom:.1f}".removesuffix(".0")
+        return [
+            delta,
+            Probability(test.p),
+            Probability(self._holm[place]),
+            Words(f"{test.name}, {freedom} df"),
+        ]
+
+    def _test(self, row: Row) -> Significance | None:
+        base, metric = self._base(row), self._metrics[0]
+        if base is None or base.group == row.group or self._apart(row, base):
+            return None
+        own, other = row.values(metric), base.values(metric)
+        if len(own) > 1 and own.keys() == other.keys():
+            return paired([own[seed] for seed in own], [other[seed] for seed in own])
+        return welch(list(own.values()), list(other.values()))
+
+    def _apart(self, row: Row, base: Row) -> bool:
+        metric = self._metrics[0]
+        return any(
+            metric.differences(m, other)
+            for m in row.found.values()
+            for other in base.found.values()
+        )
+
+    def _base(self, row: Row) -> Row | None:
+        group = self._sweep.baseline(self._asked, row.group) if self._asked else None
+        alike = (other for other in self._rows if other.sampler == row.sampler)
+        return next((other for other in alike if other.group == group), None)
+
+    def _is_base(self, row: Row) -> bool:
+        return bool(self._asked) and self._asked.items() <= row.group.labels.items()
+
+
+def _trials(sweep: Sweep, dashboard: str) -> Table:
+    """Every trial, with links to its directory, as seen from the report, and to its run in Aim."""
+    heads = [Column("trial", number=False)]
+    heads += [Column(axis, number=False) for axis in sweep.axes]
+    heads += [Column("status", number=False), Column("attempts"), Column("step")]
+    heads += [Column(BOUNDS[0].title, "standard error"), Column("run in Aim", number=False)]
+    rows = []
+    for trial in sweep.trials:
+        end = trial.result
+        bits = BOUNDS[0].value(end) if end else None
+        rows.append(
+            (
+                Words(trial.name, _link(sweep, trial)),
+                *(Words(trial.labels[axis]) for axis in sweep.axes),
+                Words(trial.why),
+                Number(trial.state["attempts"]) if "attempts" in trial.state else Nothing(),
+                Number(end.record["steps"]) if end and "steps" in end.record else Nothing(),
+                Nothing() if end is None or bits is None else Number(bits, BOUNDS[0].error(end)),
+                Words(trial.aim_run, f"{dashboard}/runs/{trial.aim_run}")
+                if trial.aim_run
+                else Nothing(),
+            )
+        )
+    runs = sweep.trials[0].directory.path.parent if sweep.trials else sweep.path
+    remarks = ["± is the standard error of one evaluation, over its sequences."]
+    if any(trial.aim_run for trial in sweep.trials):
+        command = shlex.join(["platform", "dashboard", str(runs)])
+        remarks.append(f"Links to Aim work while `{command}` runs.")
+    return Table("Every trial", tuple(heads), tuple(rows), {}, tuple(remarks))
+
+
+def _link(sweep: Sweep, trial: Trial) -> str | None:
+    """Relative, so that a sweep may be moved; none before the trial has begun."""
+    if not trial.directory.path.exists():
+        return None
+    return quote(os.path.relpath(trial.directory.path, sweep.path / FOLDER)) + "/"
+
+
+def average(values: Sequence[float]) -> Cell:
+    """Mean ± deviation; whole numbers that are all the same as they are."""
+    if not values:
+        return Nothing()
+    if len(set(values)) == 1 and float(values[0]).is_integer():
+        return Number(int(values[0]))
+    return Number(mean(values), deviation(values))
+
+
+def gigabytes(row: Row) -> list[float]:
+    """Peak memory of the trials of a row."""
+    return [peak / BYTES for peak in row.figures("peak_rss_bytes")]
+
+
+COSTS: Mapping[str, Callable[[Row], list[float]]] = {
+    "training seconds": lambda row: row.figures("seconds"),
+    "peak memory (GB)": gigabytes,
+    "parameters": lambda row: row.figures("parameters"),
+}
+
+
+def row_of(group: Group, found: Found) -> Row:
+    """What a group's trials measured."""
+    own = {trial.name: found[trial.name] for trial in group.trials if trial.name in found}
+    return Row(group, "", own)
+
+
+def _absence(trial: Trial) -> str:
+    """Why a trial is not in the mean; those that wait need no names."""
+    if trial.status in ("waiting", "running"):
+        return f"not all trials are there yet: {trial.status}"
+    measured = "finished, but without this measurement" if trial.result else trial.why
+    return f"{trial.name}: {measured}"

@@ -1,0 +1,31 @@
+"""What a trial's processes begin with: they end, saving themselves, when who started them has died.
+
+python -m platform_sweep.child PARENT_PID VERB ...
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+from platform_core.cli import main
+
+PR_SET_PDEATHSIG = 1
+EXIT_INTERRUPTED = 75
+
+
+def follow(parent: int) -> None:
+    """Asks Linux for SIGTERM at the parent's death; elsewhere a trial outlives a killed sweep.
+
+    SLURM warns every process of a job that its time is up; the sweep's own process sees to it.
+    """
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    follow(int(sys.argv[1]))
+    sys.exit(main(sys.argv[2:]))

@@ -1,0 +1,119 @@
+"""The time of a sweep: starts what is left to do, says what happens, and stops when it is told."""
+
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from types import FrameType
+
+from platform_core.record.sweep import State, SweepDirectory
+from platform_sweep.attempt import Task
+from platform_sweep.child import EXIT_INTERRUPTED
+from platform_sweep.launcher import Launcher
+
+INTERRUPTED = 130
+FAILED = 1
+
+
+def drive(directory: SweepDirectory, tasks: Sequence[Task], launcher: Launcher) -> int:
+    """Runs what is not done; 0 when all is, 1 when something failed, 75 or 130 when it was stopped.
+
+    Args:
+        directory: of the sweep.
+        tasks: one for each trial, in order.
+        launcher: what runs them.
+    """
+    for task in tasks:
+        directory.forget_dead(task.name)
+    left = [task for task in tasks if not task.done()]
+    report = _Report(directory, tasks)
+    print(f"{len(tasks)} trials, {len(tasks) - len(left)} done, {len(left)} to run", flush=True)
+    with _Signals() as signals:
+        launcher.start(left)
+        while launcher.poll():
+            report.look()
+            time.sleep(launcher.interval)
+            if signals.take():
+                print(f"stopping: {launcher.stop()}", flush=True)
+            if len(signals.noticed) > 1:
+                launcher.kill()
+    report.look()
+    print(report.ending(), flush=True)
+    if signals.noticed:
+        return INTERRUPTED if signals.noticed[0] == signal.SIGINT else EXIT_INTERRUPTED
+    return 0 if all(task.done() for task in tasks) else FAILED
+
+
+class _Report:
+    """One line for each thing that happens to a trial."""
+
+    def __init__(self, directory: SweepDirectory, tasks: Sequence[Task]) -> None:
+        self.directory, self.tasks = directory, tasks
+        self._states = self._read()
+
+    def look(self) -> None:
+        """Prints what has changed since the last look."""
+        before, self._states = self._states, self._read()
+        for name, state in self._states.items():
+            if state != before[name]:
+                line = self._line(name, before[name], state)
+                if line:
+                    print(f"[{self._finished()}/{len(self.tasks)}] {name} {line}", flush=True)
+
+    def ending(self) -> str:
+        """How many trials ended in which way."""
+        counts = {
+            status: sum(state.status == status for state in self._states.values())
+            for status in ("finished", "failed", "interrupted", "running", "waiting")
+        }
+        counted = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
+        lost = sum(state.measurements_failed for state in self._states.values())
+        more = f"; {lost} measurements failed" if lost else ""
+        return f"{counted}{more}; record: {self.directory.path}"
+
+    def _line(self, name: str, before: State, after: State) -> str:
+        log = self.directory.log(name)
+        if after.status == "running":
+            failed = after.measurements_failed - before.measurements_failed
+            if failed > 0:
+                return f"measurement failed: {after.evaluations[-1]['message']}; see {log}"
+            measured = len(after.evaluations)
+            if measured > len(before.evaluations):
+                return f"measured {measured}"
+            again = f" again (attempt {after.attempts})" if after.attempts > 1 else ""
+            return f"started{again}" if after.started != before.started else ""
+        if after.status == "finished":
+            return "finished"
+        code = "" if after.exit_code is None else f" (exit {after.exit_code})"
+        return f"{after.status}{code}: {after.message}; see {log}"
+
+    def _finished(self) -> int:
+        return sum(state.status == "finished" for state in self._states.values())
+
+    def _read(self) -> Mapping[str, State]:
+        return {task.name: self.directory.state(task.name) for task in self.tasks}
+
+
+class _Signals:
+    """SIGTERM and Ctrl-C, noticed within `with`: the first asks to stop, the second to kill."""
+
+    def __init__(self) -> None:
+        self.noticed: list[int] = []
+        self._taken = False
+
+    def __enter__(self) -> "_Signals":
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        self._before = {number: signal.signal(number, self._notice) for number in numbers}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def take(self) -> bool:
+        """Whether the first has come; True once."""
+        fresh = bool(self.noticed) and not self._taken
+        self._taken |= fresh
+        return fresh
+
+    def _notice(self, number: int, _: FrameType | None) -> None:
+        self.noticed.append(number)

@@ -1,0 +1,352 @@
+"""The YAML file of a sweep, read strictly, and the points that its axes span.
+
+    base: [experiments/sotu/small.yaml]         configs under all trials
+    set: {train.steps: 400}                     options of all trials
+    axes:
+      process: [duo, mdlm]                      one part or option
+      size:                                     coupled options; the name is only a label
+        - {label: small, backbone.hidden_size: 64, backbone.num_heads: 4}
+        - {label: large, backbone.hidden_size: 128, backbone.num_heads: 8}
+    exclude: [{process: duo, size: large}]
+    seeds: 3                                    1, 2, 3; or a list
+    evaluate:                                   `platform eval RUN` after each trial, lists expanded
+      - {sampler.steps: [8, 32], sample.number: 64, only: {process: duo}}
+    slurm: {partition: gpu, time: 120}          for --launcher slurm
+
+Paths are relative to the current directory, as on the command line.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from platform_core.component import ROLES
+from platform_core.composition.sources import SECTIONS, SEED
+from platform_core.errors import UsageError, did_you_mean
+
+ONLY = "only"
+"""In a measurement, the word for the trials that it is of."""
+
+LABEL = "label"
+"""In a value that sets several options, the word for it."""
+
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Value:
+    """One value of an axis: what it is called, and the options that it sets."""
+
+    label: str
+    options: Options
+    plain: Any = None
+    """As the file has it, where it is no mapping."""
+
+
+@dataclass(frozen=True)
+class SlurmOptions:
+    """What a trial's job asks SLURM for; `None` leaves it to the cluster.
+
+    Args:
+        partition: queue.
+        account: to charge.
+        qos: quality of service.
+        time: minutes until a job has to save itself and is queued again.
+        cpus: processor cores.
+        gpus: graphics cards.
+        mem: memory, such as 16GB.
+        signal_seconds: how long before its time is up a job is told to save itself.
+        timeouts: how often a job may run out of time.
+        setup: shell commands before it.
+        extra: further options of sbatch by name.
+    """
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time: int = 24 * 60
+    cpus: int = 1
+    gpus: int = 0
+    mem: str | None = None
+    signal_seconds: int = 120
+    timeouts: int = 100
+    setup: Sequence[str] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, content: Any, where: str) -> "SlurmOptions":
+        """Of a mapping, strictly.
+
+        Raises:
+            UsageError: it has another key, or a value of another kind.
+        """
+        values = _mapping(content, where)
+        _require_known(values, [option.name for option in fields(cls)], where)
+        for name in ("time", "cpus", "gpus", "signal_seconds", "timeouts"):
+            least = 1 if name in ("time", "cpus") else 0
+            value = values.get(name, least)
+            if type(value) is not int or value < least:
+                raise UsageError(
+                    f"{where}.{name} is {value!r}; it must be a whole number of at least {least}"
+                )
+        for name in ("partition", "account", "qos", "mem"):
+            if not isinstance(values.get(name), str | None):
+                raise UsageError(f"{where}.{name} is {values[name]!r}; it must be text")
+        setup = values.get("setup", [])
+        setup = [setup] if isinstance(setup, str) else setup
+        if not _texts(setup):
+            raise UsageError(f"{where}.setup must be a list of shell commands")
+        extra = _mapping(values.get("extra"), f"{where}.extra")
+        return cls(**{**values, "setup": tuple(setup), "extra": extra})
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One call of `platform eval` after a trial's run.
+
+    Args:
+        options: of the call.
+        only: what a trial must have, as in `exclude`; nothing for all trials.
+    """
+
+    options: Options
+    only: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """What a sweep asks for; see the module for the keys."""
+
+    axes: Mapping[str, Sequence[Value]]
+    """In the order of the file; seeds last."""
+    base: Sequence[str] = ()
+    set: Options = field(default_factory=dict)
+    exclude: Sequence[Options] = ()
+    evaluate: Sequence[Measurement] = ()
+    """Lists of options are expanded."""
+    slurm: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination of values."""
+
+    labels: Mapping[str, str]
+    options: Options
+    evaluate: Sequence[Options] = ()
+    """What is measured of it."""
+
+
+KEYS = ("base", "set", "axes", "exclude", "seeds", "evaluate", "slurm")
+
+
+def read_sweep(path: Path) -> SweepFile:
+    """The sweep that a file asks for.
+
+    Raises:
+        UsageError: it cannot be read, or is not of that form.
+    """
+    where = str(path)
+    content = _mapping(_load(path), where)
+    _require_known(content, KEYS, where)
+    base = content.get("base") or []
+    base = [base] if isinstance(base, str) else base
+    if not _texts(base):
+        raise UsageError(f"{where}: base is {base!r}; it must be a list of config files")
+    axes = {
+        str(name): _axis(str(name), values, f"{where}: axis {name}")
+        for name, values in _mapping(content.get("axes"), f"{where}: axes").items()
+    }
+    if content.get("seeds") is not None:
+        if SEED in axes:
+            raise UsageError(f"{where}: seeds and an axis seed say the same; leave one out")
+        axes[SEED] = _axis(SEED, _seeds(content["seeds"], where), f"{where}: seeds")
+    if not axes:
+        raise UsageError(f"{where}: nothing varies; give axes, such as process: [duo, mdlm]")
+    common = _mapping(content.get("set"), f"{where}: set")
+    for key in common:
+        _require_option(key, f"{where}: set")
+    entries = _list(content.get("evaluate"), f"{where}: evaluate")
+    return SweepFile(
+        axes=axes,
+        base=base,
+        set=common,
+        exclude=_exclusions(content.get("exclude"), axes, f"{where}: exclude"),
+        evaluate=[
+            single
+            for number, entry in enumerate(entries, 1)
+            for single in _measurements(entry, axes, f"{where}: evaluate {number}")
+        ],
+        slurm=_mapping(content.get("slurm"), f"{where}: slurm"),
+    )
+
+
+def expand(sweep: SweepFile) -> list[Point]:
+    """All combinations of values that no exclusion names, the last axis moving fastest.
+
+    Raises:
+        UsageError: an exclusion or a measurement names no combination, or nothing is left.
+    """
+    combinations = [
+        dict(zip(sweep.axes, values, strict=True))
+        for values in itertools.product(*sweep.axes.values())
+    ]
+    kept = [c for c in combinations if not any(_has(c, e) for e in sweep.exclude)]
+    only = [measurement.only for measurement in sweep.evaluate]
+    for word, named in [("exclude", e) for e in sweep.exclude] + [(ONLY, o) for o in only]:
+        if not any(_has(combination, named) for combination in combinations):
+            raise UsageError(f"{word} {dict(named)} names no trial; mend it or leave it out")
+    if not kept:
+        raise UsageError("every trial is excluded; nothing is left to run")
+    return [
+        Point(
+            {axis: value.label for axis, value in combination.items()},
+            _merged([sweep.set, *(value.options for value in combination.values())]),
+            [m.options for m in sweep.evaluate if _has(combination, m.only)],
+        )
+        for combination in kept
+    ]
+
+
+def word(value: Any) -> str:
+    """A value as it is called in names and tables."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _load(path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"sweep {path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"sweep {path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _axis(name: str, values: Any, where: str) -> list[Value]:
+    if not isinstance(values, list) or not values:
+        raise UsageError(f"{where} is {values!r}; it must be a list of at least one value")
+    axis = [_value(name, value, where) for value in values]
+    labels = [value.label for value in axis]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UsageError(
+                f"{where} has {label} twice; leave one out, or give mappings a {LABEL} each"
+            )
+    return axis
+
+
+def _value(axis: str, value: Any, where: str) -> Value:
+    if not isinstance(value, dict):
+        if not _is_option(axis):
+            raise UsageError(f"{where} {_no_option(axis)}; a label takes mappings of options")
+        return Value(word(value), {axis: value}, value)
+    options = {str(key): inner for key, inner in value.items() if key != LABEL}
+    for key in options:
+        _require_option(key, where)
+    if not options:
+        raise UsageError(f"{where}: {value!r} sets no option")
+    label = ",".join(f"{key.rpartition('.')[2]}={word(inner)}" for key, inner in options.items())
+    return Value(str(value.get(LABEL, label)), options)
+
+
+def _seeds(seeds: Any, where: str) -> list[int]:
+    if type(seeds) is int and seeds > 0:
+        return list(range(1, seeds + 1))
+    if isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds):
+        return seeds
+    raise UsageError(f"{where}: seeds is {seeds!r}; it must be a number of them or a list")
+
+
+Axes = Mapping[str, Sequence[Value]]
+
+
+def _exclusions(content: Any, axes: Axes, where: str) -> list[Options]:
+    entries: list[Options] = [_mapping(entry, where) for entry in _list(content, where)]
+    for entry in entries:
+        if not entry:
+            raise UsageError(f"{where}: an empty entry names every trial; leave it out")
+        _require_varied(entry, axes, where)
+    return entries
+
+
+def _require_varied(entry: Options, axes: Axes, where: str) -> None:
+    known = {*axes, *(key for axis in axes.values() for value in axis for key in value.options)}
+    for key in entry:
+        if key not in known:
+            near = did_you_mean(key, known) or f"; it varies {', '.join(sorted(known))}"
+            raise UsageError(f"{where}: nothing varies {key}{near}")
+
+
+def _has(combination: Mapping[str, Value], named: Options) -> bool:
+    """Whether a combination has each value, or one of each list of them."""
+    options = _merged([value.options for value in combination.values()])
+    for key, wanted in named.items():
+        found = combination[key].label if key in combination else None
+        plain = combination[key].plain if key in combination else options.get(key)
+        either = wanted if isinstance(wanted, list) and not isinstance(plain, list) else [wanted]
+        if not any(word(one) == found or one == plain for one in either):
+            return False
+    return True
+
+
+def _measurements(entry: Any, axes: Axes, where: str) -> Iterator[Measurement]:
+    values = _mapping(entry, where)
+    only = _mapping(values.pop(ONLY, None), f"{where}: {ONLY}")
+    _require_varied(only, axes, f"{where}: {ONLY}")
+    for key, value in values.items():
+        if key in ("run", "help", "h", "print_config"):
+            raise UsageError(f"{where}: {key} cannot be given")
+        if value == []:
+            raise UsageError(f"{where}: {key} is an empty list")
+    lists = [value if isinstance(value, list) else [value] for value in values.values()]
+    for combination in itertools.product(*lists):
+        yield Measurement(dict(zip(values, combination, strict=True)), only)
+
+
+def _merged(layers: Sequence[Options]) -> dict[str, Any]:
+    return {key: value for layer in layers for key, value in layer.items()}
+
+
+def _is_option(key: str) -> bool:
+    section, dot, option = key.partition(".")
+    return key in (*ROLES, SEED, "init") or bool(section in SECTIONS and dot and option)
+
+
+def _require_option(key: str, where: str) -> None:
+    if not _is_option(key):
+        raise UsageError(f"{where}: {key} {_no_option(key)}")
+
+
+def _no_option(key: str) -> str:
+    section, dot, _ = key.partition(".")
+    known = SECTIONS if dot else (*ROLES, SEED)
+    near = did_you_mean(section, known)
+    return f"is no option{near or ' (such as process, train.steps or seed)'}"
+
+
+def _require_known(content: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for key in content:
+        if key not in known:
+            near = did_you_mean(key, known) or f"; known: {', '.join(known)}"
+            raise UsageError(f"{where}: unknown key {key!r}{near}")
+
+
+def _mapping(content: Any, where: str) -> dict[str, Any]:
+    if not isinstance(content, dict | None):
+        raise UsageError(f"{where} is {content!r}; it must hold values by name")
+    return {str(key): value for key, value in (content or {}).items()}
+
+
+def _list(content: Any, where: str) -> list[Any]:
+    if not isinstance(content, list | None):
+        raise UsageError(f"{where} is {content!r}; it must be a list")
+    return content or []
+
+
+def _texts(content: Any) -> bool:
+    return isinstance(content, list) and all(isinstance(text, str) for text in content)
