@@ -352,7 +352,6 @@ class MovingPrior(Mixing):
         return _like(like, self.noise(self._states(alpha), alpha[..., None]))
 
     def log_noise_row(self, alpha: Noise, like: LogProbs) -> Row:
-        """Its logarithm."""
         return _like(like, self.noise(self._states(alpha), alpha[..., None]).log())
 
     def added_row(self, alpha_s: Noise, alpha_t: Noise, like: Probs) -> Row:
@@ -404,7 +403,6 @@ class Absorbing(Interpolating):
         return (tokens == self.mask_id).double()
 
     def sample_prior(self, shape: tuple[int, ...], generator: torch.Generator) -> Tokens:
-        """Masks only."""
         return torch.full(shape, self.mask_id, dtype=torch.long, device=generator.device)
 
 

@@ -256,7 +256,6 @@ class NoFinish(Finish):
     """The tokens as they are; under absorbing noise a mask may be left among them."""
 
     def __call__(self, walk: Walk, x_t: Tokens, alpha_t: Noise) -> Tokens:
-        """The same tokens."""
         return x_t
 
 

@@ -38,12 +38,10 @@ class Subject:
 
     @property
     def role(self) -> str:
-        """Its role."""
         return self.part.role
 
     @property
     def name(self) -> str:
-        """Its name."""
         return self.part.component.name
 
     @cached_property
