@@ -84,6 +84,7 @@ class Composition:
     names: Mapping[str, str]
     """Role -> name."""
     classes: Mapping[str, type]
+    """Role -> class of the object."""
     factories: Mapping[str, "partial[Any]"]
     """Role -> class with its options; what is computed from other parts is still open."""
     data: DataOptions
@@ -156,9 +157,7 @@ class Composition:
 
         self.make_callbacks()
         with torch.device("meta"):
-            process = self._make("process", vocab_size=PLACEHOLDER_VOCABULARY)
-            classes = {**self.classes, "process": type(process)}
-            require_compatible(self.names, classes, self.plugins)
+            require_compatible(self.names, self.classes, self.plugins)
             self._check_labels()
             if self.data.document_masks:
                 require_separating(self.names, self.classes, self.plugins)
@@ -420,13 +419,13 @@ def _composition(arguments: "Arguments", values: "Values") -> Composition:
     plain: dict[str, Any] = {
         section: options(**arguments.section(made, section)) for section, options in PLAIN.items()
     }
+    chosen = {role: arguments.section(made, role) for role in ROLES}
+    names = arguments.choice.names
+    classes = {role: arguments.plugins.form(role, names[role], chosen[role]) for role in ROLES}
     return Composition(
-        names=arguments.choice.names,
-        classes={role: arguments.classes[role] for role in ROLES},
-        factories={
-            role: partial(arguments.classes[role], **arguments.section(made, role))
-            for role in ROLES
-        },
+        names=names,
+        classes=classes,
+        factories={role: partial(classes[role], **chosen[role]) for role in ROLES},
         callbacks={
             name: partial(
                 arguments.classes[f"{CALLBACKS}.{name}"],
