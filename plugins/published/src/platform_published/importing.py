@@ -14,7 +14,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from platform_core.component import ROLES
 from platform_core.composition.compose import Composition, compose
@@ -23,7 +23,7 @@ from platform_core.data.tokenizer.library import LibraryTokenizer
 from platform_core.data.tokenizer.opaque import OpaqueTokenizer
 from platform_core.data.tokenizer.sources import open_tokenizer
 from platform_core.errors import UsageError
-from platform_core.model import weights
+from platform_core.model import Tensors, weights
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import digest, write_json, write_text
 from platform_core.registry.parts import Plugins
@@ -93,13 +93,7 @@ def import_run(source: Source, directory: RunDirectory, plugins: Plugins) -> Imp
 def _published(source: Source, plugins: Plugins) -> Imported:
     read = read_published(source.path, process=source.process, mask_id=source.mask_id)
     words = [*_left(read.words, source.words), *source.words]
-    if not any(word.startswith("--data.length") for word in words):
-        raise UsageError(f"{source.path} does not say how long its texts are; name --data.length N")
-    if not any(word.startswith("--backbone.num_heads") for word in words):
-        raise UsageError(
-            f"{source.path} does not say how many attention heads there are; name "
-            "--backbone.num_heads N"
-        )
+    _require_said(words, source.path)
     composition, _ = compose(words, plugins, prog=PROG)
     states = len(read.model[EMBEDDING])
     with torch.device("meta"):
@@ -107,15 +101,12 @@ def _published(source: Source, plugins: Plugins) -> Imported:
     text = states - (process.num_states - process.vocab_size)
     mask_id = read.mask_id if text < states and read.mask_id is not None else states - 1
     if not 0 <= mask_id < states:
-        raise UsageError(f"the mask is state {mask_id}, but there are {states}; name --mask-id N")
+        raise UsageError(f"the mask is state {mask_id}, but there are {states}; name --mask_id N")
     network = composition.build(text).model.backbone
-    own, names = weights(network), network.state_dict()
-    groups = {}
-    for group, tensors in (("model", read.model), ("ema", read.ema)):
-        buffers = {name: own[name] for name in own if name.endswith("inv_freq")}
-        # Names of tied weights are in the state, but not among the weights.
-        kept = {n: t for n, t in tensors.items() if n in own or n not in names}
-        groups[group] = buffers | _mask_last(kept, mask_id)
+    groups = {
+        "model": _fitted(network, read.model, mask_id),
+        "ema": _fitted(network, read.ema, mask_id),
+    }
     notes = list(read.notes)
     if mask_id != states - 1:
         notes.append(
@@ -142,6 +133,29 @@ def _published(source: Source, plugins: Plugins) -> Imported:
             "notes": notes,
         },
     )
+
+
+def _require_said(words: Sequence[str], path: Path) -> None:
+    """Refuses a checkpoint whose options lack what its tensors do not show.
+
+    Raises:
+        UsageError: naming the option to give.
+    """
+    if not any(word.startswith("--data.length") for word in words):
+        raise UsageError(f"{path} does not say how long its texts are; name --data.length N")
+    if not any(word.startswith("--backbone.num_heads") for word in words):
+        raise UsageError(
+            f"{path} does not say how many attention heads there are; name --backbone.num_heads N"
+        )
+
+
+def _fitted(network: nn.Module, tensors: Tensors, mask_id: int) -> Tensors:
+    """Published tensors under the network's names, with the mask as the last state."""
+    own, names = weights(network), network.state_dict()
+    buffers = {name: own[name] for name in own if name.endswith("inv_freq")}
+    # Names of tied weights are in the state, but not among the weights.
+    kept = {n: t for n, t in tensors.items() if n in own or n not in names}
+    return buffers | _mask_last(kept, mask_id)
 
 
 def _exported(source: Source, plugins: Plugins) -> Imported:

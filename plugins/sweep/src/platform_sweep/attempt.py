@@ -43,7 +43,6 @@ class Task:
 
     @property
     def directory(self) -> SweepDirectory:
-        """The sweep's directory."""
         return SweepDirectory(self.sweep)
 
     def done(self) -> bool:
