@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from platform_core.errors import UsageError, did_you_mean
-from platform_core.registry.builtin import OWN_VERBS
+from platform_core.registry.verbs import OWN_VERBS
 
 TOOLS = {
     "sweep": ("sweep", "train many models that differ in a few options, checked before any starts"),
