@@ -8,13 +8,13 @@ and `platform eval`; read by `platform compare` and `platform report`.
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import write_json
+from platform_core.record.locks import locked
 
 EVALUATIONS = "evaluations"
 
@@ -24,7 +24,7 @@ def write_result(directory: RunDirectory, result: Mapping[str, Any]) -> None:
     if not directory.evaluations.exists():
         write_json(directory.result, result)
         return
-    with _lock(directory):
+    with _alone(directory):
         _write(directory, result)
 
 
@@ -37,7 +37,7 @@ def keep_evaluation(directory: RunDirectory, name: str, record: Mapping[str, Any
         record: the numbers by name, and under `card` how they were made.
     """
     kept = directory.evaluations / f"{name}.json"
-    with _lock(directory):
+    with _alone(directory):
         write_json(kept, record)
         _write(directory, read_result(directory))
     return kept
@@ -60,6 +60,5 @@ def _write(directory: RunDirectory, result: Mapping[str, Any]) -> None:
     write_json(directory.result, {**result, **more})
 
 
-def _lock(directory: RunDirectory) -> FileLock:
-    directory.evaluations.mkdir(exist_ok=True)
-    return FileLock(directory.evaluations / ".lock")
+def _alone(directory: RunDirectory) -> AbstractContextManager[None]:
+    return locked(directory.evaluations / ".lock")
