@@ -3,8 +3,8 @@
 Each error is one line on standard error with exit code 2, never a traceback.
 """
 
+import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 EXIT_MISTAKE = 2
 """Exit code after a mistake of the user's, or of the machine's state: one line says which."""
@@ -50,5 +50,5 @@ def reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     last = traceback.extract_tb(error.__traceback__)[-1]
-    imported = "importlib" in last.filename or last.filename.startswith(str(Path(__file__).parent))
+    imported = "importlib" in last.filename or last.filename.startswith(os.path.dirname(__file__))
     return said if imported else f"{said} ({last.filename}, line {last.lineno})"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from platform_core.component import ROLES
+from platform_core.composition.words import underscored
 from platform_core.errors import UsageError, did_you_mean
 
 CALLBACKS = "callbacks"
@@ -48,20 +49,6 @@ class Request:
     """The command line without those, config files, help and print_config."""
     help: bool = False
     print_config: bool = False
-
-
-def underscored(argv: Sequence[str]) -> list[str]:
-    """The words with `_` for `-` in names of options, so that either is accepted.
-
-    Values stay as they are.
-    """
-    words = []
-    for word in argv:
-        name, equals, value = word.partition("=")
-        if name.startswith("--") and len(name) > 2:
-            word = "--" + name[2:].replace("-", "_") + equals + value
-        words.append(word)
-    return words
 
 
 def read(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
