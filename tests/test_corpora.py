@@ -12,6 +12,7 @@ from platform_core.data.corpus import SPLITS, open_corpus
 from platform_core.data.sequences import load_data
 from platform_core.errors import UsageError
 from platform_core.registry.loading import installed
+from platform_hub import catalogue
 from platform_hub import corpus as library
 from platform_hub.detokenizers import DETOKENIZERS
 from platform_hub.names import names
