@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -122,17 +123,26 @@ def read_events(directory: RunDirectory) -> Any:
 
 def history(directory: RunDirectory, identity: str | None) -> Iterator[dict[str, Any]]:
     """The rows that W&B would send, from all processes of a run, in their order."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
     for path in sorted(directory.path.glob(f"wandb/offline-run-*/run-{identity}.wandb")):
-        for content in entries(path.read_bytes()):
-            record = Record()
-            record.ParseFromString(content)
+        for record in records(path):
             if record.WhichOneof("record_type") == "history":
                 yield {
                     item.key or ".".join(item.nested_key): json.loads(item.value_json)
                     for item in record.history.item
                 }
+
+
+def records(path: Path) -> list[Any]:
+    """What a file of W&B's says, once the process that writes it has written the end."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        found = [Record.FromString(content) for content in entries(path.read_bytes())]
+        if any(record.WhichOneof("record_type") == "exit" for record in found):
+            return found
+        time.sleep(0.1)
+    pytest.fail(f"{path} has no end")
 
 
 def entries(content: bytes) -> Iterator[bytes]:
