@@ -126,6 +126,69 @@ def test_a_run_leaves_its_whole_record(finished: Path) -> None:
     ]
 
 
+@pytest.fixture(scope="session")
+def shown(home: Path, platform: Platform, small: list[str]) -> Path:
+    """A run that TensorBoard shows for want of Aim: to step 12, and again from step 8."""
+    words = [word for word in small if not word.startswith("--track")]
+    done = platform("-p", "no:aim", *words, "--output=shown/run")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "note: runs are shown by TensorBoard, because plugin aim, which brings aim, is not there: "
+        "it is disabled; look with: tensorboard --logdir shown\n"
+    ) in done.stderr
+    assert done.stdout.endswith("curves: tensorboard --logdir shown\n")
+    run = home / "shown" / "run"
+    shutil.rmtree(run / "checkpoints" / "step-0000012")
+    (run / "result.json").unlink()
+    resumed = platform("-p", "no:aim", "run", "--resume=shown/run")
+    assert resumed.returncode == 0, resumed.stderr
+    return run
+
+
+@pytest.mark.slow
+def test_tensorboard_shows_what_the_record_says_of_a_resumed_run(shown: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(shown / "tensorboard")).Reload()
+    points = {
+        (name, point.step): point.value
+        for name in events.Tags()["scalars"]
+        for point in events.Scalars(name)
+    }
+    expected = {
+        (f"{line['subset']}/{name}", line["step"]): value
+        for line in metrics.read(shown / "metrics.jsonl")
+        for name, value in line.items()
+        if name not in metrics.LABELS
+    }
+    assert points == pytest.approx(expected, rel=1e-6, nan_ok=True)
+    for name in events.Tags()["scalars"]:
+        steps = [point.step for point in events.Scalars(name)]
+        assert len(steps) == len(set(steps))
+    assert set(events.Tags()["images"]) == {"levels", "trajectory"}
+    config = (shown / "config.yaml").read_text()
+    assert "track:\n  to: auto\n" in config
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--track.to=tensorbord", "unknown tracker 'tensorbord'; did you mean tensorboard?"),
+        ("--track.to=auto,aim", "track.to is 'auto,aim'; it must be auto, none, or names"),
+        ("--track.aim=maybe", "track.aim is 'maybe'; it was true or false, and is now --track.to"),
+    ],
+)
+def test_a_tracker_that_is_not_there_is_refused_before_anything_starts(
+    words: str, said: str, small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = [word for word in small if not word.startswith("--track")]
+    assert main([*kept, words, f"--output={tmp_path / 'run'}"]) == 2
+    output, error = capsys.readouterr()
+    assert said in error
+    assert (output, error.count("\n")) == ("", 1)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_keeps_how_a_sample_came_about_and_where_its_bound_comes_from(finished: Path) -> None:
     kept = {path.name for path in (finished / "figures").iterdir()}
     assert kept == {

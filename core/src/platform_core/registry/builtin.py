@@ -127,6 +127,20 @@ def platform_metrics() -> Iterable["Metric"]:
 
 
 @hookimpl
+def platform_trackers() -> Iterable[Component]:
+    """What `accelerate` can write to."""
+    return [
+        Component(name, f"platform_core.training.trackers:{kind}", summary)
+        for name, kind, summary in (
+            ("tensorboard", "TensorBoard", "curves, samples and figures in TensorBoard"),
+            ("wandb", "WandB", "a run of W&B, offline where there is no key"),
+            ("mlflow", "MLflow", "a run of MLflow, in files where no server is named"),
+            ("trackio", "Trackio", "a run of Trackio, in a database beside the runs"),
+        )
+    ]
+
+
+@hookimpl
 def platform_callbacks() -> Iterable[Component]:
     """What ends a training early, and what keeps its best weights."""
     return [

@@ -16,6 +16,7 @@ from platform_core.errors import UsageError, did_you_mean
 from platform_core.record import metrics
 from platform_core.record.cards import RESULT, Measurement, measurements
 from platform_core.record.directory import RunDirectory
+from platform_core.record.tracker import identities
 
 SEED = "seed"
 """The axis that rows are averaged over."""
@@ -85,8 +86,7 @@ class Trial:
     @property
     def aim_run(self) -> str | None:
         """The hash of its run in Aim."""
-        kept = self.directory.tracking
-        return json.loads(kept.read_text())["aim_run"] if kept.exists() else None
+        return identities(self.directory).get("aim")
 
 
 @dataclass(frozen=True)
