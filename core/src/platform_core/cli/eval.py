@@ -126,6 +126,6 @@ def measure(
             figures.write(measured.figure, kept.with_suffix(".svg"))
         if not asked.json:
             print(f"{measured.said}\nkept in {kept}", flush=True)
-        shown.append(measured.record)
+        shown.append(measured.record.to_dict())
     if run.accelerator.is_main_process and asked.json:
         print("\n".join(map(json_text, shown)))

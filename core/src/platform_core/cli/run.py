@@ -89,7 +89,7 @@ def summary(run: "Run", result: dict[str, Any]) -> str:
     }
     figures = {name: result[key] for name, key in known.items() if key in result}
     same = "; the n-grams predict the same tokens" if "unigram_bits" in result else ""
-    error = result["standard_error"] * result["tokens"] / result["characters"]
+    error = result["standard_error"] / math.log(2) * result["tokens"] / result["characters"]
     said = f"standard error {error:.3f}" if math.isfinite(error) else "of one sequence"
     evaluated = run.composition.evaluate
     path = run.directory.path

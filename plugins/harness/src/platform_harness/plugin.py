@@ -1,9 +1,13 @@
-"""What this plugin brings: the evaluation `tasks`."""
+"""What this plugin brings: the evaluation `tasks` and its metrics."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from platform_core.component import Component
 from platform_core.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from platform_core.record.cards import Metric
 
 
 @hookimpl
@@ -12,3 +16,11 @@ def platform_evaluations() -> Iterable[Component]:
     return [
         Component("tasks", "platform_harness.evaluation:Tasks", "tasks of lm-evaluation-harness")
     ]
+
+
+@hookimpl
+def platform_metrics() -> Iterable["Metric"]:
+    """Accuracies, and what else tasks report."""
+    from platform_harness.metrics import TASKS
+
+    return [TASKS]

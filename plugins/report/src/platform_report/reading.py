@@ -14,8 +14,9 @@ from typing import Any
 
 from platform_core.errors import UsageError, did_you_mean
 from platform_core.record import metrics
-from platform_core.record.cards import RESULT, Measurement, measurements
+from platform_core.record.cards import RESULT, Measurement
 from platform_core.record.directory import RunDirectory
+from platform_core.record.results import measurements
 
 SEED = "seed"
 """The axis that rows are averaged over."""
@@ -98,7 +99,7 @@ class Group:
 
     @property
     def name(self) -> str:
-        """Its labels in one line."""
+        """The labels of the group in one line."""
         return ", ".join(self.labels.values()) or "all"
 
 
@@ -130,8 +131,18 @@ class Sweep:
         return tuple(Group(dict(labels), tuple(trials)) for labels, trials in found.items())
 
     @property
+    def folder(self) -> Path:
+        """Where the directories of the trials lie."""
+        return self.trials[0].directory.path.parent if self.trials else self.path
+
+    @property
+    def measured(self) -> list[Measurement]:
+        """Everything that was measured of all trials."""
+        return [measurement for trial in self.trials for measurement in trial.measured]
+
+    @property
     def shown_axes(self) -> list[str]:
-        """All axes but the seeds'."""
+        """All axes except the one of seeds."""
         return [axis for axis in self.axes if axis != SEED]
 
     def baseline(self, asked: Labels, group: Group) -> Group | None:
