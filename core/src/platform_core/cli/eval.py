@@ -46,12 +46,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def installed_evaluations(plugins: "Plugins") -> "Evaluations":
-    """Everything that can be measured, by name."""
+    """The classes of all evaluations that are installed, by name."""
     return {name: plugins.load("evaluation", name) for name in plugins.names("evaluation")}
 
 
 def arguments(evaluations: "Evaluations", parser: ArgumentParser) -> None:
-    """The words of this verb, and those of every evaluation."""
+    """Adds the options of this verb, and the options of every evaluation."""
     parser.add_argument("run", metavar="RUN", help="directory of the run")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     for evaluation in evaluations.values():

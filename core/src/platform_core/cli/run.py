@@ -71,7 +71,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def _early(argv: Sequence[str]) -> Namespace:
-    """What decides how the rest is read."""
+    """The two options that decide how all others are read."""
     early = ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--resume", nargs="?", type=Path)
     early.add_argument("--init", "--init.run", nargs="?")
@@ -80,7 +80,7 @@ def _early(argv: Sequence[str]) -> Namespace:
 
 
 def summary(run: "Run", result: dict[str, Any]) -> str:
-    """What a person wants to know at the end of a run."""
+    """The figures, the samples and the costs of a finished run, for a person to read."""
     known = {
         "bits per character": "bits_per_character",
         "unigram": "unigram_bits",

@@ -64,7 +64,7 @@ def bound_kind(bound: Bound) -> str:
 def bound_facts(
     bound: Bound, options: EvaluateOptions, text: DataOptions, data: Data
 ) -> dict[str, Any]:
-    """What two bounds must share to be compared, and what else a reader wants to know of them.
+    """The facts that two bounds must share to be compared, and others that a reader may need.
 
     Args:
         bound: the numbers.

@@ -60,7 +60,7 @@ class Evaluation(ABC):
 
     @abstractmethod
     def records(self, run: "TrainedRun", asked: Namespace) -> Iterator[Measured]:
-        """What is measured, one after another.
+        """Measures the run, and hands over one measurement after another.
 
         Raises:
             UsageError: the words do not go together, or do not suit the run.
@@ -139,7 +139,7 @@ class BoundOnText(Evaluation):
 
 
 def _name(text: str, run: "TrainedRun", bound: "Bound", protocol: str) -> str:
-    """What was measured and how, as far as it may differ between evaluations of one run."""
+    """The name of a measurement, from all options that may differ between two of one run."""
     options = run.composition.evaluate
     words = [text] if text else []
     words += [options.split, options.weights, protocol]

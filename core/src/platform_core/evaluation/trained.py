@@ -123,7 +123,6 @@ class TrainedRun:
 
     @property
     def model(self) -> Model:
-        """The trained model."""
         return self.built.model
 
     @property

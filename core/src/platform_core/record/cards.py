@@ -290,9 +290,9 @@ def find_metric(name: str, metrics: Mapping[str, Metric]) -> Metric:
 
 
 def measured_metrics(metrics: Iterable[Metric], found: Iterable[Measurement]) -> dict[str, Metric]:
-    """Metrics by name; in place of one that stands for several, those of them that were measured.
+    """Metrics by name; one that stands for several is replaced by the measured ones among them.
 
-    One that stands for several stays itself where none of them was measured.
+    Where none of them was measured, it stays.
     """
     measurements, named = list(found), dict[str, Metric]()
     for metric in metrics:
@@ -323,7 +323,7 @@ def chosen_metrics(
 
 
 def families(metrics: Iterable[Metric]) -> dict[Family, list[Metric]]:
-    """Metrics by their family, with those that belong beside them."""
+    """Metrics by their family; each list ends with the metrics that belong beside others of it."""
     found: dict[Family, list[Metric]] = {}
     for metric in metrics:
         found.setdefault(metric.family, []).append(metric)
@@ -339,7 +339,7 @@ def leading(metrics: Iterable[Metric], measurement: Measurement) -> Metric | Non
 
 
 def latest(found: Iterable[Measurement]) -> Measurement:
-    """Of measurements that are alike, the last step's; of those, the one with the least error."""
+    """The measurement of the last step; of several, the one with the least standard error."""
 
     def rank(measurement: Measurement) -> tuple[float, float]:
         step, error = measurement.fact("step"), nats_error(measurement)
@@ -349,7 +349,7 @@ def latest(found: Iterable[Measurement]) -> Measurement:
 
 
 def noteworthy(found: Sequence[Measurement], keys: Sequence[str] = NOTED) -> list[str]:
-    """Lines on what differs without making numbers incomparable: key: value in runs; ..."""
+    """Lines on facts that differ although numbers stay comparable, as `key: value in runs; ...`."""
     lines = []
     for key in keys:
         runs: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""`result.json`: what a run ended with, and everything that was measured of it afterwards.
+"""`result.json`: the figures that a run ended with, and every later evaluation of it.
 
     evaluations/NAME.json  ->  result.json: {"format": 2, ..., "evaluations": {NAME: {...}}}
 
@@ -26,7 +26,7 @@ FORMAT = 2
 
 
 def write_result(directory: RunDirectory, result: Mapping[str, Any]) -> None:
-    """Writes what a run ended with, beside what is known of it already."""
+    """Writes the result of a run, with the evaluations of it that are kept already."""
     if not directory.evaluations.exists():
         write_json(directory.result, {"format": FORMAT, **result})
         return

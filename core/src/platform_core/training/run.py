@@ -266,7 +266,7 @@ class Run:
         return Record(figures, self._card(bound, samples)).to_dict()
 
     def _card(self, bound: Bound, samples: Samples) -> Card:
-        """The card of the result; that of the run which it starts from is in it."""
+        """The card of the result; it also says which run and weights this run started from."""
         composition, kept = self.composition, self.directory.init
         started = {"init": json.loads(kept.read_text())} if kept.exists() else {}
         sampler = {

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def platform_evaluations() -> Iterable[Component]:
-    """Tasks of lm-evaluation-harness."""
+    """The evaluation of tasks from lm-evaluation-harness."""
     return [
         Component("tasks", "platform_harness.evaluation:Tasks", "tasks of lm-evaluation-harness")
     ]
@@ -20,7 +20,7 @@ def platform_evaluations() -> Iterable[Component]:
 
 @hookimpl
 def platform_metrics() -> Iterable["Metric"]:
-    """Accuracies, and what else tasks report."""
+    """Accuracies and other numbers of tasks."""
     from platform_harness.metrics import TASKS
 
     return [TASKS]

@@ -1,4 +1,4 @@
-"""`platform eval RUN --judge MODEL`: what a judge makes of a run's samples."""
+"""`platform eval RUN --judge MODEL`: figures of a run's samples under another model."""
 
 import time
 from argparse import ArgumentParser, Namespace
@@ -152,7 +152,7 @@ class _Texts:
     tokenizer: "Tokenizer"
 
     def judged(self, judge: "Judge", **options: Any) -> dict[str, "Judged"]:
-        """What the judge makes of them: samples, real texts, shuffled ones, and other real ones."""
+        """The judge's figures of samples, real texts, shuffled texts and other real texts."""
         from platform_judge.generative import judge_texts, shuffled
 
         real = self.real[::2]

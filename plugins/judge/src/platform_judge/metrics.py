@@ -35,7 +35,7 @@ def _title(measurement: Measurement) -> str:
 
 
 def controls(measurement: Measurement) -> list[str]:
-    """What the judge says of real text and of the same in disorder, to hold samples against."""
+    """The figures of real text, and of the same text shuffled, to compare samples with."""
     lines = []
     for kind in ("real", "shuffled"):
         perplexity, entropy = (

@@ -138,7 +138,7 @@ def _nearest(by_run: Runs, metrics: Sequence[Metric], *, mark: bool) -> Runs:
 
 
 def _refuse(found: Sequence[Measurement], metric: Metric) -> None:
-    """Says what the first two numbers that are unlike differ in, and what to do."""
+    """Raises an error that says how the first two unlike numbers differ, and what to do."""
     reference, *others = found
     for other in others:
         differences = metric.differences(other, reference)
@@ -157,7 +157,7 @@ def _remedy(
     reference: Measurement,
     metric: Metric,
 ) -> str:
-    """What to do instead of marking, as the beginning of a sentence."""
+    """An advice that avoids marks, as the beginning of a sentence; empty where there is none."""
     lines = silent(metric, [reference, other])
     if lines:
         return "".join(f"{line[0].lower()}{line[1:].removesuffix('.')}; " for line in lines)
@@ -235,7 +235,7 @@ def _measured(metrics: Sequence[Metric], found: Sequence[Measurement]) -> list[M
 def _alike(
     found: Sequence[Measurement], metrics: Sequence[Metric], *, asked: bool, mark: bool
 ) -> tuple[list[Metric], list[str]]:
-    """The metrics that may have a column, and what is to be said of the others and of the cards."""
+    """The metrics that may have a column, and remarks on the others and on silent cards."""
     first, shown, remarks = found[0], [], []
     for metric in metrics:
         keys = dict.fromkeys(key for m in found for key in metric.differences(m, first))

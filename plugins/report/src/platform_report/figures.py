@@ -47,7 +47,7 @@ class Curve:
 
 
 def draw(sweep: Sweep, metrics: Sequence[Metric]) -> dict[str, Figure]:
-    """All plots that there is data for, by a name fit for files."""
+    """Every plot for which there is data, by a name fit for files."""
     drawn = {"loss": _curves(sweep, "training loss", "loss", lambda subset: subset == "train")}
     for family, own in families(metrics).items():
         if family == BOUND:
@@ -58,7 +58,7 @@ def draw(sweep: Sweep, metrics: Sequence[Metric]) -> dict[str, Figure]:
 
 
 def _of_bound(sweep: Sweep, metric: Metric) -> dict[str, Figure | None]:
-    """The bound on the way, and its end against what training cost."""
+    """The bound during training, and the final bound against the costs of training."""
     curves = _curves(
         sweep,
         f"{metric.title} on the way (part of the held-out text)",
@@ -73,7 +73,7 @@ def _of_bound(sweep: Sweep, metric: Metric) -> dict[str, Figure | None]:
 
 
 def _of_samples(sweep: Sweep, metric: Metric) -> dict[str, Figure | None]:
-    """Samples against what they cost, and against the numbers that belong beside theirs."""
+    """The metric of samples against their costs, and against the metrics beside it."""
     costs = {**SAMPLING_COSTS, **{other.name: _beside(other) for other in metric.beside}}
     return {
         f"{metric.name}-{name}-{number}": _pareto(sweep, metric, rows, cost)
@@ -120,7 +120,7 @@ def frontier(points: Sequence[tuple[float, float]], *, lower: bool) -> list[tupl
 
 
 def series(sweep: Sweep) -> dict[str, list[Group]]:
-    """Groups by what they are called in a plot, in order."""
+    """Groups by the name that they have in a plot, in order."""
     if len(sweep.groups) <= MOST_GROUPS:
         return {group.name: [group] for group in sweep.groups}
     found: dict[str, list[Group]] = {}

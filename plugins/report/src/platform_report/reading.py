@@ -46,7 +46,7 @@ class Trial:
 
     @cached_property
     def measured(self) -> list[Measurement]:
-        """Everything measured of it, at its end first."""
+        """Every measurement of the trial; the one at its end comes first."""
         return measurements(self.directory, self.name)
 
     @cached_property
@@ -56,7 +56,7 @@ class Trial:
 
     @property
     def result(self) -> Measurement | None:
-        """What it measured at its end."""
+        """The measurement at the end of the trial; None where it has not ended."""
         return next((found for found in self.measured if found.name == RESULT), None)
 
     @property
@@ -137,7 +137,7 @@ class Sweep:
 
     @property
     def measured(self) -> list[Measurement]:
-        """Everything that was measured of all trials."""
+        """Every measurement of every trial."""
         return [measurement for trial in self.trials for measurement in trial.measured]
 
     @property
@@ -146,7 +146,7 @@ class Sweep:
         return [axis for axis in self.axes if axis != SEED]
 
     def baseline(self, asked: Labels, group: Group) -> Group | None:
-        """The group that has the labels asked for, and otherwise those of the given one."""
+        """The group that has the labels asked for, and the given group's labels on other axes."""
         wanted = {**group.labels, **asked}
         return next((other for other in self.groups if other.labels == wanted), None)
 

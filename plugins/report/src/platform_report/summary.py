@@ -59,7 +59,7 @@ class Row:
         return {seed: value for seed, value in given.items() if value is not None}
 
     def figures(self, name: str) -> list[float]:
-        """A number of the records, of those that have it."""
+        """The number of a name in each record that has it."""
         return [n for m in self.found.values() if (n := m.figure(name)) is not None]
 
 
@@ -89,12 +89,12 @@ def tables(
 
 
 def ends(sweep: Sweep) -> Found:
-    """What trials measured at their ends."""
+    """The measurement of each trial at its end."""
     return {trial.name: trial.result for trial in sweep.trials if trial.result is not None}
 
 
 def further(sweep: Sweep, metrics: Sequence[Metric]) -> list[Found]:
-    """Evaluations besides the results, those that are alike together."""
+    """Evaluations other than the results; each mapping holds evaluations that are alike."""
     by_setting: dict[Setting, dict[str, list[Measurement]]] = {}
     for trial in sweep.trials:
         for measurement in trial.measured:
@@ -203,7 +203,7 @@ class _Writer:
         return heads
 
     def cells(self, row: Row) -> list[Cell]:
-        """One line under those columns."""
+        """The cells of a row under these columns."""
         line: list[Cell] = [Words(row.group.labels[axis]) for axis in self._sweep.shown_axes]
         measured, planned = len(row.values(self._metrics[0])), len(row.group.trials)
         line.append(Words(f"{measured}" if measured == planned else f"{measured} of {planned}"))
@@ -252,7 +252,7 @@ class _Writer:
         return Number(mean(values), deviation(values), tuple(marks))
 
     def _missing(self, row: Row) -> list[str]:
-        """Marks for trials without a measurement; those that only wait are counted together."""
+        """Marks for trials without a measurement; all trials that only wait share one mark."""
         absent = [trial for trial in row.group.trials if trial.name not in row.found]
         return list(dict.fromkeys(self._notes.mark(_absence(trial)) for trial in absent))
 
@@ -372,13 +372,13 @@ COSTS: Mapping[str, Callable[[Row], list[float]]] = {
 
 
 def row_of(group: Group, found: Found) -> Row:
-    """What a group's trials measured."""
+    """The row of a group, with the measurements of its trials."""
     own = {trial.name: found[trial.name] for trial in group.trials if trial.name in found}
     return Row(group, "", own)
 
 
 def _absence(trial: Trial) -> str:
-    """Why a trial is not in the mean; those that wait need no names."""
+    """The reason why a trial is not in the mean; waiting trials are not named one by one."""
     if trial.status in ("waiting", "running"):
         return f"not all trials are there yet: {trial.status}"
     measured = "finished, but without this measurement" if trial.result else trial.why

@@ -27,7 +27,7 @@ MAX_DECIMALS = 5
 
 
 class Cell(ABC):
-    """What stands at one place of a table."""
+    """The content of one place of a table."""
 
     marks: tuple[str, ...]
     """Letters of the notes that the cell needs."""
@@ -51,11 +51,9 @@ class Words(Cell):
     marks: tuple[str, ...] = ()
 
     def text(self, decimals: int | None) -> str:
-        """The words."""
         return self.words
 
     def values(self) -> tuple[str, None]:
-        """The words."""
         return self.words, None
 
 
@@ -95,7 +93,6 @@ class Probability(Cell):
         return "< 0.0001" if self.value < 1e-4 else f"{self.value:.2g}"
 
     def values(self) -> tuple[float, None]:
-        """Every digit."""
         return self.value, None
 
 
@@ -112,7 +109,6 @@ class Nothing(Cell):
         return self.why or "–"
 
     def values(self) -> tuple[None, None]:
-        """No value."""
         return None, None
 
 
@@ -154,7 +150,7 @@ class Table:
         return [_decimals([row[place] for row in self.rows]) for place in range(len(self.columns))]
 
     def texts(self) -> list[list[str]]:
-        """What a reader sees, row by row, without marks."""
+        """The text of each cell, row by row, without marks."""
         decimals = self.decimals()
         return [
             [cell.text(number) for cell, number in zip(row, decimals, strict=True)]

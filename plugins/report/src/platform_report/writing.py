@@ -56,7 +56,7 @@ def write_report(
 
 
 def _fill(folder: Path, files: Mapping[str, str]) -> None:
-    """Writes files, and removes those of an earlier report of other numbers."""
+    """Writes files, and removes the files of an earlier report that showed other metrics."""
     for name, text in files.items():
         write_text(folder / name, text)
     if folder.exists():
