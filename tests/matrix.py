@@ -191,7 +191,7 @@ class Matrix:
 
     def pairs_go_together(self, row: Row, sampler: str) -> bool:
         """Whether `platform plugins --matrix` shows all parts beside each other."""
-        parts = [(role, self.plugins.load(role, n)) for role, n in row.names(sampler).items()]
+        parts = [(role, self.plugins.forms(role, n)) for role, n in row.names(sampler).items()]
         return all(goes_with(a, b) for a, b in itertools.combinations(parts, 2))
 
     def names_a_way_out(self, row: Row, sampler: str, message: str) -> bool:

@@ -166,7 +166,15 @@ def platform_processes() -> Iterable[Component]:
             defaults={"backbone": "narrow", "sampler": "quick", "objective": "only-uniform"},
         ),
         Component("careless", f"{HERE}:First", defaults={"sampler.stpes": 7}),
-        Component("either", f"{HERE}:Either", defaults={"backbone": "narrow"}),
+        Component(
+            "either",
+            f"{HERE}:Either",
+            defaults={"backbone": "narrow"},
+            forms={
+                "states absorbing": f"{HERE}:AbsorbingEither",
+                "states uniform": f"{HERE}:UniformEither",
+            },
+        ),
     ]
 
 

@@ -107,6 +107,8 @@ def test_core_registers_its_parts_like_any_plugin() -> None:
         ({"name": "x", "target": "a.b.C"}, "not MODULE:CLASS"),
         ({"name": "x", "target": "a.b:C", "defaults": {"smapler": "y"}}, "neither a role"),
         ({"name": "x", "target": "a.b:C", "defaults": {"sampler": 3}}, "must name a part"),
+        ({"name": "x", "target": "a.b:C", "forms": {"states": "a.b:D"}}, "not OPTION VALUE"),
+        ({"name": "x", "target": "a.b:C", "forms": {"states y": "a.b.D"}}, "not MODULE:CLASS"),
     ],
 )
 def test_a_component_of_another_form_is_refused(fields: Mapping[str, object], problem: str) -> None:
@@ -274,3 +276,35 @@ def test_a_part_of_a_plugin_of_ours_that_is_not_installed_says_what_to_install()
     with pytest.raises(UsageError) as error:
         nothing_else.get("process", "nonsense")
     assert "dlm-platform-duo" not in str(error.value)
+
+
+def both_noises(**kinds: str) -> Plugins:
+    """A process whose option `states` decides which of core's classes its objects are of."""
+    targets = {f"states {value}": f"platform_core.process:{it}" for value, it in kinds.items()}
+    target = "platform_core.process:AbsorbingOrUniform"
+    component = Component("x", target, forms=targets)
+    return Plugins([Plugin("p", "module", "", "p", components=(("process", component),))])
+
+
+def test_an_option_decides_what_the_objects_of_a_part_are() -> None:
+    plugins = both_noises(masks="Absorbing", any="Uniform")
+    assert {form: kind.__name__ for form, kind in plugins.forms("process", "x").items()} == {
+        "states masks": "Absorbing",
+        "states any": "Uniform",
+    }
+    assert plugins.form("process", "x", {"states": "any"}).__name__ == "Uniform"
+    with pytest.raises(UsageError, match="process x has no objects but those with states masks or"):
+        plugins.form("process", "x", {"states": "none"})
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("Interpolating", "is not complete: platform_core.process:Interpolating lacks prior"),
+        ("Nowhere", "could not be imported from platform_core.process:Nowhere"),
+        ("PosteriorMixture", "is no part of that role: platform_core.process:PosteriorMixture"),
+    ],
+)
+def test_a_kind_that_cannot_be_had_is_refused_with_its_part(target: str, said: str) -> None:
+    with pytest.raises(UsageError, match=f"process x of plugin p .*{said}"):
+        both_noises(masks="Absorbing", any=target).load("process", "x")

@@ -368,9 +368,9 @@ class UniformFamily(Family, Uniform):
         ({"states": "uniform"}, UniformFamily, Uniform(4)),
     ],
 )
-def test_a_family_with_both_noises_makes_objects_of_one_of_them(options, kind, noise):
-    process = Family(4, **options)
-    assert type(process) is kind
+def test_objects_of_a_family_with_both_noises_are_of_one_of_them(options, kind, noise):
+    process = kind(4, **options)
+    assert isinstance(process, Family)
     assert vars(process) == vars(noise), "which are told the noise level"
     states = torch.arange(process.num_states)
     assert torch.equal(process.prior(states), noise.prior(states))

@@ -2,7 +2,8 @@
 
     update -> Progress -> Callback.after_update, after_look -> figures, or the wish to stop
 
-A callback is a class with typed options. What it keeps between updates is part of every checkpoint,
+A callback is a class with typed options, chosen with `--callbacks NAME,...` or by any option of its
+own, `--callbacks.NAME.OPTION VALUE`. What it keeps between updates is part of every checkpoint,
 so that a resumed run goes on exactly.
 """
 

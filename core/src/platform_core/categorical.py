@@ -78,7 +78,6 @@ class KeepAll(Truncation):
     """Removes nothing."""
 
     def __call__(self, log_probs: LogProbs) -> LogProbs:
-        """The same log-probabilities."""
         return log_probs
 
 

@@ -19,6 +19,7 @@ KINDS = (*ROLES, *SERVICES)
 Option = str | int | float | bool
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_FORM = re.compile(r"[a-z]\w* \S+")
 _TARGET = re.compile(r"[\w.]+:\w+(\.\w+)*")
 
 
@@ -34,6 +35,9 @@ class Component:
         defaults: of a process only: what it goes with. A role gives the name of that role's part
             ("sampler": "ancestral"); role.option gives a value ("sampler.steps": 64), which counts
             while that role keeps the part named here.
+        forms: of a part whose option decides what its objects are only: the class of the objects,
+            as a target, by option and value ("states uniform"). Each takes the options of `target`,
+            whose signature and docstring are what users see.
 
     Raises:
         ValueError: a field does not have this form.
@@ -43,15 +47,22 @@ class Component:
     target: str
     summary: str = ""
     defaults: Mapping[str, Option] = field(default_factory=dict)
+    forms: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"component name {self.name!r} is not kebab-case, like log-linear")
-        if not _TARGET.fullmatch(self.target):
-            raise ValueError(
-                f"component {self.name}: target {self.target!r} is not MODULE:CLASS, "
-                "like platform_duo.process:Duo"
-            )
+        for target in (self.target, *self.forms.values()):
+            if not _TARGET.fullmatch(target):
+                raise ValueError(
+                    f"component {self.name}: target {target!r} is not MODULE:CLASS, "
+                    "like platform_duo.process:Duo"
+                )
+        for form in self.forms:
+            if not _FORM.fullmatch(form):
+                raise ValueError(
+                    f"component {self.name}: form {form!r} is not OPTION VALUE, like states uniform"
+                )
         for key, value in self.defaults.items():
             role, dot, option = key.partition(".")
             if role not in ROLES or (dot and not option):

@@ -9,7 +9,7 @@ this one.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -105,10 +105,10 @@ class Noised(NamedTuple):
 class DiffusionObjective(Objective, Guessing):
     """A bound that is the time integral of a row function, estimated at one time per sequence.
 
-    A family may replace, in its constructor, what training does and leave the bound alone: the row
-    function that it descends (`descended`) and how it noises a batch (`noised`). And it may replace
-    the curves that times are read on: `schedule` in training and under the published protocol,
-    `exact_schedule` under the exact one.
+    A family may override what training does and leave the bound alone: the row function that it
+    descends (`descended`) and how it noises a batch (`noised`). And it may replace, in its
+    constructor, the curves that times are read on: `schedule` in training and under the published
+    protocol, `exact_schedule` under the exact one.
 
     Args:
         t_min: training draws times from [t_min, 1]; the published models use 1e-3. Without it, the
@@ -125,14 +125,22 @@ class DiffusionObjective(Objective, Guessing):
             )
         self.t_min = t_min
         self.denoiser = Denoiser(model)
-        self.descended: rows.RowLoss = self.row_loss
-        self.noised: Callable[[Tokens, Draws], Noised] = self.corrupted
         self.schedule = self.denoiser.schedule
         self.exact_schedule: Schedule = LogLinear(eps=0)
 
     @abstractmethod
     def row_loss(self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise) -> Nats:
         """f_t of each row, in nats per unit of time."""
+
+    def descended(
+        self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise
+    ) -> Nats:
+        """What training descends: f_t itself."""
+        return self.row_loss(logits, x_t, x0, alpha, slope)
+
+    def noised(self, x0: Tokens, draws: Draws) -> Noised:
+        """What training reads: the process's noise, at times in [t_min, 1] of `schedule`."""
+        return self._corrupted_at(draws.times(x0.shape[0], self.t_min), self.schedule, x0, draws)
 
     def forward(self, x0: Tokens, mask: Selected, draws: Draws) -> Loss:
         """The bound's integrand at times in [t_min, 1] of the model's schedule."""
@@ -157,10 +165,6 @@ class DiffusionObjective(Objective, Guessing):
             torch.full_like(x0[:, :1], 1 - END_MARGIN, dtype=torch.float64)
         )
         return self.denoiser.most_likely(torch.where(asked, noise, x0), alpha, fixed=~asked)
-
-    def corrupted(self, x0: Tokens, draws: Draws) -> Noised:
-        """The process's noise, at times in [t_min, 1] of `schedule`."""
-        return self._corrupted_at(draws.times(x0.shape[0], self.t_min), self.schedule, x0, draws)
 
     def _corrupted_at(self, t: Noise, schedule: Schedule, x0: Tokens, draws: Draws) -> Noised:
         alpha = schedule.alpha(t)

@@ -352,7 +352,6 @@ class MovingPrior(Mixing):
         return _like(like, self.noise(self._states(alpha), alpha[..., None]))
 
     def log_noise_row(self, alpha: Noise, like: LogProbs) -> Row:
-        """Its logarithm."""
         return _like(like, self.noise(self._states(alpha), alpha[..., None]).log())
 
     def added_row(self, alpha_s: Noise, alpha_t: Noise, like: Probs) -> Row:
@@ -404,7 +403,6 @@ class Absorbing(Interpolating):
         return (tokens == self.mask_id).double()
 
     def sample_prior(self, shape: tuple[int, ...], generator: torch.Generator) -> Tokens:
-        """Masks only."""
         return torch.full(shape, self.mask_id, dtype=torch.long, device=generator.device)
 
 
@@ -436,41 +434,22 @@ States = Literal["absorbing", "uniform"]
 class AbsorbingOrUniform(Interpolating):
     """Noise of the kind that an option names, for a network that is told the noise level.
 
-    Every object is an `Absorbing` or a `Uniform` and goes wherever they do, as every `pathlib.Path`
-    is a PosixPath or a WindowsPath. A family derives three classes:
+    A family derives three classes:
 
         class Family(AbsorbingOrUniform)              the one that users name
         class AbsorbingFamily(Family, Absorbing)
         class UniformFamily(Family, Uniform)
+
+    and the `forms` of its component say which of the last two an object is, by the option.
 
     Args:
         states: absorbing (noise hides tokens behind a mask) or uniform (noise replaces them by any
             of the vocabulary).
     """
 
-    def __new__(cls, vocab_size: int, states: States = "absorbing") -> "AbsorbingOrUniform":
-        """An object of the kind."""
-        kinds = cls.kinds()
-        return super().__new__(kinds[f"states {states}"] if kinds else cls)
-
     def __init__(self, vocab_size: int, states: States = "absorbing") -> None:
         super().__init__(vocab_size)  # type: ignore[call-arg]  # next in line: the kind's
         self.time_conditioned = True
-
-    def __getnewargs__(self) -> tuple[int]:
-        """What copies are made from."""
-        return (self.vocab_size,)
-
-    @classmethod
-    def kinds(cls) -> Mapping[str, type["AbsorbingOrUniform"]]:
-        """The classes of a family's objects, by the option that asks for each; of those, none."""
-        noises: Mapping[States, type] = {"absorbing": Absorbing, "uniform": Uniform}
-        return {
-            f"states {states}": kind
-            for states, noise in noises.items()
-            for kind in cls.__subclasses__()
-            if issubclass(kind, noise)
-        }
 
 
 def log_one_hot(tokens: Tokens, num_states: int, dtype: torch.dtype = torch.float32) -> LogProbs:

@@ -4,7 +4,7 @@
     call that removes noise
 
 A sampler is built from its options and called with a model; every draw comes from the generator it
-is handed.
+is handed. Samplers on a grid derive from `GridSampler`, which has the walk, and say what a step is.
 """
 
 from abc import ABC, abstractmethod
@@ -19,6 +19,7 @@ from platform_core.categorical import CleanOnly, Crossing, Truncation, truncatio
 from platform_core.model import Denoiser, Model
 from platform_core.parameterization import ScoreBased
 from platform_core.process import Diffusion
+from platform_core.schedule import Schedule
 from platform_core.types import Noise, Selected, Tokens
 
 LAST_TIME = 1e-5
@@ -26,7 +27,7 @@ LAST_TIME = 1e-5
 
 
 Ending = Literal["ancestral", "greedy", "none"]
-"""What is done with the noise that is left at the end of the grid; see `Ancestral`."""
+"""What is done with the noise that is left at the end of the grid; see `GridSampler`."""
 
 
 class Prompt(NamedTuple):
@@ -68,7 +69,7 @@ class Sampler(ABC):
         """
 
 
-@dataclass(frozen=True)
+@dataclass
 class Walk:
     """One call of a sampler, from noise to text: what its steps and its ending share.
 
@@ -78,6 +79,8 @@ class Walk:
         generator: of every draw.
         fixed: positions of the prompt, `[batch, length]`.
         noise: where the walk begins: pure noise around the prompt.
+        number: steps of the grid that lie behind.
+        memory: what a sampler's steps leave to those that follow; None before the first.
     """
 
     denoiser: Denoiser
@@ -85,6 +88,8 @@ class Walk:
     generator: torch.Generator
     fixed: Selected
     noise: Tokens
+    number: int = 0
+    memory: object = None
 
     @classmethod
     def begin(
@@ -126,9 +131,11 @@ class Walk:
         return Sample(x_0, self.denoiser.calls)
 
 
-@final
-class Ancestral(Sampler):
-    """Walks the reverse process from noise to text on an even grid of times.
+class GridSampler(Sampler):
+    """A walk from noise to text along a falling grid of noise levels, and a last call.
+
+    What differs between samplers is `step`, which is all that most of them say, and `alphas`, the
+    levels of the grid.
 
     Args:
         steps: reverse steps; the network is called at most once for each, and once more at the end
@@ -141,10 +148,8 @@ class Ancestral(Sampler):
         crossing: whether the token with which top_p is exceeded is kept (as DUO and transformers
             do) or dropped (as ReMDM and BD3-LM do).
 
-    With a prompt, the given tokens replace the noisy ones before each call, at every noise level.
-    Under absorbing noise this conditions exactly; under uniform noise it is an approximation, since
-    the network takes clean neighbours for noisy ones.
-    Source: MDLM, arXiv:2406.07524, and DUO, arXiv:2506.10892, which names the greedy tail.
+    Raises:
+        ValueError: there is no step, or top_p is no probability.
     """
 
     requires: ClassVar[Mapping[str, type]] = {"process": Diffusion, "parameterization": ScoreBased}
@@ -156,9 +161,23 @@ class Ancestral(Sampler):
         top_p: float = 1.0,
         crossing: Crossing = "kept",
     ) -> None:
-        self.steps = at_least_one(steps)
+        if steps < 1:
+            raise ValueError(f"steps is {steps}; a sampler takes at least 1")
+        self.steps = steps
         self.finish = finish(final)
         self.truncation = truncation(top_p, crossing=crossing)
+
+    @abstractmethod
+    def step(self, walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:
+        """The tokens at signal level alpha_s, drawn from those at alpha_t; both `[1, 1]`.
+
+        Positions where `walk.fixed` is true must keep their tokens. `walk.number` is which step of
+        the grid this is, from 0.
+        """
+
+    def alphas(self, schedule: Schedule, device: torch.device) -> Noise:
+        """Signal levels that the steps go through, `[steps + 1, 1, 1]`: those of even times."""
+        return schedule.alpha(even_times(self.steps, device))
 
     def __call__(
         self,
@@ -167,24 +186,29 @@ class Ancestral(Sampler):
         generator: torch.Generator,
         prompt: Prompt | None = None,
     ) -> Sample:
-        """Noise to text in `steps` reverse steps."""
+        """Noise to text in `steps` steps."""
         walk = Walk.begin(model, self.truncation, shape=shape, generator=generator, prompt=prompt)
-        alphas = model.schedule.alpha(even_times(self.steps, generator.device))
+        alphas = self.alphas(model.schedule, generator.device)
         x_t = walk.noise
-        for alpha_t, alpha_s in pairwise(alphas):
-            x_t = walk.step(x_t, alpha_s, alpha_t)
+        for number, (alpha_t, alpha_s) in enumerate(pairwise(alphas)):
+            walk.number = number
+            x_t = self.step(walk, x_t, alpha_s, alpha_t)
         return walk.end(self.finish(walk, x_t, alphas[-1]))
 
 
-def at_least_one(steps: int) -> int:
-    """The number of steps, if there are any.
+@final
+class Ancestral(GridSampler):
+    """Walks the reverse process from noise to text on an even grid of times.
 
-    Raises:
-        ValueError: there are none.
+    With a prompt, the given tokens replace the noisy ones before each call, at every noise level.
+    Under absorbing noise this conditions exactly; under uniform noise it is an approximation, since
+    the network takes clean neighbours for noisy ones.
+    Source: MDLM, arXiv:2406.07524, and DUO, arXiv:2506.10892, which names the greedy tail.
     """
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; a sampler takes at least 1")
-    return steps
+
+    def step(self, walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:
+        """A draw from the posterior."""
+        return walk.step(x_t, alpha_s, alpha_t)
 
 
 def even_times(steps: int, device: torch.device) -> Noise:
@@ -232,7 +256,6 @@ class NoFinish(Finish):
     """The tokens as they are; under absorbing noise a mask may be left among them."""
 
     def __call__(self, walk: Walk, x_t: Tokens, alpha_t: Noise) -> Tokens:
-        """The same tokens."""
         return x_t
 
 

@@ -108,7 +108,6 @@ class Polynomial(Schedule):
         self.eps = _fraction(eps)
 
     def alpha(self, t: Noise) -> Noise:
-        """1 - u^exponent."""
         return 1 - ((1 - self.eps) * t).pow(self.exponent)
 
     def slope(self, t: Noise) -> Noise:

@@ -10,14 +10,14 @@ from platform_core.parameterization import Mean
 from platform_core.process import LOG_ZERO
 from platform_core.schedule import LogLinear
 from platform_d3pm.objective import DiscreteNelbo, absorbing_divergence
-from platform_d3pm.process import D3pm
+from platform_d3pm.process import AbsorbingD3pm
 
 MASK, STEPS = 18, 1000
 cases = pytest.mark.parametrize("subs", [0, 1])
 
 
 def built() -> Model:
-    process = D3pm(MASK)
+    process = AbsorbingD3pm(MASK)
     return Model(process, LogLinear(eps=1e-3), Mean(), network(process))
 
 
@@ -72,7 +72,7 @@ def test_predictions_are_the_reference_s(subs: int):
     case, logits = tensors(id_), tensors(id_)["logits"].clone()
     if subs:
         logits[..., MASK] += LOG_ZERO
-    log_x0 = Mean().log_x0(logits, case["xt"], D3pm(MASK))
+    log_x0 = Mean().log_x0(logits, case["xt"], AbsorbingD3pm(MASK))
     torch.testing.assert_close(log_x0, case["output/log_p"], **tolerance(id_))
 
 
@@ -107,7 +107,7 @@ def test_losses_through_the_network_are_the_reference_s_but_for_its_errors():
 
 def test_clean_tokens_stay_where_the_reference_draws_them_again():
     """Its posterior at tokens that are no masks is the prediction, which SUBS makes the token."""
-    case, process = tensors("h.absorbing_posterior"), D3pm(MASK)
+    case, process = tensors("h.absorbing_posterior"), AbsorbingD3pm(MASK)
     x_t, alpha_s, alpha_t = case["xt"], case["alpha_s"], case["alpha_t"]
     clean = x_t != MASK
     prediction = torch.full((3, 12, 19), 1 / 19, dtype=torch.float64).log()

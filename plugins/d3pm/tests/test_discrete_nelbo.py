@@ -1,7 +1,6 @@
 """The bound of T steps: tight where it should be, printed values, convergence, all steps drawn."""
 
 import copy
-from functools import partial
 
 import pytest
 import torch
@@ -30,20 +29,22 @@ from platform_core.testing.toy import (
     two_token_law,
 )
 from platform_d3pm.objective import DiscreteNelbo
-from platform_d3pm.process import D3pm
+from platform_d3pm.process import AbsorbingD3pm, D3pm, UniformD3pm
+
+KINDS = {"absorbing": AbsorbingD3pm, "uniform": UniformD3pm}
 
 both = pytest.mark.parametrize("states", ["absorbing", "uniform"])
 TIGHT = {"rtol": 1e-9, "atol": 1e-10}
 
 
 def exact(law, states: str, num_steps: int, schedule=None) -> DiscreteNelbo:
-    process = partial(D3pm, states=states)
+    process = KINDS[states]
     return DiscreteNelbo(exact_model(law, process, schedule), num_steps)
 
 
 def tiny(num_tokens: int, states: str, **options) -> DiscreteNelbo:
     torch.manual_seed(0)
-    process = D3pm(num_tokens, states=states)
+    process = KINDS[states](num_tokens)
     return DiscreteNelbo(model(process, TinyNetwork(process.num_states), LogLinear()), **options)
 
 
@@ -74,7 +75,7 @@ def enumerated(objective: DiscreteNelbo, x0: Tensor) -> Tensor:
 
 @both
 def test_every_object_is_of_one_of_the_two_kinds(states: str):
-    process = D3pm(5, states=states)
+    process = KINDS[states](5)
     assert isinstance(process, D3pm)
     assert isinstance(process, {"absorbing": Absorbing, "uniform": Uniform}[states])
     assert process.time_conditioned
@@ -116,7 +117,7 @@ def test_the_printed_bounds_of_masks_in_so_many_steps(num_steps: int, expected: 
 def test_the_bound_falls_to_the_continuous_one_as_steps_grow(states: str):
     """At first order in 1 / T, for exact predictions to -log p."""
     law, x0 = two_token_law(), two_token_law().sequences()
-    process = partial(D3pm, states=states)
+    process = KINDS[states]
     continuous = integrated_bound(Nelbo(exact_model(law, process)), x0)
     torch.testing.assert_close(continuous, -law.log_prob(x0), **TIGHT)
     weights = law.log_prob(x0).exp()
@@ -143,7 +144,7 @@ class Curious(ExactDenoiser):
 @both
 def test_for_any_predictions_it_tends_to_the_generic_bound(states: str):
     law = two_token_law()
-    process = D3pm(3, states=states)
+    process = KINDS[states](3)
     built = model(process, Curious(law, process))
     x0 = torch.tensor([[1, 2], [0, 0]])
     continuous = integrated_bound(Nelbo(built), x0)
@@ -280,7 +281,7 @@ def test_clean_tokens_are_never_drawn_again(monkeypatch):
 @pytest.mark.parametrize("steps", [1, 3])
 def test_ancestral_samples_of_the_exact_model_have_the_data_law(states: str, steps: int):
     law = one_token_law()
-    process = D3pm(3, states=states)
+    process = KINDS[states](3)
     alphas = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     reached = chain_law(law, process, alphas)
     torch.testing.assert_close(reached[:3], law.probs, rtol=0, atol=1e-13)
@@ -289,7 +290,7 @@ def test_ancestral_samples_of_the_exact_model_have_the_data_law(states: str, ste
 @both
 def test_the_bound_is_above_minus_log_p_of_the_samples_of_as_many_steps(states: str):
     law = two_token_law()
-    process = D3pm(3, states=states)
+    process = KINDS[states](3)
     x0 = law.sequences()
     for steps in (1, 2, 8):
         alphas = torch.linspace(0, 1, steps + 1, dtype=torch.float64).clamp_min(1e-9)

@@ -18,7 +18,9 @@ from platform_d3pm.objective import (
     posterior_divergence,
     uniform_divergence,
 )
-from platform_d3pm.process import D3pm
+from platform_d3pm.process import AbsorbingD3pm, UniformD3pm
+
+KINDS = {"absorbing": AbsorbingD3pm, "uniform": UniformD3pm}
 
 both = pytest.mark.parametrize("states", ["absorbing", "uniform"])
 levels = st.tuples(st.floats(0, 0.999), st.floats(1e-3, 1)).map(sorted)
@@ -46,7 +48,7 @@ def at(rows: int, alpha_s: float, alpha_t: float) -> tuple[Tensor, Tensor]:
 @both
 @given(num_tokens=st.integers(2, 8), levels=levels, seed=st.integers(0, 1000))
 def test_closed_forms_are_the_brute_force_divergence(states, num_tokens, levels, seed):
-    process = D3pm(num_tokens, states=states)
+    process = KINDS[states](num_tokens)
     columns = case(process, seed=seed)
     steps = at(12, levels[1], levels[0])
     closed = divergence(process)(*columns, *steps)
@@ -61,7 +63,7 @@ def test_closed_forms_are_the_brute_force_divergence(states, num_tokens, levels,
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_both_ends_have_finite_values_and_gradients(states, alpha_s, alpha_t, dtype):
-    process = D3pm(5, states=states)
+    process = KINDS[states](5)
     log_x0, x_t, x0 = case(process, seed=1)
     steps = at(12, alpha_s, alpha_t)
     leaf = log_x0.to(dtype).requires_grad_()
@@ -76,7 +78,7 @@ def test_both_ends_have_finite_values_and_gradients(states, alpha_s, alpha_t, dt
 @both
 @given(levels=levels, seed=st.integers(0, 1000))
 def test_gradients_are_those_of_the_brute_force_divergence(states, levels, seed):
-    process = D3pm(4, states=states)
+    process = KINDS[states](4)
     log_x0, x_t, x0 = case(process, seed=seed)
     gradients = []
     for form in (divergence(process), partial(posterior_divergence, process=process)):
@@ -88,7 +90,7 @@ def test_gradients_are_those_of_the_brute_force_divergence(states, levels, seed)
 
 @both
 def test_the_divergence_is_zero_at_the_truth(states: str):
-    process = D3pm(4, states=states)
+    process = KINDS[states](4)
     _, x_t, x0 = case(process, seed=0)
     truth = torch.full((12, process.num_states), LOG_ZERO).double().scatter(1, x0[:, None], 0.0)
     nats = divergence(process)(truth, x_t, x0, *at(12, 0.7, 0.4))
@@ -96,7 +98,7 @@ def test_the_divergence_is_zero_at_the_truth(states: str):
 
 
 def test_tokens_that_masks_have_not_reached_cost_nothing():
-    process = D3pm(4)
+    process = AbsorbingD3pm(4)
     log_x0, _, x0 = case(process, seed=0)
     assert (divergence(process)(log_x0, x0, x0, *at(12, 0.7, 0.4)) == 0).all()
 
@@ -172,7 +174,7 @@ def test_the_printed_values_of_uniform_noise(steps: int, expected: tuple[float, 
 @given(alpha=st.floats(0.01, 0.98), seed=st.integers(0, 1000))
 def test_of_many_steps_it_is_the_generic_bound(states, alpha, seed):
     """T KL -> f_t, with an error of first order in 1 / T."""
-    process = D3pm(5, states=states)
+    process = KINDS[states](5)
     log_x0, x_t, x0 = case(process, seed=seed, scale=1.0)
     generic = Nelbo(model(process, TinyNetwork(process.num_states)))
     f = generic.row_loss(log_x0, x_t, x0, double(alpha).expand(12), double(-1).expand(12))
@@ -203,7 +205,7 @@ def test_the_limit_of_masks_has_the_printed_form():
 @both
 @pytest.mark.parametrize("alpha", [1e-3, 0.5, 0.998])
 def test_float32_rows_of_a_thousand_steps_keep_their_digits(states: str, alpha: float):
-    process = D3pm(50_257, states=states)
+    process = KINDS[states](50_257)
     log_x0, x_t, x0 = case(process, seed=0)
     steps = at(12, alpha + 1e-3, alpha)
     exact = divergence(process)(log_x0, x_t, x0, *steps)

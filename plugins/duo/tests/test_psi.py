@@ -1,5 +1,7 @@
 """Psi-samplers: the law of a step is the published one, and the sampler draws the chain of it."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from published import tensors, tolerance
@@ -89,12 +91,18 @@ def psi_kernel(
     return torch.stack(chances).prod(0)
 
 
+def kappas_of(sampler: Psi, alphas: Noise) -> list[Noise]:
+    """Share of the posterior in each step."""
+    ends = zip(sampler.mixings, pairwise(alphas), strict=True)
+    return [mixing.kappa(alpha_s, alpha_t) for mixing, (alpha_t, alpha_s) in ends]
+
+
 def psi_chain(law: ToyLaw, process: Interpolating, sampler: Psi, schedule=None) -> Tensor:
     """Law over `all_sequences` of a whole walk and its last call."""
     alphas = sampler.alphas(schedule or LogLinear(0), torch.device("cpu"))[:, 0]
     states = all_sequences(process.num_states, law.length)
     reached = process.prior(states).prod(-1)
-    kappas = torch.cat(sampler.kappas(alphas)).tolist()
+    kappas = torch.cat(kappas_of(sampler, alphas)).tolist()
     for alpha_t, alpha_s, kappa in zip(alphas[:-1], alphas[1:], kappas, strict=True):
         step = (alpha_s[None], alpha_t[None], kappa)
         reached = reached @ psi_kernel(law, process, *step, sampler.truncation)
@@ -312,7 +320,9 @@ def test_under_masks_remdm_is_a_psi_sampler(mode: str, sigma_of):
     sampler = Psi(steps=12, mode=mode)
     alphas = sampler.alphas(LogLinear(0), torch.device("cpu"))
     compared = 0
-    for alpha_t, alpha_s, kappa in zip(alphas, alphas[1:], sampler.kappas(alphas), strict=False):
+    for alpha_t, alpha_s, kappa in zip(
+        alphas, alphas[1:], kappas_of(sampler, alphas), strict=False
+    ):
         sigma = sigma_of(((1 - alpha_s) / alpha_t).clamp_max(1))
         if sigma > 1 - alpha_s:
             assert kappa == 0

@@ -1,5 +1,7 @@
 """The modes, profiles, segments and presets of Psi-samplers have their printed values."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from published import tensors, tolerance
@@ -30,7 +32,8 @@ def level(value: float) -> Tensor:
 
 def shares(sampler: Psi, alphas: Tensor) -> Tensor:
     """Kappa of each step."""
-    return torch.cat(sampler.kappas(alphas)).flatten()
+    ends = zip(sampler.mixings, pairwise(alphas), strict=True)
+    return torch.cat([mixing.kappa(s, t) for mixing, (t, s) in ends]).flatten()
 
 
 def kappas(schedule: Schedule, **options) -> Tensor:

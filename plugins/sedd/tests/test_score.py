@@ -1,6 +1,7 @@
 """The score of unnormalised weights: its limits, its truncation, its steps; SEDD's two noises."""
 
 import copy
+import inspect
 import math
 
 import pytest
@@ -14,7 +15,9 @@ from platform_core.parameterization import Mean
 from platform_core.process import Absorbing, Interpolating, Uniform, log_one_hot
 from platform_core.testing.toy import chi_square
 from platform_sedd.parameterization import Score, truncate
-from platform_sedd.process import Sedd
+from platform_sedd.process import AbsorbingSedd, Sedd, UniformSedd
+
+KINDS = {"absorbing": AbsorbingSedd, "uniform": UniformSedd}
 
 both = pytest.mark.parametrize("states", ["absorbing", "uniform"])
 levels = st.tuples(st.floats(1e-4, 0.999), st.floats(1e-4, 1)).map(sorted)
@@ -50,7 +53,7 @@ def random_law(process: Interpolating, seed: int) -> torch.Tensor:
 @both
 def test_every_object_is_of_one_of_the_two_kinds(states: str):
     kind = {"absorbing": Absorbing, "uniform": Uniform}[states]
-    process = Sedd(5, states=states)
+    process = KINDS[states](5)
     assert isinstance(process, kind)
     assert isinstance(process, Sedd)
     assert process.time_conditioned
@@ -61,12 +64,12 @@ def test_every_object_is_of_one_of_the_two_kinds(states: str):
 
 
 def test_masks_are_the_default():
-    assert isinstance(Sedd(5), Absorbing)
+    assert inspect.signature(Sedd).parameters["states"].default == "absorbing"
 
 
 @given(num_tokens=st.integers(2, 6), alpha=st.floats(1e-6, 1 - 1e-6), seed=st.integers(0, 1000))
 def test_at_a_mask_the_score_is_the_networks_scaled_by_sigma(num_tokens, alpha, seed):
-    process, sigma = Sedd(num_tokens), -math.log(alpha)
+    process, sigma = AbsorbingSedd(num_tokens), -math.log(alpha)
     logits = random_logits(process, seed)
     score = SCORE.log_score(logits, noise(process), double(alpha), process)
     scale = math.log(math.expm1(sigma)) + math.log(num_tokens)
@@ -77,7 +80,7 @@ def test_at_a_mask_the_score_is_the_networks_scaled_by_sigma(num_tokens, alpha, 
 @both
 @given(alpha=st.floats(1e-6, 1 - 1e-6))
 def test_logits_of_zero_are_the_score_of_a_network_that_knows_nothing(states, alpha):
-    process = Sedd(4, states=states)
+    process = KINDS[states](4)
     x_t = noise(process)
     logits = torch.zeros(len(x_t), process.num_states, dtype=torch.float64)
     score = SCORE.log_score(logits, x_t, double(alpha), process)
@@ -89,7 +92,7 @@ def test_logits_of_zero_are_the_score_of_a_network_that_knows_nothing(states, al
 @both
 @given(alpha=st.floats(1e-6, 1 - 1e-6), seed=st.integers(0, 1000))
 def test_weights_that_are_a_law_have_the_score_of_its_mean(states, alpha, seed):
-    process = Sedd(4, states=states)
+    process = KINDS[states](4)
     x_t, log_x0 = noise(process), random_law(process, seed)
     score = SCORE.log_score(as_logits(log_x0, process), x_t, double(alpha), process)
     expected = Mean().log_score(log_x0, x_t, double(alpha), process)
@@ -98,7 +101,7 @@ def test_weights_that_are_a_law_have_the_score_of_its_mean(states, alpha, seed):
 
 def test_without_signal_uniform_scores_are_one_so_that_the_bound_is_finite():
     """The integrand falls with alpha; that of logits taken for the score grows as 1 / alpha."""
-    process = Sedd(4, states="uniform")
+    process = UniformSedd(4)
     x_t = noise(process)
     logits, x0 = random_logits(process, seed=0), torch.zeros_like(x_t)
     for alpha in (1e-3, 1e-6, 1e-9):
@@ -118,7 +121,7 @@ def test_without_signal_uniform_scores_are_one_so_that_the_bound_is_finite():
 @pytest.mark.parametrize("truncation", [Nucleus(0.6), TopK(2), CleanOnly(4, Nucleus(0.7))])
 def test_truncation_is_that_of_the_predicted_law(states, truncation, levels, seed):
     alpha = double(levels[0])
-    process = Sedd(4, states=states)
+    process = KINDS[states](4)
     x_t, log_x0 = noise(process), random_law(process, seed)
     score = process.log_score(log_x0, x_t, alpha)
     cut = truncate(score, x_t, alpha, process=process, truncation=truncation)
@@ -130,7 +133,7 @@ def test_truncation_is_that_of_the_predicted_law(states, truncation, levels, see
 @given(levels=levels, seed=st.integers(0, 1000))
 def test_without_truncation_the_score_stays_also_when_it_is_that_of_no_law(states, levels, seed):
     alpha = double(levels[0])
-    process = Sedd(4, states=states)
+    process = KINDS[states](4)
     x_t = noise(process)
     score = SCORE.log_score(random_logits(process, seed), x_t, alpha, process)
     same = truncate(score, x_t, alpha, process=process, truncation=KeepAll())
@@ -143,7 +146,7 @@ def test_without_truncation_the_score_stays_also_when_it_is_that_of_no_law(state
 def test_a_step_draws_from_the_analytic_law_of_an_unnormalised_score(
     states, alpha_s, alpha_t, dtype
 ):
-    process = Sedd(5, states=states)
+    process = KINDS[states](5)
     s, t = double(alpha_s), double(alpha_t).clamp_min(1e-4)
     for row, x_t in enumerate(noise(process)[:2]):
         logits = random_logits(process, seed=3, dtype=dtype)[:1]
@@ -164,7 +167,7 @@ def test_a_step_draws_from_the_analytic_law_of_an_unnormalised_score(
 @both
 def test_negative_mass_counts_as_nothing(states: str):
     """Weights that sum to 50 leave no chance to stay noise."""
-    process = Sedd(5, states=states)
+    process = KINDS[states](5)
     x_t = noise(process)[:1]
     logits = torch.full((1, process.num_states), 3.9, dtype=torch.float64)
     logits[:, 1] = 6
@@ -180,7 +183,7 @@ def test_negative_mass_counts_as_nothing(states: str):
 @given(levels=levels, seed=st.integers(0, 1000))
 def test_the_most_likely_token_is_the_mode_of_the_implied_law(states, levels, seed):
     alpha = double(levels[0])
-    process = Sedd(4, states=states)
+    process = KINDS[states](4)
     x_t, logits = noise(process), random_logits(process, seed)
     logits[:, process.vocab_size :] = 9
     chosen = SCORE.most_likely(logits, x_t, alpha, process)

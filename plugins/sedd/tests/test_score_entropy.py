@@ -25,20 +25,22 @@ from platform_core.testing.toy import (
 )
 from platform_sedd.objective import ScoreEntropy
 from platform_sedd.parameterization import Score
-from platform_sedd.process import Sedd
+from platform_sedd.process import AbsorbingSedd, UniformSedd
+
+KINDS = {"absorbing": AbsorbingSedd, "uniform": UniformSedd}
 
 both = pytest.mark.parametrize("states", ["absorbing", "uniform"])
 TIGHT = {"rtol": 1e-11, "atol": 1e-12}
 
 
-def exact(law, objective=Nelbo, **options):
-    process = Sedd(law.num_tokens, **options)
+def exact(law, objective=Nelbo, states="absorbing"):
+    process = KINDS[states](law.num_tokens)
     return objective(model(process, ExactScore(law, process), parameterization=Score()))
 
 
-def tiny(objective, num_tokens: int, **options):
+def tiny(objective, num_tokens: int, states="absorbing"):
     torch.manual_seed(0)
-    process = Sedd(num_tokens, **options)
+    process = KINDS[states](num_tokens)
     network = TinyNetwork(process.num_states)
     return objective(model(process, network, LogLinear(), Score()))
 

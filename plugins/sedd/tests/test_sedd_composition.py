@@ -13,7 +13,7 @@ from platform_core.registry.loading import find_plugins
 from platform_core.schedule import LogLinear
 from platform_sedd.objective import ScoreEntropy
 from platform_sedd.parameterization import Score
-from platform_sedd.process import AbsorbingSedd, Sedd, UniformSedd
+from platform_sedd.process import AbsorbingSedd, UniformSedd
 from platform_sedd.sampler import Analytic, Euler
 from platform_sedd.schedule import Geometric
 
@@ -100,7 +100,8 @@ def test_scores_and_their_samplers_go_with_every_noise(process, sampler, paramet
 
 
 def test_the_matrix_has_what_goes_with_either_noise():
-    assert goes_with(("process", Sedd), ("objective", ScoreEntropy))
+    parts = (("process", "sedd"), ("objective", "score-entropy"))
+    assert goes_with(*((role, PLUGINS.forms(role, name)) for role, name in parts))
     row = matrix(PLUGINS, "process")["sedd"]
     assert {"nelbo", "score-entropy", "only-uniform"} <= set(row["objective"])
     row = matrix(PLUGINS, "objective")["score-entropy"]
@@ -120,5 +121,6 @@ def test_values_that_do_not_fit_are_refused_before_anything_is_built():
 
 @pytest.mark.parametrize("kind", [Absorbing, Uniform])
 def test_the_kinds_are_reached_by_the_option_that_names_them(kind):
-    (option,) = (option for option, cls in Sedd.kinds().items() if issubclass(cls, kind))
+    by_option = PLUGINS.forms("process", "sedd").items()
+    (option,) = (option for option, cls in by_option if issubclass(cls, kind))
     assert option == f"states {kind.__name__.lower()}"

@@ -9,7 +9,7 @@ from platform_core.objective import Nelbo
 from platform_core.schedule import Cosine, LogLinear
 from platform_sedd.objective import ScoreEntropy
 from platform_sedd.parameterization import Score
-from platform_sedd.process import Sedd
+from platform_sedd.process import AbsorbingSedd
 
 SCHEDULES = {"log-linear": LogLinear, "cosine": Cosine}
 named = pytest.mark.parametrize("name", list(SCHEDULES))
@@ -18,7 +18,7 @@ MASK = 18
 
 
 def objective(objective_class, name: str):
-    process = Sedd(MASK)
+    process = AbsorbingSedd(MASK)
     return objective_class(Model(process, SCHEDULES[name](eps=1e-3), Score(), network(process)))
 
 
@@ -26,7 +26,7 @@ def objective(objective_class, name: str):
 def test_the_score_at_masks_is_the_reference_s(name: str):
     """Elsewhere the reference keeps the network's output; nothing reads it, as such tokens stay."""
     id_ = f"e.sedd_{name}"
-    case, process = tensors(id_), Sedd(MASK)
+    case, process = tensors(id_), AbsorbingSedd(MASK)
     masked = case["xt"] == MASK
     score = Score().log_score(case["logits"], case["xt"], case["alpha"].double(), process)
     torch.testing.assert_close(score[masked], case["output/log_score"][masked], **tolerance(id_))
@@ -69,7 +69,7 @@ def test_the_loss_through_the_network_is_the_reference_s(objective_class, name: 
 def test_the_steps_are_the_reference_s(name: str):
     """From its own scores; its negative mass, which it leaves to its sampler, is 0 here."""
     id_ = f"e.sedd_{name}"
-    case, process = tensors(id_), Sedd(MASK)
+    case, process = tensors(id_), AbsorbingSedd(MASK)
     schedule, within = SCHEDULES[name](eps=1e-3), tolerance(id_)
     t, log_score = case["t"].double()[:, None], case["output/log_score"].double()
     alpha_t, alpha_s = schedule.alpha(t), schedule.alpha(t - case["dt"].double())

@@ -28,8 +28,10 @@ from platform_core.testing.toy import (
     two_token_law,
 )
 from platform_sedd.parameterization import Score, above_noise, truncate
-from platform_sedd.process import Sedd
-from platform_sedd.sampler import Analytic, ByScore, Euler
+from platform_sedd.process import AbsorbingSedd, UniformSedd
+from platform_sedd.sampler import Analytic, ByScore, Euler, tangent
+
+KINDS = {"absorbing": AbsorbingSedd, "uniform": UniformSedd}
 
 both = pytest.mark.parametrize("states", ["absorbing", "uniform"])
 samplers = pytest.mark.parametrize("sampler", [Analytic, Euler])
@@ -77,7 +79,7 @@ def published_step(log_score: Tensor, x_t: Tensor, drop: float, process: Interpo
     seed=st.integers(0, 1000),
 )
 def test_the_analytic_law_is_the_published_one(states, num_tokens, levels, seed):
-    process = Sedd(num_tokens, states=states)
+    process = KINDS[states](num_tokens)
     alpha_t, alpha_s = (double(level) for level in levels)
     log_score, x_t = scores(process, alpha_t, seed), noise(process)
     law = Analytic().law(log_score, x_t, alpha_s, alpha_t, process)
@@ -94,7 +96,7 @@ def test_the_analytic_law_is_the_published_one(states, num_tokens, levels, seed)
 @pytest.mark.parametrize("truncation", [KeepAll(), Nucleus(0.6)])
 def test_analytic_is_ancestral(states, truncation, num_tokens, levels, seed):
     """The law from the score of a prediction is the posterior of that prediction."""
-    process = Sedd(num_tokens, states=states)
+    process = KINDS[states](num_tokens)
     alpha_t, alpha_s = (double(level) for level in levels)
     x_t = noise(process)
     logits = torch.randn(len(x_t), process.num_states, generator=seeded(seed)).double()
@@ -107,7 +109,7 @@ def test_analytic_is_ancestral(states, truncation, num_tokens, levels, seed):
 
 
 def test_the_printed_steps():
-    process, x_t = Sedd(3), torch.tensor([3])
+    process, x_t = AbsorbingSedd(3), torch.tensor([3])
     log_x0 = torch.cat((double(0.2, 0.5, 0.3).log(), double(LOG_ZERO)))[None]
     score = process.log_score(log_x0, x_t, double(0.4))
     for alpha_s, expected in ((0.7, (0.10, 0.25, 0.15, 0.5)), (1.0, (0.2, 0.5, 0.3, 0))):
@@ -120,7 +122,7 @@ def test_the_printed_steps():
 @pytest.mark.parametrize("top_p", [1.0, 0.7])
 def test_analytic_samples_are_those_of_ancestral_from_the_same_score(states, final, top_p):
     torch.manual_seed(0)
-    process = Sedd(5, states=states)
+    process = KINDS[states](5)
     built = model(process, TinyNetwork(process.num_states), LogLinear(), Score())
     one, other = (
         sampler(steps=6, final=final, top_p=top_p)(built, (16, 8), seeded(1))
@@ -142,6 +144,11 @@ def kernel(sampler: ByScore, log_score: Tensor, states: Tensor, levels, process)
     return torch.stack(chances).prod(0)
 
 
+def next_level(sampler: ByScore, schedule, s: Tensor, t: Tensor) -> Tensor:
+    """The signal level that a step from time t to time s aims at."""
+    return tangent(schedule, s, t) if isinstance(sampler, Euler) else schedule.alpha(s)
+
+
 def chain(sampler: ByScore, law, process: Interpolating, schedule) -> Tensor:
     """Law over `all_sequences` that a sampler with the exact score draws from."""
     states = all_sequences(process.num_states, law.length)
@@ -153,7 +160,7 @@ def chain(sampler: ByScore, law, process: Interpolating, schedule) -> Tensor:
 
     times = even_times(sampler.steps, torch.device("cpu")).flatten()
     for t, s in zip(times[:-1], times[1:], strict=True):
-        levels = sampler.next_level(schedule, s, t), schedule.alpha(t)
+        levels = next_level(sampler, schedule, s, t), schedule.alpha(t)
         reached = reached @ kernel(sampler, exact(levels[1]), states, levels, process)
     levels = torch.tensor(1.0).double(), schedule.alpha(times[-1])
     return reached @ kernel(Analytic(), exact(levels[1]), states, levels, process)
@@ -178,7 +185,7 @@ def test_one_position_returns_the_data_law_in_any_number_of_analytic_steps(
     states, law, steps, schedule
 ):
     """But for the first step, which begins at a signal level of 1e-4 instead of 0."""
-    process = Sedd(law.num_tokens, states=states)
+    process = KINDS[states](law.num_tokens)
     reached = chain(Analytic(steps), law, process, schedule)
     within = 1e-12 if states == "absorbing" else 1e-4
     assert distance(reached, data_law(law, process)) < within
@@ -187,7 +194,7 @@ def test_one_position_returns_the_data_law_in_any_number_of_analytic_steps(
 @both
 def test_two_positions_approach_the_data_law_as_analytic_steps_grow(states: str):
     law = two_token_law()
-    process, data = Sedd(3, states=states), data_law(law, Sedd(3, states=states))
+    process, data = KINDS[states](3), data_law(law, KINDS[states](3))
     few, many = (distance(chain(Analytic(n), law, process, LogLinear()), data) for n in (1, 128))
     assert few > 0.1
     assert many < 0.01
@@ -197,7 +204,7 @@ def test_two_positions_approach_the_data_law_as_analytic_steps_grow(states: str)
 @both
 def test_euler_approaches_the_data_law_at_first_order(states: str):
     law = one_token_law()
-    process, data = Sedd(3, states=states), data_law(law, Sedd(3, states=states))
+    process, data = KINDS[states](3), data_law(law, KINDS[states](3))
     steps = (64, 128, 256)
     errors = [distance(chain(Euler(n), law, process, Cosine()), data) for n in steps]
     if states == "absorbing":
@@ -209,13 +216,13 @@ def test_euler_approaches_the_data_law_at_first_order(states: str):
 
 
 def test_under_masks_and_a_straight_schedule_euler_is_analytic():
-    process, schedule = Sedd(4), LogLinear(eps=0)
+    process, schedule = AbsorbingSedd(4), LogLinear(eps=0)
     t, s = double(0.6), double(0.35)
     x_t, log_x0 = noise(process), random_law(4, 1, seed=0).probs.log()[None]
     log_x0 = torch.nn.functional.pad(log_x0, (0, 1), value=LOG_ZERO)
     score = process.log_score(log_x0, x_t, schedule.alpha(t))
     laws = [
-        sampler.law(score, x_t, sampler.next_level(schedule, s, t), schedule.alpha(t), process)
+        sampler.law(score, x_t, next_level(sampler, schedule, s, t), schedule.alpha(t), process)
         for sampler in (Euler(), Analytic())
     ]
     torch.testing.assert_close(*laws, rtol=0, atol=1e-14)
@@ -223,7 +230,7 @@ def test_under_masks_and_a_straight_schedule_euler_is_analytic():
 
 @both
 def test_euler_steps_that_leave_more_than_there_is_leave_nothing(states: str):
-    process = Sedd(4, states=states)
+    process = KINDS[states](4)
     log_score, x_t = scores(process, double(0.01), seed=0) + 3, noise(process)
     log_score = log_score.scatter(-1, x_t[:, None], 0.0)
     law = Euler().law(log_score, x_t, double(3), double(0.01), process)
@@ -237,7 +244,7 @@ def test_euler_steps_that_leave_more_than_there_is_leave_nothing(states: str):
 @pytest.mark.parametrize("top_p", [1.0, 0.6])
 def test_samplers_draw_from_the_enumerated_chain(states, sampler, top_p):
     law = two_token_law()
-    process = Sedd(3, states=states)
+    process = KINDS[states](3)
     built = model(process, ExactScore(law, process), LogLinear(), Score())
     walk = sampler(steps=3, top_p=top_p, final="none")
     tokens = walk(built, (20_000, 2), seeded(3)).tokens
@@ -250,7 +257,7 @@ def chain_without_finish(sampler: ByScore, law, process: Interpolating) -> Tenso
     reached = process.prior(states).prod(-1)
     times = even_times(sampler.steps, torch.device("cpu")).flatten()
     for t, s in zip(times[:-1], times[1:], strict=True):
-        levels = sampler.next_level(schedule, s, t), schedule.alpha(t)
+        levels = next_level(sampler, schedule, s, t), schedule.alpha(t)
         log_x0 = law.log_x0(states, levels[1], process)
         score = process.log_score(log_x0, states, levels[1])
         reached = reached @ kernel(sampler, score, states, levels, process)
@@ -278,7 +285,7 @@ def tiny_model(process: Interpolating, *, bias: float = 0.0):
 @pytest.mark.parametrize("final", ["ancestral", "greedy"])
 @pytest.mark.parametrize("bias", [-3.0, 3.0])
 def test_no_masks_are_left_however_the_weights_sum(sampler, final, bias):
-    built, _ = tiny_model(Sedd(5), bias=bias)
+    built, _ = tiny_model(AbsorbingSedd(5), bias=bias)
     tokens = sampler(steps=4, final=final)(built, (64, 16), seeded()).tokens
     assert tokens.min() >= 0
     assert tokens.max() < 5
@@ -287,7 +294,7 @@ def test_no_masks_are_left_however_the_weights_sum(sampler, final, bias):
 @both
 @samplers
 def test_prompts_stay_in_place(states, sampler):
-    built, _ = tiny_model(Sedd(5, states=states))
+    built, _ = tiny_model(KINDS[states](5))
     tokens = torch.randint(5, (8, 6), generator=seeded(1))
     prompt = Prompt(tokens, torch.rand(8, 6, generator=seeded(2)) < 0.4)
     sample = sampler(steps=5)(built, (8, 6), seeded(), prompt)
@@ -297,7 +304,7 @@ def test_prompts_stay_in_place(states, sampler):
 
 @samplers
 def test_a_prompt_of_everything_needs_no_network(sampler):
-    built, backbone = tiny_model(Sedd(5, states="uniform"))
+    built, backbone = tiny_model(UniformSedd(5))
     tokens = torch.randint(5, (2, 4), generator=seeded())
     everything = Prompt(tokens, torch.ones(2, 4).bool())
     sample = sampler(steps=3)(built, (2, 4), seeded(), everything)
@@ -309,7 +316,7 @@ def test_a_prompt_of_everything_needs_no_network(sampler):
 @samplers
 @finals
 def test_nfe_is_the_number_of_calls_of_the_network(states, sampler, final):
-    built, backbone = tiny_model(Sedd(5, states=states))
+    built, backbone = tiny_model(KINDS[states](5))
     sample = sampler(steps=7, final=final)(built, (4, 2), seeded())
     assert sample.nfe == backbone.calls <= 7 + (final != "none")
 
@@ -317,7 +324,7 @@ def test_nfe_is_the_number_of_calls_of_the_network(states, sampler, final):
 @both
 @samplers
 def test_equal_seeds_draw_equal_samples(states, sampler):
-    built, _ = tiny_model(Sedd(5, states=states))
+    built, _ = tiny_model(KINDS[states](5))
     one, same, other = (sampler(steps=4)(built, (4, 8), seeded(n)).tokens for n in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
@@ -327,7 +334,7 @@ def test_equal_seeds_draw_equal_samples(states, sampler):
 @both
 @samplers
 def test_sampling_makes_no_tensor_of_positions_by_states(states, sampler, monkeypatch):
-    built, _ = tiny_model(Sedd(1007, states=states))
+    built, _ = tiny_model(KINDS[states](1007))
     number = built.process.num_states
     monkeypatch.setattr(rows, "CHUNK_ELEMENTS", 6 * number)
     with LargestTensor() as made:

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from platform_core.cli.parser import Parser
-from platform_core.component import ROLES
+from platform_core.component import KINDS
 from platform_core.errors import UsageError
 from platform_core.registry.loading import load_plugins
 
@@ -61,7 +61,9 @@ def _arguments() -> Parser:
         help="a plugin, a distribution, a part, or ROLE:PART; several are examined one by one",
     )
     parser.add_argument("--all", action="store_true", help="every part that is installed")
-    parser.add_argument("--role", choices=ROLES, help="parts of this role alone")
+    parser.add_argument(
+        "--role", choices=KINDS, help="parts of this role, or services of this kind, alone"
+    )
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="each law by itself, with what it says"
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from platform_core.cli.parser import show_help
 from platform_core.composition.compose import compose_saved
 from platform_core.composition.sources import underscored
 from platform_core.errors import UsageError
@@ -24,9 +25,11 @@ BOUND = "bound"
 
 def main(argv: Sequence[str]) -> int:
     """Prints the figures, and keeps them in the run's `evaluations/` and `result.json`."""
-    directory = first_argument(argv, "platform eval RUN")
     plugins = load_plugins()
     evaluations = installed_evaluations(plugins)
+    if argv[:1] in (["-h"], ["--help"]):
+        return show_help("platform eval", __doc__, partial(arguments, evaluations))
+    directory = first_argument(argv, "platform eval RUN")
     composition, asked = compose_saved(
         directory.config,
         argv,

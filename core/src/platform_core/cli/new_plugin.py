@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from platform_core.cli.parser import Parser
-from platform_core.component import ROLES
+from platform_core.component import KINDS
 from platform_core.registry.loading import load_plugins
-from platform_core.templates.scaffold import distribution, require_free, write_package
+from platform_core.templates.scaffold import distribution, require_free, use, write_package
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
         f"{folder}: the {asked.kind} {asked.name}, in src/{module}/{asked.kind}.py\n"
         f"  pip install -e {folder}\n"
         f"  platform check {asked.name}\n"
-        f"  platform run --{asked.kind} {asked.name}"
+        f"  {use(asked.name, asked.kind)}"
     )
     return 0
 
@@ -28,9 +28,7 @@ def main(argv: Sequence[str]) -> int:
 def _arguments() -> Parser:
     parser = Parser(prog="platform new-plugin", description=__doc__, allow_abbrev=False)
     parser.add_argument("name", metavar="NAME", help="of the part and of the plugin, like my-noise")
-    parser.add_argument(
-        "--kind", choices=ROLES, default="process", help="the role of the part (process)"
-    )
+    parser.add_argument("--kind", choices=KINDS, default="process", help="what it is (process)")
     parser.add_argument(
         "--output", metavar="DIR", type=Path, help="folder to make (platform-NAME, here)"
     )

@@ -1,7 +1,7 @@
 """The parser of verbs that compose nothing."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from platform_core.composition.sources import underscored
@@ -19,6 +19,19 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """The parser's complaint without its usage."""
         raise UsageError(message)
+
+
+def show_help(prog: str, description: str | None, add: Callable[[Any], None]) -> int:
+    """Prints the words of a verb that also takes the options of a run, which `RUN --help` shows."""
+    parser = Parser(
+        prog=prog,
+        description=description,
+        epilog=f"{prog} RUN --help also shows the options of that run, such as --data.corpus.",
+        allow_abbrev=False,
+    )
+    add(parser)
+    parser.print_help()
+    return 0
 
 
 def positive(text: str) -> int:

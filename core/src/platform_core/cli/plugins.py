@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from platform_core.cli.parser import Parser
-from platform_core.component import ROLES
+from platform_core.component import KINDS, ROLES
 from platform_core.errors import UsageError
 from platform_core.registry.loading import find_plugins, require_strict
 from platform_core.registry.parts import Plugins
@@ -55,7 +55,12 @@ def listing(plugins: Plugins) -> dict[str, Any]:
                 "distribution": part.plugin.distribution,
                 "version": part.plugin.version,
             }
-            for part in plugins.parts()
+            for part in plugins.parts(KINDS)
+        ],
+        "metrics": [
+            {"name": metric.name, "title": metric.title, "plugin": plugin.name}
+            for plugin in plugins.plugins
+            for metric in plugin.metrics
         ],
         "plugins": [
             {
@@ -76,9 +81,14 @@ def show_parts(plugins: Plugins) -> None:
     """A line for each part."""
     rows = [
         (part.role, part.component.name, part.plugin.provider, part.component.summary)
-        for part in plugins.parts()
+        for part in plugins.parts(KINDS)
     ]
-    print(table([("role", "name", "provided by", "summary"), *rows]))
+    rows += [
+        ("metric", metric.name, plugin.provider, metric.title)
+        for plugin in plugins.plugins
+        for metric in plugin.metrics
+    ]
+    print(table([("kind", "name", "provided by", "summary"), *rows]))
 
 
 def show_problems(plugins: Plugins, *, verbose: bool) -> None:

@@ -26,7 +26,12 @@ def main(argv: Sequence[str]) -> int:
     if resumed is not None:
         directory = RunDirectory.existing(resumed)
         composition, asked = compose_saved(
-            directory.config, argv, load_plugins(), prog="platform run", extend=arguments
+            directory.config,
+            argv,
+            load_plugins(),
+            prog="platform run",
+            extend=arguments,
+            training=True,
         )
         if asked.output or asked.overwrite:
             raise UsageError(
@@ -97,6 +102,7 @@ def summary(run: "Run", result: dict[str, Any]) -> str:
         "",
         (run.directory.samples / "final.txt").read_text(encoding="utf-8").rstrip(),
         "",
+        *([f"stopped early: {result['stopped']}"] if "stopped" in result else []),
         f"{result['steps']} steps in {result['seconds']:.0f} s, {result['parameters']:,} weights, "
         f"peak memory {result['peak_rss_bytes'] / 1e9:.2f} GB",
         f"{evaluated.split} text, {result['tokens']:,} tokens, {evaluated.weights} weights, "

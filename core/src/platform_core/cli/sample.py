@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
+from platform_core.cli.parser import show_help
 from platform_core.composition.compose import compose_saved
 from platform_core.errors import UsageError
 from platform_core.record.directory import first_argument
@@ -15,6 +16,8 @@ from platform_core.registry.loading import load_plugins
 
 def main(argv: Sequence[str]) -> int:
     """Prints the texts, or writes them to a file."""
+    if argv[:1] in (["-h"], ["--help"]):
+        return show_help("platform sample", __doc__, arguments)
     directory = first_argument(argv, "platform sample RUN")
     composition, asked = compose_saved(
         directory.config, argv, load_plugins(), prog="platform sample RUN", extend=arguments

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from platform_core.component import ROLES, Option
-from platform_core.composition.sources import ENVIRONMENT, Layer, variable
+from platform_core.composition.sources import CALLBACKS, ENVIRONMENT, Layer, variable
 from platform_core.registry.parts import Plugins
 
 DEFAULT_PROCESS = "duo"
@@ -56,13 +56,20 @@ class Choice:
     options: tuple[Given, ...]
     notes: tuple[str, ...]
     """What a later layer made void."""
+    callbacks: tuple[str, ...] = ()
+    """Those that see the training, in the order in which they were first named."""
 
 
-def choose(layers: Sequence[Layer], plugins: Plugins) -> Choice:
+def choose(layers: Sequence[Layer], plugins: Plugins, words: Sequence[str] = ()) -> Choice:
     """One part for each role, later layers over earlier ones.
 
     A layer that names another process takes with it what was only the old one's default: the roles
     and options of a complete saved config then follow the new family.
+
+    Args:
+        layers: what each source says, the weakest first.
+        plugins: where parts come from.
+        words: the rest of the command line, whose options of callbacks choose these.
 
     Raises:
         UsageError: a name is unknown, or provided twice.
@@ -73,7 +80,27 @@ def choose(layers: Sequence[Layer], plugins: Plugins) -> Choice:
     names, origins = choosing.names(), choosing.origins()
     for role in ROLES:
         plugins.get(role, names[role])
-    return Choice(names, origins, tuple(choosing.options), tuple(choosing.notes))
+    callbacks = tuple(dict.fromkeys([*choosing.callbacks, *named_on(words)]))
+    for name in callbacks:
+        plugins.get("callback", name)
+    options = tuple(given for given in choosing.options if _of_chosen(given, callbacks))
+    return Choice(names, origins, options, tuple(choosing.notes), callbacks)
+
+
+def named_on(words: Sequence[str]) -> list[str]:
+    """The callbacks whose options the words of a command line give."""
+    begin = f"--{CALLBACKS}."
+    return [callback_of(word[2:].partition("=")[0]) for word in words if word.startswith(begin)]
+
+
+def callback_of(key: str) -> str:
+    """The callback of a key `callbacks.NAME.option`."""
+    return key.split(".")[1].replace("_", "-")
+
+
+def _of_chosen(given: Given, callbacks: Sequence[str]) -> bool:
+    """Whether an option is of a part, a section, or a callback that is still chosen."""
+    return given.section != CALLBACKS or callback_of(given.key) in callbacks
 
 
 class _Choosing:
@@ -84,6 +111,7 @@ class _Choosing:
         self.named: dict[str, tuple[str, str]] = {}
         self.options: list[Given] = []
         self.notes: list[str] = []
+        self.callbacks: list[str] = []
 
     def names(self) -> dict[str, str]:
         """The part of every role, were this all."""
@@ -117,7 +145,12 @@ class _Choosing:
         self.named.update({role: (name, layer.source) for role, name in layer.names.items()})
         self._drop_replaced(self.names())
         names = self.names()
+        if layer.callbacks is not None:
+            self.callbacks = list(layer.callbacks)
         for key, value in layer.options.items():
+            if key.startswith(f"{CALLBACKS}."):
+                self.callbacks.append(callback_of(key))
+                key = key.replace("-", "_")
             section = key.partition(".")[0]
             settled = section in ROLES and ("process" in self.named or section in self.named)
             part = names[section] if settled else None

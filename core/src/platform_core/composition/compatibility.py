@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from platform_core.component import ROLES
 from platform_core.errors import IncompatibleError, UsageError, either, with_article
-from platform_core.registry.parts import Plugins, kinds
+from platform_core.registry.parts import Plugins
 
 
 def require_compatible(
@@ -36,14 +36,18 @@ def require_compatible(
                 )
 
 
-def goes_with(first: tuple[str, type], second: tuple[str, type]) -> bool:
-    """Whether two parts, as role and class, leave each other what they need, under some options."""
-    return all(
-        any(
-            issubclass(kind, requirements(part).get(other_role, object))
-            for kind in kinds(other).values()
-        )
-        for (_, part), (other_role, other) in ((first, second), (second, first))
+def goes_with(
+    first: tuple[str, Mapping[str, type]], second: tuple[str, Mapping[str, type]]
+) -> bool:
+    """Whether two parts, as role and `Plugins.forms`, leave each other what they need, under some
+    options.
+    """
+    (role, ones), (other, others) = first, second
+    return any(
+        issubclass(found, requirements(one).get(other, object))
+        and issubclass(one, requirements(found).get(role, object))
+        for one in ones.values()
+        for found in others.values()
     )
 
 
@@ -111,7 +115,7 @@ def _message(
     }
     exact = [name for name, part in alternatives.items() if part is needed]
     word = exact[0] if exact else re.sub(r"(?<=[a-z])(?=[A-Z])", "-", needed.__name__).lower()
-    by_option = kinds(plugins.load(other, names[other]))
+    by_option = plugins.forms(other, names[other])
     present = [f" with {option}" for option, kind in by_option.items() if kind is found and option]
     choices = [
         f"--{other}.{option}" for option, kind in by_option.items() if issubclass(kind, needed)
@@ -137,13 +141,16 @@ def loadable(plugins: Plugins, role: str) -> dict[str, type]:
 
 def matrix(plugins: Plugins, role: str) -> dict[str, dict[str, list[str]]]:
     """For each part of a role, the parts of every other role that it goes with."""
-    parts = {other: loadable(plugins, other) for other in ROLES}
+    parts = {
+        other: {name: plugins.forms(other, name) for name in loadable(plugins, other)}
+        for other in ROLES
+    }
     return {
         name: {
             other: [
                 candidate
-                for candidate, candidate_class in parts[other].items()
-                if goes_with((role, part), (other, candidate_class))
+                for candidate, candidate_forms in parts[other].items()
+                if goes_with((role, part), (other, candidate_forms))
             ]
             for other in ROLES
             if other != role

@@ -32,6 +32,7 @@ from platform_core.composition.options import (
     TrainOptions,
 )
 from platform_core.composition.sources import (
+    CALLBACKS,
     INIT,
     SECTIONS,
     SEED,
@@ -47,6 +48,7 @@ from platform_core.registry.parts import Plugins
 if TYPE_CHECKING:
     from jsonargparse import Namespace as Values
 
+    from platform_core.callback import Callback
     from platform_core.composition.parser import Arguments
     from platform_core.model import Model
     from platform_core.objective import Objective
@@ -82,6 +84,7 @@ class Composition:
     names: Mapping[str, str]
     """Role -> name."""
     classes: Mapping[str, type]
+    """Role -> class of the object."""
     factories: Mapping[str, "partial[Any]"]
     """Role -> class with its options; what is computed from other parts is still open."""
     data: DataOptions
@@ -94,6 +97,8 @@ class Composition:
     """Complete YAML: composing it again gives this text, byte for byte."""
     plugins: Plugins = field(repr=False, compare=False)
     init: InitOptions = InitOptions()
+    callbacks: Mapping[str, "partial[Callback]"] = field(default_factory=dict)
+    """Name -> class with its options, of what sees the training."""
 
     def build(self, vocab_size: int, num_labels: int = 0) -> Built:
         """All parts, on the current default device; `num_labels` is 0 where the data have none.
@@ -121,6 +126,20 @@ class Composition:
         sampler = self._make("sampler", **facts, time_conditioned=process.time_conditioned)
         return Built(model, objective, sampler)
 
+    def make_callbacks(self) -> dict[str, "Callback"]:
+        """The callbacks by name, as they are before a training.
+
+        Raises:
+            UsageError: one refuses its options.
+        """
+        made = {}
+        for name, factory in self.callbacks.items():
+            try:
+                made[name] = factory()
+            except ValueError as error:
+                raise UsageError(f"callback {name}: {error}") from error
+        return made
+
     def with_seed(self, seed: int) -> "Composition":
         """The same with another seed, as if composed with it."""
         rest = self.config.removesuffix(f"{SEED}: {self.seed}\n")
@@ -136,10 +155,9 @@ class Composition:
         """
         import torch
 
+        self.make_callbacks()
         with torch.device("meta"):
-            process = self._make("process", vocab_size=PLACEHOLDER_VOCABULARY)
-            classes = {**self.classes, "process": type(process)}
-            require_compatible(self.names, classes, self.plugins)
+            require_compatible(self.names, self.classes, self.plugins)
             self._check_labels()
             if self.data.document_masks:
                 require_separating(self.names, self.classes, self.plugins)
@@ -205,7 +223,7 @@ def compose(
     request = read(argv, environ)
     start = _start(request)
     if start is None:
-        choice = choose(request.layers, plugins)
+        choice = choose(request.layers, plugins, request.rest)
         arguments, values = _parse(
             request, choice, plugins, prog=prog, extend=extend, parsers=parsers
         )
@@ -227,15 +245,19 @@ def compose_saved(
     prog: str,
     extend: Extend | None = None,
     environ: Mapping[str, str] = os.environ,
+    training: bool = False,
 ) -> tuple[Composition, Namespace]:
     """As `compose`, on top of a run's saved config, for what is done with a trained network.
 
-    Sampler, data, evaluation and the objective's options may differ from the saved ones.
+    Sampler, data, evaluation and the objective's options may differ from the saved ones. Callbacks
+    are left out unless the training goes on.
 
     Raises:
         UsageError: as `compose`; or the network was trained with other parts or options.
     """
     request = read(["--config", str(saved), *argv], environ)
+    if not training:
+        request = replace(request, layers=tuple(map(_without_callbacks, request.layers)))
     arguments, values = _parse_trained(
         saved,
         request,
@@ -246,6 +268,11 @@ def compose_saved(
         fixed_options=(*TRAINED, "init"),
     )
     return _finish(request, arguments, values)
+
+
+def _without_callbacks(layer: Layer) -> Layer:
+    options = {k: v for k, v in layer.options.items() if not k.startswith(f"{CALLBACKS}.")}
+    return replace(layer, options=options, callbacks=None)
 
 
 def require_start(composition: Composition) -> None:
@@ -317,7 +344,9 @@ def _parse_trained(
         fixed_options: sections whose options may not change.
     """
     base = read(["--config", str(saved)], {})
-    trained, choice = choose(base.layers, plugins), choose(request.layers, plugins)
+    base = replace(base, layers=tuple(map(_without_callbacks, base.layers)))
+    trained = choose(base.layers, plugins)
+    choice = choose(request.layers, plugins, request.rest)
     for role in fixed:
         if choice.names[role] != trained.names[role]:
             raise _changed(f"{role} {trained.names[role]}", f"{role} {choice.names[role]}")
@@ -348,11 +377,12 @@ def _parse(
     parsers: Parsers | None = None,
 ) -> tuple["Arguments", "Values"]:
     kept = {} if parsers is None or request.help else parsers
-    key = tuple(choice.names.values())
+    key = (*choice.names.values(), *choice.callbacks)
     if key in kept:
         arguments = kept[key].of(choice)
         return arguments, arguments.parse(request.rest)
     classes = {role: plugins.load(role, name) for role, name in choice.names.items()}
+    classes |= {f"{CALLBACKS}.{name}": plugins.load("callback", name) for name in choice.callbacks}
     # Not at the top: a misspelt name is reported before jsonargparse has been imported.
     from platform_core.composition.parser import Arguments
 
@@ -389,12 +419,19 @@ def _composition(arguments: "Arguments", values: "Values") -> Composition:
     plain: dict[str, Any] = {
         section: options(**arguments.section(made, section)) for section, options in PLAIN.items()
     }
+    chosen = {role: arguments.section(made, role) for role in ROLES}
+    names = arguments.choice.names
+    classes = {role: arguments.plugins.form(role, names[role], chosen[role]) for role in ROLES}
     return Composition(
-        names=arguments.choice.names,
-        classes=arguments.classes,
-        factories={
-            role: partial(arguments.classes[role], **arguments.section(made, role))
-            for role in ROLES
+        names=names,
+        classes=classes,
+        factories={role: partial(classes[role], **chosen[role]) for role in ROLES},
+        callbacks={
+            name: partial(
+                arguments.classes[f"{CALLBACKS}.{name}"],
+                **arguments.section(made, f"{CALLBACKS}.{name.replace('-', '_')}"),
+            )
+            for name in arguments.choice.callbacks
         },
         seed=made[SEED],
         config=config,
@@ -407,7 +444,11 @@ def _config(arguments: "Arguments", values: "Values") -> str:
     import yaml
 
     plain = arguments.plain(values)
-    sections = {section: plain.get(section, {}) for section in SECTIONS}
+    sections = {section: plain.get(section, {}) for section in SECTIONS if section != CALLBACKS}
+    named = [name.replace("-", "_") for name in arguments.choice.callbacks]
+    if named:
+        given = plain.get(CALLBACKS, {})
+        sections[CALLBACKS] = {name: given.get(name, {}) for name in named}
     for role in ROLES:
         sections[role] = {"name": arguments.choice.names[role], **sections[role]}
     return str(

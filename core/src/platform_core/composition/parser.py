@@ -26,7 +26,7 @@ from platform_core.composition.options import (
     TrackOptions,
     TrainOptions,
 )
-from platform_core.composition.sources import SECTIONS, SEED
+from platform_core.composition.sources import CALLBACKS, SECTIONS, SEED
 from platform_core.errors import UsageError, did_you_mean, either, reason
 from platform_core.registry.parts import Plugins
 
@@ -60,7 +60,7 @@ class Arguments:
 
     Args:
         choice: the parts.
-        classes: their classes.
+        classes: their classes by role, and those of callbacks by `callbacks.NAME`.
         plugins: where they are from.
         prog: the command, for `--help`.
         extend: adds a verb's own arguments.
@@ -89,6 +89,8 @@ class Arguments:
             self._show_common()
         for role in ROLES:
             self._add_part(role, show=show)
+        for name in choice.callbacks:
+            self._add_callback(name, classes[f"{CALLBACKS}.{name}"])
         for section, options in PLAIN.items():
             group = self.parser.add_argument_group(section, description=_first_paragraph(options))
             group.add_class_arguments(options, section, as_group=False)
@@ -100,6 +102,7 @@ class Arguments:
     def of(self, choice: Choice) -> "Arguments":
         """The same parser for another choice of the same parts: to make one takes longest."""
         assert choice.names == self.choice.names, "other parts have other options"
+        assert choice.callbacks == self.choice.callbacks, "other callbacks have other options"
         other = copy.copy(self)
         other.choice = choice
         return other
@@ -153,6 +156,11 @@ class Arguments:
             "--init", metavar="RUN", help="start from the weights of a trained run (--init.run)."
         )
         self.parser.add_argument(
+            f"--{CALLBACKS}",
+            metavar="NAME,...",
+            help=f"what sees each update: {', '.join(self.plugins.names('callback'))}; or none.",
+        )
+        self.parser.add_argument(
             "--print_config", action="store_true", help="print the complete options and stop."
         )
 
@@ -176,6 +184,19 @@ class Arguments:
             raise UsageError(
                 f"{role} {name} ({provider}) has a parameter called name, which is reserved"
             )
+
+    def _add_callback(self, name: str, callback: type) -> None:
+        provider = self.plugins.get("callback", name).plugin.provider
+        key = f"{CALLBACKS}.{name.replace('-', '_')}"
+        group = self.parser.add_argument_group(
+            f"callback {name} [{provider}]", description=_first_paragraph(callback)
+        )
+        try:
+            group.add_class_arguments(callback, key, as_group=False)
+        except (ValueError, TypeError) as error:
+            raise UsageError(
+                f"callback {name} ({provider}) cannot be given options: {reason(error)}"
+            ) from error
 
     def _set_defaults(self) -> None:
         """The options that the process sets for parts that it names, where those were kept."""

@@ -13,7 +13,8 @@ from typing import Any
 from platform_core.component import ROLES
 from platform_core.errors import UsageError, did_you_mean
 
-SECTIONS = (*ROLES, "init", "data", "train", "evaluate", "sample", "track")
+CALLBACKS = "callbacks"
+SECTIONS = (*ROLES, "init", "data", "train", "evaluate", "sample", "track", CALLBACKS)
 SEED = "seed"
 INIT = "init.run"
 """The option that every source may also call init."""
@@ -32,6 +33,9 @@ class Layer:
     names: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     """Key, such as train.steps or seed, and value, which may be a mapping of further keys."""
+    callbacks: tuple[str, ...] | None = None
+    """The callbacks that it names, in place of those of earlier layers; None where it names none.
+    """
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
     """
     names: dict[str, str] = {}
     options: dict[str, str] = {}
+    callbacks: tuple[str, ...] | None = None
     files, rest, flags = [], [], set()
     words = iter(underscored(argv))
     for word in words:
@@ -78,7 +83,7 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
         role = option.removeprefix("--").removesuffix(".name")
         if option in ("-h", "--help", "--print_config") and not given:
             flags.add(option.strip("-"))
-        elif option in ("--config", "--init", f"--{INIT}") or (
+        elif option in ("--config", "--init", f"--{INIT}", f"--{CALLBACKS}") or (
             option.startswith("--") and role in ROLES
         ):
             value = value if given else next(words, "--")
@@ -86,6 +91,8 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
                 raise UsageError(f"{option} needs a value")
             if option == "--config":
                 files.append(read_config(Path(value)))
+            elif option == f"--{CALLBACKS}":
+                callbacks = callback_names(value, option)
             elif role not in ROLES:
                 options[INIT] = value
             else:
@@ -93,7 +100,8 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
                 names[role] = value
         else:
             rest.append(word)
-    layers = (*files, read_environment(environ), Layer(COMMAND_LINE, names, options))
+    named = Layer(COMMAND_LINE, names, options, callbacks)
+    layers = (*files, read_environment(environ), named)
     return Request(layers, tuple(rest), bool({"h", "help"} & flags), "print_config" in flags)
 
 
@@ -131,10 +139,14 @@ def read_config(path: Path) -> Layer:
         raise UsageError(f"config file {path} holds no sections, such as process: {{name: duo}}")
     names: dict[str, str] = {}
     options: dict[str, Any] = {}
+    callbacks: tuple[str, ...] | None = None
     for section, values in content.items():
         _require_known(section, f"{path}: ", (*SECTIONS, SEED))
         if section == SEED:
             options[SEED] = values
+            continue
+        if section == CALLBACKS and not isinstance(values, dict | None):
+            callbacks = callback_names(values, f"{path}: {section}")
             continue
         if isinstance(values, str) and (section in ROLES or f"{section}.run" == INIT):
             values = {"name" if section in ROLES else "run": values}
@@ -144,7 +156,19 @@ def read_config(path: Path) -> Layer:
         if section in ROLES and "name" in given:
             names[section] = _name(given.pop("name"), f"{path}: {section}")
         options.update({f"{section}.{option}": value for option, value in given.items()})
-    return Layer(str(path), names, options)
+    return Layer(str(path), names, options, callbacks)
+
+
+def callback_names(value: object, where: str) -> tuple[str, ...]:
+    """The names in a list of them, or in a text between commas; `none` is an empty list.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    words = value.split(",") if isinstance(value, str) else value
+    if not isinstance(words, list) or not all(isinstance(word, str) and word for word in words):
+        raise UsageError(f"{where} is {value!r}; it must be names of callbacks between commas")
+    return () if words == ["none"] else tuple(word.strip().replace("_", "-") for word in words)
 
 
 def read_environment(environ: Mapping[str, str]) -> Layer:
@@ -158,6 +182,7 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
     """
     names: dict[str, str] = {}
     options: dict[str, str] = {}
+    callbacks: tuple[str, ...] | None = None
     for name in sorted(name for name in environ if name.startswith(PREFIX)):
         section, *path = name.removeprefix(PREFIX).lower().split("__")
         if section in ROLES and path in ([], ["name"]):
@@ -166,12 +191,14 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
             options[SEED] = environ[name]
         elif f"{section}.run" == INIT and not path:
             options[INIT] = environ[name]
+        elif section == CALLBACKS and not path:
+            callbacks = callback_names(environ[name], name)
         elif path:
             _require_known(section, f"{name}: ", SECTIONS)
             options[".".join([section, *path])] = environ[name]
         else:
             _refuse_nearly(name, section)
-    return Layer(ENVIRONMENT, names, options)
+    return Layer(ENVIRONMENT, names, options, callbacks)
 
 
 def variable(key: str) -> str:
@@ -188,7 +215,7 @@ def _require_known(section: object, where: str, known: Sequence[str]) -> None:
 def _refuse_nearly(name: str, word: str) -> None:
     import difflib
 
-    known = [*ROLES, SEED, "init", *LOADER]
+    known = [*ROLES, SEED, "init", CALLBACKS, *LOADER]
     near = [] if word in known else difflib.get_close_matches(word, known, n=1, cutoff=0.85)
     if near:
         raise UsageError(f"unknown variable {name}; did you mean {variable(near[0])}?")

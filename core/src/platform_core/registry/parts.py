@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from platform_core.component import KINDS, ROLES, Component
-from platform_core.errors import UsageError, did_you_mean, reason, with_article
+from platform_core.errors import UsageError, did_you_mean, either, reason, with_article
 
 if TYPE_CHECKING:
     from platform_core.record.cards import Metric
@@ -102,6 +102,10 @@ class Part:
     component: Component
     plugin: Plugin
 
+    def __str__(self) -> str:
+        plugin = self.plugin
+        return f"{self.role} {self.component.name} of plugin {plugin.name} ({plugin.provider})"
+
 
 class Plugins:
     """Everything that is installed."""
@@ -172,32 +176,35 @@ class Plugins:
             UsageError: as `get`; or it cannot be imported, or is not of the role or kind.
         """
         part = self.get(role, name)
-        target = part.component.target
-        failure = f"{role} {name} of plugin {part.plugin.name} ({part.plugin.provider}) "
-        try:
-            found = resolve(target)
-        except (Exception, SystemExit) as error:  # a stranger's module may raise anything
-            raise UsageError(
-                f"{failure}could not be imported from {target}: {reason(error)}"
-            ) from error
-        if role not in BASES:
-            if not callable(found):
-                raise UsageError(f"{failure}cannot be called: {target} is no function")
-            return found
-        base = resolve(BASES[role])
-        if not (isinstance(found, type) and isinstance(base, type) and issubclass(found, base)):
-            raise UsageError(f"{failure}is no part of that role: {target} is not a {BASES[role]}")
-        for kind in kinds(found).values():
-            if inspect.isabstract(kind):
-                lacking = ", ".join(sorted(vars(kind)["__abstractmethods__"]))
-                raise UsageError(f"{failure}is not complete: {target} lacks {lacking}")
-            for needed, of in getattr(kind, "requires", {}).items():
-                if needed not in ROLES or not isinstance(of, type):
-                    raise UsageError(
-                        f"{failure}requires {of!r} of {needed}; {target}.requires must name a role "
-                        f"({', '.join(ROLES)}) and a class"
-                    )
+        found = _imported(part, part.component.target)
+        for target in part.component.forms.values() or (part.component.target,):
+            _require_complete(part, target)
         return found
+
+    def forms(self, role: str, name: str) -> Mapping[str, type]:
+        """The classes that a part's objects can have, by the option that asks for each ("states
+        uniform"); without such an option, its own.
+
+        Raises:
+            UsageError: as `load`.
+        """
+        chosen = self.load(role, name)
+        part = self.get(role, name)
+        by_option = part.component.forms.items()
+        return {form: _imported(part, target) for form, target in by_option} or {"": chosen}
+
+    def form(self, role: str, name: str, options: Mapping[str, object]) -> type:
+        """The class of a part's objects under some of its options.
+
+        Raises:
+            UsageError: as `load`; or the options ask for a class that the part does not have.
+        """
+        by_option = self.forms(role, name)
+        for form, kind in by_option.items():
+            option, _, value = form.partition(" ")
+            if not option or str(options.get(option)) == value:
+                return kind
+        raise UsageError(f"{role} {name} has no objects but those with {either(list(by_option))}")
 
     def problems(self) -> list[str]:
         """One line for each plugin that is broken or in conflict."""
@@ -271,12 +278,34 @@ def resolve(target: str) -> object:
     return found
 
 
-def kinds(part: type) -> Mapping[str, type]:
-    """The classes that a part's objects can have, by the option that asks for each ("states
-    uniform"); without such an option, its own.
-    """
-    by_option: Mapping[str, type] = getattr(part, "kinds", dict)()
-    return by_option or {"": part}
+def _imported(part: Part, target: str) -> Any:
+    """The class or function at a target of a part."""
+    try:
+        found = resolve(target)
+    except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+        raise UsageError(f"{part} could not be imported from {target}: {reason(error)}") from error
+    if part.role not in BASES:
+        if not callable(found):
+            raise UsageError(f"{part} cannot be called: {target} is no function")
+        return found
+    base = resolve(BASES[part.role])
+    if not (isinstance(found, type) and isinstance(base, type) and issubclass(found, base)):
+        raise UsageError(f"{part} is no part of that role: {target} is not a {BASES[part.role]}")
+    return found
+
+
+def _require_complete(part: Part, target: str) -> None:
+    """Refuses a class of objects that lacks a method, or does not say properly what it requires."""
+    kind = _imported(part, target)
+    if inspect.isabstract(kind):
+        lacking = ", ".join(sorted(vars(kind)["__abstractmethods__"]))
+        raise UsageError(f"{part} is not complete: {target} lacks {lacking}")
+    for needed, of in getattr(kind, "requires", {}).items():
+        if needed not in ROLES or not isinstance(of, type):
+            raise UsageError(
+                f"{part} requires {of!r} of {needed}; {target}.requires must name a role "
+                f"({', '.join(ROLES)}) and a class"
+            )
 
 
 def normal(distribution: str) -> str:

@@ -49,6 +49,8 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = folder
         self.keep = keep
+        self.kept: set[int] = set()
+        """Steps whose checkpoints stay however old they are."""
 
     def save(self, step: int, checkpoint: Checkpoint) -> Path:
         """Writes a checkpoint; on failure the earlier ones are intact and nothing of it is left.
@@ -72,8 +74,10 @@ class Checkpoints:
             raise CheckpointError(
                 f"the checkpoint of step {step} cannot be written ({error}); {kept}"
             ) from error
+        protected = {self.path(kept) for kept in self.kept}
         for old in list(self._newest_first())[self.keep :]:
-            shutil.rmtree(old)
+            if old not in protected:
+                shutil.rmtree(old)
         return final
 
     def path(self, step: int) -> Path:

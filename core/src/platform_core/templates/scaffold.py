@@ -17,6 +17,20 @@ from platform_core.registry.parts import Plugins
 TEMPLATES = Path(__file__).parent
 RESERVED = ("platform", "core", "new-part")
 
+USES = {
+    "command": "platform {name} --help",
+    "evaluation": "platform eval RUN --{option}",
+    "tracker": "platform run --track.to {name}",
+    "corpus": "platform run --data.corpus {name}",
+    "tokenizer": "platform run --data.tokenizer {name}",
+    "launcher": "platform sweep FILE.yaml --launcher {name}",
+    "callback": "platform run --callbacks {name}",
+}
+"""How a component of each kind of service is used; a part is named to `platform run`."""
+
+NEEDS = {"launcher": "dlm-platform-sweep>=0.1,<0.2"}
+"""What a package of a kind depends on besides core; the others need torch."""
+
 
 def require_free(name: str, kind: str, plugins: Plugins) -> None:
     """Refuses a name that a package, its plugin or its part cannot have.
@@ -59,12 +73,18 @@ def distribution(name: str) -> str:
     return f"platform-{name}"
 
 
+def use(name: str, kind: str) -> str:
+    """The command that uses a component of this name and kind."""
+    form = USES.get(kind, "platform run --{kind} {name}")
+    return form.format(name=name, kind=kind, option=name.replace("-", "_"))
+
+
 def write_package(name: str, kind: str, folder: Path) -> None:
     """Writes a package of one part, as a whole or not at all.
 
     Args:
         name: of the part, of the plugin, and of the package behind `platform-`.
-        kind: the part's role.
+        kind: a role, or the kind of a service.
         folder: where, which must not exist.
 
     Raises:
@@ -93,6 +113,8 @@ def _words(name: str, kind: str) -> Mapping[str, str]:
         "platform_new_part": module,
         "NewPart": "".join(word.capitalize() for word in name.split("-")),
         "new-part": name,
+        "USE_OF_PART": use(name, kind),
+        "NEEDS": NEEDS.get(kind, "torch>=2.6,<2.14"),
         "ROLE": kind,
     }
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from platform_core.component import ROLES
+from platform_core.component import KINDS, ROLES
 from platform_core.errors import UsageError, did_you_mean, reason
 from platform_core.registry.parts import Part, Plugins
 from platform_core.testing import (
@@ -22,6 +22,7 @@ from platform_core.testing import (
     structure,
 )
 from platform_core.testing.law import Figures, Inapplicable, Law, LawBroken
+from platform_core.testing.services import ANY_SERVICE, SERVICE_LAWS
 from platform_core.testing.subject import Subject, subjects
 
 ROLE_LAWS = {
@@ -32,6 +33,9 @@ ROLE_LAWS = {
     "objective": objective.LAWS,
     "sampler": sampler.LAWS,
 }
+
+FOR_SERVICES = ("complete", "registers-lightly")
+"""The laws of structure that also hold for services."""
 
 Outcome = Literal["passed", "broken", "inapplicable"]
 
@@ -94,6 +98,12 @@ class Case:
 def cases(parts: Iterable[Part], plugins: Plugins) -> Iterator[Case]:
     """Every law of every part; those of its structure once, the others in each of its forms."""
     for part in parts:
+        if part.role not in ROLES:
+            subject = Subject(part, plugins)
+            yield from (Case(subject, law) for law in structure.LAWS if law.id in FOR_SERVICES)
+            yield from (Case(subject, law) for law in ANY_SERVICE)
+            yield from (Case(subject, law) for law in SERVICE_LAWS.get(part.role, ()))
+            continue
         for number, subject in enumerate(subjects(part, plugins)):
             if number == 0:
                 yield from (Case(subject, law) for law in structure.LAWS)
@@ -109,7 +119,7 @@ def named(names: Sequence[str], plugins: Plugins) -> list[Part]:
     Raises:
         UsageError: there is none of the name.
     """
-    parts = list(plugins.parts())
+    parts = list(plugins.parts(KINDS))
     if not names:
         return parts
     chosen = {id(part) for name in names for part in _named(name, parts, plugins)}
@@ -132,8 +142,8 @@ def _named(name: str, parts: Sequence[Part], plugins: Plugins) -> list[Part]:
             raise UsageError(
                 f"plugin {name} has no parts: {plugin.reason or 'its hooks are empty'}"
             )
-    if colon and role not in ROLES:
-        raise UsageError(f"{role!r} is no role; the roles are {', '.join(ROLES)}")
+    if colon and role not in KINDS:
+        raise UsageError(f"{role!r} is no role; the roles are {', '.join(KINDS)}")
     known = [part.component.name for part in parts if not colon or part.role == role]
     known += [] if colon else [plugin.name for plugin in plugins.plugins]
     known += [] if colon else [plugin.distribution for plugin in plugins.plugins]

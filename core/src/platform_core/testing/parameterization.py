@@ -53,7 +53,6 @@ class Rows:
         return self.parameterization.log_x0(logits, self.x_t, self.process)
 
     def log_score(self, logits: Logits | None = None) -> Tensor:
-        """The score."""
         logits = self.logits if logits is None else logits
         return self.parameterization.log_score(logits, self.x_t, self.alpha, self.process)
 

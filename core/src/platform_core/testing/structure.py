@@ -30,7 +30,8 @@ def complete(subject: Subject) -> Figures:
         subject.plugins.load(subject.role, subject.name)
     except UsageError as error:
         raise LawBroken(str(error)) from error
-    return f"{subject.part.component.target}, a {BASES[subject.role].partition(':')[2]}"
+    base = BASES.get(subject.role, ":function").partition(":")[2]
+    return f"{subject.part.component.target}, a {base}"
 
 
 @LAWS.law()

@@ -8,7 +8,7 @@ from typing import Any
 
 from platform_core.composition.computed import accepted
 from platform_core.errors import UsageError
-from platform_core.registry.parts import Part, Plugins, kinds
+from platform_core.registry.parts import Part, Plugins
 
 SMALL: Mapping[str, object] = {
     "hidden_size": 16,
@@ -38,28 +38,25 @@ class Subject:
 
     @property
     def role(self) -> str:
-        """Its role."""
         return self.part.role
 
     @property
     def name(self) -> str:
-        """Its name."""
         return self.part.component.name
 
     @cached_property
-    def chosen(self) -> type:
-        """The class that its name stands for.
+    def chosen(self) -> Any:
+        """The class, or for some services the function, that its name stands for.
 
         Raises:
             UsageError: it cannot be had.
         """
-        found: type = self.plugins.load(self.role, self.name)
-        return found
+        return self.plugins.load(self.role, self.name)
 
     @cached_property
     def kind(self) -> type:
         """The class of its objects."""
-        return kinds(self.chosen)[self.form]
+        return self.plugins.forms(self.role, self.name)[self.form]
 
     @property
     def options(self) -> dict[str, object]:
@@ -77,13 +74,13 @@ class Subject:
         given = {**SMALL, **(options or {})}
         known = accepted(self.chosen, [*given, *computed])
         chosen = {name: value for name, value in {**given, **computed}.items() if name in known}
-        return self.chosen(**{**chosen, **self.options})
+        return self.kind(**{**chosen, **self.options})
 
 
 def subjects(part: Part, plugins: Plugins) -> Iterator[Subject]:
     """A part in each of its forms; as it is where its class cannot be had."""
     try:
-        forms = list(kinds(plugins.load(part.role, part.component.name)))
+        forms = list(plugins.forms(part.role, part.component.name))
     except UsageError:
         forms = [""]
     for form in forms:

@@ -84,7 +84,6 @@ class Table(Backbone):
 
     @property
     def decoder(self) -> nn.Module:
-        """Changes nothing."""
         return self.identity
 
 
@@ -188,7 +187,6 @@ class TinyNetwork(Backbone):
 
     @property
     def decoder(self) -> nn.Module:
-        """The last layer."""
         return self.head
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
@@ -220,7 +218,6 @@ class CausalNetwork(Backbone):
 
     @property
     def decoder(self) -> nn.Module:
-        """The last layer."""
         return self.head
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:

@@ -1,20 +1,81 @@
-"""The callbacks that core ships: early stopping, and the best checkpoint kept."""
+"""Callbacks of a run as one, and those that core ships: early stopping and the best checkpoint."""
 
 import math
 from collections.abc import Mapping
 from typing import Any, final
 
 from platform_core.callback import NOTHING, Callback, Progress, Reaction
+from platform_core.errors import UsageError, did_you_mean
+
+
+class Watchers:
+    """All callbacks of a run.
+
+    Args:
+        callbacks: by name, as they are before a training.
+    """
+
+    def __init__(self, callbacks: Mapping[str, Callback]) -> None:
+        self.callbacks = callbacks
+        self.stopped = ""
+        """Why the training ended before its last update; empty if it did not."""
+        self.kept: dict[str, int] = {}
+        """The step whose checkpoint each callback keeps."""
+
+    def begin(self, progress: Progress) -> None:
+        """Tells them that updates are about to be made."""
+        for callback in self.callbacks.values():
+            callback.begin(progress)
+
+    def after_update(self, progress: Progress) -> Reaction:
+        """What they make of an update."""
+        found = {name: each.after_update(progress) for name, each in self.callbacks.items()}
+        return self._joined(found, progress)
+
+    def after_look(self, progress: Progress) -> Reaction:
+        """What they make of a bound on held-out text."""
+        found = {name: each.after_look(progress) for name, each in self.callbacks.items()}
+        return self._joined(found, progress)
+
+    def state(self) -> Mapping[str, Any]:
+        """Plain values for a checkpoint."""
+        own = {name: dict(callback.state()) for name, callback in self.callbacks.items()}
+        return {"own": own, "stopped": self.stopped, "kept": self.kept}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state` gave; a callback that is new begins anew."""
+        for name, values in state.get("own", {}).items():
+            if name in self.callbacks:
+                self.callbacks[name].restore(values)
+        self.kept = {n: int(step) for n, step in state.get("kept", {}).items()}
+        self.stopped = str(state.get("stopped", "")) if self.callbacks else ""
+
+    def _joined(self, reactions: Mapping[str, Reaction], progress: Progress) -> Reaction:
+        """The reactions as one; figures have the callback's name in front."""
+        figures = {}
+        for name, reaction in reactions.items():
+            for figure, value in (reaction.figures or {}).items():
+                figures[f"{name}/{figure}"] = value
+            if reaction.stop and not self.stopped:
+                self.stopped = f"{name}: {reaction.stop}"
+            if reaction.keep:
+                self.kept[name] = progress.step
+        keep = any(reaction.keep for reaction in reactions.values())
+        return Reaction(figures, self.stopped, keep)
 
 
 def require_number(name: str, figures: Mapping[str, float]) -> float:
     """The figure of that name.
 
     Raises:
-        ValueError: a look measures no such figure.
+        UsageError: a look measures no such figure.
     """
     if name not in figures:
-        raise ValueError(f"figure is {name!r}; a look measures {', '.join(sorted(figures))}")
+        known = ", ".join(sorted(figures))
+        raise UsageError(
+            f"a callback watches the figure {name!r}, but a look measures {known}"
+            f"{did_you_mean(name, figures)}"
+        )
     return figures[name]
 
 

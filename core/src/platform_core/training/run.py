@@ -7,14 +7,15 @@ Used by `platform run`.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from platform_core.callback import Progress, Reaction
 from platform_core.composition.compose import Built, Composition, require_start
 from platform_core.data.sequences import load_data
 from platform_core.data.streaming import open_stream
@@ -35,6 +36,7 @@ from platform_core.record.results import write_result
 from platform_core.record.tracker import Guarded, NoTracker, Tracker, about, new_hash
 from platform_core.runtime import accelerator as runtime
 from platform_core.runtime.checkpoint import Checkpoints
+from platform_core.training.callbacks import Watchers
 from platform_core.training.progress import Meter
 from platform_core.training.trainer import Interruption, Trainer
 
@@ -81,8 +83,11 @@ class Run:
             seed=composition.seed,
             stream=open_stream(composition.data, self.data.tokenizer) if streaming else None,
         )
+        self.watchers = Watchers(composition.make_callbacks())
         if checkpoint is not None:
             self.trainer.restore(checkpoint, source=str(directory.checkpoints))
+            self.watchers.restore(checkpoint.state.get("callbacks", {}))
+            self.checkpoints.kept = set(self.watchers.kept.values())
         self._saved_step = self.trainer.step
         if self.accelerator.is_main_process:
             self._prepare_directory(new=not resume)
@@ -109,15 +114,26 @@ class Run:
         """Tokens in a sample."""
         return self.composition.sample.length or self.composition.data.length
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last update was made, or a callback ended the training before it."""
+        return self.trainer.step >= self.composition.train.steps or bool(self.watchers.stopped)
+
+    @property
+    def progress(self) -> Progress:
+        """Where the training is, without figures."""
+        return Progress(self.trainer.step, self.composition.train.steps, {})
+
     def train(self, interruption: Interruption) -> bool:
-        """Trains to the last step; False when a signal asked to stop, after saving."""
+        """Trains to the end; False when a signal asked to stop, after saving."""
         steps, step = self.composition.train.steps, self.trainer.step
         show = self.accelerator.is_main_process
+        self.watchers.begin(self.progress)
         with closing(Meter(step=step, steps=steps, show=show)) as meter:
             interrupted = False
-            while self.trainer.step < steps and not interrupted:
+            while not self.is_complete and not interrupted:
                 interrupted = self.advance(meter, interruption)
-        return self.trainer.step == steps
+        return self.is_complete
 
     def advance(self, meter: Meter, interruption: Interruption) -> bool:
         """One update and what is due after it; whether a signal asked any process to stop."""
@@ -126,16 +142,31 @@ class Run:
         update = trainer.update()
         trainer.seconds += time.perf_counter() - start
         meter.add(update)
-        if due(trainer.step, options.log_every):
-            self.log(meter.metrics(update), subset="train")
         last = trainer.step == options.steps
+        keep = False
+        if due(trainer.step, options.log_every):
+            figures: Mapping[str, float] = meter.metrics(update)
+            self.log(figures, subset="train")
+            keep |= self.react(self.watchers.after_update(self.progress_with(figures)))
         if due(trainer.step, options.evaluate_every) and not last:
-            self.look(meter)
+            figures = self.look(meter)
+            keep |= self.react(self.watchers.after_look(self.progress_with(figures)))
         interrupted = self.anywhere(interruption.signal is not None)
         # After the records of its step, which a resumed run keeps.
-        if due(trainer.step, options.checkpoint_every) or last or interrupted:
+        ended = last or interrupted or bool(self.watchers.stopped)
+        if due(trainer.step, options.checkpoint_every) or ended or keep:
             self.save()
         return interrupted
+
+    def progress_with(self, figures: Mapping[str, float]) -> Progress:
+        """Where the training is, with what was just measured."""
+        return replace(self.progress, figures=figures)
+
+    def react(self, reaction: Reaction) -> bool:
+        """Logs what the callbacks say; whether this step's checkpoint is to be kept."""
+        if reaction.figures:
+            self.log(reaction.figures, subset="callbacks")
+        return reaction.keep
 
     def anywhere(self, here: bool) -> bool:
         """Whether something holds in any process; all must leave the loop at the same step."""
@@ -147,19 +178,26 @@ class Run:
     def save(self) -> None:
         """Writes a checkpoint, unless this step has one."""
         if self.trainer.step > self._saved_step and self.accelerator.is_main_process:
-            self.checkpoints.save(self.trainer.step, self.trainer.checkpoint())
+            self.checkpoints.kept = set(self.watchers.kept.values())
+            checkpoint = self.trainer.checkpoint()
+            if self.watchers.callbacks:
+                state = {**checkpoint.state, "callbacks": self.watchers.state()}
+                checkpoint = replace(checkpoint, state=state)
+            self.checkpoints.save(self.trainer.step, checkpoint)
         self._saved_step = self.trainer.step
         self.accelerator.wait_for_everyone()
 
-    def look(self, meter: Meter) -> None:
-        """A bound and samples on the way, with the averaged weights."""
+    def look(self, meter: Meter) -> Mapping[str, float]:
+        """A bound and samples on the way, with the averaged weights; the figures of the bound."""
         bound = self.bound(self.composition.evaluate.on_the_way)
         samples, step = self.samples(), self.trainer.step
-        self.log(bound.curves(), subset=self.composition.evaluate.split)
+        figures = bound.curves()
+        self.log(figures, subset=self.composition.evaluate.split)
         self.keep_samples(samples, f"step-{step:07d}")
         self.keep_figures(bound, samples, f"step-{step:07d}")
         meter.say(f"step {step}: {bound.bits_per_character:.3f} bits per character")
         meter.pause()
+        return figures
 
     def bound(self, sequences: int) -> Bound:
         """The bound that `evaluate` options ask for, of so many sequences (0: all)."""
@@ -200,7 +238,7 @@ class Run:
         with self.trainer.ema.applied():
             yield
 
-    def log(self, metrics: dict[str, float], *, subset: str) -> None:
+    def log(self, metrics: Mapping[str, float], *, subset: str) -> None:
         """One line of the record, and the tracker's copy of it."""
         if self.accelerator.is_main_process:
             self.metrics.log(metrics, step=self.trainer.step, subset=subset)
@@ -258,6 +296,7 @@ class Run:
             "levels": [asdict(level) for level in bound.levels],
             **({f"{name}_bits": value for name, value in asdict(ngrams).items()} if ngrams else {}),
             "steps": self.trainer.step,
+            **({"stopped": self.watchers.stopped} if self.watchers.stopped else {}),
             "seconds": self.trainer.seconds,
             "seconds_evaluating": seconds,
             "peak_rss_bytes": runtime.peak_rss_bytes(),

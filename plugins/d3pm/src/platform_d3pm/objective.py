@@ -57,16 +57,17 @@ class DiscreteNelbo(DiffusionObjective):
         self.num_steps, self.auxiliary = num_steps, auxiliary
         self.schedule = self.exact_schedule = Stepwise(self.denoiser.schedule, num_steps)
         self.divergence = divergence(self.denoiser.process)
-        self.descended = self.training_loss if auxiliary else self.row_loss
 
     def row_loss(self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise) -> Nats:
         """T times the divergence of the step that begins at alpha."""
         return self._weighted(self._log_x0(logits, x_t), x_t, x0, alpha, slope)
 
-    def training_loss(
+    def descended(
         self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise
     ) -> Nats:
-        """`row_loss` and the weighted cross-entropy."""
+        """`row_loss` and the weighted cross-entropy, where it has a weight."""
+        if not self.auxiliary:
+            return self.row_loss(logits, x_t, x0, alpha, slope)
         log_x0 = self._log_x0(logits, x_t)
         cross_entropy = -log_x0.gather(-1, x0[..., None]).squeeze(-1)
         noisy = self.denoiser.process.changeable(x_t)

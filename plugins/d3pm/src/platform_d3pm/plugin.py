@@ -21,6 +21,10 @@ def platform_processes() -> Iterable[Component]:
                 "sampler": "ancestral",
                 "backbone": "dit",
             },
+            forms={
+                "states absorbing": "platform_d3pm.process:AbsorbingD3pm",
+                "states uniform": "platform_d3pm.process:UniformD3pm",
+            },
         )
     ]
 

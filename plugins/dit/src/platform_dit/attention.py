@@ -147,7 +147,6 @@ class FlashWherePossible(Attention):
         causal: bool,
         visible: Visible | None = None,
     ) -> Newest:
-        """The attended values."""
         if visible is None and flash_reads(value):
             return self._flash(query, key, value, causal=causal)
         return self._sdpa(query, key, value, causal=causal, visible=visible)

@@ -113,12 +113,11 @@ class Curriculum(UniformNelbo):
             tau_start, tau_end, tau_from, end if tau_until is None else tau_until
         )
         self.relaxation = relaxation(num_states, top_k, argmax)
-        self.noised = self.softened
 
-    def softened(self, x0: Tokens, draws: Draws) -> Noised:
+    def noised(self, x0: Tokens, draws: Draws) -> Noised:
         """The curriculum's noise; from `end` on, that of the bound."""
         if draws.step >= self.end:
-            return self.corrupted(x0, draws)
+            return super().noised(x0, draws)
         t = draws.times(x0.shape[0], self.t_min)
         tau, gamma = self.temperature.at(draws.step), self.gaussian.gamma(t)
         soft, hard = self.relaxation.draw(x0, gamma, tau, draws.generator)

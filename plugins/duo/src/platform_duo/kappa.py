@@ -43,7 +43,6 @@ class Constant(Mixing):
         self.share = _fraction("kappa", kappa)
 
     def kappa(self, alpha_s: Noise, alpha_t: Noise) -> Noise:
-        """The share."""
         return torch.full_like(alpha_s, self.share)
 
 

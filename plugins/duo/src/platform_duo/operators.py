@@ -45,11 +45,9 @@ class Quadrature(Operator):
     """The operator itself, to 1e-15."""
 
     def alpha(self, gamma: Gamma) -> Noise:
-        """`gaussian.signal`."""
         return gaussian.signal(gamma, self.num_states)
 
     def slope(self, gamma: Gamma) -> Noise:
-        """`gaussian.signal_slope`."""
         return gaussian.signal_slope(gamma, self.num_states)
 
 
@@ -121,11 +119,9 @@ class Poly9(Operator):
             )
 
     def alpha(self, gamma: Gamma) -> Noise:
-        """The polynomial."""
         return _polynomial(self._time(gamma), self.coefficients)
 
     def slope(self, gamma: Gamma) -> Noise:
-        """Its derivative."""
         change = _derivative(self._time(gamma), self.coefficients)
         return change / (self.gamma_max - self.gamma_min)
 

@@ -63,7 +63,6 @@ class Linear(Profile):
     """Even steps, whatever their segment: the times of the ancestral sampler."""
 
     def times(self, segments: Segments, schedule: Schedule, device: torch.device) -> Noise:
-        """An even grid."""
         return even_times(sum(segments), device)
 
 
@@ -104,7 +103,6 @@ class PauseAtTime(Pause):
         self.time = time
 
     def pause(self, schedule: Schedule) -> float:
-        """The time."""
         return self.time
 
 

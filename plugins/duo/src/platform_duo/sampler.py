@@ -9,16 +9,14 @@ q(x_t | x_0) to q(x_s | x_0), with any noise n.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, ClassVar, Literal, final
 
 import torch
 
-from platform_core.categorical import Crossing, truncation
-from platform_core.model import Model
+from platform_core.categorical import Crossing
 from platform_core.parameterization import PredictsClean
 from platform_core.process import Mixing, Thinned
-from platform_core.sampler import Ending, Prompt, Sample, Sampler, Walk, at_least_one, finish
+from platform_core.sampler import Ending, GridSampler, Walk
 from platform_core.schedule import Schedule
 from platform_core.types import Noise, Tokens
 from platform_duo.kappa import mixing_of
@@ -84,7 +82,7 @@ PRESETS: Mapping[PresetName, Preset] = {
 
 
 @final
-class Psi(Sampler):
+class Psi(GridSampler):
     """Walks from noise to text, drawing a share of all tokens anew in each step.
 
     Args:
@@ -94,8 +92,6 @@ class Psi(Sampler):
         top_p: at each step, draw only from the most likely tokens with this much probability; 1
             draws from all. By default the preset's, .95 in owt-loop, .9 in owt-cap and
             owt-rescale, else 1.
-        crossing: whether the token with which top_p is exceeded is kept (as DUO and transformers
-            do) or dropped (as ReMDM and BD3-LM do).
         preset: the other options of a published script, each of which may be given to replace it.
             none: linear, max-capped-0.01. owt-loop, cifar-loop: half of the steps correct at alpha
             0.9 with constant-remdm-0.01. owt-cap, cifar-cap: max-capped-0.01 and -0.005.
@@ -151,9 +147,8 @@ class Psi(Sampler):
             high_frac=high_frac,
             middle_frac=middle_frac,
         )
-        self.segments = Segments.share(
-            at_least_one(steps), settings.high_frac, settings.middle_frac
-        )
+        super().__init__(steps, final, settings.top_p, crossing)
+        self.segments = Segments.share(steps, settings.high_frac, settings.middle_frac)
         self.profile = profile_of(settings.profile)
         if self.profile.pauses and not self.segments.high:
             raise ValueError(
@@ -167,32 +162,15 @@ class Psi(Sampler):
             for mixing, steps in zip(map(mixing_of, modes), self.segments, strict=True)
             for _ in range(steps)
         ]
-        self.finish = finish(final)
-        self.truncation = truncation(settings.top_p, crossing=crossing)
-
-    def __call__(
-        self,
-        model: Model,
-        shape: tuple[int, int],
-        generator: torch.Generator,
-        prompt: Prompt | None = None,
-    ) -> Sample:
-        """Noise to text in `steps` steps."""
-        walk = Walk.begin(model, self.truncation, shape=shape, generator=generator, prompt=prompt)
-        alphas = self.alphas(model.schedule, generator.device)
-        x_t = walk.noise
-        for (alpha_t, alpha_s), kappa in zip(pairwise(alphas), self.kappas(alphas), strict=True):
-            x_t = psi_step(walk, x_t, alpha_s, alpha_t, kappa)
-        return walk.end(self.finish(walk, x_t, alphas[-1]))
 
     def alphas(self, schedule: Schedule, device: torch.device) -> Noise:
-        """Signal levels that the steps go through, `[steps + 1, 1, 1]`."""
+        """Those of the profile's times."""
         return schedule.alpha(self.profile.times(self.segments, schedule, device))
 
-    def kappas(self, alphas: Noise) -> list[Noise]:
-        """Share of the posterior in each step."""
-        ends = zip(self.mixings, pairwise(alphas), strict=True)
-        return [mixing.kappa(alpha_s, alpha_t) for mixing, (alpha_t, alpha_s) in ends]
+    def step(self, walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:
+        """`psi_step` with the kappa of this step's mode."""
+        kappa = self.mixings[walk.number].kappa(alpha_s, alpha_t)
+        return psi_step(walk, x_t, alpha_s, alpha_t, kappa)
 
 
 def psi_step(walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise, kappa: Noise) -> Tokens:

@@ -81,7 +81,6 @@ class Gaussian(Schedule):
         return gaussian.signal_to_noise(self.gamma(t))
 
     def alpha(self, t: Noise) -> Noise:
-        """T at gamma(t)."""
         return self.operator.alpha(self.gamma(t)).to(t.dtype)
 
     def slope(self, t: Noise) -> Noise:

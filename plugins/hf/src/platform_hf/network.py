@@ -261,7 +261,6 @@ class Undecoded(nn.Identity):
 
     @property
     def weight(self) -> nn.Parameter:
-        """The last layer's."""
         weight: nn.Parameter = self._decoder[0].weight  # type: ignore[assignment]
         return weight
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from platform_core.composition.options import DataOptions
 from platform_core.data.corpus import Corpus
+from platform_core.errors import UsageError
 from platform_hub import catalogue
 from platform_hub.corpus import from_files, from_hub, from_saved
 
@@ -26,6 +27,11 @@ def open_entry(options: DataOptions) -> Corpus:
     """A corpus of the catalogue by its name, or one that a YAML file describes."""
     if options.corpus.endswith(catalogue.SUFFIXES):
         entry = catalogue.read(Path(options.corpus).expanduser())
+    elif f".{options.corpus}" in catalogue.SUFFIXES:
+        raise UsageError(
+            f"corpus {options.corpus} is a file that describes one: --data.corpus FILE."
+            f"{options.corpus}"
+        )
     else:
         entry = catalogue.read(catalogue.names()[options.corpus.replace("_", "-")])
     return from_hub(replace(entry, column=options.column or entry.column), options.path)

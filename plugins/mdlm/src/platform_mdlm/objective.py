@@ -7,7 +7,6 @@ Tests hold the bound equal to `platform_core.objective.Nelbo`.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import ClassVar, Literal, final
 
 import torch
@@ -62,13 +61,19 @@ class MaskedNelbo(DiffusionObjective):
         num_steps: int | None = None,
     ) -> None:
         super().__init__(model, t_min)
-        self.descended = partial(self._weighted, _WEIGHTINGS[weighting])
+        self.weigh = _WEIGHTINGS[weighting]
         if num_steps is not None:
             self.schedule = self.exact_schedule = Stepwise(self.denoiser.schedule, num_steps)
 
     def row_loss(self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise) -> Nats:
         """The bound's weight times the cross-entropy."""
         return self._weighted(bound_weight, logits, x_t, x0, alpha, slope)
+
+    def descended(
+        self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise
+    ) -> Nats:
+        """The cross-entropy times the weight that training gives it."""
+        return self._weighted(self.weigh, logits, x_t, x0, alpha, slope)
 
     def _weighted(
         self,

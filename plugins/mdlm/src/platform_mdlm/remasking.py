@@ -50,7 +50,6 @@ class Cap(Remasking):
         self.eta = _fraction(eta)
 
     def alpha(self, t: Noise, schedule: Schedule) -> Noise:
-        """The model's."""
         return schedule.alpha(t)
 
     def sigma(self, t: Noise, limit: Noise, confidence: Noise) -> Noise:
@@ -70,7 +69,6 @@ class Rescale(Remasking):
         self.eta = _fraction(eta)
 
     def alpha(self, t: Noise, schedule: Schedule) -> Noise:
-        """The model's."""
         return schedule.alpha(t)
 
     def sigma(self, t: Noise, limit: Noise, confidence: Noise) -> Noise:
@@ -91,7 +89,6 @@ class Confidence(Remasking):
         self.eta = _fraction(eta)
 
     def alpha(self, t: Noise, schedule: Schedule) -> Noise:
-        """The model's."""
         return schedule.alpha(t)
 
     def sigma(self, t: Noise, limit: Noise, confidence: Noise) -> Noise:

@@ -34,7 +34,6 @@ class Reusing(Backbone):
 
     @property
     def decoder(self) -> nn.Module:
-        """The other's."""
         return self.backbone.decoder
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:

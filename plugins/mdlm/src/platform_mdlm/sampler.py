@@ -11,7 +11,6 @@ Given tokens stay in their places in all of them.
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from typing import ClassVar, Literal, NamedTuple, final
 
 import torch
@@ -27,14 +26,14 @@ from platform_core.process import Absorbing, Diffusion
 from platform_core.sampler import (
     Ancestral,
     Ending,
+    GridSampler,
     Prompt,
     Sample,
     Sampler,
     Walk,
-    at_least_one,
     even_times,
-    finish,
 )
+from platform_core.schedule import Schedule
 from platform_core.types import Logits, Noise, Selected, Tokens
 from platform_mdlm.remasking import Cap, Confidence, Loop, Remasking, Rescale
 from platform_mdlm.reuse import Reusing
@@ -232,7 +231,7 @@ class SemiAutoregressive(Sampler):
 
 
 @final
-class Remdm(Sampler):
+class Remdm(GridSampler):
     """Draws masks, and masks tokens again, so that early mistakes can be mended.
 
         x_t a token:  remains with chance 1 - sigma, else becomes a mask
@@ -284,37 +283,28 @@ class Remdm(Sampler):
         }
         make = strategies[strategy]
         self.remasking = make() if eta is None else make(eta)
-        self.steps, self.finish = at_least_one(steps), finish(final)
-        self.truncation = truncation(top_p, crossing=crossing)
+        super().__init__(steps, final, top_p, crossing)
 
-    def __call__(
-        self,
-        model: Model,
-        shape: tuple[int, int],
-        generator: torch.Generator,
-        prompt: Prompt | None = None,
-    ) -> Sample:
-        """Masks to text in `steps` steps.
+    def alphas(self, schedule: Schedule, device: torch.device) -> Noise:
+        """Those of the strategy."""
+        return self.remasking.alpha(even_times(self.steps, device), schedule)
 
-        The network is called in those in which a mask becomes a token, and once more at the end.
-        """
-        walk = Walk.begin(model, self.truncation, shape=shape, generator=generator, prompt=prompt)
+    def step(self, walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:
+        """Masks become tokens, and tokens masks; without the former the network is not called."""
+        draft = walk.memory if isinstance(walk.memory, Draft) else Draft.begin(x_t)
+        t = even_times(self.steps, x_t.device)[walk.number]
+        limit = ((1 - alpha_s) / alpha_t).clamp_max(1)
+        sigma = self.remasking.sigma(t, limit, draft.confidence)
         process, free = walk.denoiser.process, ~walk.fixed
-        times = even_times(self.steps, generator.device)
-        alphas = self.remasking.alpha(times, model.schedule)
-        draft = Draft.begin(walk.noise)
-        for t, (alpha_t, alpha_s) in zip(times, pairwise(alphas), strict=False):
-            limit = ((1 - alpha_s) / alpha_t).clamp_max(1)
-            sigma = self.remasking.sigma(t, limit, draft.confidence)
-            masked = process.changeable(draft.tokens)
-            level = torch.rand(
-                shape, generator=generator, dtype=torch.float64, device=generator.device
-            )
-            appearing = masked & (level < (alpha_s - (1 - sigma) * alpha_t) / (1 - alpha_t))
-            going = ~masked & (level < sigma)
-            draft = self._draw(walk, draft, appearing & free, alpha_t)
-            draft = draft.without(going & free, process.vocab_size)
-        return walk.end(self.finish(walk, draft.tokens, alphas[-1]))
+        masked = process.changeable(x_t)
+        level = torch.rand(
+            x_t.shape, generator=walk.generator, dtype=torch.float64, device=x_t.device
+        )
+        appearing = masked & (level < (alpha_s - (1 - sigma) * alpha_t) / (1 - alpha_t))
+        going = ~masked & (level < sigma)
+        draft = self._draw(walk, draft, appearing & free, alpha_t)
+        walk.memory = draft = draft.without(going & free, process.vocab_size)
+        return draft.tokens
 
     def _draw(self, walk: Walk, draft: "Draft", appearing: Selected, alpha: Noise) -> "Draft":
         """The draft with clean tokens in place of the masks that go."""
@@ -338,7 +328,7 @@ class Remdm(Sampler):
 
 
 class Draft(NamedTuple):
-    """A text on the way."""
+    """A text on the way, which the steps of a walk hand on."""
 
     tokens: Tokens
     confidence: Noise

@@ -49,13 +49,6 @@ PUSHED = (  # noqa: SIM905
 ).split()
 """Instructions that push their argument."""
 
-CONSTANTS: dict[str, object] = {
-    "NONE": None,
-    "NEWTRUE": True,
-    "NEWFALSE": False,
-    "EMPTY_TUPLE": (),
-}
-
 Act = Callable[[Any], object]
 
 Scalar = str | bytes | int | float | bool | None

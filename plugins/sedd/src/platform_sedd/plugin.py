@@ -21,6 +21,10 @@ def platform_processes() -> Iterable[Component]:
                 "sampler": "analytic",
                 "backbone": "dit",
             },
+            forms={
+                "states absorbing": "platform_sedd.process:AbsorbingSedd",
+                "states uniform": "platform_sedd.process:UniformSedd",
+            },
         )
     ]
 

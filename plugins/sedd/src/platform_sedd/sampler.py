@@ -9,33 +9,19 @@ law of `ancestral`.
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import ClassVar, final
 
-import torch
-
 from platform_core import categorical
-from platform_core.categorical import Crossing, truncation
-from platform_core.model import Model
 from platform_core.parameterization import ScoreBased
 from platform_core.process import Mixing
-from platform_core.sampler import (
-    Ending,
-    Prompt,
-    Sample,
-    Sampler,
-    Walk,
-    at_least_one,
-    even_times,
-    finish,
-)
+from platform_core.sampler import GridSampler, Walk, even_times
 from platform_core.schedule import Schedule
 from platform_core.types import Logits, LogProbs, Noise, Probs, Tokens
 from platform_sedd.parameterization import above_noise, truncate
 
 
-class ByScore(Sampler):
-    """Walks from noise to text on an even grid of times, each step a law made of the score.
+class ByScore(GridSampler):
+    """Walks from noise to text, each step a law made of the score.
 
     Laws are of the rows that can change, a chunk of them at a time, in float64.
     """
@@ -44,21 +30,6 @@ class ByScore(Sampler):
         "process": Mixing,
         "parameterization": ScoreBased,
     }
-
-    def __init__(
-        self,
-        steps: int = 128,
-        final: Ending = "ancestral",
-        top_p: float = 1.0,
-        crossing: Crossing = "kept",
-    ) -> None:
-        self.steps = at_least_one(steps)
-        self.finish = finish(final)
-        self.truncation = truncation(top_p, crossing=crossing)
-
-    @abstractmethod
-    def next_level(self, schedule: Schedule, s: Noise, t: Noise) -> Noise:
-        """The signal level that a step from time t to time s < t aims at."""
 
     @abstractmethod
     def law(
@@ -71,23 +42,8 @@ class ByScore(Sampler):
     ) -> Probs:
         """Law of the earlier tokens; rows need not sum to 1."""
 
-    def __call__(
-        self,
-        model: Model,
-        shape: tuple[int, int],
-        generator: torch.Generator,
-        prompt: Prompt | None = None,
-    ) -> Sample:
-        """Noise to text in `steps` steps and a last call."""
-        walk = Walk.begin(model, self.truncation, shape=shape, generator=generator, prompt=prompt)
-        schedule, x_t = model.schedule, walk.noise
-        times = even_times(self.steps, generator.device)
-        for t, s in pairwise(times):
-            levels = self.next_level(schedule, s, t), schedule.alpha(t)
-            x_t = self._step(walk, x_t, levels)
-        return walk.end(self.finish(walk, x_t, schedule.alpha(times[-1])))
-
-    def _step(self, walk: Walk, x_t: Tokens, levels: tuple[Noise, Noise]) -> Tokens:
+    def draw(self, walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:
+        """Tokens drawn from `law`; the network is not called where none can change."""
         parameterization, process = walk.denoiser.parameterization, walk.denoiser.process
         assert isinstance(process, Mixing), "see requires"
         changing = process.changeable(x_t) & ~walk.fixed
@@ -99,9 +55,9 @@ class ByScore(Sampler):
             scores = truncate(scores, x, t, process=process, truncation=walk.truncation)
             return categorical.draw(self.law(scores, x, s, t, process), walk.generator)
 
-        alpha_s, alpha_t = (above_noise(level) for level in levels)
+        levels = above_noise(alpha_s), above_noise(alpha_t)
         return x_t.masked_scatter(
-            changing, walk.denoiser.read(x_t, alpha_t, changing, draw, (alpha_s, alpha_t))
+            changing, walk.denoiser.read(x_t, levels[1], changing, draw, levels)
         )
 
 
@@ -113,8 +69,6 @@ class Analytic(ByScore):
     step. For a network that predicts the clean token, the law is that of `ancestral`.
 
     Args:
-        steps: reverse steps; the network is called at most once for each, and once more at the end
-            unless final is none.
         final: what the last call does with the noise that is left. ancestral: draws clean text by
             one more analytic step. greedy: takes the most likely clean token. none: nothing.
         top_p: at each step, keep only the most likely tokens with this much probability in the law
@@ -126,9 +80,9 @@ class Analytic(ByScore):
     Source: SEDD, arXiv:2310.16834, section 4.2 (Tweedie tau-leaping).
     """
 
-    def next_level(self, schedule: Schedule, s: Noise, t: Noise) -> Noise:
-        """That of the schedule."""
-        return schedule.alpha(s)
+    def step(self, walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:
+        """A draw at the schedule's own levels."""
+        return self.draw(walk, x_t, alpha_s, alpha_t)
 
     def law(
         self,
@@ -152,8 +106,6 @@ class Euler(ByScore):
     in its length.
 
     Args:
-        steps: reverse steps; the network is called at most once for each, and once more at the end
-            unless final is none.
         final: what the last call does with the noise that is left. ancestral: draws clean text from
             the posterior, not by a straight line. greedy: takes the most likely clean token. none:
             nothing.
@@ -165,9 +117,10 @@ class Euler(ByScore):
     arXiv:2205.14987.
     """
 
-    def next_level(self, schedule: Schedule, s: Noise, t: Noise) -> Noise:
-        """That of the schedule's tangent at t."""
-        return schedule.alpha(t) - schedule.slope(t) * (t - s)
+    def step(self, walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:
+        """A draw at the level that the schedule's tangent has where its curve has alpha_s."""
+        t, s = even_times(self.steps, x_t.device)[walk.number : walk.number + 2]
+        return self.draw(walk, x_t, tangent(walk.denoiser.schedule, s, t), alpha_t)
 
     def law(
         self,
@@ -182,3 +135,8 @@ class Euler(ByScore):
         jumps = (rate[..., None] * log_score.exp()).scatter(-1, x_t[..., None], 0.0)
         stay = (1 - jumps.sum(-1, keepdim=True)).clamp_min(0)
         return jumps.scatter(-1, x_t[..., None], stay)
+
+
+def tangent(schedule: Schedule, s: Noise, t: Noise) -> Noise:
+    """The signal level at time s on the tangent of a schedule at time t > s."""
+    return schedule.alpha(t) - schedule.slope(t) * (t - s)

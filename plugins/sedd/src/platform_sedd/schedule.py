@@ -34,7 +34,6 @@ class Geometric(Schedule):
         self._log_ratio = math.log(sigma_max) - math.log(sigma_min)
 
     def alpha(self, t: Noise) -> Noise:
-        """exp(-sigma)."""
         return (-self._sigma(t)).exp()
 
     def slope(self, t: Noise) -> Noise:

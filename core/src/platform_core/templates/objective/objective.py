@@ -32,9 +32,8 @@ class NewPart(Nelbo):
         if not 0 <= power < math.inf:
             raise ValueError(f"power is {power:g}; it must be at least 0 (the bound), or 1")
         self.power = power
-        self.descended = self.training_loss
 
-    def training_loss(
+    def descended(
         self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise
     ) -> Nats:
         """`row_loss` times the weight of its noise level."""

@@ -3,75 +3,42 @@
     x_1 ~ prior;  x_s ~ q(x_s | x_t, prediction(x_t)) along a falling grid of times;  then one last
     call that removes noise
 
-`Walk` has the reverse step, the prompt and the count of network evaluations; a sampler says at
-which signal levels to stop.
+`GridSampler` has the walk and its options, and `Walk` the reverse step; a sampler says what one
+step is and, where it needs another grid, at which signal levels to stop.
 """
 
 import math
-from collections.abc import Mapping
-from itertools import pairwise
-from typing import ClassVar, final
+from typing import Any, final
 
 import torch
 
-from platform_core.categorical import truncation
-from platform_core.model import Model
-from platform_core.parameterization import ScoreBased
-from platform_core.process import Diffusion
-from platform_core.sampler import (
-    Ending,
-    Prompt,
-    Sample,
-    Sampler,
-    Walk,
-    at_least_one,
-    even_times,
-    finish,
-)
+from platform_core.sampler import GridSampler, Walk, even_times
+from platform_core.schedule import Schedule
+from platform_core.types import Noise, Tokens
 
 
 @final
-class NewPart(Sampler):
+class NewPart(GridSampler):
     """Walks the reverse process on a grid of times that is finer where text is almost clean.
 
     Args:
-        steps: reverse steps; the network is called at most once for each, and once more at the end
-            unless final is none.
         bend: times are even times to this power; 1 is the sampler ancestral. Above 0.
-        final: what the last call does with the noise that is left: ancestral, greedy or none.
-        top_p: at each step, draw only from the most likely tokens with this much probability; 1 is
-            exact.
+        options: those of every sampler on a grid.
 
     Raises:
         ValueError: an option is out of range.
     """
 
-    requires: ClassVar[Mapping[str, type]] = {"process": Diffusion, "parameterization": ScoreBased}
-
-    def __init__(
-        self,
-        steps: int = 128,
-        bend: float = 1.5,
-        final: Ending = "ancestral",
-        top_p: float = 1.0,
-    ) -> None:
+    def __init__(self, bend: float = 1.5, **options: Any) -> None:
+        super().__init__(**options)
         if not 0 < bend < math.inf:
             raise ValueError(f"bend is {bend:g}; it must be above 0; 1 is an even grid")
-        self.steps, self.bend = at_least_one(steps), bend
-        self.finish = finish(final)
-        self.truncation = truncation(top_p)
+        self.bend = bend
 
-    def __call__(
-        self,
-        model: Model,
-        shape: tuple[int, int],
-        generator: torch.Generator,
-        prompt: Prompt | None = None,
-    ) -> Sample:
-        """Noise to text in `steps` reverse steps."""
-        walk = Walk.begin(model, self.truncation, shape=shape, generator=generator, prompt=prompt)
-        alphas = model.schedule.alpha(even_times(self.steps, generator.device) ** self.bend)
-        x_t = walk.noise
-        for alpha_t, alpha_s in pairwise(alphas):
-            x_t = walk.step(x_t, alpha_s, alpha_t)
-        return walk.end(self.finish(walk, x_t, alphas[-1]))
+    def alphas(self, schedule: Schedule, device: torch.device) -> Noise:
+        """Signal levels at even times to the power `bend`."""
+        return schedule.alpha(even_times(self.steps, device) ** self.bend)
+
+    def step(self, walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:
+        """A draw from the posterior."""
+        return walk.step(x_t, alpha_s, alpha_t)

@@ -9,7 +9,7 @@ Source: GIDD, arXiv:2503.04482.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar, Literal, final
 
 import torch
@@ -53,11 +53,16 @@ class HybridNelbo(Nelbo):
             raise ValueError(f"max_weight is {max_weight:g}; it must be above 0, for example 1")
         assert isinstance(model.process, Gidd), "see requires"
         self.process, self.max_weight = model.process, max_weight
-        self.descended = {
-            "bound": self.row_loss,
-            "clipped": self._replacing(self.clipped),
-            "dynamic": self._replacing(self.dynamic),
-        }[weighting]
+        self.weighting = weighting
+
+    def descended(
+        self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise
+    ) -> Nats:
+        """The bound's integrand with the weight of training in place of w."""
+        row = x_t, x0, alpha, slope
+        weights = {"bound": self.weight, "clipped": self.clipped, "dynamic": self.dynamic}
+        nats = self.row_loss(logits, *row)
+        return nats * (weights[self.weighting](*row) / self.weight(*row)).to(nats.dtype)
 
     def weight(self, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise) -> Noise:
         """The w of the bound, per unit of time."""
@@ -74,11 +79,3 @@ class HybridNelbo(Nelbo):
 
     def _mass(self, x_t: Tokens, x0: Tokens, alpha: Noise) -> Noise:
         return torch.where(x_t == x0, alpha, 0.0) + self.process.noise(x_t, alpha)
-
-    def _replacing(self, weight: Callable[..., Noise]) -> Callable[..., Nats]:
-        def descended(logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise) -> Nats:
-            row = x_t, x0, alpha, slope
-            nats = self.row_loss(logits, *row)
-            return nats * (weight(*row) / self.weight(*row)).to(nats.dtype)
-
-        return descended

@@ -1,0 +1,1 @@
+"""A package of the platform: a verb that counts the weights of a run."""

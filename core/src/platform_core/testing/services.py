@@ -1,0 +1,282 @@
+"""Laws of what surrounds a model: verbs, evaluations, trackers, corpora, tokenizers, launchers and
+callbacks.
+
+They run without a network and without training: in a temporary directory, on texts of a few words.
+"""
+
+import io
+import json
+import tempfile
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from platform_core.callback import Callback, Progress
+from platform_core.component import ROLES
+from platform_core.composition.options import SPLITS, DataOptions
+from platform_core.composition.sources import SECTIONS, SEED
+from platform_core.data.corpus import Corpus
+from platform_core.data.tokenizer import Tokenizer
+from platform_core.data.tokenizer.base import BuiltTokenizer
+from platform_core.errors import UsageError
+from platform_core.record.sweep import SweepDirectory
+from platform_core.registry.parts import resolve
+from platform_core.testing.law import Figures, Inapplicable, Laws, require
+from platform_core.testing.subject import Subject, parameters
+
+COMMAND, EVALUATION, CORPUS = Laws("command"), Laws("evaluation"), Laws("corpus")
+TOKENIZER, LAUNCHER, CALLBACK = Laws("tokenizer"), Laws("launcher"), Laws("callback")
+ANY_SERVICE = Laws(None)
+SERVICE_LAWS = {
+    "command": COMMAND,
+    "evaluation": EVALUATION,
+    "corpus": CORPUS,
+    "tokenizer": TOKENIZER,
+    "launcher": LAUNCHER,
+    "callback": CALLBACK,
+}
+
+TEXTS = ("to be, or not to be", "", "that is\nthe question", "be  be")
+"""What tokenizers are built of."""
+
+
+@contextmanager
+def elsewhere() -> Iterator[Path]:
+    """An empty directory as the current one."""
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        yield Path(folder)
+
+
+def answer(main: Callable[[list[str]], int], words: list[str]) -> tuple[int, str]:
+    """The exit code of a verb and everything that it prints."""
+    said = io.StringIO()
+    with redirect_stdout(said), redirect_stderr(said):
+        try:
+            code = main(words)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return code, said.getvalue()
+
+
+@ANY_SERVICE.law()
+def has_a_summary(subject: Subject) -> Figures:
+    """Its summary is one line, for `platform plugins`."""
+    summary = subject.part.component.summary
+    require(bool(summary.strip()) and "\n" not in summary, f"its summary is {summary!r}")
+    return summary
+
+
+@COMMAND.law()
+def helps(subject: Subject) -> Figures:
+    """It says how it is used when it is given --help, with exit code 0."""
+    with elsewhere():
+        code, said = answer(subject.chosen, ["--help"])
+    require(code == 0, f"--help ends with {code}")
+    require("usage:" in said, "--help prints no usage")
+    return f"{len(said.splitlines())} lines"
+
+
+@COMMAND.law()
+def refuses_unknown_options(subject: Subject) -> Figures:
+    """An option that it does not have is refused by `UsageError` in one line, and nothing is
+    written.
+    """
+    with elsewhere() as folder:
+        try:
+            code, _ = answer(subject.chosen, ["--no_such_option=1"])
+        except UsageError as error:
+            require("\n" not in str(error), f"its message has several lines: {error}")
+            require(not list(folder.iterdir()), "it left files behind")
+            return str(error)
+    require(False, f"no UsageError was raised; it ended with {code}")
+    return None
+
+
+@EVALUATION.law()
+def own_words_parse(subject: Subject) -> Figures:
+    """Its own words can be added to a parser, and without them it is not asked for."""
+    parser = ArgumentParser(add_help=False)
+    subject.chosen.arguments(parser)
+    asked = parser.parse_args([])
+    require(not subject.chosen.is_asked(asked), "it is asked for without any of its words")
+    words = [action.option_strings[0] for action in parser._actions]
+    hyphens = [word for word in words if "-" in word[2:]]
+    require(not hyphens, f"{', '.join(hyphens)} must be written with underscores")
+    return ", ".join(words)
+
+
+@EVALUATION.law()
+def reads_what_there_is(subject: Subject) -> Figures:
+    """What it reads are sections of options, or single options in them."""
+    known = {*SECTIONS, *ROLES, SEED}
+    wrong = [key for key in subject.chosen.reads if key.partition(".")[0] not in known]
+    require(not wrong, f"it reads {', '.join(wrong)}; the sections are {', '.join(sorted(known))}")
+    return ", ".join(subject.chosen.reads)
+
+
+def opened(subject: Subject) -> Corpus:
+    """The corpus without any options.
+
+    Raises:
+        Inapplicable: it needs some.
+    """
+    from platform_core.data.hub import offline_if_unreachable
+
+    try:
+        with offline_if_unreachable():
+            found = subject.chosen(DataOptions(corpus=subject.name))
+    except UsageError as error:
+        raise Inapplicable(f"it opens only with options: {error}") from error
+    require(isinstance(found, Corpus), f"{found!r} is no Corpus")
+    assert isinstance(found, Corpus)
+    return found
+
+
+@CORPUS.law()
+def same_documents_each_time(subject: Subject) -> Figures:
+    """Its splits are known ones, and each gives the same texts each time, in the same order."""
+    corpus = opened(subject)
+    require(bool(corpus.splits), "it has no splits")
+    unknown = set(corpus.splits) - set(SPLITS)
+    require(not unknown, f"{unknown} are none of {SPLITS}")
+    counts = {}
+    for split in corpus.splits:
+        first = list(islice(corpus.documents(split), 50))
+        require(bool(first), f"the split {split} is empty")
+        require(all(isinstance(text, str) for text in first), f"{split} has what is no text")
+        require(first == list(islice(opened(subject).documents(split), 50)), f"{split} changes")
+        counts[split] = len(first)
+    return ", ".join(f"{split}: {number} read" for split, number in counts.items())
+
+
+@CORPUS.law()
+def fingerprint_stays(subject: Subject) -> Figures:
+    """Its fingerprint is a text that does not change while the documents stay."""
+    first, second = opened(subject).fingerprint(), opened(subject).fingerprint()
+    require(isinstance(first, str) and bool(first), f"its fingerprint is {first!r}")
+    require(first == second, f"it is {first}, and then {second}")
+    return first[:16]
+
+
+@CORPUS.law()
+def refuses_what_it_does_not_read(subject: Subject) -> Figures:
+    """A path that it cannot read is refused by `UsageError` in one line."""
+    with elsewhere():
+        try:
+            corpus = subject.chosen(DataOptions(corpus=subject.name, path="nowhere/at all"))
+            list(corpus.documents("train"))
+        except UsageError as error:
+            require("\n" not in str(error), f"its message has several lines: {error}")
+            return str(error)[:80]
+    require(False, "it takes --data.path 'nowhere/at all' without a word")
+    return None
+
+
+def built(subject: Subject) -> Tokenizer:
+    """The tokenizer of a few words.
+
+    Raises:
+        Inapplicable: its vocabulary is not made of texts.
+    """
+    if not issubclass(subject.chosen, BuiltTokenizer):
+        raise Inapplicable("its vocabulary is not made of texts")
+    found: Tokenizer = subject.chosen.of_texts(TEXTS)
+    return found
+
+
+@TOKENIZER.law()
+def text_comes_back(subject: Subject) -> Figures:
+    """Text that it was built of is read back as it was, from ids of its vocabulary."""
+    tokenizer = built(subject)
+    for text, ids in zip(TEXTS, tokenizer.encode_all(TEXTS), strict=True):
+        require(ids.size == 0 or int(ids.max()) < tokenizer.vocab_size, f"ids of {text!r}: {ids}")
+        read = tokenizer.decode(ids)
+        require(read == text, f"{text!r} comes back as {read!r}")
+        counted = tokenizer.count_characters(ids)
+        require(counted == len(text), f"{text!r} has {len(text)} characters, counted {counted}")
+    return f"{tokenizer.vocab_size} tokens"
+
+
+@TOKENIZER.law()
+def marks_are_no_text(subject: Subject) -> Figures:
+    """Padding, beginning and end are in the vocabulary, count no characters and come of no text."""
+    tokenizer = built(subject)
+    marks = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id]
+    require(all(0 <= mark < tokenizer.vocab_size for mark in marks), f"marks are {marks}")
+    require(tokenizer.count_characters(np.array(marks)) == 0, "marks count as characters")
+    used = {int(i) for ids in tokenizer.encode_all(TEXTS) for i in ids}
+    require(not used & set(marks), "text is read as a mark")
+    return f"{marks}"
+
+
+@TOKENIZER.law()
+def json_round_trip(subject: Subject) -> Figures:
+    """`from_dict` makes the same tokenizer of what `to_dict` gives, through JSON."""
+    tokenizer = built(subject)
+    values = json.loads(json.dumps(tokenizer.to_dict()))
+    require(values.get("kind") == subject.name, f"its kind is {values.get('kind')!r}")
+    again = subject.chosen.from_dict(values)
+    for text in TEXTS:
+        same = np.array_equal(tokenizer.encode(text), again.encode(text))
+        require(same, f"{text!r} is read in another way afterwards")
+    return f"{len(json.dumps(values))} bytes"
+
+
+@LAUNCHER.law()
+def ends_without_tasks(subject: Subject) -> Figures:
+    """With no trials it has nothing to come, and says how it leaves."""
+    # By name: launchers are of the plugin sweep, which core does not import.
+    slurm: Any = resolve("platform_sweep.file:SlurmOptions")
+    made_from: Any = resolve("platform_sweep.launcher:Setting")
+    base: Any = resolve("platform_sweep.launcher:Launcher")
+    with elsewhere() as folder:
+        try:
+            launcher = subject.chosen(made_from(SweepDirectory(folder / "sweep"), slurm(), 1))
+        except UsageError as error:
+            raise Inapplicable(f"it cannot be used here: {error}") from error
+        require(isinstance(launcher, base), f"{launcher!r} is no Launcher")
+        require(launcher.interval > 0, f"its interval is {launcher.interval}")
+        launcher.start([])
+        require(not launcher.poll(), "something is still to come")
+        said = launcher.stop()
+    require(isinstance(said, str) and bool(said), "it does not say how it leaves")
+    return str(said)
+
+
+@CALLBACK.law()
+def options_have_defaults(subject: Subject) -> Figures:
+    """Each option has a type and a default, so that its name alone chooses it."""
+    options = parameters(subject.chosen)
+    faults = [p.name for p in options if p.annotation is p.empty or p.default is p.empty]
+    require(not faults, f"{', '.join(faults)} have no type or no default")
+    return ", ".join(p.name for p in options) or "no options"
+
+
+def seen(callback: Callback, steps: range) -> list[Any]:
+    """What a callback makes of some updates and looks."""
+    reactions = []
+    for step in steps:
+        loss = 3.0 + (-1) ** step / (step + 1)
+        figures = {"loss": loss, "gradient_norm": 1.0, "learning_rate": 1e-3}
+        bound = {"nats_per_token": loss, "bits_per_token": loss, "bits_per_character": loss}
+        reactions.append(callback.after_update(Progress(step, 20, figures)))
+        reactions.append(callback.after_look(Progress(step, 20, {**bound, "perplexity": loss})))
+    return [(bool(reaction.stop), reaction.keep) for reaction in reactions]
+
+
+@CALLBACK.law()
+def goes_on_from_its_state(subject: Subject) -> Figures:
+    """One that was stopped and restored from JSON decides as one that was not."""
+    whole, first, second = (subject.chosen() for _ in range(3))
+    expected = seen(whole, range(1, 20))
+    before = seen(first, range(1, 9))
+    second.restore(json.loads(json.dumps(dict(first.state()))))
+    after = seen(second, range(9, 20))
+    require(before + after == expected, "it decides otherwise after it was restored")
+    stops = sum(stop for stop, _ in expected)
+    return f"asked to stop {stops} times, to keep {sum(keep for _, keep in expected)} times"
