@@ -29,7 +29,8 @@ def title(measurement: Measurement) -> str:
 
 def keys(measurement: Measurement) -> tuple[str, ...]:
     """The facts that two numbers must share to stand in one column."""
-    return ("sample.number", "sample.length", "sample.weights", "tokenizer.digest")
+    asked = ("number", "length", "weights", "prompt", "template", "label")
+    return (*(f"sample.{name}" for name in asked), "tokenizer.digest")
 
 
 FAMILY = Family("new-part", title, words="--new_part", by_sampler=True)
@@ -47,7 +48,7 @@ METRIC = Metric(
 
 @final
 class NewPart(Evaluation):
-    """Measures the share of pairs of neighbouring tokens in a sample that occur once or first."""
+    """Measures which share of the pairs of neighbouring tokens in a sample is distinct."""
 
     reads = ("sample", "sampler", "seed")
 
@@ -86,7 +87,7 @@ class NewPart(Evaluation):
         )
         figures = {"distinct": mean, "distinct_error": error}
         costs = {"nfe": samples.nfe, "seconds": samples.seconds}
-        name = f"new-part-{sampler['name']}-nfe-{samples.nfe}-step-{run.step:07d}"
+        name = f"new-part-{sampler['name']}-nfe-{samples.nfe}-number-{options.number}-step-{run.step:07d}"
         said = f"distinct pairs of {len(shares)} samples: {mean:.3f} +- {error:.3f}"
         yield Measured(name, Record({**figures, **costs}, card), said)
 
