@@ -34,6 +34,15 @@ SMALL = (  # noqa: SIM905
 Platform = Callable[..., subprocess.CompletedProcess[str]]
 
 
+# Tests may be run where Ctrl-C is ignored (a shell's background), which is inherited.
+COMMAND = """
+import signal
+from platform_core.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+exit(main())
+"""
+
+
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
@@ -50,7 +59,7 @@ def environment(home: Path) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def platform(home: Path) -> Platform:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "from platform_core.cli import main; exit(main())", *words]
+        command = [sys.executable, "-c", COMMAND, *words]
         return subprocess.run(
             command, cwd=home, env=environment(home), capture_output=True, text=True, timeout=300
         )
@@ -199,7 +208,7 @@ def start(home: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def begin(*words: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", "from platform_core.cli import main; exit(main())", *words]
+        command = [sys.executable, "-c", COMMAND, *words]
         process = subprocess.Popen(
             command, cwd=home, env=environment(home), stderr=subprocess.DEVNULL
         )

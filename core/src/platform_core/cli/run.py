@@ -10,6 +10,7 @@ from platform_core.composition.compose import compose, compose_saved
 from platform_core.errors import UsageError
 from platform_core.record.directory import RunDirectory
 from platform_core.registry.loading import load_plugins
+from platform_core.runtime.signals import Interruption
 
 if TYPE_CHECKING:
     from platform_core.training.run import Run
@@ -51,7 +52,6 @@ def main(argv: Sequence[str]) -> int:
             )
 
     from platform_core.training.run import Run
-    from platform_core.training.trainer import Interruption
 
     with Run(composition, directory, resume=resumed is not None) as run:
         with Interruption() as interruption:

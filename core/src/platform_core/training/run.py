@@ -36,9 +36,10 @@ from platform_core.record.results import write_result
 from platform_core.record.tracker import Guarded, NoTracker, Tracker, about, new_hash
 from platform_core.runtime import accelerator as runtime
 from platform_core.runtime.checkpoint import Checkpoints
+from platform_core.runtime.signals import Interruption
 from platform_core.training.callbacks import Watchers
 from platform_core.training.progress import Meter
-from platform_core.training.trainer import Interruption, Trainer
+from platform_core.training.trainer import Trainer
 
 
 class Run:

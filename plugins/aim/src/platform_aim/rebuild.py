@@ -21,7 +21,7 @@ from platform_aim.tracker import AimTracker
 from platform_core.errors import UsageError
 from platform_core.record import metrics
 from platform_core.record.directory import BETWEEN_SAMPLES, RunDirectory
-from platform_core.record.files import write_json
+from platform_core.record.files import WriteError, scratch_folder, write_json
 from platform_core.record.metrics import LABELS
 from platform_core.record.tracker import about, new_hash
 
@@ -85,23 +85,24 @@ def complete(runs: Path, killed: Collection[str]) -> None:
 def _replace(directories: list[RunDirectory], runs: Path) -> Rebuilt:
     old, before = runs / ".aim", runs / ".aim-before"
     # Aim wants its repositories to be called so.
-    new = runs / ".aim-new" / ".aim"
-    shutil.rmtree(new.parent, ignore_errors=True)
-    rebuilt, tracked = Rebuilt(), set()
-    for directory in directories:
-        try:
-            tracked.add(_track(directory, new))
-        except DAMAGE as error:
-            rebuilt.damaged[directory.path] = f"{type(error).__name__}: {error}"
-        else:
-            rebuilt.runs.append(directory.path)
-    if (old / BOOKMARKS).exists():
-        shutil.copyfile(old / BOOKMARKS, new / BOOKMARKS)
-    missing = hashes(old) - tracked
-    shutil.rmtree(before, ignore_errors=True)
-    old.rename(before)
-    new.rename(old)
-    new.parent.rmdir()
+    with scratch_folder(runs / ".aim-new") as folder:
+        new = folder / ".aim"
+        rebuilt, tracked = Rebuilt(), set()
+        for directory in directories:
+            try:
+                tracked.add(_track(directory, new))
+            except WriteError:
+                raise  # no damage of this run: the old repository stays
+            except DAMAGE as error:
+                rebuilt.damaged[directory.path] = f"{type(error).__name__}: {error}"
+            else:
+                rebuilt.runs.append(directory.path)
+        if (old / BOOKMARKS).exists():
+            shutil.copyfile(old / BOOKMARKS, new / BOOKMARKS)
+        missing = hashes(old) - tracked
+        shutil.rmtree(before, ignore_errors=True)
+        old.rename(before)
+        new.rename(old)
     if missing:
         rebuilt.kept = before
     else:

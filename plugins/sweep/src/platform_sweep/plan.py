@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from platform_core.component import ROLES
 from platform_core.composition.sources import SEED
 from platform_core.errors import UsageError
-from platform_core.record.files import digest, write_json, write_text
+from platform_core.record.files import digest, write_bytes, write_json, write_text
 from platform_core.record.sweep import FORMAT, State, SweepDirectory
 from platform_core.registry.parts import Plugins
 from platform_sweep.file import Options, SweepFile, expand
@@ -331,6 +331,4 @@ def write_plan(directory: SweepDirectory, plan: Plan, content: bytes) -> None:
             ],
         },
     )
-    beside = directory.file.with_name(".sweep.yaml.partial")
-    beside.write_bytes(content)
-    beside.replace(directory.file)
+    write_bytes(directory.file, content)

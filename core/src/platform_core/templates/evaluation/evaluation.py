@@ -87,7 +87,8 @@ class NewPart(Evaluation):
         )
         figures = {"distinct": mean, "distinct_error": error}
         costs = {"nfe": samples.nfe, "seconds": samples.seconds}
-        name = f"new-part-{sampler['name']}-nfe-{samples.nfe}-number-{options.number}-step-{run.step:07d}"
+        drawn = f"{sampler['name']}-nfe-{samples.nfe}-number-{options.number}"
+        name = f"new-part-{drawn}-step-{run.step:07d}"
         said = f"distinct pairs of {len(shares)} samples: {mean:.3f} +- {error:.3f}"
         yield Measured(name, Record({**figures, **costs}, card), said)
 
