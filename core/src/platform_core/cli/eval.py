@@ -49,12 +49,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def installed_evaluations(plugins: "Plugins") -> "Evaluations":
-    """Everything that can be measured, by name."""
+    """The classes of all evaluations that are installed, by name."""
     return {name: plugins.load("evaluation", name) for name in plugins.names("evaluation")}
 
 
 def arguments(evaluations: "Evaluations", parser: ArgumentParser) -> None:
-    """The words of this verb, and those of every evaluation."""
+    """Adds the options of this verb, and the options of every evaluation."""
     parser.add_argument("run", metavar="RUN", help="directory of the run")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     for evaluation in evaluations.values():
@@ -129,6 +129,6 @@ def measure(
             figures.write(measured.figure, kept.with_suffix(".svg"))
         if not asked.json:
             print(f"{measured.said}\nkept in {kept}", flush=True)
-        shown.append(measured.record)
+        shown.append(measured.record.to_dict())
     if run.accelerator.is_main_process and asked.json:
         print("\n".join(map(json_text, shown)))

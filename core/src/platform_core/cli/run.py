@@ -76,7 +76,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def _early(argv: Sequence[str]) -> Namespace:
-    """What decides how the rest is read."""
+    """The two options that decide how all others are read."""
     early = ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--resume", nargs="?", type=Path)
     early.add_argument("--init", "--init.run", nargs="?")
@@ -85,7 +85,7 @@ def _early(argv: Sequence[str]) -> Namespace:
 
 
 def summary(run: "Run", result: dict[str, Any]) -> str:
-    """What a person wants to know at the end of a run."""
+    """The figures, the samples and the costs of a finished run, for a person to read."""
     known = {
         "bits per character": "bits_per_character",
         "unigram": "unigram_bits",
@@ -94,7 +94,7 @@ def summary(run: "Run", result: dict[str, Any]) -> str:
     }
     figures = {name: result[key] for name, key in known.items() if key in result}
     same = "; the n-grams predict the same tokens" if "unigram_bits" in result else ""
-    error = result["standard_error"] * result["tokens"] / result["characters"]
+    error = result["standard_error"] / math.log(2) * result["tokens"] / result["characters"]
     said = f"standard error {error:.3f}" if math.isfinite(error) else "of one sequence"
     evaluated = run.composition.evaluate
     path = run.directory.path

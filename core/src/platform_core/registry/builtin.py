@@ -120,8 +120,8 @@ def platform_evaluations() -> Iterable[Component]:
 
 @hookimpl
 def platform_metrics() -> Iterable["Metric"]:
-    """Figures of bounds."""
-    from platform_core.record.cards import BOUNDS
+    """Figures of bounds on -log p."""
+    from platform_core.record.bounds import BOUNDS
 
     return BOUNDS
 

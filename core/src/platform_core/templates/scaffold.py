@@ -104,6 +104,7 @@ def _words(name: str, kind: str) -> Mapping[str, str]:
     return {
         f"platform_core.templates.{kind}": module,
         "platform_new_part": module,
+        "new_part": name.replace("-", "_"),
         "NewPart": "".join(word.capitalize() for word in name.split("-")),
         "new-part": name,
         "USE_OF_PART": use(name, kind),

@@ -6,7 +6,6 @@ Used by `platform run`.
 """
 
 import json
-import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -25,12 +24,13 @@ from platform_core.data.streaming import open_stream
 from platform_core.data.tokenizer import load_tokenizer
 from platform_core.draws import derive_seed
 from platform_core.evaluation.bound import Bound, evaluate
-from platform_core.evaluation.card import bound_card
+from platform_core.evaluation.card import bound_facts, bound_kind, card_of
 from platform_core.evaluation.figures import keep, levels_record
 from platform_core.evaluation.ngram import NgramBits, baselines
 from platform_core.evaluation.samples import Samples, generate, prompt_tokens
 from platform_core.evaluation.trained import load_start
 from platform_core.guidance import label_number
+from platform_core.record.cards import Card, Record
 from platform_core.record.directory import BETWEEN_SAMPLES, RunDirectory
 from platform_core.record.files import write_json, write_text
 from platform_core.record.metrics import MetricsLog
@@ -290,12 +290,10 @@ class Run:
     def _result(
         self, bound: Bound, samples: Samples, ngrams: NgramBits | None, seconds: float
     ) -> dict[str, Any]:
-        kept = self.directory.init
-        started = {"init": json.loads(kept.read_text())} if kept.exists() else {}
-        return {
+        figures = {
             "bits_per_character": bound.bits_per_character,
             "bits_per_token": bound.bits_per_token,
-            "standard_error": bound.standard_error / math.log(2),
+            "standard_error": bound.standard_error,
             "nats_per_token": bound.nats_per_token,
             "perplexity": bound.perplexity,
             "tokens": bound.tokens,
@@ -308,29 +306,31 @@ class Run:
             "seconds_evaluating": seconds,
             "peak_rss_bytes": runtime.peak_rss_bytes(),
             "parameters": sum(p.numel() for p in self.built.model.parameters()),
-            "card": {
-                "parts": dict(self.composition.names),
-                **bound_card(
-                    bound,
-                    self.composition.evaluate,
-                    self.composition.data,
-                    self.data,
-                    step=self.trainer.step,
-                ),
-                "units": "standard_error in bits per token; *_bits per character of the same text, "
-                "by n-grams of its tokens",
-                "sampler": {
-                    "nfe": samples.nfe,
-                    "seconds": samples.seconds,
-                    "number": len(samples.texts),
-                    "label": self.composition.sample.label,
-                    "guidance": self.composition.sample.guidance,
-                },
-                "seed": self.composition.seed,
-                **started,
-                **runtime.describe(self.accelerator),
-            },
         }
+        return Record(figures, self._card(bound, samples)).to_dict()
+
+    def _card(self, bound: Bound, samples: Samples) -> Card:
+        """The card of the result; it also says which run and weights this run started from."""
+        composition, kept = self.composition, self.directory.init
+        started = {"init": json.loads(kept.read_text())} if kept.exists() else {}
+        sampler = {
+            "nfe": samples.nfe,
+            "seconds": samples.seconds,
+            "number": len(samples.texts),
+            "label": composition.sample.label,
+            "guidance": composition.sample.guidance,
+        }
+        facts = bound_facts(bound, composition.evaluate, composition.data, self.data)
+        return card_of(
+            composition,
+            self.data.tokenizer,
+            self.accelerator,
+            kind=bound_kind(bound),
+            step=self.trainer.step,
+            units="standard_error and levels in nats per token; *_bits per character of the same "
+            "text, by n-grams of its tokens",
+            facts={**facts, "sampler": sampler, **started},
+        )
 
     def _prepare_directory(self, *, new: bool) -> None:
         if new:
