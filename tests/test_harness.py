@@ -311,7 +311,9 @@ def refused(capsys, *words):
 def test_mistakes_are_one_line(home, tasks, capsys):
     run, path = home / "run", f"--task_path={tasks}"
     assert "--limit is for tasks" in refused(capsys, run, "--limit=2")
-    assert "--on is for bounds" in refused(capsys, run, "--tasks=choices", path, "--on", "sotu")
+    assert "--on and --tasks are measured one at a time" in refused(
+        capsys, run, "--tasks=choices", path, "--on", "sotu"
+    )
     assert "--tasks names none" in refused(capsys, run, "--tasks=,", path)
 
 
@@ -327,4 +329,4 @@ def test_without_the_library_there_is_a_line_that_says_what_to_install(home, cap
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.delitem(sys.modules, "platform_harness.tasks")
     said = refused(capsys, home / "run", "--tasks=choices")
-    assert 'pip install "dlm-platform-core[harness]"' in said
+    assert "--tasks needs lm-evaluation-harness, which cannot be imported" in said

@@ -15,6 +15,7 @@ from platform_core.record.files import whole_folder
 from platform_core.registry.parts import Plugins
 
 TEMPLATES = Path(__file__).parent
+TESTS = "test_contract.py"
 RESERVED = ("platform", "core", "new-part")
 
 USES = {
@@ -95,7 +96,10 @@ def write_package(name: str, kind: str, folder: Path) -> None:
     words = _words(name, kind)
     with whole_folder(folder) as beside:
         _copy(TEMPLATES / "package", beside, words)
-        _copy(TEMPLATES / kind, beside / "src" / words["platform_new_part"], words)
+        source = beside / "src" / words["platform_new_part"]
+        _copy(TEMPLATES / kind, source, words)
+        if (source / TESTS).exists():  # of its own, in place of the tests of every package
+            (source / TESTS).replace(beside / "tests" / TESTS)
         (beside / "src" / words["platform_new_part"] / "py.typed").touch()
 
 

@@ -68,7 +68,14 @@ class Tasks(Evaluation):
         return False
 
     def records(self, run: "TrainedRun", asked: Namespace) -> Iterator[Measured]:
-        from platform_harness.tasks import run_tasks
+        try:
+            from platform_harness.tasks import run_tasks
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] != "lm_eval":
+                raise
+            raise UsageError(
+                "--tasks needs lm-evaluation-harness, which cannot be imported: pip install lm-eval"
+            ) from error
 
         names = list(dict.fromkeys(filter(None, asked.tasks.split(","))))
         if not names:

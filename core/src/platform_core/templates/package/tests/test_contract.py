@@ -1,4 +1,4 @@
-"""The part keeps the laws of its role."""
+"""The part keeps the laws of its kind."""
 
 from platform_core.testing import ContractTests
 
