@@ -118,6 +118,26 @@ def judged(perplexity, entropy, *, steps=8, nfe=None, seconds=1.0, **changes):
     }
 
 
+def of_task(task, acc, *, items=100, **changes):
+    """A record of `platform eval --tasks`."""
+    made = {
+        "kind": "tasks",
+        "task": task,
+        "task_version": 1.0,
+        "task_path": None,
+        "num_fewshot": None,
+        "likelihood": "clean-context",
+        "draws": 32,
+        "evaluate": {"weights": "ema"},
+        "length": 128,
+        "tokenizer": {"kind": "character", "vocab_size": 100, "digest": TOKENIZER},
+        "step": 800,
+        "seed": 1,
+    }
+    metrics = {"acc": acc, "acc_standard_error": 0.05, "chance": 0.25}
+    return {"metrics": metrics, "items": items, "card": changed(made, changes)}
+
+
 def write_run(path: Path, ended=None, *, evaluations=None, metrics=(), aim=None):
     """A run directory with these records."""
     path.mkdir(parents=True)

@@ -7,34 +7,37 @@ import math
 from dataclasses import replace
 
 import pytest
-from sweeps import LN2, bound, changed, judged, result, write_run
+from sweeps import LN2, bound, changed, judged, of_task, result, write_run
 
 from platform_core.cli import main
 from platform_core.composition.options import DataOptions, EvaluateOptions
 from platform_core.data.sequences import load_data
 from platform_core.errors import UsageError
 from platform_core.evaluation.bound import Bound
-from platform_core.evaluation.card import bound_card
+from platform_core.evaluation.card import bound_facts, bound_kind, tokenizer_card
+from platform_core.record.bounds import BOUNDS
 from platform_core.record.cards import (
     BEHIND,
-    BOUNDS,
-    METRICS,
     RESULT,
     UNSAID,
+    Card,
     Measurement,
+    Record,
     find_metric,
     latest,
-    measurements,
 )
 from platform_core.record.directory import RunDirectory
+from platform_core.record.results import measurements
+from platform_core.registry.loading import find_plugins
 from platform_report.tables import FORMATS, Column, Nothing, Number, Probability, Table, Words
 
+METRICS = find_plugins({}).metrics()
 BITS, PERPLEXITY = METRICS["bits_per_character"], METRICS["perplexity"]
 JUDGED, MAUVE = METRICS["generative_perplexity"], METRICS["mauve"]
 
 
 def measured(record, run="here"):
-    return Measurement(run, "one", record, record["card"])
+    return Measurement(run, "one", Record.read(record))
 
 
 @pytest.fixture
@@ -128,7 +131,7 @@ SAMPLES = {
 @pytest.mark.parametrize("place", SAMPLES)
 def test_judged_figures_need_the_same(place):
     other = measured(judged(30.0, 3.0))
-    changed(other.card, {place: SAMPLES[place]})
+    changed(other.record.card.facts, {place: SAMPLES[place]})
     mine = measured(judged(30.0, 3.0))
     assert list(JUDGED.differences(other, mine)) == [place.replace("__", ".")]
     of_the_judge = place.startswith("judge") or place == "perplexity"
@@ -185,7 +188,7 @@ def test_of_many_the_last_step_counts_and_then_the_least_error():
 
 def test_a_metric_is_found_by_its_name():
     with pytest.raises(UsageError, match="unknown metric perplexty; did you mean perplexity"):
-        find_metric("perplexty")
+        find_metric("perplexty", METRICS)
 
 
 # The command
@@ -308,9 +311,17 @@ def test_what_no_card_says_is_told(two, capsys):
         silent = result(1.0)
         del silent["card"]["text"]
         write_run(two / name, silent)
-    code, out, _ = compared("c", "d", capsys=capsys)
+    code, out, err = compared("c", "d", capsys=capsys)
+    assert (code, out) == (2, "")
+    assert err == (
+        "platform compare: error: bits_per_character of d does not belong in one column with c: "
+        "text not said (c: not said); the cards of c, d do not say text; measure again with "
+        "`platform eval RUN`; --mark shows them with a mark\n"
+    )
+    code, out, _ = compared("c", "d", "--mark", capsys=capsys)
     assert code == 0
-    assert "No card says: text." in out
+    assert "[a] bits per character: text not said (c: not said)" in out
+    assert "The cards of c, d do not say text; measure again with `platform eval RUN`." in out
 
 
 @pytest.mark.parametrize(
@@ -395,7 +406,7 @@ def test_markdown_and_html_escape_what_users_write():
     markdown = FORMATS["markdown"](tables)
     assert r"| a\_b & 50% $x$ #1 {z} \~ ^ \\n \<i\>\|\</i\> | 1.000 |" in markdown
     page = FORMATS["html"](tables)
-    assert '<a href="x&quot;y">a_b &amp; 50% $x$ #1 {z} ~ ^ \\n &lt;i&gt;|&lt;/i&gt;</a>' in page
+    assert '<a href="x&#34;y">a_b &amp; 50% $x$ #1 {z} ~ ^ \\n &lt;i&gt;|&lt;/i&gt;</a>' in page
     assert "<caption>&lt;T&gt;</caption>" in page
     assert "a &lt; b" in page
 
@@ -413,19 +424,67 @@ def test_columns_of_text_are_aligned():
 # Cards that are made
 
 
+def of_text(bound, text, data):
+    card = Card.made(
+        bound_kind(bound),
+        step=3,
+        parts={},
+        seed=1,
+        tokenizer=tokenizer_card(data.tokenizer),
+        units="",
+        machine={},
+        facts=bound_facts(bound, EvaluateOptions(split="train"), text, data),
+    )
+    return Measurement("run", str(text.length), Record(bound.summary(), card))
+
+
 def test_cards_of_bounds_say_all_that_bounds_depend_on(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "some.txt").write_text("A house is a house. " * 40)
     text = DataOptions(corpus="text", path=str(tmp_path / "some.txt"), length=8)
     data = load_data(text)
     number = Bound(1.0, 0.1, 80, 70, 10)
-    made = bound_card(number, EvaluateOptions(split="train"), text, data, step=3)
-    record = Measurement("run", "one", number.summary(), made)
+    record = of_text(number, text, data)
     for metric in BOUNDS:
         for key in (*metric.facts(record), *BEHIND["fingerprint"]):
             assert record.fact(key) != UNSAID, key
     longer = replace(text, length=16)
-    other = bound_card(number, EvaluateOptions(split="train"), longer, load_data(longer), step=3)
-    apart = Measurement("run", "two", number.summary(), other)
+    apart = of_text(number, longer, load_data(longer))
     assert not BITS.differences(record, apart)
     assert PERPLEXITY.differences(record, apart) == {"data.length": (8, 16)}
+
+
+# Tasks
+
+
+def test_each_task_that_all_runs_have_is_a_table(two, capsys):
+    for name, acc in (("c", 0.5), ("d", 0.6)):
+        more = {"piqa": of_task("piqa", acc), "boolq": of_task("boolq", acc + 0.1)}
+        more["of-one"] = of_task(f"only-{name}", acc)
+        write_run(two / name, result(1.0), evaluations=more)
+    code, out, _ = compared("c", "d", "--metric", "tasks", "--format", "json", capsys=capsys)
+    assert code == 0
+    found = json.loads(out)
+    assert [table["title"] for table in found] == ["boolq, 100 items", "piqa, 100 items"]
+    first, second = found[1]["rows"]
+    assert (first["acc"]["value"], first["acc"]["spread"]) == (0.5, 0.05)
+    assert second["Δ acc"]["value"] == pytest.approx(0.1)
+    assert "Chance: acc 0.25." in found[1]["remarks"]
+    assert "acc_standard_error" not in out
+    assert compared("c", "d", "--metric", "tasks.acc", capsys=capsys)[0] == 0
+    _, out, _ = compared("c", "d", capsys=capsys)
+    assert "piqa, 100 items" in out
+    assert "bits per character" in out
+
+
+def test_tasks_that_were_asked_unlike_are_refused(two, capsys):
+    write_run(two / "c", result(1.0), evaluations={"t": of_task("piqa", 0.5)})
+    write_run(two / "d", result(1.0), evaluations={"t": of_task("piqa", 0.5, num_fewshot=5)})
+    code, _, err = compared("c", "d", "--metric", "tasks.acc", capsys=capsys)
+    assert code == 2
+    assert "tasks.acc of d does not belong in one column with c: num_fewshot 5 (c: None)" in err
+    code, _, err = compared("a", "c", "--metric", "tasks", capsys=capsys)
+    assert code == 2
+    assert "a has no tasks.acc; measure it with `platform eval a --tasks NAME,...`" in err
+    code, _, err = compared("a", "b", "--metric", "tasks", capsys=capsys)
+    assert "a has no tasks; measure it with `platform eval a --tasks NAME,...`" in err

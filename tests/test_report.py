@@ -9,18 +9,19 @@ import shutil
 
 import pytest
 from scipy import stats
-from sweeps import LN2, FakeSweep, bound, judged, result
+from sweeps import LN2, FakeSweep, bound, judged, of_task, result
 
 from platform_core.cli import main
 from platform_core.evaluation import plots
-from platform_core.record.cards import METRICS
+from platform_core.record.cards import chosen_metrics
+from platform_core.registry.loading import find_plugins
 from platform_report.figures import Curve, averaged, draw, frontier, series
 from platform_report.reading import read_sweep
 from platform_report.significance import deviation, holm, paired, two_sided, welch
 from platform_report.summary import tables
 from platform_report.tables import FORMATS
-from platform_report.writing import USUAL
 
+METRICS = find_plugins({}).metrics()
 AXES = {"process": ["duo", "mdlm", "sedd"], "seed": ["1", "2", "3"]}
 BITS = "bits per character"
 PERPLEXITY = "generative perplexity"
@@ -85,7 +86,7 @@ def rows(sweep, name="results"):
 
 def tabled(fake, *metrics, **baseline):
     """The rows of the first table, without writing a report."""
-    shown = [METRICS[name] for name in metrics] or USUAL
+    shown = chosen_metrics(metrics, METRICS, [])
     made = tables(read_sweep(fake.write()), shown, baseline, "")
     return read_rows(FORMATS["csv"](next(iter(made.values()))))
 
@@ -245,6 +246,37 @@ def test_exact_values_beside_bounds_are_marked(tmp_path):
     ar, duo = tabled(fake)
     assert ar["notes"].startswith("the value itself")
     assert duo["notes"] == ""
+
+
+def test_tasks_have_a_table_each(tmp_path):
+    fake = FakeSweep(tmp_path / "s", {"process": ["duo", "mdlm"], "seed": ["1", "2"]})
+    for process, acc in (("duo", 0.5), ("mdlm", 0.6)):
+        for seed in ("1", "2"):
+            asked = {name: of_task(name, acc + int(seed) / 100) for name in ("boolq", "piqa")}
+            fake.add({"process": process, "seed": seed}, result(1.0), evaluations=asked)
+    assert main(["report", str(fake.write()), "--baseline", "process=duo"]) == 0
+    for number in (1, 2):
+        duo, mdlm = rows(tmp_path / "s", f"tasks-{number}")
+        assert float(duo["acc"]) == pytest.approx(0.515)
+        assert float(mdlm["Δ acc"]) == pytest.approx(0.1)
+    written = (tmp_path / "s/report/report.md").read_text()
+    assert "**boolq, 100 items**" in written
+    assert "Chance: acc 0.25." in written
+
+
+def test_a_card_that_lacks_a_fact_is_told_with_what_to_do(tmp_path):
+    fake = FakeSweep(tmp_path / "s", {"process": ["duo", "mdlm"]})
+    for process in ("duo", "mdlm"):
+        lacking = result(1.0)
+        del lacking["card"]["text"]
+        fake.add({"process": process}, lacking)
+    _, mdlm = tabled(fake, "bits_per_character", process="duo")
+    assert (mdlm["test"], mdlm["p"]) == ("unlike", "")
+    assert mdlm["notes"].endswith("text not said (process=duo: not said)")
+    made = tables(read_sweep(fake.path), [METRICS["bits_per_character"]], {}, "")
+    (line,) = [line for line in made["results"].remarks if "not say" in line]
+    assert line.startswith("The cards of process=duo, process=mdlm do not say text; measure again")
+    assert f"`platform eval {fake.path}/trials/RUN`" in line
 
 
 # Files and page

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from platform_core.cli.parser import show_help
 from platform_core.composition.compose import compose_saved
-from platform_core.composition.sources import underscored
+from platform_core.composition.words import underscored
 from platform_core.errors import UsageError
 from platform_core.record.directory import RunDirectory, first_argument
 from platform_core.registry.loading import load_plugins
@@ -49,12 +49,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def installed_evaluations(plugins: "Plugins") -> "Evaluations":
-    """Everything that can be measured, by name."""
+    """The classes of all evaluations that are installed, by name."""
     return {name: plugins.load("evaluation", name) for name in plugins.names("evaluation")}
 
 
 def arguments(evaluations: "Evaluations", parser: ArgumentParser) -> None:
-    """The words of this verb, and those of every evaluation."""
+    """Adds the options of this verb, and the options of every evaluation."""
     parser.add_argument("run", metavar="RUN", help="directory of the run")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     for evaluation in evaluations.values():
@@ -129,6 +129,6 @@ def measure(
             figures.write(measured.figure, kept.with_suffix(".svg"))
         if not asked.json:
             print(f"{measured.said}\nkept in {kept}", flush=True)
-        shown.append(measured.record)
+        shown.append(measured.record.to_dict())
     if run.accelerator.is_main_process and asked.json:
         print("\n".join(map(json_text, shown)))

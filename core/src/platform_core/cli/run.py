@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platform_core.composition.compose import compose, compose_saved
-from platform_core.errors import UsageError
+from platform_core.errors import UsageError, either
 from platform_core.record.directory import RunDirectory
 from platform_core.registry.loading import load_plugins
+from platform_core.runtime.signals import Interruption
 
 if TYPE_CHECKING:
     from platform_core.training.run import Run
@@ -51,7 +52,6 @@ def main(argv: Sequence[str]) -> int:
             )
 
     from platform_core.training.run import Run
-    from platform_core.training.trainer import Interruption
 
     with Run(composition, directory, resume=resumed is not None) as run:
         with Interruption() as interruption:
@@ -76,7 +76,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def _early(argv: Sequence[str]) -> Namespace:
-    """What decides how the rest is read."""
+    """The two options that decide how all others are read."""
     early = ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--resume", nargs="?", type=Path)
     early.add_argument("--init", "--init.run", nargs="?")
@@ -85,7 +85,7 @@ def _early(argv: Sequence[str]) -> Namespace:
 
 
 def summary(run: "Run", result: dict[str, Any]) -> str:
-    """What a person wants to know at the end of a run."""
+    """The figures, the samples and the costs of a finished run, for a person to read."""
     known = {
         "bits per character": "bits_per_character",
         "unigram": "unigram_bits",
@@ -94,10 +94,13 @@ def summary(run: "Run", result: dict[str, Any]) -> str:
     }
     figures = {name: result[key] for name, key in known.items() if key in result}
     same = "; the n-grams predict the same tokens" if "unigram_bits" in result else ""
-    error = result["standard_error"] * result["tokens"] / result["characters"]
+    error = result["standard_error"] / math.log(2) * result["tokens"] / result["characters"]
     said = f"standard error {error:.3f}" if math.isfinite(error) else "of one sequence"
     evaluated = run.composition.evaluate
     path = run.directory.path
+    viewers = [kind.viewer(path.parent) for kind in run.trackers.kinds.values()]
+    named = [viewer for viewer in viewers if viewer]
+    curves = f"   curves: {either(named)}" if named else ""
     lines = [
         "",
         (run.directory.samples / "final.txt").read_text(encoding="utf-8").rstrip(),
@@ -109,6 +112,6 @@ def summary(run: "Run", result: dict[str, Any]) -> str:
         f"{evaluated.protocol} bound: perplexity {result['perplexity']:.2f} per token",
         *(f"  {name:20} {value:.3f}" for name, value in figures.items()),
         f"  ({said}{same})",
-        f"record: {path}   more samples: platform sample {path}   curves: platform dashboard",
+        f"record: {path}   more samples: platform sample {path}{curves}",
     ]
     return "\n".join(lines)

@@ -69,11 +69,10 @@ class Bound:
 
     @property
     def perplexity(self) -> float:
-        """exp(nats per token)."""
         return math.exp(self.nats_per_token) if self.nats_per_token < 700 else math.inf
 
     def curves(self) -> dict[str, float]:
-        """What is worth a curve, by name; `standard_error` is in nats per token."""
+        """The figures that are drawn as curves, by name; `standard_error` is in nats per token."""
         return {
             "nats_per_token": self.nats_per_token,
             "standard_error": self.standard_error,
@@ -184,7 +183,7 @@ def ratio(nats: Tensor, tokens: Tensor) -> tuple[float, float]:
 
 
 def quantiles(values: Tensor) -> tuple[float, ...]:
-    """Those of `QUANTILES`, each one of the values: the nearest below."""
+    """The quantiles at `QUANTILES`; each is one of the values, the nearest below."""
     ranked = values.sort().values
     return tuple(float(ranked[int(share * (len(ranked) - 1))]) for share in QUANTILES)
 

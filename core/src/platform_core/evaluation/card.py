@@ -1,38 +1,84 @@
-"""How a bound was made: the card that goes with its numbers wherever they are written."""
+"""How figures were made: the card that goes with them wherever they are written.
+
+what all share: kind, step, parts, seed, tokenizer, units, machine   (card_of)
+what a bound depends on besides                                      (bound_facts)
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from accelerate import Accelerator
+
+from platform_core.composition.compose import Composition
 from platform_core.composition.options import DataOptions, EvaluateOptions
 from platform_core.data.sequences import Data
 from platform_core.data.tokenizer import Tokenizer
 from platform_core.evaluation.bound import Bound
+from platform_core.record.cards import Card
 from platform_core.record.files import digest_of
+from platform_core.runtime import accelerator as runtime
 
 
-def bound_card(
-    bound: Bound, options: EvaluateOptions, text: DataOptions, data: Data, *, step: int
+def card_of(
+    composition: Composition,
+    tokenizer: Tokenizer,
+    accelerator: Accelerator,
+    *,
+    kind: str,
+    step: int,
+    units: str,
+    facts: Mapping[str, Any],
+) -> Card:
+    """The card of anything that is measured of a run; `TrainedRun.card` calls it.
+
+    Args:
+        composition: of the run, with the options of the measurement.
+        tokenizer: of the run.
+        accelerator: where it was measured.
+        kind: what was measured, such as "bound" or "judged".
+        step: updates of the network.
+        units: a sentence on the units of the figures.
+        facts: what else figures of this kind depend on.
+
+    Raises:
+        ValueError: `facts` has a name that all cards use already.
+    """
+    return Card.made(
+        kind,
+        step=step,
+        parts=dict(composition.names),
+        seed=composition.seed,
+        tokenizer=tokenizer_card(tokenizer),
+        units=units,
+        machine=runtime.describe(accelerator),
+        facts=facts,
+    )
+
+
+def bound_kind(bound: Bound) -> str:
+    """The kind of a bound's card: `value` where it is the negative log-likelihood itself."""
+    return "bound" if bound.noise_levels else "value"
+
+
+def bound_facts(
+    bound: Bound, options: EvaluateOptions, text: DataOptions, data: Data
 ) -> dict[str, Any]:
-    """What two bounds must share to be compared, and what else a reader wants to know.
+    """The facts that two bounds must share to be compared, and others that a reader may need.
 
     Args:
         bound: the numbers.
         options: of the evaluation.
         text: what was read.
         data: that text as sequences.
-        step: updates of the network.
     """
     split = data.split(options.split).spread(options.sequences)
     unknown = data.tokenizer.unknown_id
     return {
-        "kind": "bound" if bound.noise_levels else "value",
-        "step": step,
         "evaluate": asdict(options),
         "data": asdict(text),
         "text": data.text,
         "fingerprint": data.fingerprint,
-        "tokenizer": tokenizer_card(data.tokenizer),
         "unknown_tokens": int((split.tokens() == unknown).sum()) if unknown is not None else 0,
         "label": text.label,
         "conditional": bool(data.labels),
@@ -42,7 +88,7 @@ def bound_card(
 
 
 def tokenizer_card(tokenizer: Tokenizer) -> Mapping[str, Any]:
-    """Which tokens figures per token are of."""
+    """The tokens that figures of a token are of."""
     values = tokenizer.to_dict()
     return {
         "kind": values["kind"],

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, final, get_args
 
+from platform_core.record.cards import Record
+
 if TYPE_CHECKING:
     from platform_core.evaluation.bound import Bound
     from platform_core.evaluation.trained import TrainedRun
@@ -26,13 +28,13 @@ class Measured:
 
     Args:
         name: what was measured and how, fit for a file name; a later one of the name replaces it.
-        record: the numbers by name, and under `card` how they were made.
+        record: the figures, and the card that says how they were made (`TrainedRun.card`).
         said: what a person reads of it.
         figure: data of a plot that is kept beside the record.
     """
 
     name: str
-    record: Mapping[str, Any]
+    record: Record
     said: str
     figure: Mapping[str, Any] | None = None
 
@@ -58,7 +60,7 @@ class Evaluation(ABC):
 
     @abstractmethod
     def records(self, run: "TrainedRun", asked: Namespace) -> Iterator[Measured]:
-        """What is measured, one after another.
+        """Measures the run, and hands over one measurement after another.
 
         Raises:
             UsageError: the words do not go together, or do not suit the run.
@@ -124,26 +126,20 @@ class BoundOnText(Evaluation):
         data: Any,
         protocol: "Protocol",
         seconds: float,
-    ) -> dict[str, Any]:
-        from platform_core.evaluation.card import bound_card
-        from platform_core.runtime import accelerator as runtime
+    ) -> Record:
+        from platform_core.evaluation.card import bound_facts, bound_kind
 
         way = replace(run.composition.evaluate, protocol=protocol)
-        return {
-            **bound.summary(),
-            "seconds": seconds,
-            "card": {
-                **bound_card(bound, way, text, data, step=run.step),
-                "parts": dict(run.composition.names),
-                "seed": run.composition.seed,
-                "units": "standard_error, noise_error and levels in nats per token",
-                **runtime.describe(run.accelerator),
-            },
-        }
+        card = run.card(
+            bound_kind(bound),
+            units="standard_error, noise_error and levels in nats per token",
+            facts=bound_facts(bound, way, text, data),
+        )
+        return Record({**bound.summary(), "seconds": seconds}, card)
 
 
 def _name(text: str, run: "TrainedRun", bound: "Bound", protocol: str) -> str:
-    """What was measured and how, as far as it may differ between evaluations of one run."""
+    """The name of a measurement, from all options that may differ between two of one run."""
     options = run.composition.evaluate
     words = [text] if text else []
     words += [options.split, options.weights, protocol]
@@ -152,27 +148,26 @@ def _name(text: str, run: "TrainedRun", bound: "Bound", protocol: str) -> str:
     return "-".join([*words, f"step-{run.step:07d}"])
 
 
-def _said(record: dict[str, Any]) -> str:
-    card = record["card"]
+def _said(record: Record) -> str:
+    figures, card = record.figures, record.card.facts
     way = card["evaluate"]
     what = f"{way['protocol']} bound" if card["kind"] == "bound" else "exact value"
-    draws = card["noise_levels_per_sequence"]
+    draws, error = card["noise_levels_per_sequence"], figures["standard_error"]
     read = f" at {draws} noise levels each" if draws > 1 else ""
     unknown = card["unknown_tokens"]
     lacking = f", {unknown:,} of them [UNK]" if unknown else ""
     path = f" of {card['data']['path']}" if card["data"]["path"] else ""
     lines = [
-        f"{card['data']['corpus']}{path}, {way['split']} text, {record['sequences']} sequences"
-        f"{read}, {record['tokens']:,} tokens{lacking}; {way['weights']} weights of step "
+        f"{card['data']['corpus']}{path}, {way['split']} text, {figures['sequences']} sequences"
+        f"{read}, {figures['tokens']:,} tokens{lacking}; {way['weights']} weights of step "
         f"{card['step']}; {what}",
-        f"  nats per token       {_with_error(record['nats_per_token'], record['standard_error'])}",
-        f"  bits per token       "
-        f"{_with_error(record['bits_per_token'], record['standard_error'] / math.log(2))}",
-        f"  bits per character   {record['bits_per_character']:.4f}",
-        f"  perplexity           {record['perplexity']:.3f}",
+        f"  nats per token       {_with_error(figures['nats_per_token'], error)}",
+        f"  bits per token       {_with_error(figures['bits_per_token'], error / math.log(2))}",
+        f"  bits per character   {figures['bits_per_character']:.4f}",
+        f"  perplexity           {figures['perplexity']:.3f}",
     ]
     if draws > 1:
-        lines.append(f"  error from noise     {record['noise_error']:.4f} nats per token")
+        lines.append(f"  error from noise     {figures['noise_error']:.4f} nats per token")
     return "\n".join(lines)
 
 

@@ -6,7 +6,7 @@
 Used by `platform eval`, `sample` and `export`, by judges and tasks, and from Python.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +19,11 @@ from platform_core.composition.options import InitOptions
 from platform_core.data.sequences import Data, load_data
 from platform_core.data.tokenizer import Tokenizer, load_tokenizer
 from platform_core.evaluation.bound import Bound, evaluate
+from platform_core.evaluation.card import card_of
 from platform_core.evaluation.samples import Samples, generate
 from platform_core.model import Model
 from platform_core.objective import Objective
+from platform_core.record.cards import Card
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import digest
 from platform_core.registry.loading import load_plugins
@@ -121,7 +123,6 @@ class TrainedRun:
 
     @property
     def model(self) -> Model:
-        """The trained model."""
         return self.built.model
 
     @property
@@ -200,6 +201,27 @@ class TrainedRun:
             protocol=asked.protocol,
             seed=seed,
             draws=asked.draws,
+        )
+
+    def card(self, kind: str, *, units: str, facts: Mapping[str, Any]) -> Card:
+        """The card of figures that were measured of this run, with everything that cards share.
+
+        Args:
+            kind: what was measured, in a word, such as "judged".
+            units: a sentence on the units of the figures.
+            facts: by name, what else the figures depend on.
+
+        Raises:
+            ValueError: `facts` has a name that all cards use already.
+        """
+        return card_of(
+            self.composition,
+            self.tokenizer,
+            self.accelerator,
+            kind=kind,
+            step=self.step,
+            units=units,
+            facts=facts,
         )
 
     @cached_property

@@ -1,138 +1,135 @@
-"""Cards: what numbers must have in common to stand in one column of a table.
+"""Records, cards and metrics: what was measured, how, and which numbers may be compared.
 
-    alike(a, b)  iff  every key that the metric's value depends on is the same in both cards
+    Record = figures + Card              what `platform run` and `platform eval` write
+    Metric = a figure of records, and the facts of a card that its value depends on
 
-A key is a place in a card (`evaluate.protocol`) or one of the counts beside it. Figures of a token
-need the same tokens; bits per character of a whole split need the same characters, whatever cuts
-and packs them: they are the length of a code for one text. Seeds, versions and precision are worth
-a note. What only one of two cards says is a difference. Used by `platform compare` and `platform
-report`; no torch.
+    alike(a, b)  iff  both cards say each of these facts, and say the same
+
+A fact is a place in a card (`evaluate.protocol`) or, where the card has none, a figure beside it
+(`tokens`). A fact that a card does not say is a difference, even where the other card does not say
+it either. Used by `platform compare` and `platform report`; imports no torch.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from platform_core.errors import UsageError, did_you_mean
-from platform_core.record.directory import RunDirectory
-from platform_core.record.results import EVALUATIONS, evaluations, read_result
 
 RESULT = "result"
-"""The name of what a run measured at its end; others have those of their evaluations."""
+"""The name of what a run measured at its end; other measurements have names of their own."""
 
 UNSAID = "not said"
+"""Stands for a fact that a card does not say."""
+
+MOST_NAMED = 5
+"""Runs that one line names."""
 
 Facts = dict[str, Any]
-Differences = dict[str, Any]
+Differences = dict[str, tuple[Any, Any]]
+Setting = tuple[Hashable, ...]
+
+
+@dataclass(frozen=True)
+class Card:
+    """How the figures of a record were made.
+
+    Args:
+        facts: by name, nested, as they are on disk. A card that was read may lack any of them.
+    """
+
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def made(
+        cls,
+        kind: str,
+        *,
+        step: int,
+        parts: Mapping[str, str],
+        seed: int,
+        tokenizer: Mapping[str, Any],
+        units: str,
+        machine: Mapping[str, Any],
+        facts: Mapping[str, Any],
+    ) -> "Card":
+        """A new card with everything that cards share.
+
+        Args:
+            kind: what was measured, such as "bound" or "judged".
+            step: updates of the weights that were measured.
+            parts: the name of the part in each role.
+            seed: that all draws are derived from.
+            tokenizer: the kind, size and digest of the tokenizer.
+            units: a sentence on the units of the figures.
+            machine: versions, device and precision.
+            facts: what else figures of this kind depend on.
+
+        Raises:
+            ValueError: `facts` has a name that all cards use already.
+        """
+        shared = {"parts": parts, "seed": seed, "tokenizer": tokenizer, "units": units, **machine}
+        taken = {"kind", "step", *shared} & facts.keys()
+        if taken:
+            raise ValueError(f"facts of a card cannot be called {', '.join(sorted(taken))}")
+        return cls({"kind": kind, "step": step, **facts, **shared})
+
+
+@dataclass(frozen=True)
+class Record:
+    """Figures that were measured together, and the card that says how.
+
+    Args:
+        figures: numbers by name, some of them nested; errors of losses in nats per token.
+        card: how they were made.
+    """
+
+    figures: Mapping[str, Any]
+    card: Card
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> "Record":
+        """The record that `to_dict` made plain; without a card, one that says nothing."""
+        figures = {name: value for name, value in values.items() if name != "card"}
+        return cls(figures, Card(values.get("card", {})))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures with the card beside them, as plain values for a file."""
+        return {**self.figures, "card": self.card.facts}
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Numbers of a run that were measured together.
+    """A record of a run.
 
     Args:
-        run: the run, as it was asked for.
-        name: `RESULT`, or that of the evaluation.
-        record: the numbers; errors of bounds in nats per token.
-        card: how they were made.
+        run: the run, as the user named it.
+        name: `RESULT`, or the name of the evaluation; no two of a run have the same.
+        record: the figures and their card.
     """
 
     run: str
     name: str
-    record: Mapping[str, Any]
-    card: Mapping[str, Any]
+    record: Record
 
     def fact(self, key: str) -> Any:
-        """What the card says at a place, or the number of that name."""
-        value = at(self.card, key)
-        return at(self.record, key) if value == UNSAID else value
+        """The fact at a place of the card, else the figure of that name, else `UNSAID`."""
+        value = at(self.record.card.facts, key)
+        return at(self.record.figures, key) if value == UNSAID else value
+
+    def figure(self, place: str) -> float | None:
+        """The number at a place of the figures; None where there is none."""
+        value = at(self.record.figures, place)
+        return None if value in (None, UNSAID) or isinstance(value, Mapping) else float(value)
 
     @property
     def exact(self) -> bool:
-        """Whether it is the negative log-likelihood itself, not a bound on it."""
+        """Whether the loss is the negative log-likelihood itself, not a bound on it."""
         return bool(self.fact("noise_levels_per_sequence") == 0)
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A number that tables show.
-
-    Args:
-        name: as it is asked for.
-        title: in heads of columns.
-        place: in records, with dots.
-        error: its standard error.
-        keys: those that its value depends on.
-        lower_is_better: as for losses.
-    """
-
-    name: str
-    title: str
-    place: str
-    error: Callable[[Measurement], float | None]
-    keys: Callable[[Measurement], tuple[str, ...]]
-    lower_is_better: bool = True
-
-    def value(self, measurement: Measurement) -> float | None:
-        """The number, if it was measured and is finite."""
-        value = at(measurement.record, self.place)
-        return None if value in (None, UNSAID) else float(value)
-
-    def facts(self, measurement: Measurement) -> Facts:
-        """What has to be the same for two numbers to stand in one column."""
-        return {key: measurement.fact(key) for key in self.keys(measurement)}
-
-    def setting(self, measurement: Measurement) -> str:
-        """The facts as one value that is the same where they are."""
-        return repr(sorted(self.facts(measurement).items()))
-
-    def differences(self, measurement: Measurement, other: Measurement) -> Differences:
-        """Pairs of facts that are not the same: this one's, the other's. What neither says is.
-
-        Of a digest, the options behind it are named where they differ.
-        """
-        keys = [key for key in self.keys(measurement) if key in self.keys(other)]
-        found: Differences = {}
-        for key in keys:
-            for named in _apart([key], measurement, other):
-                found |= dict.fromkeys(_apart(BEHIND.get(named, ()), measurement, other) or [named])
-        return {key: (measurement.fact(key), other.fact(key)) for key in found}
-
-
-def at(values: Any, place: str) -> Any:
-    """What nested mappings hold at a place `a.b.c`."""
-    for part in place.split("."):
-        values = values.get(part, UNSAID) if isinstance(values, Mapping) else UNSAID
-    return values
-
-
-def _apart(keys: Sequence[str], measurement: Measurement, other: Measurement) -> list[str]:
-    return [key for key in keys if measurement.fact(key) != other.fact(key)]
-
-
-SOURCE = ("data.corpus", "data.path", "data.column")
-CUT = ("tokenizer.digest", "data.length", "data.packing", "data.marks", "data.document_masks")
-
-BEHIND: Mapping[str, tuple[str, ...]] = {"text": SOURCE, "fingerprint": (*SOURCE, *CUT, "label")}
-"""What a reader is told of two digests that differ."""
-
-WAY = ("evaluate.split", "evaluate.protocol", "evaluate.weights", "label", "conditional")
-TOKENS = ("fingerprint", "unknown_tokens", "sequences", "tokens")
-
-SAMPLES = (
-    "sample.number",
-    "sample.length",
-    "sample.weights",
-    "sample.prompt",
-    "sample.template",
-    "sample.label",
-    "tokenizer.digest",
-)
-JUDGE = ("judge.digest", "judge_length", "perplexity")
-REFERENCE = ("judge.digest", "judge_length", "split", *SOURCE, "mauve")
-
-NOTEWORTHY = (
+NOTED = (
     "seed",
     "step",
     "noise_levels_per_sequence",
@@ -140,163 +137,219 @@ NOTEWORTHY = (
     "tokenizer.kind",
     "device",
     "precision",
-    "judge.dtype",
     "packages.torch",
     "packages.dlm-platform-core",
 )
-"""Differences that do not make numbers incomparable, but are told."""
+"""Facts of any measurement whose differences are told, though numbers stay comparable."""
 
 
-def _per_token(measurement: Measurement) -> tuple[str, ...]:
-    return (*WAY, *TOKENS)
+def no_remarks(measurement: Measurement) -> list[str]:
+    """No line below a table."""
+    return []
 
 
-def _per_character(measurement: Measurement) -> tuple[str, ...]:
-    """Of a part of the split, which part it is depends on how it is cut."""
-    if measurement.fact("evaluate.sequences") == 0:
-        return (*WAY, "evaluate.sequences", "text", "unknown_tokens", "characters")
-    return (*WAY, "evaluate.sequences", *TOKENS)
+@dataclass(frozen=True)
+class Family:
+    """Metrics that one evaluation measures, and that therefore stand in the same tables.
+
+    Args:
+        name: a word; the names of its tables begin with it.
+        title: of a table, from one of the measurements in it.
+        words: what `platform eval RUN` needs to measure the family, such as "--judge MODEL".
+        noted: facts whose differences are told below a table.
+        remarks: other lines below a table, from one of the measurements in it.
+        by_sampler: whether each way of sampling is a row of its own, with its cost.
+    """
+
+    name: str
+    title: Callable[[Measurement], str]
+    words: str = ""
+    noted: tuple[str, ...] = NOTED
+    remarks: Callable[[Measurement], list[str]] = no_remarks
+    by_sampler: bool = False
 
 
-def _judged(measurement: Measurement) -> tuple[str, ...]:
-    return (*JUDGE, *SAMPLES)
+@dataclass(frozen=True)
+class Metric:
+    """A number that tables show.
+
+    Args:
+        name: what `--metric` calls it.
+        title: the head of its column.
+        place: where records have it, such as "samples.entropy".
+        error: its standard error in the unit of the metric; None where it is not known.
+        keys: the facts that have to be the same for two numbers to stand in one column.
+        family: the metrics that it stands beside.
+        lower_is_better: False where a higher number is the better one.
+        usual: whether tables show it without being asked.
+        beside: metrics that a table shows wherever it shows this one.
+        members: for a metric that stands for several whose names are not known before they are
+            measured: those that a measurement has.
+    """
+
+    name: str
+    title: str
+    place: str
+    error: Callable[[Measurement], float | None]
+    keys: Callable[[Measurement], tuple[str, ...]]
+    family: Family
+    lower_is_better: bool = True
+    usual: bool = True
+    beside: tuple["Metric", ...] = ()
+    members: Callable[[Measurement], Iterable["Metric"]] | None = None
+
+    def value(self, measurement: Measurement) -> float | None:
+        """The number; None where it was not measured or is not finite."""
+        return measurement.figure(self.place)
+
+    def facts(self, measurement: Measurement) -> Facts:
+        """The facts that the number depends on; `UNSAID` for those that the card lacks."""
+        return {key: measurement.fact(key) for key in self.keys(measurement)}
+
+    def setting(self, measurement: Measurement) -> Setting:
+        """A value that two measurements share exactly where `differences` finds none.
+
+        A measurement whose card lacks one of the facts shares its setting with no other.
+        """
+        facts = sorted(self.facts(measurement).items())
+        alone = any(value == UNSAID for _, value in facts)
+        own = (measurement.run, measurement.name) if alone else ()
+        return (*((key, _hashable(value)) for key, value in facts), *own)
+
+    def differences(self, measurement: Measurement, other: Measurement) -> Differences:
+        """Facts that differ, as (this card's, the other's); a fact missing from one card differs.
+
+        The facts are those that either of the two numbers depends on. One that both cards lack
+        differs too: nobody can tell whether it was the same. Of two digests that differ, the
+        options behind them are named instead, as far as these differ.
+        """
+        if measurement == other:
+            return {}
+        found: dict[str, None] = {}
+        for key in dict.fromkeys((*self.keys(measurement), *self.keys(other))):
+            pair = measurement.fact(key), other.fact(key)
+            if UNSAID in pair:
+                found[key] = None
+            elif _unequal(key, measurement, other):
+                behind = [k for k in BEHIND.get(key, ()) if _unequal(k, measurement, other)]
+                found |= dict.fromkeys(behind or [key])
+        return {key: (measurement.fact(key), other.fact(key)) for key in found}
+
+    def command(self, run: str) -> str:
+        """The command that measures this metric of a run."""
+        return " ".join(filter(None, ["platform eval", run, self.family.words]))
 
 
-def _sampled(measurement: Measurement) -> tuple[str, ...]:
-    return SAMPLES
+def at(values: Any, place: str) -> Any:
+    """The value that nested mappings hold at a place `a.b.c`; `UNSAID` where there is none."""
+    for part in place.split("."):
+        values = values.get(part, UNSAID) if isinstance(values, Mapping) else UNSAID
+    return values
 
 
-def _mauve(measurement: Measurement) -> tuple[str, ...]:
-    return (*REFERENCE, *SAMPLES)
+def _hashable(value: Any) -> Hashable:
+    if isinstance(value, Mapping):
+        return tuple((key, _hashable(item)) for key, item in sorted(value.items()))
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
 
 
-def _nats_error(measurement: Measurement) -> float | None:
-    """One sequence has no spread: its error is unknown, not 0."""
-    error = measurement.record.get("standard_error")
-    return None if error is None or measurement.fact("sequences") == 1 else float(error)
+def _unequal(key: str, measurement: Measurement, other: Measurement) -> bool:
+    return _hashable(measurement.fact(key)) != _hashable(other.fact(key))
 
 
-def _bits_error(measurement: Measurement) -> float | None:
-    nats = _nats_error(measurement)
-    return None if nats is None else nats / math.log(2)
+SOURCE = ("data.corpus", "data.path", "data.column")
+"""The options that say which text was read."""
+
+CUT = ("tokenizer.digest", "data.length", "data.packing", "data.marks", "data.document_masks")
+"""The options that say how a text is cut into sequences of tokens."""
+
+BEHIND: Mapping[str, tuple[str, ...]] = {"text": SOURCE, "fingerprint": (*SOURCE, *CUT, "label")}
+"""The options that two different digests may come from; a reader is told of these."""
 
 
-def _character_error(measurement: Measurement) -> float | None:
-    bits, record = _bits_error(measurement), measurement.record
-    return None if bits is None else bits * record["tokens"] / record["characters"]
+def recorded(place: str) -> Callable[[Measurement], float | None]:
+    """An error that records have at a place."""
+    return lambda measurement: measurement.figure(place)
 
 
-def _perplexity_error(measurement: Measurement) -> float | None:
-    nats, perplexity = _nats_error(measurement), measurement.record.get("perplexity")
-    return None if nats is None or perplexity is None else nats * float(perplexity)
+def nats_error(measurement: Measurement) -> float | None:
+    """The standard error of a loss in nats per token; one sequence has no spread, so None."""
+    return None if measurement.fact("sequences") == 1 else measurement.figure("standard_error")
 
 
-def _recorded(place: str) -> Callable[[Measurement], float | None]:
-    def error(measurement: Measurement) -> float | None:
-        value = at(measurement.record, place)
-        return None if value in (None, UNSAID) else float(value)
-
-    return error
-
-
-def _judged_bits_error(measurement: Measurement) -> float | None:
-    samples = measurement.record.get("samples", {})
-    if samples.get("standard_error") is None or "characters" not in samples:
-        return None
-    nats: float = samples["standard_error"] * samples["tokens"] / samples["characters"]
-    return nats / math.log(2)
-
-
-def _bound(name: str, title: str, *parts: Any) -> Metric:
-    return Metric(name, title, name, *parts)
-
-
-BOUNDS = (
-    _bound("bits_per_character", "bits per character", _character_error, _per_character),
-    _bound("perplexity", "perplexity per token", _perplexity_error, _per_token),
-    _bound("bits_per_token", "bits per token", _bits_error, _per_token),
-    _bound("nats_per_token", "nats per token", _nats_error, _per_token),
-)
-
-ENTROPY = Metric(
-    "entropy",
-    "unigram entropy (nats)",
-    "samples.entropy",
-    _recorded("samples.entropy_error"),
-    _sampled,
-    lower_is_better=False,
-)
-
-GENERATED = (
-    Metric(
-        "generative_perplexity",
-        "generative perplexity",
-        "samples.perplexity",
-        _recorded("samples.perplexity_error"),
-        _judged,
-    ),
-    # Text that a judge finds strange falls into shorter tokens of it, each less unlikely.
-    Metric(
-        "judged_bits_per_character",
-        "bits per character, judged",
-        "samples.bits_per_character",
-        _judged_bits_error,
-        _judged,
-    ),
-    ENTROPY,
-    Metric(
-        "mauve",
-        "MAUVE",
-        "samples.mauve",
-        _recorded("samples.mauve_error"),
-        _mauve,
-        lower_is_better=False,
-    ),
-)
-
-METRICS: Mapping[str, Metric] = {metric.name: metric for metric in (*BOUNDS, *GENERATED)}
-
-
-def find_metric(name: str) -> Metric:
+def find_metric(name: str, metrics: Mapping[str, Metric]) -> Metric:
     """The metric of a name.
 
     Raises:
         UsageError: there is none.
     """
-    if name not in METRICS:
-        near = did_you_mean(name, METRICS)
-        raise UsageError(f"unknown metric {name}{near or '; there are ' + ', '.join(METRICS)}")
-    return METRICS[name]
+    if name not in metrics:
+        near = did_you_mean(name, metrics)
+        raise UsageError(f"unknown metric {name}{near or '; there are ' + ', '.join(metrics)}")
+    return metrics[name]
 
 
-def measurements(directory: RunDirectory, run: str) -> list[Measurement]:
-    """Everything measured of a run: at its end first, then its evaluations by name."""
-    result = read_result(directory)
-    found = []
-    if "card" in result:
-        # The only record whose error is in bits per token.
-        error = result["standard_error"]
-        nats = {"standard_error": None if error is None else error * math.log(2)}
-        found.append(Measurement(run, RESULT, {**result, **nats}, result["card"]))
-    kept = {**result.get(EVALUATIONS, {}), **evaluations(directory)}
-    return found + [
-        Measurement(run, name, record, record.get("card", {}))
-        for name, record in sorted(kept.items())
-    ]
+def measured_metrics(metrics: Iterable[Metric], found: Iterable[Measurement]) -> dict[str, Metric]:
+    """Metrics by name; one that stands for several is replaced by the measured ones among them.
+
+    Where none of them was measured, it stays.
+    """
+    measurements, named = list(found), dict[str, Metric]()
+    for metric in metrics:
+        members = metric.members or (lambda measurement: ())
+        several = {m.name: m for measurement in measurements for m in members(measurement)}
+        named |= several or {metric.name: metric}
+    return named
+
+
+def chosen_metrics(
+    names: Sequence[str], metrics: Mapping[str, Metric], found: Sequence[Measurement]
+) -> list[Metric]:
+    """The metrics that names ask for, in this order; the usual ones for no name at all.
+
+    Args:
+        names: of metrics; one that stands for several asks for all of them.
+        metrics: all that are installed, by name.
+        found: the measurements that they are to be shown of.
+
+    Raises:
+        UsageError: there is no metric of a name.
+    """
+    every = measured_metrics(metrics.values(), found)
+    if not names:
+        return [metric for metric in every.values() if metric.usual]
+    asked = [find_metric(name, {**metrics, **every}) for name in names]
+    return list(measured_metrics(asked, found).values())
+
+
+def families(metrics: Iterable[Metric]) -> dict[Family, list[Metric]]:
+    """Metrics by their family; each list ends with the metrics that belong beside others of it."""
+    found: dict[Family, list[Metric]] = {}
+    for metric in metrics:
+        found.setdefault(metric.family, []).append(metric)
+    for family in found.values():
+        beside = [other for metric in family for other in metric.beside]
+        family += [other for other in dict.fromkeys(beside) if other not in family]
+    return found
+
+
+def leading(metrics: Iterable[Metric], measurement: Measurement) -> Metric | None:
+    """The first of some metrics that a measurement has; None where it has none."""
+    return next((m for m in metrics if m.value(measurement) is not None), None)
 
 
 def latest(found: Iterable[Measurement]) -> Measurement:
-    """Of measurements that are alike, the last step's; of those, the one with the least error."""
+    """The measurement of the last step; of several, the one with the least standard error."""
 
     def rank(measurement: Measurement) -> tuple[float, float]:
-        step, error = measurement.fact("step"), _nats_error(measurement)
+        step, error = measurement.fact("step"), nats_error(measurement)
         return (0 if step == UNSAID else step, -math.inf if error is None else -error)
 
     return max(found, key=rank)
 
 
-def noteworthy(found: Sequence[Measurement], keys: Sequence[str] = NOTEWORTHY) -> list[str]:
-    """Lines on what differs without making numbers incomparable: key: value in runs; ..."""
+def noteworthy(found: Sequence[Measurement], keys: Sequence[str] = NOTED) -> list[str]:
+    """Lines on facts that differ although numbers stay comparable, as `key: value in runs; ...`."""
     lines = []
     for key in keys:
         runs: dict[str, list[str]] = {}
@@ -308,11 +361,31 @@ def noteworthy(found: Sequence[Measurement], keys: Sequence[str] = NOTEWORTHY) -
     return lines
 
 
-def unsaid(metrics: Sequence[Metric], measurement: Measurement) -> list[str]:
-    """A line on what cards that are alike do not say, though the metrics depend on it."""
-    keys = [key for metric in metrics for key in metric.facts(measurement)]
-    silent = dict.fromkeys(key for key in keys if measurement.fact(key) == UNSAID)
-    return [f"No card says: {', '.join(silent)}."] if silent else []
+def silent(metric: Metric, found: Iterable[Measurement], folder: str = "") -> list[str]:
+    """Lines on cards that lack facts which a metric depends on, and how to measure again.
+
+    Args:
+        metric: the number that is shown of them.
+        found: measurements that are shown.
+        folder: what stands before the name of a run in a command, such as "sweeps/noise/trials/".
+    """
+    runs: dict[tuple[str, ...], list[str]] = {}
+    for measurement in found:
+        facts = metric.facts(measurement)
+        lacking = tuple(key for key, value in facts.items() if value == UNSAID)
+        if lacking and measurement.run not in runs.setdefault(lacking, []):
+            runs[lacking].append(measurement.run)
+    lines = []
+    for lacking, of in runs.items():
+        more = f" and {len(of) - MOST_NAMED} more" if len(of) > MOST_NAMED else ""
+        cards = (
+            f"The card of {of[0]} does"
+            if len(of) == 1
+            else f"The cards of {', '.join(of[:MOST_NAMED])}{more} do"
+        )
+        command = metric.command(f"{folder}{of[0] if len(of) == 1 else 'RUN'}")
+        lines.append(f"{cards} not say {', '.join(lacking)}; measure again with `{command}`.")
+    return lines
 
 
 def unlike(differences: Mapping[str, tuple[Any, Any]], reference: str) -> str:
@@ -324,6 +397,6 @@ def unlike(differences: Mapping[str, tuple[Any, Any]], reference: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A fact in a message: digests are long."""
+    """A fact in a message; digests are cut, because they are long."""
     text = str(value)
     return f"{text[:8]}…" if len(text) == 64 and " " not in text else text

@@ -1,65 +1,116 @@
-"""`result.json`: what a run ended with, and everything that was measured of it afterwards.
+"""`result.json`: the figures that a run ended with, and every later evaluation of it.
 
-    evaluations/NAME.json  ->  result.json: {..., "evaluations": {NAME: {..., "card": {...}}}}
+    evaluations/NAME.json  ->  result.json: {"format": 2, ..., "evaluations": {NAME: {...}}}
 
-The files are the truth, so that two measurements at once lose nothing. Written by `platform run`
-and `platform eval`; read by `platform compare` and `platform report`.
+The files in `evaluations/` are the truth, so that two measurements at once lose nothing. Errors are
+in nats per token. Format 1, which did not say its number, had the run's own error in bits per
+token; it is converted when it is read. Written by `platform run` and `platform eval`; read by
+`platform compare` and `platform report`.
 """
 
 import json
+import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
+from platform_core.errors import UsageError
+from platform_core.record.cards import RESULT, Measurement, Record
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import write_json
+from platform_core.record.locks import locked
 
 EVALUATIONS = "evaluations"
+FORMAT = 2
 
 
 def write_result(directory: RunDirectory, result: Mapping[str, Any]) -> None:
-    """Writes what a run ended with, beside what is known of it already."""
+    """Writes the result of a run, with the evaluations of it that are kept already."""
     if not directory.evaluations.exists():
-        write_json(directory.result, result)
+        write_json(directory.result, {"format": FORMAT, **result})
         return
-    with _lock(directory):
+    with _alone(directory):
         _write(directory, result)
 
 
-def keep_evaluation(directory: RunDirectory, name: str, record: Mapping[str, Any]) -> Path:
+def keep_evaluation(directory: RunDirectory, name: str, record: Record) -> Path:
     """Writes one measurement of a run, in place of an earlier one of its name.
 
     Args:
         directory: of the run.
         name: what was measured and how, fit for a file name.
-        record: the numbers by name, and under `card` how they were made.
+        record: the figures, and how they were made.
     """
     kept = directory.evaluations / f"{name}.json"
-    with _lock(directory):
-        write_json(kept, record)
+    with _alone(directory):
+        write_json(kept, record.to_dict())
         _write(directory, read_result(directory))
     return kept
 
 
 def read_result(directory: RunDirectory) -> dict[str, Any]:
-    """The result of a run; nothing of one that has not ended."""
-    return json.loads(directory.result.read_text()) if directory.result.exists() else {}
+    """The result of a run, in the present format; empty where the run has not ended.
+
+    Raises:
+        UsageError: a later version of the platform wrote it.
+    """
+    if not directory.result.exists():
+        return {}
+    result: dict[str, Any] = json.loads(directory.result.read_text())
+    written = result.pop("format", 1)
+    if written == 1:
+        return _converted(result)
+    if written != FORMAT:
+        raise UsageError(
+            f"{directory.result} has format {written}, and this version reads {FORMAT}; measure "
+            f"the run again with `platform eval {directory.path}`, in a copy without result.json"
+        )
+    return result
 
 
 def evaluations(directory: RunDirectory) -> dict[str, Any]:
-    """Every measurement of a run by name."""
+    """Every measurement of a run by name, as plain values."""
     files = sorted(directory.evaluations.glob("*.json"))
     return {path.stem: json.loads(path.read_text()) for path in files}
+
+
+def measurements(directory: RunDirectory, run: str) -> list[Measurement]:
+    """Everything measured of a run: at its end first, then its evaluations by name.
+
+    Args:
+        directory: of the run.
+        run: what the run is called in tables and messages.
+
+    Raises:
+        UsageError: the result is of a later version of the platform.
+    """
+    result = read_result(directory)
+    kept = {**result.pop(EVALUATIONS, {}), **evaluations(directory)}
+    ended = {RESULT: result} if "card" in result else {}
+    return [
+        Measurement(run, name, Record.read(values))
+        for name, values in [*ended.items(), *sorted(kept.items())]
+    ]
+
+
+def _converted(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result of format 1 in the present one: its error in nats per token, not in bits."""
+    made = dict(result)
+    if result.get("standard_error") is not None:
+        made["standard_error"] = result["standard_error"] * math.log(2)
+    card = result.get("card", {})
+    if "units" in card:
+        units = card["units"].replace("standard_error in bits", "standard_error in nats")
+        made["card"] = {**card, "units": units}
+    return made
 
 
 def _write(directory: RunDirectory, result: Mapping[str, Any]) -> None:
     measured = evaluations(directory)
     more = {EVALUATIONS: measured} if measured else {}
-    write_json(directory.result, {**result, **more})
+    write_json(directory.result, {"format": FORMAT, **result, **more})
 
 
-def _lock(directory: RunDirectory) -> FileLock:
-    directory.evaluations.mkdir(exist_ok=True)
-    return FileLock(directory.evaluations / ".lock")
+def _alone(directory: RunDirectory) -> AbstractContextManager[None]:
+    return locked(directory.evaluations / ".lock")

@@ -6,7 +6,7 @@ Used by `platform run`.
 """
 
 import json
-import math
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -18,27 +18,30 @@ import torch
 
 from platform_core.callback import Progress, Reaction
 from platform_core.composition.compose import Built, Composition, require_start
+from platform_core.composition.tracking import choose_trackers
 from platform_core.data.sequences import load_data
 from platform_core.data.streaming import open_stream
 from platform_core.data.tokenizer import load_tokenizer
 from platform_core.draws import derive_seed
 from platform_core.evaluation.bound import Bound, evaluate
-from platform_core.evaluation.card import bound_card
+from platform_core.evaluation.card import bound_facts, bound_kind, card_of
 from platform_core.evaluation.figures import keep, levels_record
 from platform_core.evaluation.ngram import NgramBits, baselines
 from platform_core.evaluation.samples import Samples, generate, prompt_tokens
 from platform_core.evaluation.trained import load_start
 from platform_core.guidance import label_number
+from platform_core.record.cards import Card, Record
 from platform_core.record.directory import BETWEEN_SAMPLES, RunDirectory
 from platform_core.record.files import write_json, write_text
 from platform_core.record.metrics import MetricsLog
 from platform_core.record.results import write_result
-from platform_core.record.tracker import Guarded, NoTracker, Tracker, about, new_hash
+from platform_core.record.tracker import Several, about, identities, open_trackers
 from platform_core.runtime import accelerator as runtime
 from platform_core.runtime.checkpoint import Checkpoints
+from platform_core.runtime.signals import Interruption
 from platform_core.training.callbacks import Watchers
 from platform_core.training.progress import Meter
-from platform_core.training.trainer import Interruption, Trainer
+from platform_core.training.trainer import Trainer
 
 
 class Run:
@@ -55,6 +58,8 @@ class Run:
 
     def __init__(self, composition: Composition, directory: RunDirectory, *, resume: bool) -> None:
         require_start(composition)
+        known_to = identities(directory) if resume else {}
+        self.trackers = choose_trackers(composition.track.to, composition.plugins, known_to)
         self.composition, self.directory = composition, directory
         self.accelerator = runtime.start(composition.train.precision)
         known = directory if resume else origin(composition)
@@ -92,7 +97,7 @@ class Run:
         if self.accelerator.is_main_process:
             self._prepare_directory(new=not resume)
         self.accelerator.wait_for_everyone()
-        self.tracker = self._open_tracker()
+        self.tracker = self._open_trackers()
         # One process cuts the record and writes it; two at once would take it from each other.
         self.metrics = (
             MetricsLog.resume(directory.metrics, self.trainer.step)
@@ -285,12 +290,10 @@ class Run:
     def _result(
         self, bound: Bound, samples: Samples, ngrams: NgramBits | None, seconds: float
     ) -> dict[str, Any]:
-        kept = self.directory.init
-        started = {"init": json.loads(kept.read_text())} if kept.exists() else {}
-        return {
+        figures = {
             "bits_per_character": bound.bits_per_character,
             "bits_per_token": bound.bits_per_token,
-            "standard_error": bound.standard_error / math.log(2),
+            "standard_error": bound.standard_error,
             "nats_per_token": bound.nats_per_token,
             "perplexity": bound.perplexity,
             "tokens": bound.tokens,
@@ -303,29 +306,31 @@ class Run:
             "seconds_evaluating": seconds,
             "peak_rss_bytes": runtime.peak_rss_bytes(),
             "parameters": sum(p.numel() for p in self.built.model.parameters()),
-            "card": {
-                "parts": dict(self.composition.names),
-                **bound_card(
-                    bound,
-                    self.composition.evaluate,
-                    self.composition.data,
-                    self.data,
-                    step=self.trainer.step,
-                ),
-                "units": "standard_error in bits per token; *_bits per character of the same text, "
-                "by n-grams of its tokens",
-                "sampler": {
-                    "nfe": samples.nfe,
-                    "seconds": samples.seconds,
-                    "number": len(samples.texts),
-                    "label": self.composition.sample.label,
-                    "guidance": self.composition.sample.guidance,
-                },
-                "seed": self.composition.seed,
-                **started,
-                **runtime.describe(self.accelerator),
-            },
         }
+        return Record(figures, self._card(bound, samples)).to_dict()
+
+    def _card(self, bound: Bound, samples: Samples) -> Card:
+        """The card of the result; it also says which run and weights this run started from."""
+        composition, kept = self.composition, self.directory.init
+        started = {"init": json.loads(kept.read_text())} if kept.exists() else {}
+        sampler = {
+            "nfe": samples.nfe,
+            "seconds": samples.seconds,
+            "number": len(samples.texts),
+            "label": composition.sample.label,
+            "guidance": composition.sample.guidance,
+        }
+        facts = bound_facts(bound, composition.evaluate, composition.data, self.data)
+        return card_of(
+            composition,
+            self.data.tokenizer,
+            self.accelerator,
+            kind=bound_kind(bound),
+            step=self.trainer.step,
+            units="standard_error and levels in nats per token; *_bits per character of the same "
+            "text, by n-grams of its tokens",
+            facts={**facts, "sampler": sampler, **started},
+        )
 
     def _prepare_directory(self, *, new: bool) -> None:
         if new:
@@ -339,20 +344,14 @@ class Run:
         write_text(self.directory.config, self.composition.config)
         write_json(self.directory.environment, runtime.describe(self.accelerator))
 
-    def _open_tracker(self) -> Tracker:
-        kept = self.directory.tracking
-        known = json.loads(kept.read_text()) if kept.exists() else {}
-        aim = self.composition.track.aim
-        run_hash = known.get("aim_run") or (new_hash() if aim else None)
-        if self.accelerator.is_main_process:
-            # Before the run begins in Aim: a killed one is to be known by the same name.
-            write_json(kept, {"began": time.time(), **known, "aim_run": run_hash})
-        if not aim or not self.accelerator.is_main_process:
-            return NoTracker()
-        opened = self.composition.plugins.load("tracker", "aim")
-        repository = self.directory.path.parent / ".aim"
-        said = about(self.directory, runtime.versions())
-        return Guarded(lambda: opened(repository, said, run_hash=run_hash), run_hash=run_hash)
+    def _open_trackers(self) -> Several:
+        if not self.accelerator.is_main_process:
+            return Several({})
+        note = self.trackers.note(self.directory.path.parent)
+        if note:
+            print(f"note: {note}", file=sys.stderr)
+        said = about(self.directory, runtime.versions(), self.trainer.step)
+        return open_trackers(self.trackers.kinds, self.directory, said)
 
 
 def due(step: int, every: int) -> bool:

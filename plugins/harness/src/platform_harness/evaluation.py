@@ -5,10 +5,11 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 from platform_core.errors import UsageError
 from platform_core.evaluation.evaluation import Evaluation, Measured
+from platform_core.record.cards import Card, Record
 
 if TYPE_CHECKING:
     from platform_core.evaluation.trained import TrainedRun
@@ -85,12 +86,8 @@ class Tasks(Evaluation):
         )
         seconds = model.seconds / max(1, sum(outcome.items for outcome in found))
         for outcome in found:
-            record = {
-                "metrics": outcome.metrics,
-                "items": outcome.items,
-                **outcome.counts,
-                "card": _card(run, model, outcome, asked, seconds_per_item=seconds),
-            }
+            figures = {"metrics": outcome.metrics, "items": outcome.items, **outcome.counts}
+            record = Record(figures, _card(run, model, outcome, asked, seconds_per_item=seconds))
             yield Measured(_name(record), record, _said(record))
 
 
@@ -101,13 +98,11 @@ def _card(
     asked: Namespace,
     *,
     seconds_per_item: float,
-) -> dict[str, Any]:
-    from platform_core.evaluation.card import tokenizer_card
-    from platform_core.runtime import accelerator as runtime
+) -> Card:
     from platform_harness.tasks import VERSION
 
     composition = run.composition
-    return {
+    facts = {
         "task": outcome.task,
         "task_version": outcome.version,
         "asked": asked.tasks,
@@ -118,15 +113,11 @@ def _card(
         "likelihood": model.likelihood.name,
         "draws": model.likelihood.draws,
         "seconds_per_item": seconds_per_item,
-        "step": run.step,
         "evaluate": asdict(composition.evaluate),
-        "parts": dict(composition.names),
         "length": composition.data.length,
-        "tokenizer": tokenizer_card(run.tokenizer),
-        "seed": composition.seed,
-        "units": "noise errors in nats of a whole choice; accuracies of items",
-        **runtime.describe(run.accelerator),
     }
+    units = "noise errors in nats of a whole choice; accuracies of items"
+    return run.card("tasks", units=units, facts=facts)
 
 
 def _model(run: "TrainedRun", asked: Namespace) -> "TrainedLm":
@@ -152,31 +143,31 @@ def _model(run: "TrainedRun", asked: Namespace) -> "TrainedLm":
     )
 
 
-def _name(record: dict[str, Any]) -> str:
-    card = record["card"]
+def _name(record: Record) -> str:
+    card = record.card.facts
     words = [re.sub(r"[^\w.]+", "_", card["task"]), card["evaluate"]["weights"], card["likelihood"]]
     words += [f"{card['draws']}-draws"] if card["draws"] > 1 else []
     words += [f"{card['num_fewshot']}-shot"] if card["num_fewshot"] else []
-    words += [f"{record['items']}-items"] if card["limit"] else []
+    words += [f"{record.figures['items']}-items"] if card["limit"] else []
     return "-".join([*words, f"step-{card['step']:07d}"])
 
 
-def _said(record: dict[str, Any]) -> str:
-    card = record["card"]
+def _said(record: Record) -> str:
+    figures, card = record.figures, record.card.facts
     read = f" at {card['draws']} noise levels" if card["draws"] > 1 else ""
     lines = [
-        f"{card['task']}, {record['items']} items; {card['evaluate']['weights']} weights of step "
+        f"{card['task']}, {figures['items']} items; {card['evaluate']['weights']} weights of step "
         f"{card['step']}; {card['likelihood']} likelihood{read}; "
         f"{card['seconds_per_item']:.3f} s per item"
     ]
-    metrics = record["metrics"]
+    metrics = figures["metrics"]
     for name, value in metrics.items():
         if not name.endswith("_standard_error"):
             error = metrics.get(f"{name}_standard_error")
             known = "" if error is None else f" +- {error:.4f}"
             lines.append(f"  {name:<21} {value:.4f}{known}")
     if card["draws"] > 1:
-        noise, undecided = (record[name] for name in (NOISE, UNDECIDED))
+        noise, undecided = (figures[name] for name in (NOISE, UNDECIDED))
         lines.append(
             f"  error from noise      {noise:.2f} nats a choice; it leaves {undecided} items open "
             "(ahead by less than 2 errors)"
@@ -189,6 +180,6 @@ def _said(record: dict[str, Any]) -> str:
         ),
         ("items_that_cannot_be_scored", "have a choice that cannot be scored, and count as wrong"),
     ):
-        if record[name]:
-            lines.append(f"  {record[name]} items {what}")
+        if figures[name]:
+            lines.append(f"  {figures[name]} items {what}")
     return "\n".join(lines)

@@ -121,7 +121,6 @@ class Exact(Likelihood):
     name = "exact"
 
     def parts(self, text: Text) -> list[tuple[int, Text]]:
-        """Itself."""
         return [(-1, text)]
 
     def rows(self, text: Text, width: int, draws: Draws) -> Rows:
@@ -131,7 +130,7 @@ class Exact(Likelihood):
         return Rows(x0, asked, x0, clean, -clean, clean[:, 0])
 
     def nats(self, rows: Rows) -> Nats:
-        """Of the tokens after the context, which those to their right do not change."""
+        """The nats of the tokens after the context; tokens to their right do not change them."""
         draws = Draws.derive("exact", step=0, first=0, total=1, device=rows.x0.device)
         return self.objective.bound(rows.x0, rows.asked, draws).per_token.double().sum(-1)
 
@@ -150,7 +149,7 @@ class Bounded(Likelihood):
         self.noise = at_counts if straight else at_any_level
 
     def rows(self, text: Text, width: int, draws: Draws) -> Rows:
-        """What is given stays clean; the noise of the others depends on their place after it."""
+        """The given tokens stay clean; the noise of each other one depends on its place."""
         x0, asked = _tensors(text, self.draws, draws.generator.device)
         u = draws.times(self.draws)
         u = u[u.squeeze(-1).argsort()]
@@ -174,7 +173,6 @@ class Bounded(Likelihood):
         )
 
     def nats(self, rows: Rows) -> Nats:
-        """The integrand, weighed."""
         noised = Noised(rows.x_t, rows.x_t, rows.alpha, rows.slope)
         per_token = self.bound.integrand(rows.x0, rows.asked, noised).per_token
         return per_token.double().sum(-1) * rows.weights
@@ -292,7 +290,7 @@ def answers(
     batch_size: int,
     label: int | None = None,
 ) -> Iterator[Answer]:
-    """What the model says of each question, in order.
+    """The model's answer to each question, in order.
 
     Args:
         likelihood: how it is asked.

@@ -355,7 +355,7 @@ def _manager(names: Sequence[str], folder: Path | None) -> TaskManager:
 
 
 def _outcome(task: str, results: Mapping[str, Any], counts: Counts) -> Outcome:
-    """Accuracies with what cannot be scored counted as wrong; other metrics as lm_eval has them."""
+    """Accuracies that count items without a score as wrong; other metrics as lm_eval has them."""
     samples = results["samples"][task]
     filters = list(dict.fromkeys(sample["filter"] for sample in samples))
     metrics: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""`platform eval RUN --judge MODEL`: what a judge makes of a run's samples."""
+"""`platform eval RUN --judge MODEL`: figures of a run's samples under another model."""
 
 import time
 from argparse import ArgumentParser, Namespace
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from platform_core.errors import UsageError
 from platform_core.evaluation.evaluation import Evaluation, Measured
+from platform_core.record.cards import Card, Record
 from platform_core.record.files import digest_of
 
 if TYPE_CHECKING:
@@ -65,13 +66,13 @@ class Judging(Evaluation):
         batch_size = run.composition.evaluate.batch_size
         judged = texts.judged(judge, length=length, batch_size=batch_size)
         figures, mauve_said = _figures(judged)
-        record = {
-            **figures,
+        costs = {
             "nfe": texts.samples.nfe,
             "seconds": texts.samples.seconds,
             "seconds_judging": time.perf_counter() - begun,
-            "card": _card(run, judge, texts, length=length, mauve=mauve_said),
         }
+        card = _card(run, judge, texts, length=length, mauve=mauve_said)
+        record = Record({**figures, **costs}, card)
         yield Measured(_name(record), record, _table(record))
 
 
@@ -99,35 +100,26 @@ def _figures(
     return figures, said
 
 
-def _card(
-    run: "TrainedRun", judge: "Judge", texts: "_Texts", *, length: int, mauve: str
-) -> dict[str, Any]:
-    from platform_core.evaluation.card import tokenizer_card
-    from platform_core.runtime import accelerator as runtime
-
+def _card(run: "TrainedRun", judge: "Judge", texts: "_Texts", *, length: int, mauve: str) -> Card:
     composition = run.composition
-    return {
-        "kind": "judged",
+    facts = {
         "judge": judge.identity.summary(),
         "judge_length": length,
-        "parts": dict(composition.names),
         "sampler": {
             "name": composition.names["sampler"],
             **composition.factories["sampler"].keywords,
         },
         "sample": {**asdict(composition.sample), "length": texts.length},
-        "tokenizer": tokenizer_card(run.tokenizer),
-        "step": run.step,
         "split": composition.evaluate.split,
         "data": asdict(composition.data),
-        "seed": composition.seed,
         "perplexity": "exp(nats / tokens) of tokens 2.. of the judge, without EOS after the "
         "first; standard_error in nats per token, over texts",
         "entropy": "of the run's own tokens, nats, mean over texts",
         "shuffled": "the real texts, each with its tokens in a random order",
         "mauve": mauve,
-        **runtime.describe(run.accelerator),
     }
+    units = "standard_error in nats per token of the judge; entropies and their errors in nats"
+    return run.card("judged", units=units, facts=facts)
 
 
 def _length(asked: int | None, context: int | None) -> int:
@@ -160,7 +152,7 @@ class _Texts:
     tokenizer: "Tokenizer"
 
     def judged(self, judge: "Judge", **options: Any) -> dict[str, "Judged"]:
-        """What the judge makes of them: samples, real texts, shuffled ones, and other real ones."""
+        """The judge's figures of samples, real texts, shuffled texts and other real texts."""
         from platform_judge.generative import judge_texts, shuffled
 
         real = self.real[::2]
@@ -207,20 +199,20 @@ def _real(split: "TokenSplit", number: int, label: str | None) -> list[list[int]
     return [row[kept].tolist() for row, kept in zip(ids, counts, strict=True)]
 
 
-def _name(record: dict[str, Any]) -> str:
+def _name(record: Record) -> str:
     """Who judged what; the key at its end is of all options, so that none replaces another."""
-    card = record["card"]
+    card = record.card.facts
     sample, judge = card["sample"], card["judge"]
     options = [card[key] for key in ("judge", "judge_length", "sampler", "sample", "split", "seed")]
     key = digest_of([*options, card["data"]])[:8]
     return (
-        f"judged-by-{judge['name']}-{card['sampler']['name']}-nfe-{record['nfe']}-"
+        f"judged-by-{judge['name']}-{card['sampler']['name']}-nfe-{record.figures['nfe']}-"
         f"number-{sample['number']}-{sample['weights']}-step-{card['step']:07d}-{key}"
     )
 
 
-def _table(record: dict[str, Any]) -> str:
-    card = record["card"]
+def _table(record: Record) -> str:
+    figures, card = record.figures, record.card.facts
     judge, sample = card["judge"], card["sample"]
     lines = [
         f"{sample['number']} samples of {sample['length']} tokens by {card['sampler']['name']}, "
@@ -229,17 +221,17 @@ def _table(record: dict[str, Any]) -> str:
         f"  {'':10}{'perplexity':>20}{'entropy':>18}{'bits/character':>16}{'MAUVE':>8}",
     ]
     for name in ("samples", "real", "shuffled"):
-        row = record[name]
+        row = figures[name]
         perplexity = f"{row['perplexity']:.4g} +- {row['perplexity_error']:.2g}"
         entropy = f"{row['entropy']:.3f} +- {row['entropy_error']:.3f}"
         near = "-" if row["mauve"] is None else f"{row['mauve']:.3f}"
         lines.append(
             f"  {name:10}{perplexity:>20}{entropy:>18}{row['bits_per_character']:>16.3f}{near:>8}"
         )
-    if record["samples"]["mauve"] is None:
+    if figures["samples"]["mauve"] is None:
         lines.append(f"  no MAUVE: {card['mauve']}")
     lines.append(
-        f"  {record['nfe']} network evaluations for each batch, {record['seconds']:.1f} s; "
-        f"judging {record['seconds_judging']:.1f} s"
+        f"  {figures['nfe']} network evaluations for each batch, {figures['seconds']:.1f} s; "
+        f"judging {figures['seconds_judging']:.1f} s"
     )
     return "\n".join(lines)

@@ -85,7 +85,7 @@ class Judged:
 def judge_texts(
     judge: Judge, texts: Sequence[Text], tokenizer: Tokenizer, *, length: int, batch_size: int
 ) -> Judged:
-    """What a judge makes of texts.
+    """The figures of texts under a judge.
 
     Args:
         judge: who.

@@ -191,7 +191,7 @@ class RunJudge(Judge):
 
     @torch.no_grad()
     def score(self, ids: Tokens, mask: Selected) -> Scores:
-        """What the objective says of each token."""
+        """The objective's negative log-likelihood of each token."""
         draws = Draws.derive(0, "judge", step=0, first=0, total=len(ids), device=ids.device)
         with read_by(self.objective.model.backbone.decoder) as hidden:
             nats = self.objective.bound(ids, mask, draws).per_token
@@ -204,13 +204,12 @@ class RunJudge(Judge):
 
     @property
     def device(self) -> torch.device:
-        """Of the model."""
         return self.objective.model.device
 
 
 @contextmanager
 def read_by(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """What a layer reads within, call by call."""
+    """The inputs of a layer while the context lasts, call by call."""
     found: list[Tensor] = []
 
     def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -99,7 +99,7 @@ class _Source:
     arguments: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, auto: Any, **arguments: Any) -> Any:
-        """What one of transformers' automatic classes makes of it."""
+        """The object that one of transformers' automatic classes makes of a folder or name."""
         online = self.kind == "hub" and reachable()
         try:
             # The bar of a .gguf file is none that `quiet` knows.
@@ -122,7 +122,6 @@ class _Source:
             ) from error
 
     def files(self) -> list[Path]:
-        """Its weights."""
         if self.kind == "gguf":
             return [Path(self.location) / self.arguments["gguf_file"]]
         if self.kind == "hub":
@@ -225,12 +224,10 @@ class PretrainedJudge(Judge):
 
     @property
     def logits_per_token(self) -> int:
-        """All of them."""
         return int(self.network.config.vocab_size)
 
     @property
     def device(self) -> torch.device:
-        """Of the network."""
         device: torch.device = self.network.device
         return device
 

@@ -2,10 +2,10 @@
 
     runs -> measurements -> settings that all runs share -> a table for each
 
-A setting is what the first metric's numbers depend on (`cards`). Runs that share none are refused,
-or marked in one table. Errors of differences take the two numbers as independent: that noise levels
-and sequences are the same for both cannot be used, because records hold no numbers of single
-sequences. Used by `platform compare`; no torch.
+A setting is what a metric's numbers depend on (`platform_core.record.cards`). Runs that share no
+setting are refused, or marked in one table. The error of a difference takes its two numbers as
+independent: that both were measured on the same sequences and noise levels cannot be used, because
+records hold no numbers of single sequences. Used by `platform compare`; imports no torch.
 """
 
 import math
@@ -13,28 +13,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from platform_core.errors import UsageError
+from platform_core.record.bounds import BOUNDS
 from platform_core.record.cards import (
-    BOUNDS,
-    ENTROPY,
-    GENERATED,
-    RESULT,
     UNSAID,
+    Family,
     Measurement,
     Metric,
-    at,
+    families,
     latest,
+    leading,
     noteworthy,
     shown,
+    silent,
     unlike,
-    unsaid,
 )
 from platform_report.tables import Cell, Column, Notes, Nothing, Number, Table, Words
 
 Runs = Mapping[str, Sequence[Measurement]]
 """Measurements by run, in the order asked for."""
-
-DEFAULTS = (BOUNDS[:2], GENERATED)
-"""What is shown if nothing is asked for: the first of each always, the others where alike."""
 
 EXACT = "the value itself; those without this mark are upper bounds"
 INDEPENDENT = (
@@ -42,32 +38,31 @@ INDEPENDENT = (
 )
 
 
-def compare(runs: Runs, metrics: Sequence[Metric], *, mark: bool) -> list[Table]:
-    """Tables of the metrics asked for, or of all that every run has.
+def compare(runs: Runs, metrics: Sequence[Metric], *, asked: bool, mark: bool) -> list[Table]:
+    """Tables of metrics, one for each family and each setting that all runs share.
 
     Args:
         runs: at least two.
-        metrics: none for the usual ones.
+        metrics: that may be shown.
+        asked: whether a user named them, so that each has to be shown; else those that not every
+            run has, or that were measured unlike, are left out.
         mark: put unlike numbers into one column, marked, where they would be refused.
 
     Raises:
         UsageError: a run has no such number, or runs have none that are alike.
     """
-    families = [
-        [metric for metric in family if metric in metrics] for family in (BOUNDS, GENERATED)
-    ]
-    if not metrics:
-        families = [list(family) for family in DEFAULTS]
-        families = [family for family in families if _lacking(runs, family[0]) is None]
-        if not families:
+    found = families(metrics)
+    for metric in metrics if asked else ():
+        _require(runs, metric)
+    if not asked:
+        found = {family: own for family, own in found.items() if not _lacking(runs, own)}
+        if not found:
             _require(runs, BOUNDS[0])
     tables = []
-    for family in filter(None, families):
-        for metric in family if metrics else family[:1]:
-            _require(runs, metric)
-        build = _bounds if family[0] in BOUNDS else _generated
-        for chosen in _settings(runs, family[0], mark=mark):
-            tables.append(build(chosen, family, asked=bool(metrics), mark=mark))
+    for family, own in found.items():
+        build = _by_sampler if family.by_sampler else _by_run
+        for chosen in _settings(runs, own, mark=mark):
+            tables.append(build(chosen, family, own, asked=asked, mark=mark))
     return tables
 
 
@@ -79,55 +74,71 @@ def difference(number: Number, reference: Number) -> Number:
     return Number(number.value - reference.value, error)
 
 
-def _lacking(runs: Runs, metric: Metric) -> str | None:
-    """The first run without this number."""
+def _lacking(runs: Runs, metrics: Sequence[Metric]) -> str:
+    """The first run that has none of these numbers; empty where every run has one."""
     for run, found in runs.items():
-        if not any(metric.value(measurement) is not None for measurement in found):
+        if not any(leading(metrics, measurement) for measurement in found):
             return run
-    return None
+    return ""
 
 
 def _require(runs: Runs, metric: Metric) -> None:
-    lacking = _lacking(runs, metric)
-    if lacking is not None:
+    lacking = _lacking(runs, [metric])
+    if lacking:
         raise UsageError(
-            f"{lacking} has no {metric.name}; measure it with `platform eval {lacking}`, or leave "
-            "the run out"
+            f"{lacking} has no {metric.name}; measure it with `{metric.command(lacking)}`, or "
+            "leave the run out"
         )
 
 
-def _settings(runs: Runs, metric: Metric, *, mark: bool) -> list[Runs]:
+def _settings(runs: Runs, metrics: Sequence[Metric], *, mark: bool) -> list[Runs]:
     """The measurements of every setting that all runs share; marked, the nearest there are."""
+    first_metrics = {
+        run: {m.name: metric for m in found if (metric := leading(metrics, m))}
+        for run, found in runs.items()
+    }
     by_run = {
-        run: [found for found in measured if metric.value(found) is not None]
-        for run, measured in runs.items()
+        run: [m for m in found if m.name in first_metrics[run]] for run, found in runs.items()
+    }
+    settings = {
+        run: [first_metrics[run][m.name].setting(m) for m in found] for run, found in by_run.items()
     }
     shared = [
         setting
-        for setting in dict.fromkeys(map(metric.setting, next(iter(by_run.values()))))
-        if all(setting in map(metric.setting, found) for found in by_run.values())
+        for setting in dict.fromkeys(next(iter(settings.values())))
+        if all(setting in own for own in settings.values())
     ]
-    if shared:
-        return [
-            {
-                run: [m for m in found if metric.setting(m) == setting]
-                for run, found in by_run.items()
-            }
-            for setting in shared
-        ]
+    if not shared:
+        return [_nearest(by_run, metrics, mark=mark)]
+    return [
+        {
+            run: [m for m, own in zip(by_run[run], settings[run], strict=True) if own == setting]
+            for run in by_run
+        }
+        for setting in shared
+    ]
+
+
+def _nearest(by_run: Runs, metrics: Sequence[Metric], *, mark: bool) -> Runs:
+    """The measurements of each run that differ least from the first of the first run.
+
+    Raises:
+        UsageError: they are not to be marked; the message says what the first of them differs in.
+    """
     first, *others = by_run
     reference = by_run[first][0]
+    metric = leading(metrics, reference) or metrics[0]
     nearest = {first: [m for m in by_run[first] if not metric.differences(m, reference)]}
     for run in others:
         closest = min(by_run[run], key=lambda m: len(metric.differences(m, reference)))
         nearest[run] = [m for m in by_run[run] if not metric.differences(m, closest)]
     if not mark:
         _refuse([latest(nearest[run]) for run in nearest], metric)
-    return [nearest]
+    return nearest
 
 
 def _refuse(found: Sequence[Measurement], metric: Metric) -> None:
-    """Says what the first two numbers that are unlike differ in, and what to do."""
+    """Raises an error that says how the first two unlike numbers differ, and what to do."""
     reference, *others = found
     for other in others:
         differences = metric.differences(other, reference)
@@ -146,22 +157,27 @@ def _remedy(
     reference: Measurement,
     metric: Metric,
 ) -> str:
-    """What to do instead of marking, as the beginning of a sentence."""
+    """An advice that avoids marks, as the beginning of a sentence; empty where there is none."""
+    lines = silent(metric, [reference, other])
+    if lines:
+        return "".join(f"{line[0].lower()}{line[1:].removesuffix('.')}; " for line in lines)
     counts = {"tokens", "characters", "sequences"}
     options = [key for key in differences if key.startswith("evaluate.")]
     if options and not set(differences) - set(options) - counts:
         words = " ".join(f"--{key} {differences[key][1]}" for key in options)
-        return f"`platform eval {other.run} {words}` measures it alike, and "
+        return f"`{metric.command(other.run)} {words}` measures it alike, and "
     if metric in BOUNDS[1:] and not BOUNDS[0].differences(other, reference):
         return f"--metric {BOUNDS[0].name} does not depend on it, and "
     return ""
 
 
-def _bounds(chosen: Runs, metrics: Sequence[Metric], *, asked: bool, mark: bool) -> Table:
+def _by_run(
+    chosen: Runs, family: Family, metrics: Sequence[Metric], *, asked: bool, mark: bool
+) -> Table:
     """One row for each run, of the last and best measured of its numbers that are alike."""
     found = [latest(measured) for measured in chosen.values()]
     first, notes = found[0], Notes()
-    shown, remarks = _alike(found, metrics, asked=asked, mark=mark)
+    shown, remarks = _alike(found, _measured(metrics, found), asked=asked, mark=mark)
     mixed = len({measurement.exact for measurement in found}) > 1
     columns = [Column("run", number=False)]
     for metric in shown:
@@ -178,17 +194,20 @@ def _bounds(chosen: Runs, metrics: Sequence[Metric], *, asked: bool, mark: bool)
             cells += [number, Nothing() if measurement is first else _minus(number, reference)]
         rows.append((*cells, _step(measurement)))
     columns.append(Column("step"))
-    remarks = [f"Δ: minus {first.run}. {INDEPENDENT}", *remarks, *noteworthy(found)]
-    return Table(title_of(first), tuple(columns), tuple(rows), notes.by_letter(), tuple(remarks))
+    remarks = [f"Δ: minus {first.run}. {INDEPENDENT}", *family.remarks(first), *remarks]
+    remarks += noteworthy(found, family.noted)
+    return Table(
+        family.title(first), tuple(columns), tuple(rows), notes.by_letter(), tuple(remarks)
+    )
 
 
-def _generated(chosen: Runs, metrics: Sequence[Metric], *, asked: bool, mark: bool) -> Table:
-    """A row for each run and way of sampling; generative perplexity never without entropy."""
+def _by_sampler(
+    chosen: Runs, family: Family, metrics: Sequence[Metric], *, asked: bool, mark: bool
+) -> Table:
+    """A row for each run and way of sampling."""
     found = [measurement for measured in chosen.values() for measurement in measured]
     first, notes, names = found[0], Notes(), samplers(found)
-    metrics = [*metrics, *([] if ENTROPY in metrics else [ENTROPY])]
-    metrics = [m for m in metrics if any(m.value(measurement) is not None for measurement in found)]
-    shown, remarks = _alike(found, metrics, asked=asked, mark=mark)
+    shown, remarks = _alike(found, _measured(metrics, found), asked=asked, mark=mark)
     columns = [Column("run", number=False), Column("sampler", number=False), Column("NFE")]
     columns += [Column(metric.title, "standard error") for metric in shown]
     columns += [Column("seconds"), Column("step")]
@@ -203,16 +222,20 @@ def _generated(chosen: Runs, metrics: Sequence[Metric], *, asked: bool, mark: bo
         )
         for measurement in found
     )
-    remarks = [*controls(first), "Errors are standard errors.", *remarks, *noteworthy(found)]
-    judge = first.fact("judge.name")
-    title = "Generated text" if judge == UNSAID else f"Generated text, judged by {judge}"
-    return Table(title, tuple(columns), rows, notes.by_letter(), tuple(remarks))
+    remarks = [*family.remarks(first), "Errors are standard errors.", *remarks]
+    remarks += noteworthy(found, family.noted)
+    return Table(family.title(first), tuple(columns), rows, notes.by_letter(), tuple(remarks))
+
+
+def _measured(metrics: Sequence[Metric], found: Sequence[Measurement]) -> list[Metric]:
+    """The metrics that any of the measurements has."""
+    return [metric for metric in metrics if any(leading([metric], m) for m in found)]
 
 
 def _alike(
     found: Sequence[Measurement], metrics: Sequence[Metric], *, asked: bool, mark: bool
 ) -> tuple[list[Metric], list[str]]:
-    """The metrics that may have a column, and what is to be said of the others and of the cards."""
+    """The metrics that may have a column, and remarks on the others and on silent cards."""
     first, shown, remarks = found[0], [], []
     for metric in metrics:
         keys = dict.fromkeys(key for m in found for key in metric.differences(m, first))
@@ -222,7 +245,8 @@ def _alike(
             remarks.append(f"No {metric.title}: its numbers are unlike in {', '.join(keys)}.")
         else:
             shown.append(metric)
-    return shown, [*remarks, *unsaid(shown, first)]
+    lacking = [line for metric in shown for line in silent(metric, found)]
+    return shown, [*remarks, *dict.fromkeys(lacking)]
 
 
 def _minus(number: Cell, reference: Cell) -> Cell:
@@ -248,7 +272,7 @@ def _number(
 
 def recorded(measurement: Measurement, name: str) -> Cell:
     """A number of the record as it is."""
-    value = measurement.record.get(name)
+    value = measurement.record.figures.get(name)
     return Nothing() if value is None else Number(value)
 
 
@@ -281,19 +305,6 @@ def way_of_sampling(measurement: Measurement) -> str:
     return repr(sorted(_options(measurement).items()))
 
 
-def controls(measurement: Measurement) -> list[str]:
-    """What the judge says of real text and of the same in disorder, to hold samples against."""
-    lines = []
-    for kind in ("real", "shuffled"):
-        perplexity = at(measurement.record, f"{kind}.perplexity")
-        entropy = at(measurement.record, f"{kind}.entropy")
-        if UNSAID not in (perplexity, entropy):
-            lines.append(
-                f"{kind.capitalize()} text: perplexity {perplexity:.4g}, entropy {entropy:.4g}."
-            )
-    return lines
-
-
 def _options(measurement: Measurement) -> dict[str, Any]:
     sampler, guidance = measurement.fact("sampler"), measurement.fact("sample.guidance")
     known = dict(sampler) if isinstance(sampler, Mapping) else {}
@@ -303,12 +314,3 @@ def _options(measurement: Measurement) -> dict[str, Any]:
 def _step(measurement: Measurement) -> Cell:
     step = measurement.fact("step")
     return Nothing() if step == UNSAID else Number(step)
-
-
-def title_of(measurement: Measurement) -> str:
-    """What the numbers of a table are of."""
-    facts = [measurement.fact(key) for key in ("data.corpus", "evaluate.split")]
-    how = [measurement.fact(key) for key in ("evaluate.protocol", "evaluate.weights")]
-    if UNSAID in (*facts, *how):
-        return "At the end of training" if measurement.name == RESULT else measurement.name
-    return f"{facts[0]}, {facts[1]} text: {how[0]} protocol, {how[1]} weights"

@@ -1,27 +1,34 @@
 """`platform compare RUN RUN ...`: numbers of runs in one table, if they were measured alike."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from platform_core.cli.parser import Parser
 from platform_core.errors import UsageError
-from platform_core.record.cards import METRICS, find_metric, measurements
+from platform_core.record.cards import chosen_metrics, measured_metrics
 from platform_core.record.directory import RunDirectory
+from platform_core.record.results import measurements
+from platform_core.registry.loading import load_plugins
 from platform_report.tables import FORMATS, write_tables
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints or writes the tables."""
+    """Prints the tables, or writes them to a file."""
     from platform_report.compare import compare
 
-    asked = _arguments().parse_args(argv)
+    installed = load_plugins().metrics()
+    asked = _arguments(installed).parse_args(argv)
     runs = {str(Path(run)): RunDirectory.existing(run) for run in asked.runs}
     if len(runs) < 2:
         raise UsageError("name at least two runs: platform compare RUN RUN ...")
-    metrics = [find_metric(name) for name in asked.metric]
     found = {run: measurements(directory, run) for run, directory in runs.items()}
-    put(write_tables(compare(found, metrics, mark=asked.mark), asked.format), asked.to)
+    everything = [measurement for measured in found.values() for measurement in measured]
+    metrics = chosen_metrics(asked.metric, installed, everything)
+    # Columns stand in the order of the plugins, whatever the order of the words.
+    metrics = [m for m in measured_metrics(installed.values(), everything).values() if m in metrics]
+    tables = compare(found, metrics, asked=bool(asked.metric), mark=asked.mark)
+    put(write_tables(tables, asked.format), asked.to)
     return 0
 
 
@@ -43,7 +50,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", type=Path, metavar="FILE", help="write to a file instead")
 
 
-def _arguments() -> Parser:
+def _arguments(metrics: Iterable[str]) -> Parser:
     parser = Parser(
         prog="platform compare",
         description="Numbers of runs in one table. Those that were measured unlike are refused.",
@@ -55,7 +62,7 @@ def _arguments() -> Parser:
         action="append",
         default=[],
         metavar="NAME",
-        help=f"may be repeated; of {', '.join(METRICS)}; default: the usual ones",
+        help=f"may be repeated; of {', '.join(metrics)}; default: the usual ones",
     )
     parser.add_argument(
         "--mark", action="store_true", help="show unlike numbers in one table, with a mark"

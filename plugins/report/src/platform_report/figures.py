@@ -14,7 +14,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from platform_core.evaluation import plots
-from platform_core.record.cards import BOUNDS, ENTROPY, GENERATED, Metric
+from platform_core.record.bounds import BOUND
+from platform_core.record.cards import Metric, families
 from platform_report.reading import Group, Sweep, Trial
 from platform_report.significance import mean
 from platform_report.summary import Row, ends, gigabytes, row_of, sampled
@@ -46,26 +47,43 @@ class Curve:
 
 
 def draw(sweep: Sweep, metrics: Sequence[Metric]) -> dict[str, Figure]:
-    """All plots that there is data for, by a name fit for files."""
-    figures = {"loss": _curves(sweep, "training loss", "loss", lambda subset: subset == "train")}
-    bounds = [metric for metric in metrics if metric in BOUNDS]
-    generated = [metric for metric in metrics if metric in GENERATED]
-    for metric in bounds[:1]:
-        figures[metric.name] = _curves(
-            sweep,
-            f"{metric.title} on the way (part of the held-out text)",
-            metric.place,
-            lambda subset: subset not in ("train", "final"),
-        )
-        rows = [row_of(group, ends(sweep)) for group in sweep.groups]
-        for name, cost in TRAINING_COSTS.items():
-            figures[f"{metric.name}-{name}"] = _pareto(sweep, metric, rows, cost)
-    for metric in generated[:1]:
-        for number, rows in enumerate(sampled(sweep, metric), 1):
-            for name, cost in SAMPLING_COSTS.items():
-                if name != metric.name:
-                    figures[f"{metric.name}-{name}-{number}"] = _pareto(sweep, metric, rows, cost)
-    return {name: figure for name, figure in figures.items() if figure is not None}
+    """Every plot for which there is data, by a name fit for files."""
+    drawn = {"loss": _curves(sweep, "training loss", "loss", lambda subset: subset == "train")}
+    for family, own in families(metrics).items():
+        if family == BOUND:
+            drawn |= _of_bound(sweep, own[0])
+        elif family.by_sampler:
+            drawn |= _of_samples(sweep, own[0])
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def _of_bound(sweep: Sweep, metric: Metric) -> dict[str, Figure | None]:
+    """The bound during training, and the final bound against the costs of training."""
+    curves = _curves(
+        sweep,
+        f"{metric.title} on the way (part of the held-out text)",
+        metric.place,
+        lambda subset: subset not in ("train", "final"),
+    )
+    rows = [row_of(group, ends(sweep)) for group in sweep.groups]
+    return {metric.name: curves} | {
+        f"{metric.name}-{name}": _pareto(sweep, metric, rows, cost)
+        for name, cost in TRAINING_COSTS.items()
+    }
+
+
+def _of_samples(sweep: Sweep, metric: Metric) -> dict[str, Figure | None]:
+    """The metric of samples against their costs, and against the metrics beside it."""
+    costs = {**SAMPLING_COSTS, **{other.name: _beside(other) for other in metric.beside}}
+    return {
+        f"{metric.name}-{name}-{number}": _pareto(sweep, metric, rows, cost)
+        for number, rows in enumerate(sampled(sweep, [metric]), 1)
+        for name, cost in costs.items()
+    }
+
+
+def _beside(metric: Metric) -> "Cost":
+    return Cost(metric.title, lambda row: list(row.values(metric).values()), is_paid=False)
 
 
 def curve(trial: Trial, name: str, wanted: Callable[[str], bool]) -> Curve:
@@ -102,7 +120,7 @@ def frontier(points: Sequence[tuple[float, float]], *, lower: bool) -> list[tupl
 
 
 def series(sweep: Sweep) -> dict[str, list[Group]]:
-    """Groups by what they are called in a plot, in order."""
+    """Groups by the name that they have in a plot, in order."""
     if len(sweep.groups) <= MOST_GROUPS:
         return {group.name: [group] for group in sweep.groups}
     found: dict[str, list[Group]] = {}
@@ -203,6 +221,4 @@ TRAINING_COSTS: Mapping[str, Cost] = {
 SAMPLING_COSTS: Mapping[str, Cost] = {
     "nfe": Cost("network evaluations (NFE)", lambda row: row.figures("nfe")),
     "seconds": Cost("sampling seconds", lambda row: row.figures("seconds")),
-    # Text of few words has a low perplexity: the two belong together.
-    "entropy": Cost(ENTROPY.title, lambda row: list(row.values(ENTROPY).values()), is_paid=False),
 }

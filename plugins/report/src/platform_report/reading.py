@@ -14,8 +14,10 @@ from typing import Any
 
 from platform_core.errors import UsageError, did_you_mean
 from platform_core.record import metrics
-from platform_core.record.cards import RESULT, Measurement, measurements
+from platform_core.record.cards import RESULT, Measurement
 from platform_core.record.directory import RunDirectory
+from platform_core.record.results import measurements
+from platform_core.record.tracker import identities
 
 SEED = "seed"
 """The axis that rows are averaged over."""
@@ -45,7 +47,7 @@ class Trial:
 
     @cached_property
     def measured(self) -> list[Measurement]:
-        """Everything measured of it, at its end first."""
+        """Every measurement of the trial; the one at its end comes first."""
         return measurements(self.directory, self.name)
 
     @cached_property
@@ -55,7 +57,7 @@ class Trial:
 
     @property
     def result(self) -> Measurement | None:
-        """What it measured at its end."""
+        """The measurement at the end of the trial; None where it has not ended."""
         return next((found for found in self.measured if found.name == RESULT), None)
 
     @property
@@ -85,8 +87,7 @@ class Trial:
     @property
     def aim_run(self) -> str | None:
         """The hash of its run in Aim."""
-        kept = self.directory.tracking
-        return json.loads(kept.read_text())["aim_run"] if kept.exists() else None
+        return identities(self.directory).get("aim")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Group:
 
     @property
     def name(self) -> str:
-        """Its labels in one line."""
+        """The labels of the group in one line."""
         return ", ".join(self.labels.values()) or "all"
 
 
@@ -130,12 +131,22 @@ class Sweep:
         return tuple(Group(dict(labels), tuple(trials)) for labels, trials in found.items())
 
     @property
+    def folder(self) -> Path:
+        """Where the directories of the trials lie."""
+        return self.trials[0].directory.path.parent if self.trials else self.path
+
+    @property
+    def measured(self) -> list[Measurement]:
+        """Every measurement of every trial."""
+        return [measurement for trial in self.trials for measurement in trial.measured]
+
+    @property
     def shown_axes(self) -> list[str]:
-        """All axes but the seeds'."""
+        """All axes except the one of seeds."""
         return [axis for axis in self.axes if axis != SEED]
 
     def baseline(self, asked: Labels, group: Group) -> Group | None:
-        """The group that has the labels asked for, and otherwise those of the given one."""
+        """The group that has the labels asked for, and the given group's labels on other axes."""
         wanted = {**group.labels, **asked}
         return next((other for other in self.groups if other.labels == wanted), None)
 

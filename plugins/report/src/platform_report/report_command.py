@@ -1,10 +1,11 @@
 """`platform report SWEEP`: tables, plots and a page of what a sweep obtained."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from platform_core.cli.parser import Parser
-from platform_core.record.cards import METRICS, find_metric
+from platform_core.record.cards import chosen_metrics
+from platform_core.registry.loading import load_plugins
 from platform_report.compare_command import add_output, put
 from platform_report.reading import read_sweep
 from platform_report.tables import write_tables
@@ -17,9 +18,10 @@ def main(argv: Sequence[str]) -> int:
     """Writes SWEEP/report and prints its tables; works on a sweep that is half done."""
     from platform_report.writing import index, write_report
 
-    asked = _arguments().parse_args(argv)
-    metrics = [find_metric(name) for name in asked.metric]
+    installed = load_plugins().metrics()
+    asked = _arguments(installed).parse_args(argv)
     sweep = read_sweep(asked.sweep)
+    metrics = chosen_metrics(asked.metric, installed, sweep.measured)
     tables = write_report(
         sweep,
         metrics,
@@ -38,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _arguments() -> Parser:
+def _arguments(metrics: Iterable[str]) -> Parser:
     parser = Parser(
         prog="platform report",
         description="Tables of mean and standard deviation over seeds, plots, and a page with all "
@@ -58,7 +60,7 @@ def _arguments() -> Parser:
         action="append",
         default=[],
         metavar="NAME",
-        help=f"may be repeated, the first is compared; of {', '.join(METRICS)}; default: the usual",
+        help=f"may be repeated, the first is compared; of {', '.join(metrics)}; default: the usual",
     )
     add_output(parser)
     parser.add_argument("--open", action="store_true", help="show the page in the web browser")

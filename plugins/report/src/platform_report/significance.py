@@ -1,17 +1,15 @@
-"""Statistics of few numbers: deviations, Student's t in two forms, and Holm's correction.
+"""Tests of few numbers: Student's t in two forms, by scipy, and Holm's correction.
 
-    p = P(|T| >= |t|) = I_x(df / 2, 1 / 2),  x = df / (df + t^2)
-
-with I the regularised incomplete beta function. Used by `platform report`.
+Used by `platform report`.
 """
 
-import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate
+from typing import Any
 
-PRECISION = 1e-15
-TERMS = 1000
+from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -35,15 +33,12 @@ class Significance:
 
 def mean(values: Sequence[float]) -> float:
     """The arithmetic mean."""
-    return math.fsum(values) / len(values)
+    return statistics.fmean(values)
 
 
 def deviation(values: Sequence[float]) -> float | None:
     """The sample standard deviation, of n - 1; None of fewer than two values."""
-    if len(values) < 2:
-        return None
-    centre = mean(values)
-    return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
+    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> Significance | None:
@@ -53,23 +48,18 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Significance | Non
     Source: Welch 1947, Biometrika 34.
     """
     spreads = deviation(first), deviation(second)
-    if spreads[0] is None or spreads[1] is None:
+    if None in spreads or not any(spreads):
         return None
-    a, b = spreads[0] ** 2 / len(first), spreads[1] ** 2 / len(second)
-    if a + b == 0:
-        return None
-    freedom = (a + b) ** 2 / (a**2 / (len(first) - 1) + b**2 / (len(second) - 1))
-    return _test("Welch's t", mean(first) - mean(second), math.sqrt(a + b), freedom)
+    found = stats.ttest_ind(first, second, equal_var=False)
+    return _significance("Welch's t", mean(first) - mean(second), found)
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Significance | None:
     """Student's t of the differences of pairs; None of fewer than two, or if all are the same."""
     differences = [a - b for a, b in zip(first, second, strict=True)]
-    spread = deviation(differences)
-    if not spread:
+    if not deviation(differences):
         return None
-    number = len(differences)
-    return _test("paired t", mean(differences), spread / math.sqrt(number), number - 1)
+    return _significance("paired t", mean(differences), stats.ttest_rel(first, second))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -79,51 +69,17 @@ def holm(ps: Sequence[float]) -> list[float]:
     Source: Holm 1979, Scandinavian Journal of Statistics 6.
     """
     order = sorted(range(len(ps)), key=lambda place: ps[place])
-    corrected = [0.0] * len(ps)
-    for rank, place in enumerate(order):
-        corrected[place] = min(1.0, (len(ps) - rank) * ps[place])
-    for before, after in pairwise(order):
-        corrected[after] = max(corrected[after], corrected[before])
-    return corrected
+    raised = accumulate((ps[place] * (len(ps) - k) for k, place in enumerate(order)), max)
+    corrected = dict(zip(order, (min(1.0, p) for p in raised), strict=True))
+    return [corrected[place] for place in range(len(ps))]
 
 
 def two_sided(statistic: float, freedom: float) -> float:
     """P(|T| >= |statistic|) for Student's t."""
-    return incomplete_beta(freedom / 2, 0.5, freedom / (freedom + statistic**2))
+    return float(2 * stats.t.sf(abs(statistic), freedom))
 
 
-def incomplete_beta(a: float, b: float, x: float) -> float:
-    """The regularised incomplete beta function I_x(a, b), to about 13 digits.
-
-    By its continued fraction, on the side where that converges quickly.
-    Source: DLMF 8.17.22.
-    """
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):
-        return 1 - incomplete_beta(b, a, 1 - x)
-    front = a * math.log(x) + b * math.log1p(-x)
-    front += math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
-    return math.exp(front) / (a * _fraction(a, b, x))
-
-
-def _fraction(a: float, b: float, x: float) -> float:
-    """1 + d_1 / (1 + d_2 / (1 + ...)) by Lentz's method."""
-    value, above, below = 1.0, 1.0, 0.0
-    for term in range(1, TERMS):
-        half, odd = divmod(term, 2)
-        if odd:
-            d = -(a + half) * (a + b + half) * x / ((a + 2 * half) * (a + 2 * half + 1))
-        else:
-            d = half * (b - half) * x / ((a + 2 * half - 1) * (a + 2 * half))
-        below = 1 / (1 + d * below)
-        above = 1 + d / above
-        value *= above * below
-        if abs(above * below - 1) < PRECISION:
-            break
-    return value
-
-
-def _test(name: str, difference: float, error: float, freedom: float) -> Significance:
-    statistic = difference / error
-    return Significance(name, difference, statistic, freedom, two_sided(statistic, freedom))
+def _significance(name: str, difference: float, found: Any) -> Significance:
+    return Significance(
+        name, difference, float(found.statistic), float(found.df), float(found.pvalue)
+    )

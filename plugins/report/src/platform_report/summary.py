@@ -13,19 +13,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from platform_core.record.bounds import BOUND, BOUNDS
 from platform_core.record.cards import (
-    BOUNDS,
-    ENTROPY,
-    GENERATED,
     RESULT,
-    UNSAID,
+    Family,
     Measurement,
     Metric,
+    Setting,
+    families,
     latest,
+    leading,
+    silent,
     unlike,
-    unsaid,
 )
-from platform_report.compare import EXACT, controls, samplers, title_of, way_of_sampling
+from platform_report.compare import EXACT, recorded, samplers, way_of_sampling
 from platform_report.reading import Group, Labels, Sweep, Trial
 from platform_report.significance import Significance, deviation, holm, mean, paired, welch
 from platform_report.tables import Cell, Column, Notes, Nothing, Number, Probability, Table, Words
@@ -58,8 +59,8 @@ class Row:
         return {seed: value for seed, value in given.items() if value is not None}
 
     def figures(self, name: str) -> list[float]:
-        """A number of the records, of those that have it."""
-        return [float(m.record[name]) for m in self.found.values() if name in m.record]
+        """The number of a name in each record that has it."""
+        return [n for m in self.found.values() if (n := m.figure(name)) is not None]
 
 
 def tables(
@@ -69,38 +70,43 @@ def tables(
 
     Args:
         sweep: as it is now.
-        metrics: bounds and figures of samples to show; the first of each is what is tested.
+        metrics: what to show; the first of each family is what is tested.
         asked: labels of the baseline; none for no comparison.
         dashboard: address of Aim's interface, for links.
     """
-    bounds = [metric for metric in metrics if metric in BOUNDS]
-    generated = [metric for metric in metrics if metric in GENERATED]
     made = {}
-    if bounds:
-        made["results"] = _bounds(
-            sweep, bounds, asked, ends(sweep), "Results at the end of training", costs=True
-        )
-        for number, found in enumerate(further(sweep, bounds[0]), 1):
-            title = title_of(next(iter(found.values())))
-            made[f"bound-{number}"] = _bounds(sweep, bounds, asked, found, title, costs=False)
-    if generated:
-        for number, rows in enumerate(sampled(sweep, generated[0]), 1):
-            made[f"samples-{number}"] = _samples(sweep, generated, asked, rows)
+    for family, own in families(metrics).items():
+        if family == BOUND:
+            made["results"] = _results(sweep, own, asked)
+        if family.by_sampler:
+            for number, rows in enumerate(sampled(sweep, own), 1):
+                made[f"{family.name}-{number}"] = _samples(sweep, family, own, asked, rows)
+        else:
+            ended = family != BOUND  # The ends of bounds are the table of results.
+            for number, found in enumerate(further(sweep, own, ended=ended), 1):
+                made[f"{family.name}-{number}"] = _further(sweep, family, own, asked, found)
     made["trials"] = _trials(sweep, dashboard)
     return made
 
 
 def ends(sweep: Sweep) -> Found:
-    """What trials measured at their ends."""
+    """The measurement of each trial at its end."""
     return {trial.name: trial.result for trial in sweep.trials if trial.result is not None}
 
 
-def further(sweep: Sweep, metric: Metric) -> list[Found]:
-    """Evaluations besides, those that are alike together."""
-    by_setting: dict[str, dict[str, list[Measurement]]] = {}
+def further(sweep: Sweep, metrics: Sequence[Metric], *, ended: bool) -> list[Found]:
+    """Evaluations that have one of the metrics; each mapping holds those that are alike.
+
+    Args:
+        sweep: as it is now.
+        metrics: of one family.
+        ended: whether the measurement at the end of training is one of them.
+    """
+    by_setting: dict[Setting, dict[str, list[Measurement]]] = {}
     for trial in sweep.trials:
         for measurement in trial.measured:
-            if measurement.name != RESULT and metric.value(measurement) is not None:
+            metric = leading(metrics, measurement)
+            if metric is not None and (ended or measurement.name != RESULT):
                 alike = by_setting.setdefault(metric.setting(measurement), {})
                 alike.setdefault(trial.name, []).append(measurement)
     return [
@@ -108,15 +114,15 @@ def further(sweep: Sweep, metric: Metric) -> list[Found]:
     ]
 
 
-def sampled(sweep: Sweep, metric: Metric) -> list[list[Row]]:
+def sampled(sweep: Sweep, metrics: Sequence[Metric]) -> list[list[Row]]:
     """Samples that were judged alike together, a row for each group and way of sampling."""
-    by_setting: dict[str, dict[tuple[int, str], dict[str, Measurement]]] = {}
-    judged = [m for trial in sweep.trials for m in trial.measured if metric.value(m) is not None]
-    names = samplers(judged)
+    by_setting: dict[Setting, dict[tuple[int, str], dict[str, Measurement]]] = {}
+    names = samplers([found for found in sweep.measured if leading(metrics, found)])
     for place, group in enumerate(sweep.groups):
         for trial in group.trials:
             for measurement in trial.measured:
-                if metric.value(measurement) is not None:
+                metric = leading(metrics, measurement)
+                if metric is not None:
                     rows = by_setting.setdefault(metric.setting(measurement), {})
                     row = rows.setdefault((place, names[way_of_sampling(measurement)]), {})
                     kept = [row[trial.name]] if trial.name in row else []
@@ -130,25 +136,31 @@ def sampled(sweep: Sweep, metric: Metric) -> list[list[Row]]:
     ]
 
 
-def _bounds(
-    sweep: Sweep, metrics: Sequence[Metric], asked: Labels, found: Found, title: str, *, costs: bool
-) -> Table:
-    rows = [row_of(group, found) for group in sweep.groups]
+def _results(sweep: Sweep, metrics: Sequence[Metric], asked: Labels) -> Table:
+    """The numbers at the end of training, with what training cost."""
+    rows = [row_of(group, ends(sweep)) for group in sweep.groups]
     writer = _Writer(sweep, metrics, asked, rows)
-    columns = writer.columns()
+    columns = [*writer.columns(), *(Column(head, SPREAD) for head in COSTS)]
+    lines = [[*writer.cells(row), *(average(cost(row)) for cost in COSTS.values())] for row in rows]
+    return writer.table("Results at the end of training", columns, lines)
+
+
+def _further(
+    sweep: Sweep, family: Family, metrics: Sequence[Metric], asked: Labels, found: Found
+) -> Table:
+    """The numbers of evaluations that are alike, a row for each group."""
+    rows = [row_of(group, found) for group in sweep.groups]
+    shown = [metric for metric in metrics if any(row.values(metric) for row in rows)]
+    writer = _Writer(sweep, shown, asked, rows)
+    first = next(iter(found.values()))
     lines = [writer.cells(row) for row in rows]
-    if costs:
-        columns += [Column(head, SPREAD) for head in COSTS]
-        lines = [
-            [*line, *(average(cost(row)) for cost in COSTS.values())]
-            for line, row in zip(lines, rows, strict=True)
-        ]
-    return writer.table(title, columns, lines)
+    return writer.table(family.title(first), writer.columns(), lines, family.remarks(first))
 
 
-def _samples(sweep: Sweep, metrics: Sequence[Metric], asked: Labels, rows: Sequence[Row]) -> Table:
-    """Never generative perplexity without entropy."""
-    metrics = [*metrics, *([] if ENTROPY in metrics else [ENTROPY])]
+def _samples(
+    sweep: Sweep, family: Family, metrics: Sequence[Metric], asked: Labels, rows: Sequence[Row]
+) -> Table:
+    """The numbers of samples, a row for each group and way of sampling, with what these cost."""
     shown = [metric for metric in metrics if any(row.values(metric) for row in rows)]
     writer = _Writer(sweep, shown, asked, rows)
     axes = len(sweep.shown_axes)
@@ -158,9 +170,8 @@ def _samples(sweep: Sweep, metrics: Sequence[Metric], asked: Labels, rows: Seque
     for line, row in zip(lines, rows, strict=True):
         line[axes:axes] = [Words(row.sampler), average(row.figures("nfe"))]
         line.append(average(row.figures("seconds")))
-    judge = next(iter(rows[0].found.values())).fact("judge.name")
-    title = "Generated text" if judge == UNSAID else f"Generated text, judged by {judge}"
-    return writer.table(title, columns, lines, controls(next(iter(rows[0].found.values()))))
+    first = next(iter(rows[0].found.values()))
+    return writer.table(family.title(first), columns, lines, family.remarks(first))
 
 
 class _Writer:
@@ -199,7 +210,7 @@ class _Writer:
         return heads
 
     def cells(self, row: Row) -> list[Cell]:
-        """One line under those columns."""
+        """The cells of a row under these columns."""
         line: list[Cell] = [Words(row.group.labels[axis]) for axis in self._sweep.shown_axes]
         measured, planned = len(row.values(self._metrics[0])), len(row.group.trials)
         line.append(Words(f"{measured}" if measured == planned else f"{measured} of {planned}"))
@@ -218,8 +229,7 @@ class _Writer:
     ) -> Table:
         """The whole, with what its marks and numbers mean."""
         remarks = [*remarks, "Mean ± sample standard deviation over n seeds."]
-        if self._reference is not None:
-            remarks += unsaid(self._metrics, self._reference)
+        remarks += self._silent()
         if self._asked:
             wanted = ", ".join(f"{axis} = {label}" for axis, label in self._asked.items())
             remarks.append(
@@ -229,6 +239,13 @@ class _Writer:
             )
         rows = tuple(map(tuple, lines))
         return Table(title, tuple(columns), rows, self._notes.by_letter(), tuple(remarks))
+
+    def _silent(self) -> list[str]:
+        """Lines on cards that lack a fact, so that their numbers are like no others."""
+        everything = [m for row in self._rows for m in row.found.values()]
+        folder = f"{self._sweep.folder}/"
+        lines = [line for metric in self._metrics for line in silent(metric, everything, folder)]
+        return list(dict.fromkeys(lines))
 
     def _value(self, row: Row, metric: Metric, *, leading: bool) -> Cell:
         values = list(row.values(metric).values())
@@ -242,7 +259,7 @@ class _Writer:
         return Number(mean(values), deviation(values), tuple(marks))
 
     def _missing(self, row: Row) -> list[str]:
-        """Marks for trials without a measurement; those that only wait are counted together."""
+        """Marks for trials without a measurement; all trials that only wait share one mark."""
         absent = [trial for trial in row.group.trials if trial.name not in row.found]
         return list(dict.fromkeys(self._notes.mark(_absence(trial)) for trial in absent))
 
@@ -319,17 +336,16 @@ def _trials(sweep: Sweep, dashboard: str) -> Table:
                 *(Words(trial.labels[axis]) for axis in sweep.axes),
                 Words(trial.why),
                 Number(trial.state["attempts"]) if "attempts" in trial.state else Nothing(),
-                Number(end.record["steps"]) if end and "steps" in end.record else Nothing(),
+                recorded(end, "steps") if end else Nothing(),
                 Nothing() if end is None or bits is None else Number(bits, BOUNDS[0].error(end)),
                 Words(trial.aim_run, f"{dashboard}/runs/{trial.aim_run}")
                 if trial.aim_run
                 else Nothing(),
             )
         )
-    runs = sweep.trials[0].directory.path.parent if sweep.trials else sweep.path
     remarks = ["± is the standard error of one evaluation, over its sequences."]
     if any(trial.aim_run for trial in sweep.trials):
-        command = shlex.join(["platform", "dashboard", str(runs)])
+        command = shlex.join(["platform", "dashboard", str(sweep.folder)])
         remarks.append(f"Links to Aim work while `{command}` runs.")
     return Table("Every trial", tuple(heads), tuple(rows), {}, tuple(remarks))
 
@@ -363,13 +379,13 @@ COSTS: Mapping[str, Callable[[Row], list[float]]] = {
 
 
 def row_of(group: Group, found: Found) -> Row:
-    """What a group's trials measured."""
+    """The row of a group, with the measurements of its trials."""
     own = {trial.name: found[trial.name] for trial in group.trials if trial.name in found}
     return Row(group, "", own)
 
 
 def _absence(trial: Trial) -> str:
-    """Why a trial is not in the mean; those that wait need no names."""
+    """The reason why a trial is not in the mean; waiting trials are not named one by one."""
     if trial.status in ("waiting", "running"):
         return f"not all trials are there yet: {trial.status}"
     measured = "finished, but without this measurement" if trial.result else trial.why

@@ -3,33 +3,31 @@
     Table(columns, rows of cells, notes)  --FORMATS[name]-->  text
 
 A number stands with its spread, both rounded to two digits of the column's middle spread; CSV and
-JSON keep every digit, the spread in a column of its own. Marks refer to the notes below. Used by
-`platform compare` and `platform report`; no torch.
+JSON keep every digit, the spread in a column of its own. Marks refer to the notes below. The text
+writers are our own, because tabulate pads the heads of columns by two spaces. Used by `platform
+compare` and `platform report`; imports no torch.
 """
 
 import csv
-import html
 import io
 import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 SIGNIFICANT = 4
 """Digits of a number without a spread."""
 
 MAX_DECIMALS = 5
 
-LONG = 60
-"""Characters from which on a cell of HTML may be broken into lines."""
-
-LONG_CLASS = 'class="long"'
-
 
 class Cell(ABC):
-    """What stands at one place of a table."""
+    """The content of one place of a table."""
 
     marks: tuple[str, ...]
     """Letters of the notes that the cell needs."""
@@ -53,11 +51,9 @@ class Words(Cell):
     marks: tuple[str, ...] = ()
 
     def text(self, decimals: int | None) -> str:
-        """The words."""
         return self.words
 
     def values(self) -> tuple[str, None]:
-        """The words."""
         return self.words, None
 
 
@@ -97,7 +93,6 @@ class Probability(Cell):
         return "< 0.0001" if self.value < 1e-4 else f"{self.value:.2g}"
 
     def values(self) -> tuple[float, None]:
-        """Every digit."""
         return self.value, None
 
 
@@ -114,7 +109,6 @@ class Nothing(Cell):
         return self.why or "–"
 
     def values(self) -> tuple[None, None]:
-        """No value."""
         return None, None
 
 
@@ -156,7 +150,7 @@ class Table:
         return [_decimals([row[place] for row in self.rows]) for place in range(len(self.columns))]
 
     def texts(self) -> list[list[str]]:
-        """What a reader sees, row by row, without marks."""
+        """The text of each cell, row by row, without marks."""
         decimals = self.decimals()
         return [
             [cell.text(number) for cell, number in zip(row, decimals, strict=True)]
@@ -252,22 +246,30 @@ def write_latex(table: Table) -> str:
 
 def write_html(table: Table) -> str:
     """A `table` element with its title as caption, and the notes after it."""
-    lines = ['<div class="table"><table>', f"<caption>{html.escape(table.title)}</caption>"]
-    kinds = ['class="number"' if column.number else 'class="words"' for column in table.columns]
-    heads = [
-        f"<th {kind}>{html.escape(column.title)}</th>"
-        for kind, column in zip(kinds, table.columns, strict=True)
-    ]
-    lines.append(f"<thead><tr>{''.join(heads)}</tr></thead><tbody>")
-    for texts, row in zip(table.texts(), table.rows, strict=True):
-        cells = [
-            f"<td {LONG_CLASS if len(text) > LONG else kind}>{_html(text, cell)}</td>"
-            for kind, text, cell in zip(kinds, texts, row, strict=True)
+    rows = [
+        [
+            (column, text, cell, cell.link if isinstance(cell, Words) else None)
+            for column, text, cell in zip(table.columns, texts, row, strict=True)
         ]
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    lines.append("</tbody></table>")
-    lines += [f'<p class="note">{html.escape(note)}</p>' for note in _said(table)]
-    return "\n".join([*lines, "</div>"]) + "\n"
+        for texts, row in zip(table.texts(), table.rows, strict=True)
+    ]
+    macros: Any = environment().get_template("table.html").module
+    return str(macros.table(table, rows, _said(table))).strip() + "\n"
+
+
+@cache
+def environment() -> Environment:
+    """The templates of pages; whatever they are given is escaped unless it is `Markup`."""
+    made = Environment(
+        loader=PackageLoader("platform_report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters["indented"] = lambda values: json.dumps(values, indent=1, ensure_ascii=False)
+    return made
 
 
 def write_json_table(table: Table) -> str:
@@ -353,13 +355,6 @@ def _superscript(cell: Cell) -> str:
 
 def _raised(cell: Cell) -> str:
     return f"\\textsuperscript{{{','.join(cell.marks)}}}" if cell.marks else ""
-
-
-def _html(text: str, cell: Cell) -> str:
-    shown = html.escape(text)
-    if isinstance(cell, Words) and cell.link is not None:
-        shown = f'<a href="{html.escape(cell.link)}">{shown}</a>'
-    return shown + _superscript(cell)
 
 
 MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<>|~"} | {"\n": " "})

@@ -8,14 +8,12 @@ Written by `platform report`.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from platform_core.record.cards import BOUNDS, GENERATED, Metric
+from platform_core.record.cards import Metric
 from platform_core.record.files import write_text
 from platform_report.page import page, standing
 from platform_report.reading import Labels, Sweep
 from platform_report.summary import FOLDER, tables
 from platform_report.tables import FORMATS, Table, write_tables
-
-USUAL = (*BOUNDS[:2], *GENERATED)
 
 
 def write_report(
@@ -30,7 +28,7 @@ def write_report(
 
     Args:
         sweep: as it is now.
-        metrics: what to show; none for the usual ones.
+        metrics: what to show.
         baseline: labels that rows are compared with.
         command: that asks for the report.
         dashboard: address of Aim's interface.
@@ -38,10 +36,9 @@ def write_report(
     from platform_core.evaluation import plots
     from platform_report.figures import draw
 
-    shown = list(metrics) or list(USUAL)
-    made = tables(sweep, shown, baseline, dashboard)
+    made = tables(sweep, metrics, baseline, dashboard)
     folder = sweep.path / FOLDER
-    figures = draw(sweep, shown)
+    figures = draw(sweep, metrics)
     drawings = {name: plots.svg(figure) for name, figure in figures.items()}
     sheets = {name: FORMATS["csv"](table) for name, table in made.items()}
     _fill(folder / "plots", {f"{name}.svg": drawing for name, drawing in drawings.items()})
@@ -59,7 +56,7 @@ def write_report(
 
 
 def _fill(folder: Path, files: Mapping[str, str]) -> None:
-    """Writes files, and removes those of an earlier report of other numbers."""
+    """Writes files, and removes the files of an earlier report that showed other metrics."""
     for name, text in files.items():
         write_text(folder / name, text)
     if folder.exists():

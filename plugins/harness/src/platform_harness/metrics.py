@@ -1,0 +1,79 @@
+"""The metrics of tasks, for tables; imports neither torch nor lm_eval.
+
+Which numbers a task has is known when it was measured, so one metric, `tasks`, stands for all of
+them: `tasks.acc`, `tasks.acc_norm`, `tasks.exact_match` and so on. The task is one of the facts
+that two numbers must share, so that each task has a table of its own.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+
+from platform_core.record.cards import NOTED, UNSAID, Family, Measurement, Metric, recorded
+
+CHANCE = "chance"
+ERROR = "_standard_error"
+LOSSES = ("perplexity", "brier_score", "bits_per_byte")
+"""Ends of names of numbers that are better when they are lower."""
+
+FACTS = ("task", "task_version", "task_path", "num_fewshot", "items", "evaluate.weights")
+
+
+def _keys(measurement: Measurement) -> tuple[str, ...]:
+    return FACTS
+
+
+def _title(measurement: Measurement) -> str:
+    task, items = measurement.fact("task"), measurement.fact("items")
+    return "Tasks" if UNSAID in (task, items) else f"{task}, {items} items"
+
+
+def _chance(measurement: Measurement) -> list[str]:
+    chance = measurement.figure(f"metrics.{CHANCE}")
+    return [] if chance is None else [f"Chance: acc {chance:.4g}."]
+
+
+FAMILY = Family(
+    "tasks",
+    _title,
+    words="--tasks NAME,...",
+    noted=(*NOTED, "likelihood", "draws", "length", "lm_eval"),
+    remarks=_chance,
+)
+
+
+@cache
+def of_task(name: str) -> Metric:
+    """The metric of a number that tasks have under a name, such as `acc`."""
+    return Metric(
+        f"tasks.{name}",
+        name,
+        f"metrics.{name}",
+        recorded(f"metrics.{name}{ERROR}"),
+        _keys,
+        FAMILY,
+        lower_is_better=name.endswith(LOSSES),
+    )
+
+
+def members(measurement: Measurement) -> Iterator[Metric]:
+    """The metrics of a measurement, without those of the items alone that a model could score.
+
+    Which items these are depends on the model, so that the numbers are of different items.
+    """
+    numbers = measurement.record.figures.get("metrics")
+    for name in numbers if isinstance(numbers, Mapping) else ():
+        if name != CHANCE and not name.endswith((ERROR, "_where_scored")):
+            yield of_task(name)
+
+
+TASKS = Metric(
+    "tasks",
+    "tasks",
+    "metrics",
+    recorded("metrics"),
+    _keys,
+    FAMILY,
+    lower_is_better=False,
+    members=members,
+)
+"""Stands for everything that was measured of tasks."""
