@@ -152,3 +152,10 @@ def test_the_readme_commands_are_the_ones_that_ci_reads():
     assert len(commands) == 2
     assert "platform run --process duo --backbone dit" in commands[0]
     assert commands[1].endswith("pytest")
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_every_file_that_a_page_names_exists(page):
+    named = set(re.findall(r"[\w/-]+\.py\b", (ROOT / page).read_text()))
+    there = [f"/{path.relative_to(ROOT)}" for path in (*SOURCES, *ROOT.glob("tests/**/*.py"))]
+    assert not {name for name in named if not any(path.endswith(f"/{name}") for path in there)}

@@ -1,6 +1,7 @@
-"""What the README shows works as it is written."""
+"""What the README and the list of commands show works as it is written."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from platform_core.cli import main, run
 from platform_core.composition.compose import compose
 from platform_core.registry.loading import find_plugins
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = (ROOT / "docs/commands.md").read_text()
 
 
 def test_the_plugin_of_the_readme_composes(tmp_path, monkeypatch):
@@ -35,18 +38,18 @@ def test_the_mistake_of_the_readme_says_what_it_shows(capsys):
 
 
 def commands_shown() -> list[str]:
-    """The words after `platform run` in each indented line, its explanation left out."""
-    lines = re.findall(r"^    platform run (\S.*)$", README, re.MULTILINE)
+    """The words after `platform run` in each indented line of both, its explanation left out."""
+    lines = re.findall(r"^    platform run (\S.*)$", README + COMMANDS, re.MULTILINE)
     return [re.split(r"   +", line)[0] for line in lines if "--config" not in line]
 
 
 @pytest.mark.parametrize("words", commands_shown())
-def test_the_options_of_the_readme_exist(words, tmp_path, monkeypatch):
+def test_the_options_that_are_shown_exist(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     long, _ = compose([], find_plugins({}), prog="test", environ={})
     (tmp_path / "runs/long/checkpoints/step-0005000").mkdir(parents=True)
     (tmp_path / "runs/long/config.yaml").write_text(long.config)
     composition, _ = compose(
-        words.split(), find_plugins({}), prog="test", extend=run.arguments, environ={}
+        shlex.split(words), find_plugins({}), prog="test", extend=run.arguments, environ={}
     )
     assert composition.config
