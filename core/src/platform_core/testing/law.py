@@ -32,6 +32,7 @@ class Law:
         role: of the parts that it is about; None for all.
         needs: the class that a part must be of for the law to say anything.
         heavy: takes more than a moment.
+        against: says of a part why the law does not apply to it; empty where it does.
     """
 
     id: str
@@ -40,9 +41,14 @@ class Law:
     role: str | None
     needs: type = object
     heavy: bool = False
+    against: "Callable[[Subject], str] | None" = None
 
     def reason_against(self, subject: "Subject") -> str:
-        """Why the law does not apply to a part, as far as its class tells; empty if it does."""
+        """Why the law does not apply to a part, as far as that is known before it is tested; empty
+        if it does.
+        """
+        if self.against is not None and (reason := self.against(subject)):
+            return reason
         if self.needs is object or issubclass(subject.kind, self.needs):
             return ""
         return f"it is no {self.needs.__name__}"
@@ -58,7 +64,13 @@ class Laws:
     def __iter__(self) -> Iterator[Law]:
         return iter(self._laws)
 
-    def law(self, *, needs: type = object, heavy: bool = False) -> Callable[[Test], Test]:
+    def law(
+        self,
+        *,
+        needs: type = object,
+        heavy: bool = False,
+        against: "Callable[[Subject], str] | None" = None,
+    ) -> Callable[[Test], Test]:
         """Makes a law of a function: its name is the id, the first line of its docstring what it
         says.
         """
@@ -66,7 +78,7 @@ class Laws:
         def add(test: Test) -> Test:
             name, document = test.__name__.strip("_").replace("_", "-"), test.__doc__ or ""
             says = " ".join(document.split("\n\n")[0].split())
-            self._laws.append(Law(name, says, test, self.role, needs, heavy))
+            self._laws.append(Law(name, says, test, self.role, needs, heavy, against))
             return test
 
         return add

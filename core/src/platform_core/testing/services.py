@@ -10,6 +10,7 @@ import tempfile
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from platform_core.data.tokenizer.base import BuiltTokenizer
 from platform_core.errors import UsageError
 from platform_core.record.sweep import SweepDirectory
 from platform_core.registry.parts import resolve
-from platform_core.testing.law import Figures, Inapplicable, Laws, require
+from platform_core.testing.law import Figures, Laws, require
 from platform_core.testing.subject import Subject, parameters
 
 COMMAND, EVALUATION, CORPUS = Laws("command"), Laws("evaluation"), Laws("corpus")
@@ -119,25 +120,34 @@ def reads_what_there_is(subject: Subject) -> Figures:
     return ", ".join(subject.chosen.reads)
 
 
-def opened(subject: Subject) -> Corpus:
-    """The corpus without any options.
-
-    Raises:
-        Inapplicable: it needs some.
-    """
+@cache
+def needs_options(name: str, target: str) -> str:
+    """Why the corpus of a name cannot be opened by it alone; empty if it can."""
     from platform_core.data.hub import offline_if_unreachable
 
     try:
         with offline_if_unreachable():
-            found = subject.chosen(DataOptions(corpus=subject.name))
+            opener: Any = resolve(target)
+            opener(DataOptions(corpus=name))
     except UsageError as error:
-        raise Inapplicable(f"it opens only with options: {error}") from error
+        return f"it opens only with options: {error}"
+    return ""
+
+
+def needs_more_than_its_name(subject: Subject) -> str:
+    """As `needs_options`, which remembers what it has tried."""
+    return needs_options(subject.name, subject.part.component.target)
+
+
+def opened(subject: Subject) -> Corpus:
+    """The corpus without any options."""
+    found = subject.chosen(DataOptions(corpus=subject.name))
     require(isinstance(found, Corpus), f"{found!r} is no Corpus")
     assert isinstance(found, Corpus)
     return found
 
 
-@CORPUS.law()
+@CORPUS.law(against=needs_more_than_its_name)
 def same_documents_each_time(subject: Subject) -> Figures:
     """Its splits are known ones, and each gives the same texts each time, in the same order."""
     corpus = opened(subject)
@@ -154,7 +164,7 @@ def same_documents_each_time(subject: Subject) -> Figures:
     return ", ".join(f"{split}: {number} read" for split, number in counts.items())
 
 
-@CORPUS.law()
+@CORPUS.law(against=needs_more_than_its_name)
 def fingerprint_stays(subject: Subject) -> Figures:
     """Its fingerprint is a text that does not change while the documents stay."""
     first, second = opened(subject).fingerprint(), opened(subject).fingerprint()
@@ -178,18 +188,12 @@ def refuses_what_it_does_not_read(subject: Subject) -> Figures:
 
 
 def built(subject: Subject) -> Tokenizer:
-    """The tokenizer of a few words.
-
-    Raises:
-        Inapplicable: its vocabulary is not made of texts.
-    """
-    if not issubclass(subject.chosen, BuiltTokenizer):
-        raise Inapplicable("its vocabulary is not made of texts")
+    """The tokenizer of a few words."""
     found: Tokenizer = subject.chosen.of_texts(TEXTS)
     return found
 
 
-@TOKENIZER.law()
+@TOKENIZER.law(needs=BuiltTokenizer)
 def text_comes_back(subject: Subject) -> Figures:
     """Text that it was built of is read back as it was, from ids of its vocabulary."""
     tokenizer = built(subject)
@@ -202,7 +206,7 @@ def text_comes_back(subject: Subject) -> Figures:
     return f"{tokenizer.vocab_size} tokens"
 
 
-@TOKENIZER.law()
+@TOKENIZER.law(needs=BuiltTokenizer)
 def marks_are_no_text(subject: Subject) -> Figures:
     """Padding, beginning and end are in the vocabulary, count no characters and come of no text."""
     tokenizer = built(subject)
@@ -214,7 +218,7 @@ def marks_are_no_text(subject: Subject) -> Figures:
     return f"{marks}"
 
 
-@TOKENIZER.law()
+@TOKENIZER.law(needs=BuiltTokenizer)
 def json_round_trip(subject: Subject) -> Figures:
     """`from_dict` makes the same tokenizer of what `to_dict` gives, through JSON."""
     tokenizer = built(subject)
@@ -227,23 +231,35 @@ def json_round_trip(subject: Subject) -> Figures:
     return f"{len(json.dumps(values))} bytes"
 
 
-@LAUNCHER.law()
-def ends_without_tasks(subject: Subject) -> Figures:
-    """With no trials it has nothing to come, and says how it leaves."""
+def unusable(subject: Subject) -> str:
+    """Why a launcher cannot be used on this machine; empty if it can."""
+    with elsewhere() as folder:
+        try:
+            launcher(subject, folder)
+        except UsageError as error:
+            return f"it cannot be used here: {error}"
+    return ""
+
+
+def launcher(subject: Subject, folder: Path) -> Any:
+    """The launcher of a sweep without trials."""
     # By name: launchers are of the plugin sweep, which core does not import.
     slurm: Any = resolve("platform_sweep.file:SlurmOptions")
     made_from: Any = resolve("platform_sweep.launcher:Setting")
+    return subject.chosen(made_from(SweepDirectory(folder / "sweep"), slurm(), 1))
+
+
+@LAUNCHER.law(against=unusable)
+def ends_without_tasks(subject: Subject) -> Figures:
+    """With no trials it has nothing to come, and says how it leaves."""
     base: Any = resolve("platform_sweep.launcher:Launcher")
     with elsewhere() as folder:
-        try:
-            launcher = subject.chosen(made_from(SweepDirectory(folder / "sweep"), slurm(), 1))
-        except UsageError as error:
-            raise Inapplicable(f"it cannot be used here: {error}") from error
-        require(isinstance(launcher, base), f"{launcher!r} is no Launcher")
-        require(launcher.interval > 0, f"its interval is {launcher.interval}")
-        launcher.start([])
-        require(not launcher.poll(), "something is still to come")
-        said = launcher.stop()
+        found = launcher(subject, folder)
+        require(isinstance(found, base), f"{found!r} is no Launcher")
+        require(found.interval > 0, f"its interval is {found.interval}")
+        found.start([])
+        require(not found.poll(), "something is still to come")
+        said = found.stop()
     require(isinstance(said, str) and bool(said), "it does not say how it leaves")
     return str(said)
 
