@@ -18,6 +18,7 @@ from platform_core.composition.tracking import choose_trackers
 from platform_core.errors import UsageError
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import write_json
+from platform_core.record.sweep import SweepDirectory
 from platform_core.record.tracker import (
     About,
     Guarded,
@@ -35,6 +36,9 @@ from platform_core.templates.tracker.tracker import NewPart, rows
 from platform_core.testing import TrackerContract
 from platform_core.testing.tracker import LEVELS, Point
 from platform_core.training.trackers import MLflow, TensorBoard, Told, WandB, has_key
+from platform_sweep.command import _prepare_tracking
+from platform_sweep.file import read_sweep
+from platform_sweep.plan import make_plan
 
 ABOUT = About("tiny", {"process": "mdlm"}, {"train": {"steps": 3}}, {})
 
@@ -357,7 +361,7 @@ def test_a_tracker_that_fails_costs_one_warning_and_not_the_others(
         f"platform: warning: Other tracking is off: {raised.__name__}: broken; "
         "metrics.jsonl keeps everything\n"
     )
-    assert len(Listed.told["Listed"]) == 7  # a closed one is not closed again
+    assert len(Listed.told["Listed"]) == 4  # what is closed is told nothing more
 
 
 def test_what_fails_while_it_begins_is_never_collected(capsys: pytest.CaptureFixture[str]) -> None:
@@ -398,6 +402,29 @@ def test_a_sweep_prepares_each_tracker_and_goes_on_without_those_that_fail(
     assert capsys.readouterr().err == (
         "platform: warning: Failing could not be prepared: OSError: no room; each run tries again\n"
     )
+
+
+def test_a_sweep_prepares_all_trackers_of_its_trials_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[tuple[str, Path]] = []
+    for kind in (AimTracker, TensorBoard, MLflow):
+        monkeypatch.setattr(
+            kind, "prepare", classmethod(lambda cls, runs: prepared.append((cls.title, runs)))
+        )
+    file = tmp_path / "mine.yaml"
+    file.write_text("axes: {track.to: ['aim,mlflow', none, mlflow], seed: [1, 2]}")
+    plan, directory = make_plan(read_sweep(file), load_plugins()), SweepDirectory(tmp_path / "out")
+    assert [trial.trackers for trial in plan.trials[::2]] == [("aim", "mlflow"), (), ("mlflow",)]
+    _prepare_tracking(directory, plan, load_plugins())
+    assert prepared == [("Aim", directory.trials), ("MLflow", directory.trials)]
+
+
+def test_a_sweep_refuses_trials_whose_tracker_is_not_there(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("axes: {track.to: [aim, tensorbord]}")
+    with pytest.raises(UsageError, match="1 of 2 trials cannot run(.|\\n)*unknown tracker"):
+        make_plan(read_sweep(file), load_plugins())
 
 
 def test_identities_are_kept_for_a_resumed_run(tmp_path: Path) -> None:
