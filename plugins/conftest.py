@@ -1,3 +1,3 @@
 """Settings of the plugins' tests."""
 
-from deterministic import fresh_accelerator  # noqa: F401
+from platform_core.testing.settings import fresh_accelerator  # noqa: F401

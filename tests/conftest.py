@@ -3,7 +3,8 @@
 from collections import Counter
 
 import pytest
-from deterministic import fresh_accelerator  # noqa: F401
+
+from platform_core.testing.settings import fresh_accelerator  # noqa: F401
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from allocations import LargestTensor
 from torch import Tensor, nn
 
 from platform_ar import model as predictor_module
@@ -17,6 +16,7 @@ from platform_core.errors import UsageError
 from platform_core.model import Model
 from platform_core.sampler import Prompt
 from platform_core.schedule import LogLinear
+from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import CausalNetwork, all_sequences, chi_square, index_of
 from platform_core.types import Hidden, Tokens
 from platform_dit.backbone import Dit

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from allocations import LargestTensor
 from torch import Tensor, nn
 
 from platform_ar.objective import NextTokenNll
@@ -13,6 +12,7 @@ from platform_core.backbone import Backbone
 from platform_core.draws import Draws
 from platform_core.model import Model
 from platform_core.schedule import LogLinear
+from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import CausalNetwork, ToyLaw, all_sequences, random_law
 from platform_core.types import Hidden, Inputs, Noise
 

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from allocations import LargestTensor
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -15,6 +14,7 @@ from platform_core.objective import Nelbo
 from platform_core.process import Absorbing, Uniform
 from platform_core.sampler import Ancestral
 from platform_core.schedule import Cosine, LogLinear, Polynomial
+from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import (
     ExactDenoiser,
     TinyNetwork,

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from allocations import LargestTensor
 from published import network, tensors
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from platform_core.draws import Draws
 from platform_core.model import Model
 from platform_core.parameterization import Mean
 from platform_core.schedule import LogLinear
+from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import (
     ExactDenoiser,
     TinyNetwork,

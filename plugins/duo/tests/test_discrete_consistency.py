@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from allocations import LargestTensor
 from published import tensors
 from torch import Tensor
 
@@ -11,6 +10,7 @@ from platform_core.draws import Draws, derive_generator
 from platform_core.parameterization import PredictsClean
 from platform_core.process import Uniform
 from platform_core.schedule import LogLinear
+from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import TinyNetwork, model
 from platform_duo.objective import DiscreteConsistency
 from platform_duo.process import Duo

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from allocations import LargestTensor
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -12,6 +11,7 @@ from platform_core.draws import Draws
 from platform_core.objective import Nelbo
 from platform_core.parameterization import PredictsClean
 from platform_core.process import LOG_ZERO, Uniform
+from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import (
     ExactDenoiser,
     TinyNetwork,

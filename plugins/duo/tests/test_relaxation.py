@@ -9,12 +9,12 @@ import math
 
 import pytest
 import torch
-from allocations import LargestTensor
 from hypothesis import given
 from hypothesis import strategies as st
 from published import tensors, tolerance
 from torch import Tensor
 
+from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import chi_square
 from platform_core.types import TopTokens
 from platform_duo import gaussian

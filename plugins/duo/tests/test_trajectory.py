@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from allocations import LargestTensor
 from published import tensors
 from scipy import stats
 from torch import Tensor
 
 from platform_core.draws import derive_generator
+from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import chi_square
 from platform_duo import gaussian
 from platform_duo.relaxation import largest_normals

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from allocations import LargestTensor
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -19,6 +18,7 @@ from platform_core.objective import DiffusionObjective, Nelbo
 from platform_core.parameterization import Mean
 from platform_core.process import Absorbing
 from platform_core.schedule import Cosine, LogLinear, Polynomial, Schedule, Stepwise
+from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import (
     TinyNetwork,
     ToyLaw,

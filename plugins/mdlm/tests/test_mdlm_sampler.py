@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from allocations import LargestTensor
 from scipy import stats
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from platform_core.parameterization import Mean, Parameterization
 from platform_core.process import Absorbing
 from platform_core.sampler import Ancestral, Prompt, Sampler
 from platform_core.schedule import Cosine, LogLinear, Polynomial, Schedule
+from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import (
     ExactDenoiser,
     TinyNetwork,

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from allocations import LargestTensor
 from torch import Tensor
 
 from platform_core import rows
 from platform_core.categorical import KeepAll
 from platform_core.draws import Draws, derive_generator
 from platform_core.schedule import LogLinear
+from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import TinyNetwork, exact_model, index_of, model, two_token_law
 from platform_mdlm.objective import Sdtt, step_times
 from platform_mdlm.parameterization import Subs

@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from allocations import LargestTensor
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from platform_core.draws import Draws
 from platform_core.objective import Nelbo
 from platform_core.process import Absorbing
 from platform_core.schedule import LogLinear
+from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import (
     ExactScore,
     TinyNetwork,

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from allocations import LargestTensor
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -15,6 +14,7 @@ from platform_core.parameterization import Mean
 from platform_core.process import LOG_ZERO, Absorbing, Interpolating, Uniform
 from platform_core.sampler import Ancestral, Prompt, even_times
 from platform_core.schedule import Cosine, LogLinear
+from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import (
     ExactScore,
     TinyNetwork,

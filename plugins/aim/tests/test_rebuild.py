@@ -203,7 +203,14 @@ write(directory, steps=int(sys.argv[3]), pause=0.02)
 
 
 def writer(path: Path, steps: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WRITER, str(Path(__file__).parent), str(path), str(steps)]
+    command = [
+        sys.executable,
+        "-c",
+        WRITER,
+        str(Path(__file__).parent),
+        str(path),
+        str(steps),
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -14,7 +14,7 @@ from platform_core.hookspecs import HOOK_API, HOOKS, ROLE_HOOKS, SERVICE_HOOKS
 from platform_core.registry.loading import find_plugins, load_plugins
 from platform_core.registry.parts import Plugin, Plugins, resolve
 
-STUBS = Path(__file__).with_name("stub_parts.py")
+STUBS = Path(__file__).parents[2] / "tests" / "stub_parts.py"
 PREAMBLE = """
 from platform_core.component import Component
 from platform_core.hookspecs import hookimpl

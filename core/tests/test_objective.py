@@ -9,7 +9,6 @@ from typing import Literal
 
 import pytest
 import torch
-from allocations import LargestTensor
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -19,6 +18,7 @@ from platform_core.draws import Draws
 from platform_core.objective import DiffusionObjective, Nelbo
 from platform_core.process import Absorbing, Interpolating, Uniform
 from platform_core.schedule import Cosine, LogLinear, Polynomial, Schedule
+from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import (
     ExactDenoiser,
     TinyNetwork,

@@ -29,7 +29,7 @@ from platform_sweep.file import SlurmOptions, expand, read_sweep
 from platform_sweep.plan import make_plan, trial_name
 from platform_sweep.slurm import Slurm, TrialJob, make_executor
 
-STAND_IN = Path(__file__).with_name("stand_in.py")
+STAND_IN = Path(__file__).parents[3] / "tests" / "stand_in.py"
 TINY = {
     "backbone.hidden_size": 16,
     "backbone.num_blocks": 1,

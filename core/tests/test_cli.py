@@ -14,7 +14,7 @@ from platform_core.cli import TOOLS, main, split_global_options, verbs
 from platform_core.errors import UsageError
 from platform_core.registry.loading import installed
 
-STUBS = Path(__file__).with_name("stub_parts.py")
+STUBS = Path(__file__).parents[2] / "tests" / "stub_parts.py"
 HEAVY = ("torch", "accelerate", "datasets", "transformers", "aim", "pandas", "numpy")
 COMPOSE = """
 from platform_core.composition.compose import compose

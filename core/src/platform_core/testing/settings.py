@@ -1,4 +1,4 @@
-"""What all tests begin with; both test folders load it.
+"""What every test folder of the platform begins with; each conftest imports it.
 
 Hypothesis draws the same examples every time and holds no clock, workers and what they start have
 one thread each, and no test inherits the precision that another one's accelerator has chosen for
@@ -20,6 +20,6 @@ settings.load_profile("platform")
 
 
 @pytest.fixture(autouse=True)
-def fresh_accelerator():
+def fresh_accelerator() -> None:
     """Forgets the accelerator of the test before."""
     AcceleratorState._reset_state(reset_partial_state=True)

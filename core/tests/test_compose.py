@@ -17,7 +17,7 @@ from platform_core.errors import IncompatibleError, UsageError
 from platform_core.registry.loading import find_plugins
 from platform_core.registry.parts import Plugins
 
-STUBS = Path(__file__).with_name("stub_parts.py")
+STUBS = Path(__file__).parents[2] / "tests" / "stub_parts.py"
 
 
 @pytest.fixture(scope="module")

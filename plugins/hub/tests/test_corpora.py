@@ -19,7 +19,7 @@ from platform_hub.names import names
 
 datasets.disable_progress_bars()
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[3] / "tests" / "golden"
 
 
 @pytest.fixture(autouse=True)

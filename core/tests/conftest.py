@@ -1,0 +1,3 @@
+"""Settings of core's tests."""
+
+from platform_core.testing.settings import fresh_accelerator  # noqa: F401
