@@ -5,6 +5,9 @@ from collections import Counter
 import pytest
 from deterministic import fresh_accelerator  # noqa: F401
 
+collect_ignore_glob = ["third_party/platform-[!g]*"]
+"""Tests of packages that have to be installed; `test_outside_packages` installs and runs them."""
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How many combinations of parts ran, and how many were refused."""
