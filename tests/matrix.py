@@ -159,7 +159,7 @@ class Matrix:
             train=TRAIN,
             evaluate=EvaluateOptions(),
             sample=SampleOptions(),
-            track=TrackOptions(aim=False),
+            track=TrackOptions(to="none"),
             seed=1,
             config="",
             plugins=self.plugins,

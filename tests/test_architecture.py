@@ -14,8 +14,10 @@ LIGHT = (
     "cli/__init__ cli/parser cli/plugins component composition/choice composition/options "
     "composition/sources data/tokenizer/__init__ data/tokenizer/base data/tokenizer/character "
     "data/tokenizer/library data/tokenizer/saved data/tokenizer/sources data/tokenizer/training "
-    "errors hookspecs record/cards record/directory record/files record/metrics record/results "
-    "record/sweep record/tracker registry/builtin registry/loading registry/parts"
+    "errors hookspecs record/bounds record/cards record/directory record/files record/locks "
+    "record/metrics record/results record/sweep record/tracker registry/builtin registry/loading "
+    "registry/parts "
+    "runtime/signals"
 )
 ROOMS = (
     "cli training evaluation runtime testing data templates composition parts registry record base"

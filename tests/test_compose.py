@@ -126,6 +126,8 @@ def test_numbers_need_no_equals_sign(run: Composer, number: str) -> None:
         ["--process=second", "--backbone.label=1e-3", "--backbone.slope=1e-7", "--schedule=cosine"],
         ["--process=first", "--backbone.label= ü: #\n 'x' ", "--backbone.scales=[3, 0.1]"],
         ["--process=first", "--backbone=wide", "--backbone.depth=3", "--backbone.slope=.inf"],
+        ["--process=first", "--track.to=none"],
+        ["--process=first", "--track.to=aim,tensorboard"],
         ["--process=first", "--sample.prompt=123", "--sample.blank=#", "--data.path=true"],
         ["--process=first", "--backbone.rotation.base=3", "--backbone.label=" + "long " * 50],
     ],
@@ -135,6 +137,31 @@ def test_the_config_reproduces_itself_byte_for_byte(run: Composer, argv: Sequenc
     again = run("--config", run.file(once.config))
     assert again.config == once.config
     assert again.factories["backbone"].keywords == once.factories["backbone"].keywords
+
+
+@pytest.mark.parametrize(
+    ("argv", "text", "environ", "to"),
+    [
+        ([], "", {}, "auto"),
+        (["--track.to=aim,tensorboard"], "track: {to: none}", {}, "aim,tensorboard"),
+        ([], "track: {to: [aim, wandb]}", {}, "aim,wandb"),
+        # The name that the option had when Aim was the only tracker.
+        (["--track.aim=false"], "", {}, "none"),
+        (["--track.aim", "false"], "track: {aim: true}", {}, "none"),
+        (["--track.aim", "true"], "track: {aim: false}", {}, "auto"),
+        ([], "track: {aim: false}", {}, "none"),
+        ([], "track: {aim: true}", {}, "auto"),
+        ([], "track: {aim: true}", {"PLATFORM_TRACK__AIM": "false"}, "none"),
+        (["--track.to=tensorboard"], "", {"PLATFORM_TRACK__AIM": "false"}, "tensorboard"),
+        ([], "track: {aim: true}", {"PLATFORM_TRACK__TO": "wandb"}, "wandb"),
+    ],
+)
+def test_trackers_are_named_by_every_source_and_once_were_only_aim(
+    run: Composer, argv: Sequence[str], text: str, environ: Mapping[str, str], to: str
+) -> None:
+    composition = run("--process=first", "--config", run.file(text), *argv, environ=environ)
+    assert composition.track.to == to
+    assert run("--config", run.file(composition.config)).config == composition.config
 
 
 def test_print_config_prints_the_config_and_nothing_else(

@@ -15,6 +15,7 @@ from platform_core.registry.loading import installed
 from platform_hub import catalogue
 from platform_hub import corpus as library
 from platform_hub.detokenizers import DETOKENIZERS
+from platform_hub.names import names
 
 datasets.disable_progress_bars()
 
@@ -88,9 +89,9 @@ COLUMNS = {"ptb": "sentence"} | dict.fromkeys(
 )
 
 
-@pytest.mark.parametrize("name", catalogue.names())
+@pytest.mark.parametrize("name", names())
 def test_every_entry_reads_a_local_copy(tmp_path, name):
-    entry = catalogue.read(catalogue.names()[name])
+    entry = catalogue.read(names()[name])
     many = name in ("openwebtext", "fineweb-edu")
     for split in {sliced.partition("[")[0] for sliced in entry.splits.values()}:
         rows = numbered(100_010 if many else 30, COLUMNS.get(name, "text"))
@@ -269,7 +270,7 @@ def test_only_the_splits_asked_for_are_read(tmp_path):
 def test_the_entries_are_those_that_the_help_names():
     for name in installed().names("corpus"):
         assert name.replace("yml", "yaml") in str(DataOptions.__doc__)
-    assert {*catalogue.names(), "sotu", "text", "json"} <= set(installed().names("corpus"))
+    assert {*names(), "sotu", "text", "json"} <= set(installed().names("corpus"))
 
 
 def test_library_corpora_have_the_rule_of_text_files():

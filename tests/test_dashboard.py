@@ -18,9 +18,10 @@ import pytest
 
 from platform_aim.bookmarks import BOOKMARKS, bookmark
 from platform_aim.dashboard import main
-from platform_aim.tracker import open_tracker
+from platform_aim.tracker import AimTracker
 from platform_core.errors import UsageError
-from platform_core.record.tracker import About, Tracker
+from platform_core.record.directory import RunDirectory
+from platform_core.record.tracker import About, Guarded
 
 # Tests may be run where signals are ignored (nohup, a shell's background), which is inherited.
 COMMAND = """
@@ -32,9 +33,9 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def track(runs: Path, tag: str) -> Tracker:
+def track(runs: Path, tag: str) -> Guarded:
     about = About("tiny", {"process": "duo"}, {"process": {"tag": tag}}, {})
-    tracker = open_tracker(runs / ".aim", about, aim=True)
+    tracker = Guarded.of(AimTracker, RunDirectory(runs / "tiny"), about)
     tracker.log({"loss": 1.0}, step=1, subset="train")
     return tracker
 
@@ -131,17 +132,18 @@ def test_it_serves_on_the_next_free_port_and_leaves_nothing_behind(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from platform_aim.tracker import open_tracker
-from platform_core.record.tracker import About
+from platform_aim.tracker import AimTracker
+from platform_core.record.directory import RunDirectory
+from platform_core.record.tracker import About, Guarded
 about = About("x", {"process": "duo"}, {"process": {"tag": "lost"}}, {})
-open_tracker(Path(sys.argv[1]), about, aim=True)
+tracker = Guarded.of(AimTracker, RunDirectory(Path(sys.argv[1]) / "x"), about)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_is_shown_from_the_start(tmp_path: Path, taken_port: int) -> None:
-    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / ".aim")])
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)])
     command = [sys.executable, "-c", COMMAND, str(tmp_path), "--port", str(taken_port)]
     dashboard = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

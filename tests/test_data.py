@@ -179,8 +179,8 @@ def test_a_damaged_cache_entry_is_made_again(text_file: Path, cache: Path, damag
 def test_what_a_killed_process_left_is_replaced(text_file: Path, cache: Path) -> None:
     load_data(text_options(text_file), splits=("train",))
     (entry,) = (path for path in cache.glob("packed/*") if path.is_dir())
-    entry.rename(entry.with_suffix(".partial"))
-    (entry.with_suffix(".partial") / "checksums.json").unlink()
+    partial = entry.rename(entry.with_name(f".{entry.name}.partial"))
+    (partial / "checksums.json").unlink()
     load_data(text_options(text_file), splits=("train",))
     assert [path.name for path in cache.glob("packed/*") if path.is_dir()] == [entry.name]
 
@@ -223,7 +223,7 @@ def test_processes_that_ask_at_once_build_once(tmp_path: Path, text_file: Path) 
     script.write_text(
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from platform_core import data\n"
+        "from platform_core.data import sequences as data\n"
         "from platform_core.composition.options import DataOptions\n"
         "here, text, mine = map(Path, sys.argv[1:])\n"
         "original = data.pack_split\n"

@@ -34,6 +34,15 @@ SMALL = (  # noqa: SIM905
 Platform = Callable[..., subprocess.CompletedProcess[str]]
 
 
+# Tests may be run where Ctrl-C is ignored (a shell's background), which is inherited.
+COMMAND = """
+import signal
+from platform_core.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+exit(main())
+"""
+
+
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
@@ -50,7 +59,7 @@ def environment(home: Path) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def platform(home: Path) -> Platform:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "from platform_core.cli import main; exit(main())", *words]
+        command = [sys.executable, "-c", COMMAND, *words]
         return subprocess.run(
             command, cwd=home, env=environment(home), capture_output=True, text=True, timeout=300
         )
@@ -115,6 +124,69 @@ def test_a_run_leaves_its_whole_record(finished: Path) -> None:
         (12, "train"),
         (12, "final"),
     ]
+
+
+@pytest.fixture(scope="session")
+def shown(home: Path, platform: Platform, small: list[str]) -> Path:
+    """A run that TensorBoard shows for want of Aim: to step 12, and again from step 8."""
+    words = [word for word in small if not word.startswith("--track")]
+    done = platform("-p", "no:aim", *words, "--output=shown/run")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "note: runs are shown by TensorBoard, because plugin aim, which brings aim, is not there: "
+        "it is disabled; look with: tensorboard --logdir shown\n"
+    ) in done.stderr
+    assert done.stdout.endswith("curves: tensorboard --logdir shown\n")
+    run = home / "shown" / "run"
+    shutil.rmtree(run / "checkpoints" / "step-0000012")
+    (run / "result.json").unlink()
+    resumed = platform("-p", "no:aim", "run", "--resume=shown/run")
+    assert resumed.returncode == 0, resumed.stderr
+    return run
+
+
+@pytest.mark.slow
+def test_tensorboard_shows_what_the_record_says_of_a_resumed_run(shown: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(shown / "tensorboard")).Reload()
+    points = {
+        (name, point.step): point.value
+        for name in events.Tags()["scalars"]
+        for point in events.Scalars(name)
+    }
+    expected = {
+        (f"{line['subset']}/{name}", line["step"]): value
+        for line in metrics.read(shown / "metrics.jsonl")
+        for name, value in line.items()
+        if name not in metrics.LABELS
+    }
+    assert points == pytest.approx(expected, rel=1e-6, nan_ok=True)
+    for name in events.Tags()["scalars"]:
+        steps = [point.step for point in events.Scalars(name)]
+        assert len(steps) == len(set(steps))
+    assert set(events.Tags()["images"]) == {"levels", "trajectory"}
+    config = (shown / "config.yaml").read_text()
+    assert "track:\n  to: auto\n" in config
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--track.to=tensorbord", "unknown tracker 'tensorbord'; did you mean tensorboard?"),
+        ("--track.to=auto,aim", "track.to is 'auto,aim'; it must be auto, none, or names"),
+        ("--track.aim=maybe", "track.aim is 'maybe'; it was true or false, and is now --track.to"),
+    ],
+)
+def test_a_tracker_that_is_not_there_is_refused_before_anything_starts(
+    words: str, said: str, small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = [word for word in small if not word.startswith("--track")]
+    assert main([*kept, words, f"--output={tmp_path / 'run'}"]) == 2
+    output, error = capsys.readouterr()
+    assert said in error
+    assert (output, error.count("\n")) == ("", 1)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_keeps_how_a_sample_came_about_and_where_its_bound_comes_from(finished: Path) -> None:
@@ -199,7 +271,7 @@ def start(home: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def begin(*words: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", "from platform_core.cli import main; exit(main())", *words]
+        command = [sys.executable, "-c", COMMAND, *words]
         process = subprocess.Popen(
             command, cwd=home, env=environment(home), stderr=subprocess.DEVNULL
         )

@@ -21,8 +21,11 @@ from platform_core.data.tokenizer import CharacterTokenizer
 from platform_core.draws import Draws
 from platform_core.errors import UsageError
 from platform_core.model import Model
+from platform_core.record.cards import Record
 from platform_core.schedule import LogLinear
+from platform_core.testing.metrics import require_whole
 from platform_core.testing.toy import CausalNetwork
+from platform_harness import metrics as task_metrics
 from platform_harness import tasks as harness
 from platform_harness.likelihood import choose
 from platform_harness.tasks import Reader, TrainedLm, run_tasks
@@ -233,6 +236,10 @@ def test_tasks_are_measured_and_kept(home, tasks, capsys):
     assert choices["mean_noise_error_of_a_score"] > 0
     assert endings["metrics"]["perplexity"] > 1
     assert texts["metrics"]["bits_per_byte"] > 0
+    for record in (choices, endings, texts):
+        found = require_whole(Record.read(record), [task_metrics.TASKS])
+        assert found
+        assert not any("standard_error" in name or "chance" in name for name in found)
     card = choices["card"]
     assert (card["likelihood"], card["draws"], card["step"]) == ("clean-context", 4, 2)
     assert card["evaluate"]["weights"] == "ema"

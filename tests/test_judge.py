@@ -39,12 +39,15 @@ from platform_core.data.tokenizer.library import byte_characters
 from platform_core.draws import Draws
 from platform_core.errors import UsageError
 from platform_core.evaluation.trained import TrainedRun
+from platform_core.record.cards import Record
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import digest
 from platform_core.registry.loading import load_plugins
+from platform_core.testing.metrics import require_whole
 from platform_judge import evaluation, generative, pretrained
 from platform_judge.generative import counted, entropy, judge_texts, shuffled, written
 from platform_judge.judge import Identity, Judge, Reading, Scores
+from platform_judge.metrics import METRICS
 from platform_judge.opening import open_judge
 
 WORDS = "we the people of these united states in order to form a more perfect union"
@@ -448,6 +451,8 @@ def test_the_command_puts_real_and_shuffled_text_beside_the_samples(runs, capsys
     assert card["judge_length"] == LENGTH
     assert str(runs) not in json.dumps(card["judge"])
     assert card["mauve"] == "there is none here"
+    names = ["generative_perplexity", "judged_bits_per_character", "entropy"]
+    assert require_whole(Record.read(record), METRICS) == names
 
 
 def test_mauve_compares_features_with_those_of_other_real_texts(runs, folder, capsys, monkeypatch):

@@ -1,6 +1,5 @@
 """The Aim repository of a directory of runs, made anew; runs that write at once and are killed."""
 
-import json
 import os
 import random
 import shutil
@@ -16,7 +15,7 @@ import yaml
 
 from platform_aim.rebuild import complete
 from platform_aim.repository import end_dead_runs, in_use, index, is_alive, open_repository
-from platform_aim.tracker import open_tracker
+from platform_aim.tracker import AimTracker
 from platform_core.cli import main
 from platform_core.component import ROLES
 from platform_core.errors import UsageError
@@ -27,7 +26,7 @@ from platform_core.record.directory import BETWEEN_SAMPLES, RunDirectory
 from platform_core.record.files import write_json, write_text
 from platform_core.record.metrics import MetricsLog
 from platform_core.record.sweep import find_runs
-from platform_core.record.tracker import about, new_hash
+from platform_core.record.tracker import Guarded, about, identities, new_hash
 
 LOOK_EVERY = 5
 BEGAN = 1_700_000_000.5
@@ -48,11 +47,8 @@ def begin(path: Path, *, process: str = "duo", learning_rate: float = 1e-3) -> R
 
 def write(directory: RunDirectory, steps: int, *, pause: float = 0.0) -> None:
     """What a run records and tracks, without training."""
-    known = json.loads(directory.tracking.read_text())["aim_run"]
-    repository = directory.path.parent / ".aim"
-    tracker = open_tracker(
-        repository, about(directory, {"torch": "2.13.0"}), aim=True, run_hash=known
-    )
+    known = identities(directory)["aim"]
+    tracker = Guarded.of(AimTracker, directory, about(directory, {"torch": "2.13.0"}), known)
     record = MetricsLog(directory.metrics)
     for step in range(1, steps + 1):
         numbers = {"loss": 1 / step, "gradient_norm": float(step)}
@@ -159,7 +155,7 @@ def test_runs_without_a_name_get_one_damaged_ones_are_told_and_lost_ones_kept(
     killed.tracking.unlink()
     shutil.copytree(runs / "duo", damaged.path)
     damaged.metrics.write_text("not JSON\n" + damaged.metrics.read_text())
-    lost = json.loads((runs / "mdlm" / "tracking.json").read_text())["aim_run"]
+    lost = identities(RunDirectory(runs / "mdlm"))["aim"]
     shutil.rmtree(runs / "mdlm")
     output, error = rebuilt(runs, capsys)
     assert output.startswith("2 runs in ")
@@ -168,7 +164,7 @@ def test_runs_without_a_name_get_one_damaged_ones_are_told_and_lost_ones_kept(
     assert "metrics.jsonl:1 is no record" in error
     names = {run["name"]: (key, run["experiment"]) for key, run in content(runs).items()}
     assert names.keys() == {"duo", "killed"}
-    assert names["killed"] == (json.loads(killed.tracking.read_text())["aim_run"], "duo")
+    assert names["killed"] == (identities(killed)["aim"], "duo")
     assert (runs / ".aim-before" / "meta" / "chunks" / lost).is_dir()
 
 
@@ -234,10 +230,7 @@ def test_eight_runs_write_at_once_and_three_are_killed(
     assert codes == {name: -signal.SIGKILL if name in killed else 0 for name in processes}
     assert {error for _, error in outcomes.values()} == {""}
 
-    hashes = {
-        name: json.loads((runs / name / "tracking.json").read_text())["aim_run"]
-        for name in processes
-    }
+    hashes = {name: identities(RunDirectory(runs / name))["aim"] for name in processes}
     repo = open_repository(runs / ".aim")
     dead = {hashes[name] for name in killed}
     assert set(end_dead_runs(repo)) == dead
@@ -274,10 +267,7 @@ def test_only_the_dead_are_ended(tmp_path: Path) -> None:
             time.sleep(0.01)
     dead.kill()
     dead.communicate()
-    hashes = [
-        json.loads((runs / name / "tracking.json").read_text())["aim_run"]
-        for name in ("living", "dead")
-    ]
+    hashes = [identities(RunDirectory(runs / name))["aim"] for name in ("living", "dead")]
     repository = runs / ".aim"
     assert [is_alive(repository, run_hash) for run_hash in hashes] == [True, False]
     assert end_dead_runs(open_repository(repository)) == [hashes[1]]

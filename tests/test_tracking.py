@@ -13,11 +13,19 @@ from typing import Any
 import pytest
 
 from platform_aim.repository import index, open_repository
-from platform_aim.tracker import open_tracker
+from platform_aim.tracker import AimTracker
 from platform_core.errors import UsageError
 from platform_core.evaluation import figures
+from platform_core.record.directory import RunDirectory
 from platform_core.record.metrics import MetricsLog, read
-from platform_core.record.tracker import About, Guarded, NoTracker, Tracker
+from platform_core.record.tracker import (
+    About,
+    Display,
+    Guarded,
+    NoTracker,
+    Several,
+    Tracker,
+)
 
 WARNING = "platform: warning: Aim tracking is off: "
 
@@ -121,7 +129,7 @@ def test_a_damaged_line_is_named(record: Path, line: str) -> None:
 
 def make_tracker(
     repository: Path, *, name: str = "tiny", run_hash: str | None = None, sweep: str | None = None
-) -> Tracker:
+) -> Guarded:
     about = About(
         name=name,
         parts={"process": "duo", "backbone": "dit"},
@@ -134,7 +142,7 @@ def make_tracker(
         versions={"torch": "2.13.0"},
         sweep=sweep,
     )
-    return open_tracker(repository, about, aim=True, run_hash=run_hash)
+    return Guarded.of(AimTracker, RunDirectory(repository.parent / name), about, run_hash)
 
 
 def query(repository: Path, kind: str, expression: str) -> list[Any]:
@@ -165,7 +173,7 @@ def test_a_closed_run_is_found_by_its_parts_and_options(repository: Path) -> Non
     tracker.close()
     wanted = 'run.process.name == "duo" and run.train.learning_rate < 1e-2 and run.name == "found"'
     [run] = query(repository, "runs", wanted)
-    assert run.hash == tracker.hash
+    assert run.hash == tracker.identity
     assert run.experiment == "duo"
     assert not run.active
     assert run["process"] == {"gamma_min": -3.5, "name": "duo"}
@@ -183,7 +191,7 @@ def test_metrics_have_the_context_of_their_subset(repository: Path) -> None:
         tracker.log({"loss": step, "norm": math.nan}, step=step, subset="train")
     tracker.log({"loss": 9.0}, step=2, subset="validation")
     tracker.close()
-    mine = f'run.hash == "{tracker.hash}" and metric.name == "loss"'
+    mine = f'run.hash == "{tracker.identity}" and metric.name == "loss"'
     [train] = query(repository, "metrics", mine + ' and metric.context.subset == "train"')
     [validation] = query(repository, "metrics", mine + ' and metric.context.subset == "validation"')
     assert points(train) == {0: 0.0, 1: 1.0, 2: 2.0}
@@ -195,7 +203,7 @@ def test_samples_are_kept_as_texts_of_their_step(repository: Path) -> None:
     tracker.text("samples", [], step=1)
     tracker.text("samples", ["My fellow", "citizens\n"], step=5)
     tracker.close()
-    [texts] = query(repository, "texts", f'run.hash == "{tracker.hash}"')
+    [texts] = query(repository, "texts", f'run.hash == "{tracker.identity}"')
     steps, (values, _, _) = texts.data.items_list()
     assert list(steps) == [5]
     assert [text.data for text in values[0]] == ["My fellow", "citizens\n"]
@@ -206,20 +214,20 @@ def test_a_resumed_run_goes_on_without_duplicates(repository: Path) -> None:
     for step in range(6):
         first.log({"loss": float(step)}, step=step, subset="train")
     first.close()
-    second = make_tracker(repository, run_hash=first.hash)
+    second = make_tracker(repository, run_hash=first.identity)
     for step in range(4, 9):
         second.log({"loss": 10.0 * step}, step=step, subset="train")
     second.close()
-    assert second.hash == first.hash
-    [metric] = query(repository, "metrics", f'run.hash == "{first.hash}"')
+    assert second.identity == first.identity
+    [metric] = query(repository, "metrics", f'run.hash == "{first.identity}"')
     assert points(metric) == {0: 0, 1: 1, 2: 2, 3: 3, 4: 40, 5: 50, 6: 60, 7: 70, 8: 80}
 
 
 def test_a_run_that_the_repository_has_no_more_is_made_again(repository: Path) -> None:
     tracker = make_tracker(repository, run_hash="0123456789abcdef01234567")
     tracker.close()
-    assert tracker.hash == "0123456789abcdef01234567"
-    [run] = query(repository, "runs", f'run.hash == "{tracker.hash}"')
+    assert tracker.identity == "0123456789abcdef01234567"
+    [run] = query(repository, "runs", f'run.hash == "{tracker.identity}"')
     assert not run.active
 
 
@@ -228,12 +236,12 @@ def test_a_run_that_a_process_writes_to_is_left_to_it(
 ) -> None:
     monkeypatch.setattr("platform_aim.repository.WRITER_SECONDS", 0.0)
     first = make_tracker(repository)
-    second = make_tracker(repository, run_hash=first.hash)
+    second = make_tracker(repository, run_hash=first.identity)
     check_one_warning(capsys, "BlockingIOError")
     first.log({"loss": 1.0}, step=1, subset="train")
     first.close()
     second.close()
-    [metric] = query(repository, "metrics", f'run.hash == "{first.hash}"')
+    [metric] = query(repository, "metrics", f'run.hash == "{first.identity}"')
     assert points(metric) == {1: 1.0}
 
 
@@ -241,7 +249,7 @@ def test_a_trial_is_found_by_its_sweep(repository: Path) -> None:
     tracker = make_tracker(repository, sweep="noise")
     tracker.close()
     [run] = query(repository, "runs", 'run.sweep == "noise" and run.process.name == "duo"')
-    assert run.hash == tracker.hash
+    assert run.hash == tracker.identity
     assert run.experiment == "noise"
     assert run.tags == ["noise"]
 
@@ -258,11 +266,11 @@ def test_a_figure_is_an_image_and_the_bound_by_noise_level_also_curves(
     tracker = make_tracker(repository)
     tracker.figure(tmp_path / "levels.json", step=7)
     tracker.close()
-    [images] = query(repository, "images", f'run.hash == "{tracker.hash}"')
+    [images] = query(repository, "images", f'run.hash == "{tracker.identity}"')
     steps, ([image], _, _) = images.data.items_list()
     assert (images.name, list(steps)) == ("levels", [7])
     assert image.format.lower() == "png"
-    curves = query(repository, "metrics", f'run.hash == "{tracker.hash}"')
+    curves = query(repository, "metrics", f'run.hash == "{tracker.identity}"')
     found = {curve.context["level"]: points(curve) for curve in curves}
     assert found == {"0.0-0.1": {7: 2.5}, "0.9-1.0": {7: 1.5}}
 
@@ -280,16 +288,18 @@ def python(code: str, *arguments: str) -> subprocess.Popen[str]:
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from platform_aim.tracker import open_tracker
-from platform_core.record.tracker import About
-tracker = open_tracker(Path(sys.argv[1]), About("x", {"process": "duo"}, {}, {}), aim=True)
+from platform_aim.tracker import AimTracker
+from platform_core.record.directory import RunDirectory
+from platform_core.record.tracker import About, Guarded
+directory = RunDirectory(Path(sys.argv[1]).parent / "x")
+tracker = Guarded.of(AimTracker, directory, About("x", {"process": "duo"}, {}, {}))
 tracker.log({"loss": 1.0}, step=1, subset="train")
 """
 
 
 @pytest.mark.slow
 def test_a_killed_run_is_resumed(repository: Path) -> None:
-    process = python("print(tracker.hash, flush=True); signal.pause()", str(repository))
+    process = python("print(tracker.identity, flush=True); signal.pause()", str(repository))
     assert process.stdout is not None
     run_hash = process.stdout.readline().strip()
     process.kill()
@@ -298,7 +308,7 @@ def test_a_killed_run_is_resumed(repository: Path) -> None:
     tracker = make_tracker(repository, run_hash=run_hash)
     tracker.log({"loss": 2.0}, step=2, subset="train")
     tracker.close()
-    assert tracker.hash == run_hash
+    assert tracker.identity == run_hash
     [metric] = query(repository, "metrics", f'run.hash == "{run_hash}"')
     assert points(metric) == {1: 1.0, 2: 2.0}
     assert list((repository / "locks").glob(f"{run_hash}*")) == []
@@ -307,7 +317,9 @@ def test_a_killed_run_is_resumed(repository: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_make_one_repository_at_once(tmp_path: Path) -> None:
     repository = tmp_path / ".aim"
-    processes = [python("tracker.close(); print(tracker.hash)", str(repository)) for _ in range(2)]
+    processes = [
+        python("tracker.close(); print(tracker.identity)", str(repository)) for _ in range(2)
+    ]
     outcomes = [process.communicate() for process in processes]
     assert [error for _, error in outcomes] == ["", ""]
     hashes = {output.strip() for output, _ in outcomes}
@@ -344,7 +356,7 @@ tracker.close()
     assert error.count("\n") == 1
 
 
-def use(tracker: Tracker) -> None:
+def use(tracker: Display) -> None:
     tracker.log({"loss": 1.0}, step=1, subset="train")
     tracker.text("samples", ["a"], step=1)
     tracker.figure(Path("figure.json"), step=1)
@@ -416,7 +428,7 @@ class Failing(NoTracker):
 def test_a_failing_tracker_warns_once_and_is_off(
     where: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tracker = Guarded(lambda: Failing(where))
+    tracker = Guarded(lambda: Failing(where), title="Aim")
     use(tracker)
     use(tracker)
     check_one_warning(capsys, "RuntimeError")
@@ -429,10 +441,10 @@ def test_a_tracker_that_never_answers_is_given_up(capsys: pytest.CaptureFixture[
         end.wait()
         return NoTracker()
 
-    tracker = Guarded(make, run_hash="kept", patience=0.1)
+    tracker = Guarded(make, title="Aim", identity="kept", patience=0.1)
     use(tracker)
     end.set()
-    assert tracker.hash == "kept"
+    assert tracker.identity == "kept"
     check_one_warning(capsys, "no answer in 0.1 s")
 
 
@@ -449,7 +461,5 @@ def test_indexing_waits_for_another_that_is_indexing_and_then_gives_up(repositor
 
 
 def test_no_tracker_is_opened_where_none_is_wanted(tmp_path: Path) -> None:
-    tracker = open_tracker(tmp_path / ".aim", About("x", {}, {}, {}), aim=False)
-    use(tracker)
-    assert tracker.hash is None
+    use(Several({}))
     assert list(tmp_path.iterdir()) == []

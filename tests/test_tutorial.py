@@ -69,6 +69,8 @@ def test_the_tutorial_works_as_it_is_written(tmp_path):
     results = [path.parent.name for path in (tmp_path / "runs").rglob("result.json")]
     assert len(results) == 1 + 2, results
     assert (tmp_path / "runs/compared/report/index.html").is_file()
+    assert "tokens are used" in reader.said["platform eval runs/sticky --used"]
+    assert "peak memory (bytes)" in list(reader.said.values())[-1]
 
 
 def test_the_tutorial_has_each_step():
@@ -77,4 +79,4 @@ def test_the_tutorial_has_each_step():
     ]
     verbs = [command.split()[1] for command in commands]
     steps = ["new-plugin", "install", "plugins", "check", "run", "check", "sweep", "report"]
-    assert verbs == steps
+    assert verbs == [*steps, "eval", "check", "compare"]

@@ -43,7 +43,6 @@ class ReverseKl(Divergence):
     """
 
     def __call__(self, log_student: LogProbs, log_teacher: LogProbs) -> Nats:
-        """In nats."""
         return _kl(log_student, log_teacher)
 
 
@@ -52,7 +51,6 @@ class ForwardKl(Divergence):
     """KL(teacher, student) = sum_y q (log q - log p): the student covers what the teacher does."""
 
     def __call__(self, log_student: LogProbs, log_teacher: LogProbs) -> Nats:
-        """In nats."""
         return _kl(log_teacher, log_student)
 
 
@@ -61,7 +59,6 @@ class SquaredError(Divergence):
     """sum_y (p - q)^2, of probabilities. SDTT's code has the mean over y, of their logarithms."""
 
     def __call__(self, log_student: LogProbs, log_teacher: LogProbs) -> Nats:
-        """In [0, 2]."""
         return (log_student.exp() - log_teacher.exp()).square().sum(-1)
 
 
@@ -70,7 +67,6 @@ class TotalVariation(Divergence):
     """1/2 sum_y |p - q|, of probabilities. SDTT's code has it of their logarithms."""
 
     def __call__(self, log_student: LogProbs, log_teacher: LogProbs) -> Nats:
-        """In [0, 1]."""
         return (log_student.exp() - log_teacher.exp()).abs().sum(-1) / 2
 
 
@@ -176,7 +172,6 @@ class Distillation(Objective, Following):
         self._source = _SOURCES[teacher]
 
     def bound(self, x0: Tokens, mask: Selected, draws: Draws, protocol: Protocol = "exact") -> Loss:
-        """The ordinary one."""
         return self.ordinary.bound(x0, mask, draws, protocol)
 
     def after_update(self, step: int, average: Tensors) -> None:

@@ -1,10 +1,19 @@
-"""Errors that are the user's to mend, and the words that their messages share.
+"""Errors that are the user's to mend, the words that their messages share, and exit codes.
 
-Each is one line on standard error with exit code 2, never a traceback.
+Each error is one line on standard error with exit code 2, never a traceback.
 """
 
+import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+
+EXIT_MISTAKE = 2
+"""Exit code after a mistake of the user's, or of the machine's state: one line says which."""
+EXIT_INTERRUPTED = 75
+"""Exit code after SIGTERM or SIGUSR1, once all is saved and can be resumed (EX_TEMPFAIL)."""
+EXIT_CTRL_C = 130
+"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+EXIT_BROKEN_PIPE = 141
+"""Exit code when the reader of what is printed has gone, as shells have it: 128 + SIGPIPE."""
 
 
 class UsageError(ValueError):
@@ -41,5 +50,5 @@ def reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     last = traceback.extract_tb(error.__traceback__)[-1]
-    imported = "importlib" in last.filename or last.filename.startswith(str(Path(__file__).parent))
+    imported = "importlib" in last.filename or last.filename.startswith(os.path.dirname(__file__))
     return said if imported else f"{said} ({last.filename}, line {last.lineno})"

@@ -48,7 +48,6 @@ class Told(Backbone):
 
     @property
     def decoder(self) -> nn.Module:
-        """The other's."""
         return self.backbone.decoder
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:

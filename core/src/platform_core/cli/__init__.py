@@ -14,8 +14,14 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from platform_core.errors import UsageError, did_you_mean
-from platform_core.registry.builtin import OWN_VERBS
+from platform_core.errors import (
+    EXIT_BROKEN_PIPE,
+    EXIT_CTRL_C,
+    EXIT_MISTAKE,
+    UsageError,
+    did_you_mean,
+)
+from platform_core.registry.verbs import OWN_VERBS
 
 TOOLS = {
     "sweep": ("sweep", "train many models that differ in a few options, checked before any starts"),
@@ -44,9 +50,6 @@ options of every verb:
 Plugins may bring more verbs: `platform plugins` lists them.
 """
 
-BROKEN_PIPE = 141
-INTERRUPTED = 130
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; 2 is a mistake of the user's, reported in one line."""
@@ -60,17 +63,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except UsageError as error:
         print(f"{command}: error: {error}", file=sys.stderr)
-        return 2
+        return EXIT_MISTAKE
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return EXIT_CTRL_C
     except BrokenPipeError:
         # The reader has gone; what is left in the buffer must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return EXIT_BROKEN_PIPE
     except OSError as error:
         # A full disk, a directory that may not be written: the machine's state, not a defect.
         print(f"{command}: error: {error}", file=sys.stderr)
-        return 2
+        return EXIT_MISTAKE
     return code
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from platform_core.cli.parser import show_help
 from platform_core.composition.compose import compose_saved
-from platform_core.composition.sources import underscored
+from platform_core.composition.words import underscored
 from platform_core.errors import UsageError
 from platform_core.record.directory import RunDirectory, first_argument
 from platform_core.registry.loading import load_plugins

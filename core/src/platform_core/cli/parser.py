@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from platform_core.composition.sources import underscored
+from platform_core.composition.words import underscored
 from platform_core.errors import UsageError
 
 

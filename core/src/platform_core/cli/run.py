@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platform_core.composition.compose import compose, compose_saved
-from platform_core.errors import UsageError
+from platform_core.errors import UsageError, either
 from platform_core.record.directory import RunDirectory
 from platform_core.registry.loading import load_plugins
+from platform_core.runtime.signals import Interruption
 
 if TYPE_CHECKING:
     from platform_core.training.run import Run
@@ -51,7 +52,6 @@ def main(argv: Sequence[str]) -> int:
             )
 
     from platform_core.training.run import Run
-    from platform_core.training.trainer import Interruption
 
     with Run(composition, directory, resume=resumed is not None) as run:
         with Interruption() as interruption:
@@ -98,6 +98,9 @@ def summary(run: "Run", result: dict[str, Any]) -> str:
     said = f"standard error {error:.3f}" if math.isfinite(error) else "of one sequence"
     evaluated = run.composition.evaluate
     path = run.directory.path
+    viewers = [kind.viewer(path.parent) for kind in run.trackers.kinds.values()]
+    named = [viewer for viewer in viewers if viewer]
+    curves = f"   curves: {either(named)}" if named else ""
     lines = [
         "",
         (run.directory.samples / "final.txt").read_text(encoding="utf-8").rstrip(),
@@ -109,6 +112,6 @@ def summary(run: "Run", result: dict[str, Any]) -> str:
         f"{evaluated.protocol} bound: perplexity {result['perplexity']:.2f} per token",
         *(f"  {name:20} {value:.3f}" for name, value in figures.items()),
         f"  ({said}{same})",
-        f"record: {path}   more samples: platform sample {path}   curves: platform dashboard",
+        f"record: {path}   more samples: platform sample {path}{curves}",
     ]
     return "\n".join(lines)

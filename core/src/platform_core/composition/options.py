@@ -225,11 +225,13 @@ class TrackOptions:
     """Where numbers go besides metrics.jsonl.
 
     Args:
-        aim: also write to the Aim repository beside the run directory, for `platform dashboard`.
-        trajectory: at each look keep how the first sample came about, in figures/ and in Aim.
+        to: trackers that show the run, with commas between them: aim (the repository beside the run
+            directory, for `platform dashboard`), tensorboard, wandb, mlflow, trackio or a plugin's;
+            none; or auto, which is aim where it can be used, else tensorboard, else none.
+        trajectory: at each look keep how the first sample came about, in figures/ and in trackers.
     """
 
-    aim: bool = True
+    to: str = "auto"
     trajectory: bool = True
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from platform_core.component import ROLES
+from platform_core.composition.words import underscored
 from platform_core.errors import UsageError, did_you_mean
 
 CALLBACKS = "callbacks"
@@ -50,18 +51,21 @@ class Request:
     print_config: bool = False
 
 
-def underscored(argv: Sequence[str]) -> list[str]:
-    """The words with `_` for `-` in names of options, so that either is accepted.
+def _of_today(key: str, value: Any) -> tuple[str, Any]:
+    """An option under its name of today: track.aim, when Aim was the only tracker, is track.to.
 
-    Values stay as they are.
+    Config files of old runs, and scripts, still say the old name, so every source reads it.
     """
-    words = []
-    for word in argv:
-        name, equals, value = word.partition("=")
-        if name.startswith("--") and len(name) > 2:
-            word = "--" + name[2:].replace("-", "_") + equals + value
-        words.append(word)
-    return words
+    if key == "track.to" and isinstance(value, list):
+        return key, ",".join(map(str, value))
+    if key != "track.aim":
+        return key, value
+    said = str(value).strip().lower()
+    if said not in ("true", "false"):
+        raise UsageError(
+            f"track.aim is {value!r}; it was true or false, and is now --track.to auto or none"
+        )
+    return "track.to", "auto" if said == "true" else "none"
 
 
 def read(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
@@ -98,6 +102,9 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
             else:
                 _refuse_replaced(rest, role, names.get(role, value), value)
                 names[role] = value
+        elif option == "--track.aim":
+            value = value if given else next(words, "--")
+            rest.append("--{}={}".format(*_of_today("track.aim", value)))
         else:
             rest.append(word)
     named = Layer(COMMAND_LINE, names, options, callbacks)
@@ -155,7 +162,7 @@ def read_config(path: Path) -> Layer:
         given = dict(values or {})
         if section in ROLES and "name" in given:
             names[section] = _name(given.pop("name"), f"{path}: {section}")
-        options.update({f"{section}.{option}": value for option, value in given.items()})
+        options.update(_of_today(f"{section}.{option}", value) for option, value in given.items())
     return Layer(str(path), names, options, callbacks)
 
 
@@ -195,7 +202,8 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
             callbacks = callback_names(environ[name], name)
         elif path:
             _require_known(section, f"{name}: ", SECTIONS)
-            options[".".join([section, *path])] = environ[name]
+            key, value = _of_today(".".join([section, *path]), environ[name])
+            options[key] = value
         else:
             _refuse_nearly(name, section)
     return Layer(ENVIRONMENT, names, options, callbacks)

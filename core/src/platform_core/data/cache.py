@@ -7,14 +7,12 @@ of each of its files, so that a damaged one is made again. Used by `data` and `n
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock
-
 from platform_core.errors import UsageError
-from platform_core.record.files import digest, write_json
+from platform_core.record.files import WriteError, digest, whole_folder, write_json
+from platform_core.record.locks import locked
 
 CACHE_VERSION = 1
 """Part of every cache key; raise it when packing or n-grams are computed otherwise."""
@@ -48,29 +46,17 @@ def cached(kind: str, content: object, build: Callable[[Path], None]) -> Path:
     if _is_whole(entry):
         return entry
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(entry.with_suffix(".lock")):
+        with locked(entry.with_suffix(".lock")):
             if not _is_whole(entry):
-                _write_entry(entry, build)
-    except OSError as error:
+                with whole_folder(entry, replace=True) as folder:
+                    build(folder)
+                    write_json(folder / CHECKSUMS, _checksums(folder))
+    except (OSError, WriteError) as error:
         raise UsageError(
             f"cannot write the cache {cache_directory()} ({error}); "
             "set PLATFORM_CACHE to a directory that can be written"
         ) from error
     return entry
-
-
-def _write_entry(entry: Path, build: Callable[[Path], None]) -> None:
-    partial = entry.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        build(partial)
-        write_json(partial / CHECKSUMS, _checksums(partial))
-        shutil.rmtree(entry, ignore_errors=True)
-        partial.rename(entry)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _is_whole(entry: Path) -> bool:

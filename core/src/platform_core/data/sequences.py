@@ -135,7 +135,6 @@ class TokenSplit(Sequences):
         return ids[counted]
 
     def num_tokens(self) -> int:
-        """Counted tokens."""
         return len(self.tokens())
 
     def num_characters(self) -> int:

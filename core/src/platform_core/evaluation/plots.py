@@ -12,6 +12,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from platform_core.record.files import write_bytes
+
 SIZE = (6.4, 4.0)
 """Inches."""
 
@@ -54,10 +56,9 @@ def plain(text: str) -> str:
 
 def write(figure: Figure, path: Path) -> None:
     """The plot as a file of the format that the name ends in, as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".partial.{path.name}")
-    figure.savefig(beside)
-    beside.replace(path)
+    drawing = io.BytesIO()
+    figure.savefig(drawing, format=path.suffix.removeprefix("."))
+    write_bytes(path, drawing.getvalue())
 
 
 def svg(figure: Figure) -> str:

@@ -1,24 +1,162 @@
-"""Files: written as a whole or not at all, and known by their digest."""
+"""Files and folders: written as a whole or not at all, and known by their digest.
+
+    write into .NAME.partial  ->  fsync  ->  rename to NAME  ->  fsync the directory
+
+So whoever looks sees the old content or the new, also after a power cut. What a killed process has
+left under the first name is removed by the next one that writes the same. Two processes that may
+write the same file at once need a lock (`locks`).
+"""
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from platform_core.errors import UsageError
+
+
+class WriteError(UsageError):
+    """A file or folder that cannot be written, as on a full disk.
+
+    Args:
+        path: what was to be written.
+        error: what the operating system said.
+    """
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        named = error.filename is not None and Path(error.filename).name != _beside(path).name
+        said = str(error) if named else error.strerror or str(error)
+        self.reason = " ".join(said.split())
+        super().__init__(f"cannot write {path} ({self.reason})")
+
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    """Writes a file in UTF-8, as a whole or not at all.
+
+    Raises:
+        WriteError: as `write_bytes`.
+    """
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes plain values as JSON, as a whole or not at all."""
+    """Writes plain values as JSON, as a whole or not at all.
+
+    Raises:
+        WriteError: as `write_bytes`.
+    """
     write_text(path, json_text(values) + "\n")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file as a whole or not at all; its folder is made.
+
+    Of a link, the file that it points to is replaced. What is no regular file, such as a pipe or
+    /dev/null, is written to and stays what it is.
+
+    Raises:
+        WriteError: the disk is full or cannot be written; the old content is still there.
+    """
+    with _failures_named(path):
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+            return
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = _beside(target)
+        _remove(beside)
+        try:
+            beside.write_bytes(content)
+            _flush(beside)
+            beside.replace(target)
+        except BaseException:
+            _remove(beside)
+            raise
+        _flush(target.parent)
+
+
+@contextmanager
+def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """An empty folder to write into, which after the block is there as `path`, or not at all.
+
+    Its files get the modes that the umask gives, whoever wrote them. If the block raises anything,
+    nothing of it is left.
+
+    Args:
+        path: what the folder is called at the end; a link to a folder stays one.
+        replace: whether what is there already goes; else it may only be an empty folder.
+
+    Raises:
+        WriteError: the disk is full or cannot be written, or something is there.
+    """
+    with _failures_named(path):
+        target = Path(os.path.realpath(path))
+        with scratch_folder(_beside(target)) as folder:
+            yield folder
+            _settle(folder)
+            if replace:
+                _remove(target)
+            folder.rename(target)
+            _flush(target.parent)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """An empty folder for the time of the block, in place of what a killed process has left."""
+    _remove(path)
+    try:
+        path.mkdir(parents=True)
+        yield path
+    finally:
+        _remove(path)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+@contextmanager
+def _failures_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # the reader has gone, which is no failure
+    except OSError as error:
+        raise WriteError(path, error) from error
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _settle(folder: Path) -> None:
+    """Sends everything in a folder to the disk, and undoes that libraries keep files private."""
+    usual = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            continue
+        mode = path.stat().st_mode
+        if path.is_file() and mode & 0o666 != usual:
+            path.chmod(mode & 0o111 | usual)
+        _flush(path)
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def json_text(values: Mapping[str, Any]) -> str:

@@ -10,13 +10,13 @@ is the truth; trackers only show it.
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from platform_core.errors import UsageError
+from platform_core.record.files import write_bytes
 
 LABELS = ("step", "subset", "time")
 """What every record has besides its metrics."""
@@ -45,15 +45,10 @@ class MetricsLog:
         after the step's records.
 
         Raises:
-            UsageError: a line other than the last is no record.
+            UsageError: a line other than the last is no record, or the file cannot be written.
         """
         lines = [(line, record) for line, record in _records(path) if record["step"] <= step]
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as stream:
-            stream.writelines(line for line, _ in lines)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
+        write_bytes(path, b"".join(line for line, _ in lines))
         return cls(path, elapsed=lines[-1][1]["time"] if lines else 0.0)
 
     def log(self, metrics: Mapping[str, float], *, step: int, subset: str) -> None:
@@ -66,7 +61,6 @@ class MetricsLog:
         self._stream.flush()
 
     def close(self) -> None:
-        """Closes the file."""
         self._stream.close()
 
 

@@ -11,15 +11,15 @@ token; it is converted when it is read. Written by `platform run` and `platform 
 import json
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 from platform_core.errors import UsageError
 from platform_core.record.cards import RESULT, Measurement, Record
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import write_json
+from platform_core.record.locks import locked
 
 EVALUATIONS = "evaluations"
 FORMAT = 2
@@ -30,7 +30,7 @@ def write_result(directory: RunDirectory, result: Mapping[str, Any]) -> None:
     if not directory.evaluations.exists():
         write_json(directory.result, {"format": FORMAT, **result})
         return
-    with _lock(directory):
+    with _alone(directory):
         _write(directory, result)
 
 
@@ -43,7 +43,7 @@ def keep_evaluation(directory: RunDirectory, name: str, record: Record) -> Path:
         record: the figures, and how they were made.
     """
     kept = directory.evaluations / f"{name}.json"
-    with _lock(directory):
+    with _alone(directory):
         write_json(kept, record.to_dict())
         _write(directory, read_result(directory))
     return kept
@@ -112,6 +112,5 @@ def _write(directory: RunDirectory, result: Mapping[str, Any]) -> None:
     write_json(directory.result, {"format": FORMAT, **result, **more})
 
 
-def _lock(directory: RunDirectory) -> FileLock:
-    directory.evaluations.mkdir(exist_ok=True)
-    return FileLock(directory.evaluations / ".lock")
+def _alone(directory: RunDirectory) -> AbstractContextManager[None]:
+    return locked(directory.evaluations / ".lock")

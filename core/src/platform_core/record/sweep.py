@@ -11,7 +11,6 @@
 `platform report` reads all of this.
 """
 
-import fcntl
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,6 +20,7 @@ from typing import IO, Any, Literal
 from platform_core.errors import UsageError
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import write_json
+from platform_core.record.locks import take
 from platform_core.record.results import read_result
 
 FORMAT = 1
@@ -134,18 +134,13 @@ class SweepDirectory:
     def lock(self, name: str) -> IO[str] | None:
         """The right to run a trial, or nothing while somebody has it.
 
-        The lock is of the open file, which a trial's processes inherit: it is free once the last of
-        them has ended, whoever started them.
+        A trial's processes inherit the open file: the right is free once the last of them has
+        ended, whoever started them.
         """
-        path = self.path / "locks" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("a", encoding="utf-8")
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return take(self.path / "locks" / name)
         except BlockingIOError:
-            stream.close()
             return None
-        return stream
 
     def forget_dead(self, name: str) -> None:
         """Says of a trial whose processes were killed that it was interrupted."""

@@ -5,20 +5,10 @@ from typing import TYPE_CHECKING
 
 from platform_core.component import Component
 from platform_core.hookspecs import hookimpl
+from platform_core.registry.verbs import OWN_VERBS
 
 if TYPE_CHECKING:
     from platform_core.record.cards import Metric
-
-OWN_VERBS = {
-    "run": ("run", "train a model, evaluate and sample it"),
-    "eval": ("eval", "the bound of a trained network; its samples judged; tasks"),
-    "sample": ("sample", "draw texts from a trained network"),
-    "tokenizer": ("tokenizer", "train a vocabulary of pieces of words"),
-    "check": ("check", "test parts against the laws of their roles"),
-    "new-plugin": ("new_plugin", "write a package with a part of your own"),
-    "plugins": ("plugins", "list the parts that are installed, and what goes with what"),
-}
-"""Verb -> its module in `platform_core.cli`, and its line in `platform --help`."""
 
 GENERIC = {
     "parameterization": "mean",
@@ -134,6 +124,20 @@ def platform_metrics() -> Iterable["Metric"]:
     from platform_core.record.bounds import BOUNDS
 
     return BOUNDS
+
+
+@hookimpl
+def platform_trackers() -> Iterable[Component]:
+    """What `accelerate` can write to."""
+    return [
+        Component(name, f"platform_core.training.trackers:{kind}", summary)
+        for name, kind, summary in (
+            ("tensorboard", "TensorBoard", "curves, samples and figures in TensorBoard"),
+            ("wandb", "WandB", "a run of W&B, offline where there is no key"),
+            ("mlflow", "MLflow", "a run of MLflow, in files where no server is named"),
+            ("trackio", "Trackio", "a run of Trackio, in a database beside the runs"),
+        )
+    ]
 
 
 @hookimpl

@@ -7,7 +7,6 @@ so that a damaged checkpoint is noticed and the one before it is used.
 """
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ from torch import nn
 
 from platform_core.errors import UsageError
 from platform_core.model import Tensors, weights
-from platform_core.record.files import digest
+from platform_core.record.files import WriteError, digest, whole_folder
 
 _DAMAGE = (OSError, ValueError, KeyError, safetensors.SafetensorError)
 
@@ -59,20 +58,15 @@ class Checkpoints:
             CheckpointError: the disk is full or cannot be written.
         """
         final = self.path(step)
-        partial = self.folder / f".{final.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
         try:
-            partial.mkdir(parents=True)
-            _write(partial, checkpoint)
-            shutil.rmtree(final, ignore_errors=True)
-            partial.rename(final)
-            _flush(self.folder)
-        except (OSError, safetensors.SafetensorError) as error:
-            shutil.rmtree(partial, ignore_errors=True)
+            with whole_folder(final, replace=True) as folder:
+                _write(folder, checkpoint)
+        except (WriteError, safetensors.SafetensorError) as error:
+            said = error.reason if isinstance(error, WriteError) else error
             left = next(iter(self._newest_first()), None)
             kept = f"{left} is intact" if left else "there is no earlier one"
             raise CheckpointError(
-                f"the checkpoint of step {step} cannot be written ({error}); {kept}"
+                f"the checkpoint of step {step} cannot be written ({said}); {kept}"
             ) from error
         protected = {self.path(kept) for kept in self.kept}
         for old in list(self._newest_first())[self.keep :]:
@@ -154,8 +148,6 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
         digests[file.name] = digest(file)
     with (folder / "state.json").open("w") as stream:
         json.dump({**checkpoint.state, "files": digests}, stream, indent=1)
-    for file in folder.iterdir():
-        _flush(file)
 
 
 def _read(folder: Path) -> Checkpoint:
@@ -166,11 +158,3 @@ def _read(folder: Path) -> Checkpoint:
             raise ValueError(f"{name} is not what was written")
         groups[name.removesuffix(".safetensors")] = load_file(folder / name)
     return Checkpoint(groups, state)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

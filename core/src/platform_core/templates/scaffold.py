@@ -6,12 +6,12 @@ their names are replaced word by word. `platform new-plugin` uses it.
 
 import keyword
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from platform_core.component import Component
 from platform_core.errors import UsageError, with_article
+from platform_core.record.files import whole_folder
 from platform_core.registry.parts import Plugins
 
 TEMPLATES = Path(__file__).parent
@@ -88,22 +88,15 @@ def write_package(name: str, kind: str, folder: Path) -> None:
         folder: where, which must not exist.
 
     Raises:
-        UsageError: it does.
+        UsageError: it does, or cannot be written.
     """
     if folder.exists() or folder.is_symlink():
         raise UsageError(f"{folder} exists; give another --output")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
     words = _words(name, kind)
-    try:
+    with whole_folder(folder) as beside:
         _copy(TEMPLATES / "package", beside, words)
         _copy(TEMPLATES / kind, beside / "src" / words["platform_new_part"], words)
         (beside / "src" / words["platform_new_part"] / "py.typed").touch()
-        beside.rename(folder)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
 
 
 def _words(name: str, kind: str) -> Mapping[str, str]:
@@ -111,6 +104,7 @@ def _words(name: str, kind: str) -> Mapping[str, str]:
     return {
         f"platform_core.templates.{kind}": module,
         "platform_new_part": module,
+        "new_part": name.replace("-", "_"),
         "NewPart": "".join(word.capitalize() for word in name.split("-")),
         "new-part": name,
         "USE_OF_PART": use(name, kind),

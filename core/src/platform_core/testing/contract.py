@@ -1,6 +1,5 @@
 """Contract tests for pytest: an author's whole test file is a class with one line in it."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from platform_core.registry.loading import find_plugins
@@ -8,7 +7,9 @@ from platform_core.testing.law import Inapplicable
 
 
 class ContractTests:
-    """All laws of all parts of a plugin, each a test of its own; subclass it and name the plugin.
+    """All laws of all parts, services and metrics of a plugin, each a test of its own.
+
+    Subclass it and name the plugin.
 
     pytest is not imported before a test runs: it is no dependency of the platform.
 
@@ -26,6 +27,7 @@ class ContractTests:
         if "case" not in metafunc.fixturenames:
             return
         from platform_core.testing.check import cases, named  # torch
+        from platform_core.testing.metrics import metric_cases
 
         plugins = find_plugins()
         parts = named([] if self.plugin is None else [self.plugin], plugins)
@@ -34,11 +36,12 @@ class ContractTests:
             for case in cases(parts, plugins)
             if self.heavy in (None, case.law.heavy) and not case.reason_against
         ]
-        ids: Sequence[str] = [f"{case.subject}-{case.law.id}" for case in chosen]
-        metafunc.parametrize("case", chosen, ids=ids)
+        metrics = [] if self.heavy else metric_cases(plugins, self.plugin)
+        ids = [f"{case.subject}-{case.law.id}" for case in chosen]
+        metafunc.parametrize("case", [*chosen, *metrics], ids=[*ids, *map(str, metrics)])
 
     def test_law(self, case: Any) -> None:
-        """A part keeps a law."""
+        """A part, a service or a metric keeps a law."""
         try:
             case.test()
         except Inapplicable as reason:

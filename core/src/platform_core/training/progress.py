@@ -78,5 +78,4 @@ class Meter:
             self._bar.write(line)
 
     def close(self) -> None:
-        """Ends the bar."""
         self._bar.close()

@@ -6,6 +6,7 @@ Used by `platform run`.
 """
 
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -17,6 +18,7 @@ import torch
 
 from platform_core.callback import Progress, Reaction
 from platform_core.composition.compose import Built, Composition, require_start
+from platform_core.composition.tracking import choose_trackers
 from platform_core.data.sequences import load_data
 from platform_core.data.streaming import open_stream
 from platform_core.data.tokenizer import load_tokenizer
@@ -33,12 +35,13 @@ from platform_core.record.directory import BETWEEN_SAMPLES, RunDirectory
 from platform_core.record.files import write_json, write_text
 from platform_core.record.metrics import MetricsLog
 from platform_core.record.results import write_result
-from platform_core.record.tracker import Guarded, NoTracker, Tracker, about, new_hash
+from platform_core.record.tracker import Several, about, identities, open_trackers
 from platform_core.runtime import accelerator as runtime
 from platform_core.runtime.checkpoint import Checkpoints
+from platform_core.runtime.signals import Interruption
 from platform_core.training.callbacks import Watchers
 from platform_core.training.progress import Meter
-from platform_core.training.trainer import Interruption, Trainer
+from platform_core.training.trainer import Trainer
 
 
 class Run:
@@ -55,6 +58,8 @@ class Run:
 
     def __init__(self, composition: Composition, directory: RunDirectory, *, resume: bool) -> None:
         require_start(composition)
+        known_to = identities(directory) if resume else {}
+        self.trackers = choose_trackers(composition.track.to, composition.plugins, known_to)
         self.composition, self.directory = composition, directory
         self.accelerator = runtime.start(composition.train.precision)
         known = directory if resume else origin(composition)
@@ -92,7 +97,7 @@ class Run:
         if self.accelerator.is_main_process:
             self._prepare_directory(new=not resume)
         self.accelerator.wait_for_everyone()
-        self.tracker = self._open_tracker()
+        self.tracker = self._open_trackers()
         # One process cuts the record and writes it; two at once would take it from each other.
         self.metrics = (
             MetricsLog.resume(directory.metrics, self.trainer.step)
@@ -339,20 +344,14 @@ class Run:
         write_text(self.directory.config, self.composition.config)
         write_json(self.directory.environment, runtime.describe(self.accelerator))
 
-    def _open_tracker(self) -> Tracker:
-        kept = self.directory.tracking
-        known = json.loads(kept.read_text()) if kept.exists() else {}
-        aim = self.composition.track.aim
-        run_hash = known.get("aim_run") or (new_hash() if aim else None)
-        if self.accelerator.is_main_process:
-            # Before the run begins in Aim: a killed one is to be known by the same name.
-            write_json(kept, {"began": time.time(), **known, "aim_run": run_hash})
-        if not aim or not self.accelerator.is_main_process:
-            return NoTracker()
-        opened = self.composition.plugins.load("tracker", "aim")
-        repository = self.directory.path.parent / ".aim"
-        said = about(self.directory, runtime.versions())
-        return Guarded(lambda: opened(repository, said, run_hash=run_hash), run_hash=run_hash)
+    def _open_trackers(self) -> Several:
+        if not self.accelerator.is_main_process:
+            return Several({})
+        note = self.trackers.note(self.directory.path.parent)
+        if note:
+            print(f"note: {note}", file=sys.stderr)
+        said = about(self.directory, runtime.versions(), self.trainer.step)
+        return open_trackers(self.trackers.kinds, self.directory, said)
 
 
 def due(step: int, every: int) -> bool:

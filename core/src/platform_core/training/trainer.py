@@ -6,11 +6,9 @@ and a step.
 """
 
 import math
-import signal
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -28,9 +26,6 @@ from platform_core.objective import Following, Loss, Objective
 from platform_core.runtime.checkpoint import Checkpoint, CheckpointError, load_weights
 from platform_core.training.ema import Ema
 from platform_core.types import Documents, Labels
-
-EXIT_INTERRUPTED = 75
-"""Exit code after SIGTERM or SIGUSR1, when the run was saved and can be resumed (EX_TEMPFAIL)."""
 
 
 @dataclass(frozen=True)
@@ -239,35 +234,6 @@ def learning_rate(options: TrainOptions, step: int) -> float:
         return options.learning_rate * warm
     progress = (step - options.warmup_steps) / max(1, options.steps - options.warmup_steps)
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-class Interruption:
-    """Notices SIGTERM, SIGUSR1 and Ctrl-C, so that a run can save itself before it leaves.
-
-    Within `with`; a second Ctrl-C stops at once.
-    """
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def __enter__(self) -> "Interruption":
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-        self._before = {number: signal.signal(number, self._notice) for number in numbers}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    @property
-    def exit_code(self) -> int:
-        """130 after Ctrl-C, as shells have it; else `EXIT_INTERRUPTED`."""
-        return 130 if self.signal == signal.SIGINT else EXIT_INTERRUPTED
-
-    def _notice(self, number: int, _: FrameType | None) -> None:
-        if self.signal == signal.SIGINT == number:
-            raise KeyboardInterrupt
-        self.signal = number
 
 
 def _micro_batch(options: TrainOptions, processes: int) -> int:

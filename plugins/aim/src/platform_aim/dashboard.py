@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from platform_aim.bookmarks import bookmark
@@ -31,6 +30,7 @@ from platform_aim.repository import (
 from platform_core.cli.parser import Parser
 from platform_core.errors import UsageError
 from platform_core.record.sweep import find_runs
+from platform_core.runtime.signals import ignored, interruptible
 
 HOST = "127.0.0.1"
 PORT = 43800
@@ -39,6 +39,7 @@ START_SECONDS = 120.0
 STOP_SECONDS = 10.0
 INDEX_EVERY_SECONDS = 5.0
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, the usual kill, and a terminal that is closed."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -59,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     repository = _find_repository(runs, options.runs)
     with (
         suppress(KeyboardInterrupt),
-        _terminable(),
+        interruptible(*STOPPING),
         _listen(options.port) as listener,
         _in_use(repository),
     ):
@@ -152,25 +153,6 @@ def _open(repository: Path) -> Any:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM and a closed terminal end the block as Ctrl-C does."""
-    before = {number: signal.getsignal(number) for number in STOPPING}
-    for number in STOPPING:
-        # What the parent process has ignored (nohup does) stays ignored.
-        if before[number] is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-@contextmanager
 def _listen(first: int) -> Iterator[socket.socket]:
     """A socket on the first free port; bound here, so that no other process can come between."""
     if not 0 < first < 2**16:
@@ -219,15 +201,14 @@ def _server(repository: Path, listener: socket.socket) -> Iterator[subprocess.Po
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
-    with suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGINT)
-    try:
-        server.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+    with ignored(*STOPPING):
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGINT)
+        try:
+            server.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
 
 
 def _wait_until_it_answers(server: subprocess.Popen[bytes], port: int) -> None:

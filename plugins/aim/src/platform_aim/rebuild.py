@@ -21,9 +21,15 @@ from platform_aim.tracker import AimTracker
 from platform_core.errors import UsageError
 from platform_core.record import metrics
 from platform_core.record.directory import BETWEEN_SAMPLES, RunDirectory
-from platform_core.record.files import write_json
+from platform_core.record.files import WriteError, scratch_folder
 from platform_core.record.metrics import LABELS
-from platform_core.record.tracker import about, new_hash
+from platform_core.record.tracker import (
+    about,
+    identities,
+    keep_identities,
+    new_hash,
+    when_began,
+)
 
 DAMAGE = (UsageError, ValueError, KeyError, TypeError)
 """What reading a damaged run directory raises."""
@@ -76,7 +82,7 @@ def complete(runs: Path, killed: Collection[str]) -> None:
     if not killed:
         return
     for directory in run_directories(runs):
-        if _known(directory).get("aim_run") in killed:
+        if identities(directory).get("aim") in killed:
             # A run that is damaged, or resumed just now, is left as it is.
             with suppress(*DAMAGE, BlockingIOError):
                 _track(directory, runs / ".aim")
@@ -85,23 +91,24 @@ def complete(runs: Path, killed: Collection[str]) -> None:
 def _replace(directories: list[RunDirectory], runs: Path) -> Rebuilt:
     old, before = runs / ".aim", runs / ".aim-before"
     # Aim wants its repositories to be called so.
-    new = runs / ".aim-new" / ".aim"
-    shutil.rmtree(new.parent, ignore_errors=True)
-    rebuilt, tracked = Rebuilt(), set()
-    for directory in directories:
-        try:
-            tracked.add(_track(directory, new))
-        except DAMAGE as error:
-            rebuilt.damaged[directory.path] = f"{type(error).__name__}: {error}"
-        else:
-            rebuilt.runs.append(directory.path)
-    if (old / BOOKMARKS).exists():
-        shutil.copyfile(old / BOOKMARKS, new / BOOKMARKS)
-    missing = hashes(old) - tracked
-    shutil.rmtree(before, ignore_errors=True)
-    old.rename(before)
-    new.rename(old)
-    new.parent.rmdir()
+    with scratch_folder(runs / ".aim-new") as folder:
+        new = folder / ".aim"
+        rebuilt, tracked = Rebuilt(), set()
+        for directory in directories:
+            try:
+                tracked.add(_track(directory, new))
+            except WriteError:
+                raise  # no damage of this run: the old repository stays
+            except DAMAGE as error:
+                rebuilt.damaged[directory.path] = f"{type(error).__name__}: {error}"
+            else:
+                rebuilt.runs.append(directory.path)
+        if (old / BOOKMARKS).exists():
+            shutil.copyfile(old / BOOKMARKS, new / BOOKMARKS)
+        missing = hashes(old) - tracked
+        shutil.rmtree(before, ignore_errors=True)
+        old.rename(before)
+        new.rename(old)
     if missing:
         rebuilt.kept = before
     else:
@@ -112,10 +119,9 @@ def _replace(directories: list[RunDirectory], runs: Path) -> Rebuilt:
 def _track(directory: RunDirectory, repository: Path) -> str:
     """Tracks again what a run has tracked; returns its name in Aim."""
     records = metrics.read(directory.metrics)
-    known = _known(directory)
-    run_hash = known.get("aim_run") or new_hash()
-    began = known.get("began") or directory.config.stat().st_mtime
-    write_json(directory.tracking, {**known, "began": began, "aim_run": run_hash})
+    run_hash = identities(directory).get("aim") or new_hash()
+    began = when_began(directory) or directory.config.stat().st_mtime
+    keep_identities(directory, {"aim": run_hash}, began=began)
     now = began
 
     def clock() -> float:
@@ -149,11 +155,6 @@ def _step(path: Path, last: int) -> int:
     """The step of a file's look; the end of a run is its last."""
     found = re.search(r"step-(\d+)$", path.stem)
     return int(found[1]) if found else last
-
-
-def _known(directory: RunDirectory) -> dict[str, Any]:
-    kept = directory.tracking
-    return dict(json.loads(kept.read_text())) if kept.exists() else {}
 
 
 def _versions(directory: RunDirectory) -> dict[str, Any]:

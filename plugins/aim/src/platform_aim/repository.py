@@ -12,7 +12,6 @@ Who uses a repository holds locks that end with the process, however it ends:
 
 import contextlib
 import logging
-import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -21,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from platform_core.record.locks import is_taken, locked
 
 LOCK_SECONDS = 60.0
 """Longest wait for another process that is making the same repository."""
@@ -46,7 +45,7 @@ def open_repository(repository: Path) -> Any:
     aim = import_aim()
     repository.mkdir(parents=True, exist_ok=True)
     # Aim fails in all but one of several processes that make one repository at once.
-    with FileLock(repository / "platform.lock", timeout=LOCK_SECONDS):
+    with locked(repository / "platform.lock", patience=LOCK_SECONDS):
         return aim.Repo.from_path(str(repository), init=not is_repository(repository))
 
 
@@ -58,32 +57,9 @@ def in_use(repository: Path, *, alone: bool = False) -> Iterator[None]:
         BlockingIOError: it is being replaced, for longer than anyone should wait; or, alone, others
             use it.
     """
-    repository.mkdir(parents=True, exist_ok=True)
     patience = 0.0 if alone else REPLACE_SECONDS
-    with _locked(repository / "platform.users", alone=alone, patience=patience):
+    with locked(repository / "platform.users", shared=not alone, patience=patience):
         yield
-
-
-@contextmanager
-def _locked(path: Path, *, alone: bool, patience: float) -> Iterator[None]:
-    """A lock on a file, which is made; the system takes it back when the process ends."""
-    import fcntl
-
-    deadline = time.monotonic() + patience
-    kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
-    while True:
-        with path.open("a") as stream:
-            try:
-                fcntl.flock(stream, kind | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise
-            else:
-                # While this one waited, the file may have been removed, or moved and replaced.
-                if path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat()):
-                    yield
-                    return
-        time.sleep(0.05)
 
 
 @contextmanager
@@ -94,8 +70,7 @@ def alive(repository: Path, run_hash: str) -> Iterator[None]:
         BlockingIOError: another one does, for longer than a dashboard that completes a killed run.
     """
     path = living(repository, run_hash)
-    path.parent.mkdir(exist_ok=True)
-    with _locked(path, alone=True, patience=WRITER_SECONDS):
+    with locked(path, patience=WRITER_SECONDS):
         try:
             yield
         finally:
@@ -109,17 +84,10 @@ def living(repository: Path, run_hash: str) -> Path:
 
 def is_alive(repository: Path, run_hash: str) -> bool:
     """Whether a process writes to a run; of runs not of ours, whether Aim's lock may be in use."""
-    import fcntl
-
-    path = living(repository, run_hash)
     try:
-        with path.open("a" if path.exists() else "r") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return is_taken(living(repository, run_hash))
     except FileNotFoundError:
         return _has_foreign_lock(repository, run_hash)
-    return False
 
 
 def _has_foreign_lock(repository: Path, run_hash: str) -> bool:

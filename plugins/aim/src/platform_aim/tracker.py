@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from platform_aim.repository import (
     alive,
@@ -18,7 +18,8 @@ from platform_aim.repository import (
     open_repository,
     prepare_run,
 )
-from platform_core.record.tracker import About, Guarded, NoTracker, Tracker, new_hash
+from platform_core.record.directory import RunDirectory
+from platform_core.record.tracker import About, Tracker, new_hash
 
 INDEX_SECONDS = 2.0
 """Longest wait at the end of a run for another process that is indexing."""
@@ -37,6 +38,8 @@ class AimTracker(Tracker):
         run_hash: of a run to go on with, or to make again where the repository has it no more.
         clock: seconds since 1970, by which the run and what it tracks are dated.
     """
+
+    title = "Aim"
 
     def __init__(
         self,
@@ -68,14 +71,36 @@ class AimTracker(Tracker):
             self._locks = started.pop_all()
 
     @classmethod
+    def open(cls, directory: RunDirectory, about: About, identity: str | None) -> Self:
+        """A run in the repository `.aim` beside the run directory."""
+        return cls(directory.path.parent / ".aim", about, run_hash=identity)
+
+    @classmethod
+    def unusable(cls) -> str | None:
+        """That Aim is missing, as it is from Python 3.13 on."""
+        if find_spec("aim") is None:
+            return "Aim is not installed (it needs Python below 3.13)"
+        return None
+
+    @classmethod
+    def new_identity(cls) -> str:
+        """Aim goes on with a run of any name, and so begins one."""
+        return new_hash()
+
+    @classmethod
     def prepare(cls, runs: Path) -> None:
-        """Makes the repository of a directory of runs, before many processes need it at once."""
+        """Makes the repository, which fails in all but one of several processes at once."""
         repository = (runs / ".aim").absolute()
-        if find_spec("aim") is not None and not is_repository(repository):
+        if not is_repository(repository):
             open_repository(repository)
 
+    @classmethod
+    def viewer(cls, runs: Path) -> str:
+        """The dashboard of this plugin."""
+        return "platform dashboard" if runs == Path("runs") else f"platform dashboard {runs}"
+
     @property
-    def hash(self) -> str:
+    def identity(self) -> str:
         """Aim's hash of the run."""
         return self._hash
 
@@ -127,15 +152,6 @@ class AimTracker(Tracker):
             self._run[section] = _plain(value)
         if about.sweep and about.sweep not in self._run.tags:
             self._run.add_tag(about.sweep)
-
-
-def open_tracker(
-    repository: Path, about: About, *, aim: bool, run_hash: str | None = None
-) -> Tracker:
-    """Aim's tracker, guarded, or none. The arguments are those of `AimTracker`."""
-    if not aim:
-        return NoTracker()
-    return Guarded(lambda: AimTracker(repository, about, run_hash=run_hash), run_hash=run_hash)
 
 
 def _plain(value: Any) -> Any:

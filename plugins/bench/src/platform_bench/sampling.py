@@ -99,7 +99,6 @@ class Timed(Backbone):
         return self._decoder
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
-        """The other's features."""
         with self.watch:
             return self.backbone.encode(inputs, sigma)
 
@@ -113,7 +112,6 @@ class TimedDecoder(nn.Module):
         self.decoder, self.watch = decoder, watch
 
     def forward(self, hidden: Hidden) -> Logits:
-        """Its logits."""
         with self.watch:
             logits: Logits = self.decoder(hidden)
         return logits
@@ -124,7 +122,6 @@ class TimedIncremental(Timed, Incremental):
     """The same with the other's cache."""
 
     def reader(self, length: int) -> Reader:
-        """The other's reader."""
         assert isinstance(self.backbone, Incremental), "only such a backbone has a cache"
         return TimedReader(self.backbone.reader(length), self.watch)
 
@@ -137,6 +134,5 @@ class TimedReader(Reader):
         self.reader, self.watch = reader, watch
 
     def read(self, tokens: Tokens) -> Hidden:
-        """Its features."""
         with self.watch:
             return self.reader.read(tokens)

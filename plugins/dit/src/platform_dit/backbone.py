@@ -112,7 +112,6 @@ class Dit(Conditional, Separating, Incremental):
         check_heads(hidden_size, num_heads)
         check_dropout(dropout)
         check_conditioning(causal=causal, time_conditioned=time_conditioned, num_labels=num_labels)
-
         head_size = hidden_size // num_heads
         kernel = kernels.choose(attention, head_size)
         shape = BlockShape(hidden_size, num_heads, cond_size, mlp_ratio, dropout, kernel)

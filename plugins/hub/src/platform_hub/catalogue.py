@@ -15,7 +15,6 @@ of its training text, see `corpus`. Files of the package are in `corpora/`, more
 that PLATFORM_CORPORA names; --data.corpus is the name of a file without .yaml, or its path.
 """
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -24,8 +23,6 @@ from typing import Any
 from platform_core.composition.options import MARKS, PACKINGS, SPLITS
 from platform_core.errors import UsageError, did_you_mean, either
 from platform_hub.detokenizers import DETOKENIZERS
-
-SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -42,23 +39,6 @@ class Entry:
     detokenizer: str | None = None
     packing: str = "packed"
     marks: str = "documents"
-
-
-def names() -> dict[str, Path]:
-    """The file of each corpus, by its name; those of PLATFORM_CORPORA replace the package's.
-
-    Names are those of the files with hyphens for underscores, as components are named.
-
-    Raises:
-        UsageError: PLATFORM_CORPORA is no directory.
-    """
-    folders = [Path(__file__).parent / "corpora"]
-    if more := os.environ.get("PLATFORM_CORPORA"):
-        folders.append(Path(more).expanduser())
-        if not folders[-1].is_dir():
-            raise UsageError(f"PLATFORM_CORPORA is {more}, which is no directory")
-    files = (file for folder in folders for file in sorted(folder.iterdir()))
-    return {file.stem.replace("_", "-"): file for file in files if file.suffix in SUFFIXES}
 
 
 def read(file: Path) -> Entry:

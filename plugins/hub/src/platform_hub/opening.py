@@ -11,6 +11,7 @@ from platform_core.data.corpus import Corpus
 from platform_core.errors import UsageError
 from platform_hub import catalogue
 from platform_hub.corpus import from_files, from_hub, from_saved
+from platform_hub.names import SUFFIXES, names
 
 
 def open_files(options: DataOptions) -> Corpus:
@@ -25,13 +26,13 @@ def open_saved(options: DataOptions) -> Corpus:
 
 def open_entry(options: DataOptions) -> Corpus:
     """A corpus of the catalogue by its name, or one that a YAML file describes."""
-    if options.corpus.endswith(catalogue.SUFFIXES):
+    if options.corpus.endswith(SUFFIXES):
         entry = catalogue.read(Path(options.corpus).expanduser())
-    elif f".{options.corpus}" in catalogue.SUFFIXES:
+    elif f".{options.corpus}" in SUFFIXES:
         raise UsageError(
             f"corpus {options.corpus} is a file that describes one: --data.corpus FILE."
             f"{options.corpus}"
         )
     else:
-        entry = catalogue.read(catalogue.names()[options.corpus.replace("_", "-")])
+        entry = catalogue.read(names()[options.corpus.replace("_", "-")])
     return from_hub(replace(entry, column=options.column or entry.column), options.path)

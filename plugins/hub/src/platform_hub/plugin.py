@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from platform_core.component import Component
 from platform_core.hookspecs import hookimpl
-from platform_hub.catalogue import names
+from platform_hub.names import names
 
 
 @hookimpl

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from platform_core.data.tokenizer.library import LibraryTokenizer
 from platform_core.errors import UsageError
 from platform_core.model import weights
 from platform_core.record.directory import RunDirectory
-from platform_core.record.files import write_json, write_text
+from platform_core.record.files import whole_folder, write_json, write_text
 from platform_core.record.results import evaluations, read_result
 from platform_published.layouts import PREFIX
 
@@ -80,21 +81,24 @@ def require_exportable(run: RunDirectory, folder: Path) -> None:
 
 
 def export_folder(trained: Trained, run: RunDirectory, folder: Path) -> None:
-    """Writes the folder.
+    """Writes the folder, as a whole or not at all.
 
     Raises:
-        UsageError: as `require_exportable`.
+        UsageError: as `require_exportable`, or it cannot be written.
     """
     require_exportable(run, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors(trained.built.model.backbone), folder / "model.safetensors", {"format": "pt"})
-    write_json(folder / TOKENIZER, trained.tokenizer.to_dict())
+    found = tensors(trained.built.model.backbone)
     states = trained.built.model.process.num_states
-    for name, content in transformers_tokenizer(trained.tokenizer, states).items():
-        write_json(folder / name, content)
-    write_text(folder / "README.md", model_card(trained, run))
-    # Last: it is what makes the folder one of transformers.
-    write_json(folder / "config.json", config(trained))
+    with whole_folder(folder) as made:
+        try:
+            save_file(found, made / "model.safetensors", {"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        write_json(made / TOKENIZER, trained.tokenizer.to_dict())
+        for name, content in transformers_tokenizer(trained.tokenizer, states).items():
+            write_json(made / name, content)
+        write_text(made / "README.md", model_card(trained, run))
+        write_json(made / "config.json", config(trained))
 
 
 def tensors(backbone: Any) -> dict[str, Tensor]:

@@ -6,15 +6,14 @@ The network's tensors are kept as they are, but for a mask inside the vocabulary
 behind the others, where the platform's processes have their masks.
 """
 
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from platform_core.component import ROLES
 from platform_core.composition.compose import Composition, compose
@@ -23,9 +22,9 @@ from platform_core.data.tokenizer.library import LibraryTokenizer
 from platform_core.data.tokenizer.opaque import OpaqueTokenizer
 from platform_core.data.tokenizer.sources import open_tokenizer
 from platform_core.errors import UsageError
-from platform_core.model import weights
+from platform_core.model import Tensors, weights
 from platform_core.record.directory import RunDirectory
-from platform_core.record.files import digest, write_json, write_text
+from platform_core.record.files import digest, whole_folder, write_json, write_text
 from platform_core.registry.parts import Plugins
 from platform_core.runtime import accelerator as runtime
 from platform_core.runtime.checkpoint import Checkpoint, Checkpoints, load_weights
@@ -69,37 +68,29 @@ def import_run(source: Source, directory: RunDirectory, plugins: Plugins) -> Imp
     """Reads the checkpoint, checks it against its network, and makes the directory.
 
     Raises:
-        UsageError: the checkpoint cannot be read, does not fit, or something must be named.
+        UsageError: the checkpoint cannot be read, does not fit, or something must be named;
+            or the directory cannot be written.
     """
     imported = (_exported if is_exported(source.path) else _published)(source, plugins)
     _check(imported)
-    # The whole directory or none of it: config.yaml, which makes it a run, is written last.
-    directory.create()
-    try:
-        Checkpoints(directory.checkpoints, keep=1).save(
+    with whole_folder(directory.path, replace=True) as folder:
+        made = RunDirectory(folder)
+        made.samples.mkdir()
+        Checkpoints(made.checkpoints, keep=1).save(
             imported.checkpoint.state["step"], imported.checkpoint
         )
-        write_json(directory.tokenizer, imported.tokenizer.to_dict())
+        write_json(made.tokenizer, imported.tokenizer.to_dict())
         accelerator = runtime.start(imported.composition.train.precision)
-        write_json(directory.environment, runtime.describe(accelerator))
-        write_json(directory.path / "import.json", imported.card)
-        write_text(directory.config, imported.composition.config)
-    except BaseException:
-        shutil.rmtree(directory.path, ignore_errors=True)
-        raise
+        write_json(made.environment, runtime.describe(accelerator))
+        write_json(folder / "import.json", imported.card)
+        write_text(made.config, imported.composition.config)
     return imported
 
 
 def _published(source: Source, plugins: Plugins) -> Imported:
     read = read_published(source.path, process=source.process, mask_id=source.mask_id)
     words = [*_left(read.words, source.words), *source.words]
-    if not any(word.startswith("--data.length") for word in words):
-        raise UsageError(f"{source.path} does not say how long its texts are; name --data.length N")
-    if not any(word.startswith("--backbone.num_heads") for word in words):
-        raise UsageError(
-            f"{source.path} does not say how many attention heads there are; name "
-            "--backbone.num_heads N"
-        )
+    _require_said(words, source.path)
     composition, _ = compose(words, plugins, prog=PROG)
     states = len(read.model[EMBEDDING])
     with torch.device("meta"):
@@ -107,26 +98,13 @@ def _published(source: Source, plugins: Plugins) -> Imported:
     text = states - (process.num_states - process.vocab_size)
     mask_id = read.mask_id if text < states and read.mask_id is not None else states - 1
     if not 0 <= mask_id < states:
-        raise UsageError(f"the mask is state {mask_id}, but there are {states}; name --mask-id N")
+        raise UsageError(f"the mask is state {mask_id}, but there are {states}; name --mask_id N")
     network = composition.build(text).model.backbone
-    own, names = weights(network), network.state_dict()
-    groups = {}
-    for group, tensors in (("model", read.model), ("ema", read.ema)):
-        buffers = {name: own[name] for name in own if name.endswith("inv_freq")}
-        # Names of tied weights are in the state, but not among the weights.
-        kept = {n: t for n, t in tensors.items() if n in own or n not in names}
-        groups[group] = buffers | _mask_last(kept, mask_id)
-    notes = list(read.notes)
-    if mask_id != states - 1:
-        notes.append(
-            f"the mask was token {mask_id} and is token {states - 1}; tokens {mask_id + 1} to "
-            f"{states - 1} are one lower"
-        )
-    if process.causal and not any(word.startswith("--process.start_id") for word in words):
-        notes.append(
-            "the checkpoint does not say which token begins a text; texts begin with state "
-            f"{states - 1}, which it never read: name --process.start_id N"
-        )
+    groups = {
+        "model": _fitted(network, read.model, mask_id),
+        "ema": _fitted(network, read.ema, mask_id),
+    }
+    start_named = any(word.startswith("--process.start_id") for word in words)
     return Imported(
         composition,
         _tokenizer(source.tokenizer, text, source.path),
@@ -139,9 +117,50 @@ def _published(source: Source, plugins: Plugins) -> Imported:
             "mask": {"was": mask_id, "is": states - 1} if text < states else None,
             "read": sorted(f"{PREFIX}{name}" for name in read.model),
             "ignored": sorted(read.ignored),
-            "notes": notes,
+            "notes": [
+                *read.notes,
+                *_notes(states, mask_id, start_missing=process.causal and not start_named),
+            ],
         },
     )
+
+
+def _require_said(words: Sequence[str], path: Path) -> None:
+    """Refuses a checkpoint whose options lack what its tensors do not show.
+
+    Raises:
+        UsageError: naming the option to give.
+    """
+    if not any(word.startswith("--data.length") for word in words):
+        raise UsageError(f"{path} does not say how long its texts are; name --data.length N")
+    if not any(word.startswith("--backbone.num_heads") for word in words):
+        raise UsageError(
+            f"{path} does not say how many attention heads there are; name --backbone.num_heads N"
+        )
+
+
+def _fitted(network: nn.Module, tensors: Tensors, mask_id: int) -> Tensors:
+    """Published tensors under the network's names, with the mask as the last state."""
+    own, names = weights(network), network.state_dict()
+    buffers = {name: own[name] for name in own if name.endswith("inv_freq")}
+    # Names of tied weights are in the state, but not among the weights.
+    kept = {n: t for n, t in tensors.items() if n in own or n not in names}
+    return buffers | _mask_last(kept, mask_id)
+
+
+def _notes(states: int, mask_id: int, *, start_missing: bool) -> Iterator[str]:
+    """What became of the mask, and that nothing says how a text begins."""
+    last = states - 1
+    if mask_id != last:
+        yield (
+            f"the mask was token {mask_id} and is token {last}; tokens {mask_id + 1} to {last} are "
+            "one lower"
+        )
+    if start_missing:
+        yield (
+            "the checkpoint does not say which token begins a text; texts begin with state "
+            f"{last}, which it never read: name --process.start_id N"
+        )
 
 
 def _exported(source: Source, plugins: Plugins) -> Imported:

@@ -17,6 +17,7 @@ from platform_core.record import metrics
 from platform_core.record.cards import RESULT, Measurement
 from platform_core.record.directory import RunDirectory
 from platform_core.record.results import measurements
+from platform_core.record.tracker import identities
 
 SEED = "seed"
 """The axis that rows are averaged over."""
@@ -86,8 +87,7 @@ class Trial:
     @property
     def aim_run(self) -> str | None:
         """The hash of its run in Aim."""
-        kept = self.directory.tracking
-        return json.loads(kept.read_text())["aim_run"] if kept.exists() else None
+        return identities(self.directory).get("aim")
 
 
 @dataclass(frozen=True)

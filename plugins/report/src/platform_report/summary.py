@@ -82,7 +82,8 @@ def tables(
             for number, rows in enumerate(sampled(sweep, own), 1):
                 made[f"{family.name}-{number}"] = _samples(sweep, family, own, asked, rows)
         else:
-            for number, found in enumerate(further(sweep, own), 1):
+            ended = family != BOUND  # The ends of bounds are the table of results.
+            for number, found in enumerate(further(sweep, own, ended=ended), 1):
                 made[f"{family.name}-{number}"] = _further(sweep, family, own, asked, found)
     made["trials"] = _trials(sweep, dashboard)
     return made
@@ -93,13 +94,19 @@ def ends(sweep: Sweep) -> Found:
     return {trial.name: trial.result for trial in sweep.trials if trial.result is not None}
 
 
-def further(sweep: Sweep, metrics: Sequence[Metric]) -> list[Found]:
-    """Evaluations other than the results; each mapping holds evaluations that are alike."""
+def further(sweep: Sweep, metrics: Sequence[Metric], *, ended: bool) -> list[Found]:
+    """Evaluations that have one of the metrics; each mapping holds those that are alike.
+
+    Args:
+        sweep: as it is now.
+        metrics: of one family.
+        ended: whether the measurement at the end of training is one of them.
+    """
     by_setting: dict[Setting, dict[str, list[Measurement]]] = {}
     for trial in sweep.trials:
         for measurement in trial.measured:
             metric = leading(metrics, measurement)
-            if measurement.name != RESULT and metric is not None:
+            if metric is not None and (ended or measurement.name != RESULT):
                 alike = by_setting.setdefault(metric.setting(measurement), {})
                 alike.setdefault(trial.name, []).append(measurement)
     return [

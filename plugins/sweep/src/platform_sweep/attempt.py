@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from platform_core.composition.sources import ENVIRONMENT, Layer, read_environment
+from platform_core.errors import EXIT_CTRL_C, EXIT_INTERRUPTED, EXIT_MISTAKE
 from platform_core.record.sweep import Status, SweepDirectory
-from platform_sweep.child import EXIT_INTERRUPTED
 from platform_sweep.plan import measurement_words
 
-STOPPED = (EXIT_INTERRUPTED, 130, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
+STOPPED = (EXIT_INTERRUPTED, EXIT_CTRL_C, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 """Exit codes of a process that was asked to stop."""
-MISTAKE = 2
-"""Exit code of a mistake of the user's, which another attempt repeats."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,6 @@ class Task:
 
     @property
     def directory(self) -> SweepDirectory:
-        """The sweep's directory."""
         return SweepDirectory(self.sweep)
 
     def done(self) -> bool:
@@ -81,7 +78,7 @@ class Attempt:
     def worth_repeating(self) -> bool:
         """Whether it ended without what it should do, and not for a mistake of the user's."""
         codes = [done["exit_code"] for done in self._state.evaluations]
-        mistake = MISTAKE in (codes or [self._state.exit_code])
+        mistake = EXIT_MISTAKE in (codes or [self._state.exit_code])
         return not (self.task.done() or self._stopping or mistake)
 
     def poll(self) -> bool:

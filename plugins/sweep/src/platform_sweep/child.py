@@ -9,9 +9,9 @@ import signal
 import sys
 
 from platform_core.cli import main
+from platform_core.errors import EXIT_INTERRUPTED
 
 PR_SET_PDEATHSIG = 1
-EXIT_INTERRUPTED = 75
 
 
 def follow(parent: int) -> None:

@@ -131,10 +131,11 @@ def _launcher(name: str, plugins: "Plugins", setting: "Setting") -> "Launcher":
 
 
 def _prepare_tracking(directory: "SweepDirectory", plan: "Plan", plugins: "Plugins") -> None:
-    """Aim's repository, before many processes need one; if Aim fails, each run says so itself."""
-    if not any(trial.aim for trial in plan.trials) or "aim" not in plugins.names("tracker"):
-        return
-    plugins.load("tracker", "aim").prepare(directory.trials)
+    """What trackers do once before many processes need them; one that fails only says so."""
+    from platform_core.record.tracker import prepare_trackers
+
+    names = sorted({name for trial in plan.trials for name in trial.trackers})
+    prepare_trackers({name: plugins.load("tracker", name) for name in names}, directory.trials)
 
 
 def _threads(jobs: int, launcher: str) -> Mapping[str, str]:

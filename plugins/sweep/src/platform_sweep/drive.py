@@ -3,14 +3,12 @@
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from types import FrameType
 
 from platform_core.record.sweep import State, SweepDirectory
+from platform_core.runtime.signals import Interruption
 from platform_sweep.attempt import Task
-from platform_sweep.child import EXIT_INTERRUPTED
 from platform_sweep.launcher import Launcher
 
-INTERRUPTED = 130
 FAILED = 1
 
 
@@ -27,19 +25,21 @@ def drive(directory: SweepDirectory, tasks: Sequence[Task], launcher: Launcher) 
     left = [task for task in tasks if not task.done()]
     report = _Report(directory, tasks)
     print(f"{len(tasks)} trials, {len(tasks) - len(left)} done, {len(left)} to run", flush=True)
-    with _Signals() as signals:
+    stopping = False
+    with Interruption(signal.SIGTERM, signal.SIGINT, second_stops=False) as interruption:
         launcher.start(left)
         while launcher.poll():
             report.look()
             time.sleep(launcher.interval)
-            if signals.take():
+            if interruption.noticed and not stopping:
+                stopping = True
                 print(f"stopping: {launcher.stop()}", flush=True)
-            if len(signals.noticed) > 1:
+            if len(interruption.noticed) > 1:
                 launcher.kill()
     report.look()
     print(report.ending(), flush=True)
-    if signals.noticed:
-        return INTERRUPTED if signals.noticed[0] == signal.SIGINT else EXIT_INTERRUPTED
+    if interruption.noticed:
+        return interruption.exit_code
     return 0 if all(task.done() for task in tasks) else FAILED
 
 
@@ -91,29 +91,3 @@ class _Report:
 
     def _read(self) -> Mapping[str, State]:
         return {task.name: self.directory.state(task.name) for task in self.tasks}
-
-
-class _Signals:
-    """SIGTERM and Ctrl-C, noticed within `with`: the first asks to stop, the second to kill."""
-
-    def __init__(self) -> None:
-        self.noticed: list[int] = []
-        self._taken = False
-
-    def __enter__(self) -> "_Signals":
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        self._before = {number: signal.signal(number, self._notice) for number in numbers}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def take(self) -> bool:
-        """Whether the first has come; True once."""
-        fresh = bool(self.noticed) and not self._taken
-        self._taken |= fresh
-        return fresh
-
-    def _notice(self, number: int, _: FrameType | None) -> None:
-        self.noticed.append(number)

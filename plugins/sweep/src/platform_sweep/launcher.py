@@ -74,7 +74,6 @@ class Local(Launcher):
         self._running: list[tuple[Attempt, Turn]] = []
 
     def start(self, tasks: Sequence[Task]) -> None:
-        """Queues the tasks."""
         self._waiting.extend(Turn(task, task.retries) for task in tasks)
 
     def poll(self) -> bool:

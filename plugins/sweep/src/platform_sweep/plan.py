@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from platform_core.component import ROLES
 from platform_core.composition.sources import SEED
+from platform_core.composition.tracking import choose_trackers
 from platform_core.errors import UsageError
-from platform_core.record.files import digest, write_json, write_text
+from platform_core.record.files import digest, write_bytes, write_json, write_text
 from platform_core.record.sweep import FORMAT, State, SweepDirectory
 from platform_core.registry.parts import Plugins
 from platform_sweep.file import Options, SweepFile, expand
@@ -43,7 +44,7 @@ class Trial:
         options: what it sets.
         config: the run's complete `config.yaml`.
         evaluate: what is measured after it.
-        aim: whether it is tracked by Aim.
+        trackers: names of those that show it.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Trial:
     options: Options
     config: str = field(repr=False)
     evaluate: Sequence[Options] = ()
-    aim: bool = False
+    trackers: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -96,13 +97,16 @@ def make_plan(sweep: SweepFile, plugins: Plugins) -> Plan:
         name = trial_name(point.labels)
         with mistakes.of(name), notes.caught():
             composition = composer.compose(point.options)
+            chosen = choose_trackers(composition.track.to, plugins)
+            if chosen.note():
+                notes.add(chosen.note())
             trial = Trial(
                 name,
                 point.labels,
                 point.options,
                 composition.config,
                 point.evaluate,
-                composition.track.aim,
+                tuple(chosen.kinds),
             )
             if trial.digest in trials:
                 notes.add(f"{name} is the same run as {trials[trial.digest].name}, made once")
@@ -331,6 +335,4 @@ def write_plan(directory: SweepDirectory, plan: Plan, content: bytes) -> None:
             ],
         },
     )
-    beside = directory.file.with_name(".sweep.yaml.partial")
-    beside.write_bytes(content)
-    beside.replace(directory.file)
+    write_bytes(directory.file, content)

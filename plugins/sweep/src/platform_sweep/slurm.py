@@ -13,8 +13,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, final
 from platform_core.errors import UsageError
 from platform_core.record.files import write_json
 from platform_core.record.sweep import SweepDirectory
+from platform_core.runtime.signals import blocked, handled
 from platform_sweep.attempt import Attempt, Task
 from platform_sweep.file import SlurmOptions
 from platform_sweep.launcher import Launcher, Setting
@@ -50,14 +51,14 @@ class TrialJob:
 
     def __call__(self) -> str:
         """Ends with the trial's status."""
-        signal.signal(signal.SIGTERM, self._leave)
         retries = self.task.retries
-        while not self.task.done():
-            self._attempt = self._begin()
-            self._wait(self._attempt)
-            if not (retries and self._attempt.worth_repeating):
-                break
-            retries -= 1
+        with handled(signal.SIGTERM, by=self._leave):
+            while not self.task.done():
+                self._attempt = self._begin()
+                self._wait(self._attempt)
+                if not (retries and self._attempt.worth_repeating):
+                    break
+                retries -= 1
         return self.task.directory.state(self.task.name).status
 
     def checkpoint(self) -> "DelayedSubmission":
@@ -92,17 +93,12 @@ class TrialJob:
         self._leaving = True
 
 
-@contextmanager
-def _undisturbed() -> Iterator[None]:
+def _undisturbed() -> AbstractContextManager[None]:
     """No `checkpoint` within: it must not meet a process that is just being looked at.
 
     Processes that are started within never get SIGUSR2, which is not for them.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+    return blocked(signal.SIGUSR2)
 
 
 class Queue:

@@ -62,7 +62,6 @@ class CharacterTokenizer(BuiltTokenizer):
         return int(np.count_nonzero(ids > self.eos_id))
 
     def with_unknown(self, unknown: Unknown) -> "CharacterTokenizer":
-        """The same characters."""
         return CharacterTokenizer(self.characters, unknown)
 
     def to_dict(self) -> dict[str, Any]:

@@ -71,7 +71,6 @@ class LibraryTokenizer(Tokenizer):
 
     @cached_property
     def library(self) -> "Library":
-        """The library's object."""
         from tokenizers import Tokenizer as Library
 
         try:
@@ -90,17 +89,14 @@ class LibraryTokenizer(Tokenizer):
 
     @property
     def pad_id(self) -> int:
-        """Of `pad`."""
         return self._pad_id
 
     @property
     def bos_id(self) -> int:
-        """Of `begin`."""
         return self._bos_id
 
     @property
     def eos_id(self) -> int:
-        """Of `end`."""
         return self._eos_id
 
     @property

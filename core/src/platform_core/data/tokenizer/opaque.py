@@ -31,22 +31,18 @@ class OpaqueTokenizer(Tokenizer):
 
     @property
     def pad_id(self) -> int:
-        """Unknown."""
         self._refuse()
 
     @property
     def bos_id(self) -> int:
-        """Unknown."""
         self._refuse()
 
     @property
     def eos_id(self) -> int:
-        """Unknown."""
         self._refuse()
 
     @property
     def special(self) -> Mapping[str, int]:
-        """Unknown."""
         self._refuse()
 
     @property
@@ -62,15 +58,12 @@ class OpaqueTokenizer(Tokenizer):
         return " ".join(str(int(i)) for i in ids)
 
     def count_characters(self, ids: Ids) -> int:
-        """Unknown."""
         self._refuse()
 
     def with_unknown(self, unknown: Literal["error", "replace"]) -> "OpaqueTokenizer":
-        """Itself."""
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """The size."""
         return {"kind": self.kind, "vocab_size": self._vocab_size}
 
     @classmethod

@@ -1,0 +1,76 @@
+"""Locks between processes: on a file, and free once the last process that holds it has ended.
+
+A lock is of the open file (flock). Processes that are started with its descriptor hold it too, and
+the operating system takes it back when the last of them ends, however it ends. So a lock is never
+stale, and its file may stay. Two threads exclude each other like two processes.
+"""
+
+import fcntl
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+LOOK_SECONDS = 0.05
+"""Between two tries for a lock that somebody has."""
+
+
+def take(path: Path, *, shared: bool = False, patience: float = 0.0) -> IO[str]:
+    """Locks a file, which is made with its folder; held until the stream that it returns is closed.
+
+    Args:
+        path: of the file.
+        shared: whether others may hold it too, if they also share it.
+        patience: seconds to wait for those who have it.
+
+    Raises:
+        BlockingIOError: they still have it then.
+        OSError: the file cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + patience
+    while True:
+        stream = path.open("a", encoding="utf-8")
+        try:
+            _lock(stream, shared=shared)
+            # While this one waited, the file may have been removed, or moved and replaced.
+            if path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+                return stream
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                stream.close()
+                raise
+        except BaseException:
+            stream.close()
+            raise
+        stream.close()
+        time.sleep(LOOK_SECONDS)
+
+
+@contextmanager
+def locked(path: Path, *, shared: bool = False, patience: float = math.inf) -> Iterator[None]:
+    """Holds a lock for the time of the block; the arguments and errors are those of `take`."""
+    with take(path, shared=shared, patience=patience):
+        yield
+
+
+def is_taken(path: Path) -> bool:
+    """Whether somebody holds a lock, alone or shared; makes no file.
+
+    Raises:
+        FileNotFoundError: nobody has made the file, or it was removed.
+    """
+    with path.open("r+", encoding="utf-8") as stream:
+        try:
+            _lock(stream, shared=False)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _lock(stream: IO[str], *, shared: bool) -> None:
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    fcntl.flock(stream, kind | fcntl.LOCK_NB)

@@ -1,0 +1,106 @@
+"""Signals that ask to stop: noticed within a block, so that what was done can be saved first.
+
+What the process that started this one has ignored (nohup does, and a shell for what it runs in the
+background) stays ignored, and after the block everything is handled as before. Signals are handled
+in the main thread alone.
+"""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from platform_core.errors import EXIT_CTRL_C, EXIT_INTERRUPTED
+
+Handler = Callable[[int, FrameType | None], Any]
+
+
+@contextmanager
+def handled(*numbers: int, by: Handler) -> Iterator[None]:
+    """Signals are handled by a function within the block, but for those that are ignored.
+
+    Args:
+        numbers: of the signals.
+        by: what is called with the number of a signal and the frame that it interrupts.
+    """
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, by)
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # set by no Python, which therefore cannot set it again
+                signal.signal(number, handler)
+
+
+@contextmanager
+def interruptible(*numbers: int) -> Iterator[None]:
+    """Signals raise KeyboardInterrupt within the block, as Ctrl-C does."""
+    with handled(*numbers, by=_interrupt):
+        yield
+
+
+@contextmanager
+def ignored(*numbers: int) -> Iterator[None]:
+    """Signals do nothing within the block."""
+    with handled(*numbers, by=lambda *_: None):
+        yield
+
+
+@contextmanager
+def blocked(*numbers: int) -> Iterator[None]:
+    """Signals wait until after the block, and never reach processes that are started within it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Interruption:
+    """Notices, within `with`, signals that ask to save what was done and leave.
+
+    Args:
+        numbers: of the signals.
+        second_stops: whether a second Ctrl-C raises KeyboardInterrupt, and so stops at once.
+    """
+
+    def __init__(
+        self,
+        *numbers: int,
+        second_stops: bool = True,
+    ) -> None:
+        self.numbers = numbers or (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+        self.second_stops = second_stops
+        self.noticed: list[int] = []
+        self._block = handled(*self.numbers, by=self._notice)
+
+    def __enter__(self) -> "Interruption":
+        self._block.__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._block.__exit__(*raised)
+
+    @property
+    def signal(self) -> int | None:
+        """The first signal that came, or None."""
+        return self.noticed[0] if self.noticed else None
+
+    @property
+    def exit_code(self) -> int:
+        """What the process should end with: `EXIT_CTRL_C` after Ctrl-C, else `EXIT_INTERRUPTED`."""
+        return EXIT_CTRL_C if self.signal == signal.SIGINT else EXIT_INTERRUPTED
+
+    def _notice(self, number: int, _: FrameType | None) -> None:
+        again = number == signal.SIGINT and number in self.noticed
+        self.noticed.append(number)
+        if again and self.second_stops:
+            raise KeyboardInterrupt
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    raise KeyboardInterrupt

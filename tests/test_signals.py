@@ -1,0 +1,116 @@
+"""Signals that ask to stop: noticed, ignored where the parent ignores them, handled as before."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from platform_core.runtime.signals import Interruption, blocked, handled, ignored, interruptible
+
+ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.fixture(autouse=True)
+def usual() -> Iterator[dict[int, object]]:
+    """Handlers as at a terminal, also where the tests run with signals ignored."""
+    before = {number: signal.getsignal(number) for number in ALL}
+    for number in ALL:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield {number: signal.getsignal(number) for number in ALL}
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def now() -> dict[int, object]:
+    return {number: signal.getsignal(number) for number in ALL}
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
+)
+def test_a_signal_is_noticed_and_the_block_goes_on(usual, number, code):
+    with Interruption() as interruption:
+        assert interruption.signal is None
+        send(number)
+        assert interruption.signal == number
+        assert interruption.exit_code == code
+    assert now() == usual
+
+
+def test_a_second_ctrl_c_stops_at_once_and_other_signals_do_not(usual):
+    with Interruption() as interruption:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            send(number)
+        assert interruption.exit_code == 75, "the first signal is why it stops"
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+    assert now() == usual
+
+
+def test_a_second_ctrl_c_is_only_noticed_where_that_is_wanted():
+    with Interruption(signal.SIGINT, second_stops=False) as interruption:
+        send(signal.SIGINT)
+        send(signal.SIGINT)
+    assert interruption.noticed == [signal.SIGINT] * 2
+
+
+def test_what_the_parent_ignores_stays_ignored_and_is_not_noticed():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with Interruption() as interruption, interruptible(signal.SIGTERM):
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        send(signal.SIGTERM)
+    assert interruption.signal is None
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
+HUNG_UP = """
+import os, signal
+from platform_core.runtime.signals import interruptible
+with interruptible(signal.SIGHUP):
+    os.kill(os.getpid(), signal.SIGHUP)
+print("went on")
+"""
+
+
+def test_nohup_keeps_a_process_from_the_end_of_its_terminal():
+    command = ["nohup", sys.executable, "-c", HUNG_UP]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "went on\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_a_block_as_ctrl_c_does(usual, number):
+    with pytest.raises(KeyboardInterrupt), interruptible(*ALL):
+        send(number)
+    assert now() == usual
+
+
+def test_signals_do_nothing_while_they_are_ignored(usual):
+    with interruptible(*ALL), ignored(*ALL):
+        for number in ALL:
+            send(number)
+    assert now() == usual
+
+
+def test_blocked_signals_come_afterwards_and_what_was_blocked_before_stays_so():
+    came: list[int] = []
+    with handled(signal.SIGUSR1, by=lambda number, _: came.append(number)):
+        with blocked(signal.SIGUSR1):
+            with blocked(signal.SIGUSR1):
+                send(signal.SIGUSR1)
+            assert not came
+        assert came == [signal.SIGUSR1]
+
+
+def test_handlers_are_put_back_after_an_error(usual):
+    with pytest.raises(KeyError), handled(*ALL, by=lambda *_: None):
+        raise KeyError
+    assert now() == usual
