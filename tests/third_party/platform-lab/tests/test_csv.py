@@ -7,6 +7,15 @@ from platform_lab.tracker import Csv
 
 from platform_core.record.directory import RunDirectory
 from platform_core.record.tracker import About
+from platform_core.testing import TrackerContract
+
+
+class TestCsv(TrackerContract):
+    tracker = Csv
+
+    def points(self, directory, identity):
+        kept = rows(directory, "numbers")
+        return [(f"{subset}/{name}", int(step), float(x)) for step, subset, name, x in kept]
 
 
 @pytest.fixture
