@@ -1,7 +1,7 @@
 """The tutorial of plugins/README.md: its commands run and its files are written, one after another.
 
-Where there is no hatchling, `pip install -e` needs the network to build; then what it would write
-is written instead (`strangers`), and the command itself is not run.
+Where hatchling or editables is missing, `pip install -e` needs the network to build; then what it
+would write is written instead (`strangers`), and the command itself is not run.
 """
 
 import json
@@ -17,7 +17,7 @@ import strangers
 
 TUTORIAL = (Path(__file__).parents[1] / "plugins/README.md").read_text()
 BLOCKS = re.findall(r"^```(sh|python|yaml)\n(.*?)^```", TUTORIAL, re.MULTILINE | re.DOTALL)
-HATCHLING = find_spec("hatchling") is not None
+BUILDS = all(map(find_spec, ("hatchling", "editables")))
 
 
 class Reader:
@@ -27,7 +27,7 @@ class Reader:
         self.folder, self.site = folder, folder / "site"
         # An environment of its own, so that what is installed here stays as it is.
         here = Path(sys.executable).parent
-        self.binaries = strangers.fresh_environment(folder / "venv") if HATCHLING else here
+        self.binaries = strangers.fresh_environment(folder / "venv") if BUILDS else here
         self.said: dict[str, str] = {}
 
     def follow(self, language: str, block: str) -> None:
@@ -43,7 +43,7 @@ class Reader:
 
     def run(self, command: str) -> None:
         """One command, which must succeed."""
-        if command.startswith("pip install") and not HATCHLING:
+        if command.startswith("pip install") and not BUILDS:
             (package,) = re.fullmatch(r"pip install -e (\S+)", command).groups()
             strangers.install(self.folder / package, self.site)
             return

@@ -59,10 +59,24 @@ FIRST_PARTY = {
     "evaluation": {"judge": "judge", "tasks": "harness"},
     "tracker": {"aim": "aim"},
     "corpus": dict.fromkeys(
-        (
-            "json parquet saved yaml yml ag-news fineweb-edu lambada lm1b openwebtext ptb "
-            "scientific-papers-arxiv scientific-papers-pubmed text8 wikitext103 wikitext2"
-        ).split(),
+        [
+            "json",
+            "parquet",
+            "saved",
+            "yaml",
+            "yml",
+            "ag-news",
+            "fineweb-edu",
+            "lambada",
+            "lm1b",
+            "openwebtext",
+            "ptb",
+            "scientific-papers-arxiv",
+            "scientific-papers-pubmed",
+            "text8",
+            "wikitext103",
+            "wikitext2",
+        ],
         "hub",
     ),
     "launcher": {"local": "sweep", "slurm": "sweep"},

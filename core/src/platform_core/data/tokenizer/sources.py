@@ -18,8 +18,8 @@ NAMED = {"text8": lambda: CharacterTokenizer(TEXT8)}
 
 POSSIBLE = (
     "a tokenizer is characters, text8, a kind that a plugin brings, a tokenizer.json of `platform "
-    "tokenizer train` or of a run, a folder with it or with vocab.json and merges.txt, or a name or "
-    "folder of transformers"
+    "tokenizer train` or of a run, a folder with it or with vocab.json and merges.txt, or a name "
+    "or folder of transformers"
 )
 
 
