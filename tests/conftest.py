@@ -6,6 +6,9 @@ import pytest
 
 from platform_core.testing.settings import fresh_accelerator  # noqa: F401
 
+collect_ignore_glob = ["third_party/platform-[!g]*"]
+"""Tests of packages that have to be installed; `test_outside_packages` installs and runs them."""
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How many combinations of parts ran, and how many were refused."""

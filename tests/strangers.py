@@ -4,7 +4,9 @@
 """
 
 import os
+import sysconfig
 import tomllib
+import venv
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,3 +31,21 @@ def environment(*paths: Path) -> Mapping[str, str]:
     """That of a process which also finds what is in these directories."""
     present = os.environ.get("PYTHONPATH", "")
     return {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, paths), present])}
+
+
+def fresh_environment(folder: Path) -> Path:
+    """A new virtual environment that also has all that is installed here; its folder of programs.
+
+    What pip installs into it stays there. `platform` is a program of it.
+    """
+    venv.create(folder, with_pip=True)
+    binaries, purelib = folder / "bin", sysconfig.get_path("purelib")
+    own = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
+    # Not as a plain path: then the .pth files of editable installations there would not be read.
+    (Path(own) / "here.pth").write_text(f"import site; site.addsitedir({purelib!r})\n")
+    program = binaries / "platform"
+    program.write_text(
+        f"#!{binaries / 'python'}\nfrom platform_core.cli import main\n\nraise SystemExit(main())\n"
+    )
+    program.chmod(0o755)
+    return binaries

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 from matrix import LENGTH, VOCABULARY, Matrix, Options, Row, Trial
 
+from platform_core.cli import TOOLS
+from platform_core.component import KINDS
 from platform_core.composition.choice import FALLBACK, process_names
 from platform_core.composition.compose import compose
 from platform_core.errors import IncompatibleError, UsageError
 from platform_core.registry.loading import find_plugins
+from platform_core.registry.parts import FIRST_PARTY, FIRST_PARTY_OPTIONS
 
 MATRIX = Matrix(find_plugins({}))
 PROCESSES = MATRIX.plugins.names("process")
@@ -71,9 +74,15 @@ def test_every_process_goes_with_its_own_defaults(process: str) -> None:
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_without_one_distribution_all_other_parts_are_there(distribution: str) -> None:
     left = find_plugins({"PLATFORM_DISABLE_PLUGINS": distribution})
-    everything = {(part.role, part.component.name): part for part in MATRIX.plugins.parts()}
+    everything = {(part.role, part.component.name): part for part in MATRIX.plugins.parts(KINDS)}
     others = {key for key, part in everything.items() if part.plugin.distribution != distribution}
-    assert {(part.role, part.component.name) for part in left.parts()} == others
+    assert {(part.role, part.component.name) for part in left.parts(KINDS)} == others
+    assert left.metrics() == {
+        metric.name: metric
+        for plugin in MATRIX.plugins.plugins
+        if plugin.distribution != distribution
+        for metric in plugin.metrics
+    }
     for role, name in everything.keys() - others:
         with pytest.raises(UsageError, match=f"{distribution} .* is disabled and may provide it"):
             left.load(role, name)
@@ -81,12 +90,12 @@ def test_without_one_distribution_all_other_parts_are_there(distribution: str) -
 
 @pytest.mark.slow
 def test_any_subset_of_the_distributions_has_its_own_parts_and_no_others() -> None:
-    everything = list(MATRIX.plugins.parts())
+    everything = list(MATRIX.plugins.parts(KINDS))
     for number in range(len(DISTRIBUTIONS) + 1):
         for gone in itertools.combinations(DISTRIBUTIONS, number):
             left = find_plugins({"PLATFORM_DISABLE_PLUGINS": ",".join(gone)})
             expected = [part for part in everything if part.plugin.distribution not in gone]
-            assert list(left.parts()) == expected, gone
+            assert list(left.parts(KINDS)) == expected, gone
             assert not left.problems(), gone
             for role, name in ((part.role, part.component.name) for part in expected):
                 assert left.get(role, name).component.name == name
@@ -124,3 +133,86 @@ def test_without_one_distribution_all_other_families_run(distribution: str) -> N
         if part.role == "process" and part.plugin.distribution == distribution
     ]
     assert set(done.stdout.split()) == set(PROCESSES) - set(own)
+
+
+WITHOUT_TOOL = """
+import importlib.metadata
+import shlex
+import sys
+
+module, distribution, *commands = sys.argv[1:]
+sys.modules[module] = None  # importing it raises
+everything = importlib.metadata.entry_points
+importlib.metadata.entry_points = lambda **asked: (
+    [point for point in everything(**asked) if point.dist.name != distribution]
+    if asked == {"group": "platform_core.plugins"}
+    else everything(**asked)
+)
+from platform_core.cli import main, verbs
+from platform_core.component import KINDS
+from platform_core.registry.loading import find_plugins
+
+plugins = find_plugins()
+assert not plugins.problems()
+assert distribution not in {plugin.distribution for plugin in plugins.plugins}
+for part in plugins.parts(KINDS):
+    plugins.load(part.role, part.component.name)
+for verb in verbs():
+    try:
+        assert main([verb, "--help"]) == 0, verb
+    except SystemExit as stop:
+        assert stop.code == 0, verb
+print("helped", flush=True)
+for command in commands:
+    print(main(shlex.split(command)), flush=True)
+"""
+"""Loads everything, and runs commands, where one distribution is not installed."""
+
+TINY = (
+    "run --output run --backbone.hidden_size 16 --backbone.num_blocks 1 --backbone.num_heads 2 "
+    "--data.length 16 --data.corpus text --data.path text.txt --train.steps 1 --train.batch_size 2 "
+    "--evaluate.sequences 1 --sample.number 1 --sampler.steps 1"
+)
+
+
+TOOL_PLUGINS = ("aim", "bench", "harness", "hub", "judge", "published", "report", "sweep")
+"""Plugins that bring no part of a model."""
+
+
+def commands_of(tool: str) -> list[str]:
+    """Everything that a user may ask of a tool: verbs, options of verbs, corpora."""
+    options = FIRST_PARTY_OPTIONS["platform eval"]
+    brought = [
+        *(verb for verb, (plugin, _) in TOOLS.items() if plugin == tool),
+        *(f"eval run --{option}=1" for option, plugin in options.items() if plugin == tool),
+        *(f"run --data.corpus {n}" for n, by in FIRST_PARTY["corpus"].items() if by == tool),
+    ]
+    return [*brought, "run --data.corpus notes.yaml"] if tool == "hub" else brought
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", TOOL_PLUGINS)
+def test_without_a_tool_all_else_works_and_what_it_brings_is_said_to_be_missing(
+    tool: str, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("No tool is needed to train. " * 40)
+    asked = commands_of(tool)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TOOL]
+        + [f"platform_{tool}", f"dlm-platform-{tool}", TINY, *asked],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    outcomes = done.stdout.partition("helped\n")[2].splitlines()
+    codes = [line for line in outcomes if line in ("0", "1", "2")]
+    assert codes == ["0", *["2"] * len(asked)], done.stderr
+    assert (tmp_path / "run/result.json").is_file()
+    said = [line for line in done.stderr.splitlines() if line.startswith("platform")]
+    refused = [line for line in said if ": error: " in line]
+    assert len(refused) == len(asked)
+    for command, line in zip(asked, refused, strict=True):
+        assert f"dlm-platform-{tool}" in line, command
+        assert "not installed" in line, command

@@ -1,9 +1,10 @@
 """The tutorial of plugins/README.md: its commands run and its files are written, one after another.
 
-Where there is no hatchling, `pip install -e` needs the network to build; then what it would write
-is written instead (`strangers`), and the command itself is not run.
+Where hatchling or editables is missing, `pip install -e` needs the network to build; then what it
+would write is written instead (`strangers`), and the command itself is not run.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -16,7 +17,7 @@ import strangers
 
 TUTORIAL = (Path(__file__).parents[1] / "plugins/README.md").read_text()
 BLOCKS = re.findall(r"^```(sh|python|yaml)\n(.*?)^```", TUTORIAL, re.MULTILINE | re.DOTALL)
-HATCHLING = find_spec("hatchling") is not None
+BUILDS = all(map(find_spec, ("hatchling", "editables")))
 
 
 class Reader:
@@ -24,6 +25,9 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.site = folder, folder / "site"
+        # An environment of its own, so that what is installed here stays as it is.
+        here = Path(sys.executable).parent
+        self.binaries = strangers.fresh_environment(folder / "venv") if BUILDS else here
         self.said: dict[str, str] = {}
 
     def follow(self, language: str, block: str) -> None:
@@ -39,14 +43,14 @@ class Reader:
 
     def run(self, command: str) -> None:
         """One command, which must succeed."""
-        if command.startswith("pip install") and not HATCHLING:
+        if command.startswith("pip install") and not BUILDS:
             (package,) = re.fullmatch(r"pip install -e (\S+)", command).groups()
             strangers.install(self.folder / package, self.site)
             return
         command = command.replace("pip install", "pip install --no-deps --no-build-isolation")
         sources = sorted(self.folder.glob("platform-*/src"))
         environment = strangers.environment(self.site, *sources)
-        path = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
+        path = os.pathsep.join((str(self.binaries), environment["PATH"]))
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=self.folder,
@@ -67,10 +71,20 @@ def test_the_tutorial_works_as_it_is_written(tmp_path):
     assert re.search(r"\b0 broken", reader.said["platform check sticky"])
     assert "schedule:late" in reader.said["platform check sticky"], "of both parts"
     results = [path.parent.name for path in (tmp_path / "runs").rglob("result.json")]
-    assert len(results) == 1 + 2, results
+    assert len(results) == 1 + 2 + 1 + 2, results
     assert (tmp_path / "runs/compared/report/index.html").is_file()
     assert "tokens are used" in reader.said["platform eval runs/sticky --used"]
-    assert "peak memory (bytes)" in list(reader.said.values())[-1]
+    (compared,) = (said for command, said in reader.said.items() if " compare " in command)
+    assert "peak memory (bytes)" in compared
+    checked = reader.said["platform check platform-sticky"]
+    assert re.search(r"\b0 broken", checked.splitlines()[-1])
+    for service in ("command", "corpus", "tokenizer", "launcher", "callback"):
+        assert f"{service}:" in checked
+    assert "config.yaml" in reader.said["platform sizes runs/sticky"]
+    counted = json.loads((tmp_path / "runs/counting/result.json").read_text())
+    assert counted["stopped"] == "until: the loss is below 100"
+    started = [line for line in list(reader.said.values())[-1].splitlines() if "started" in line]
+    assert ["uniform" in line for line in started] == [True, False]
 
 
 def test_the_tutorial_has_each_step():
@@ -79,4 +93,5 @@ def test_the_tutorial_has_each_step():
     ]
     verbs = [command.split()[1] for command in commands]
     steps = ["new-plugin", "install", "plugins", "check", "run", "check", "sweep", "report"]
-    assert verbs == [*steps, "eval", "check", "compare"]
+    services = ["check", "sizes", "run", "sweep"]
+    assert verbs == [*steps, "eval", "check", "compare", *services]

@@ -8,11 +8,18 @@ from pathlib import Path
 import pytest
 
 from platform_core import hookspecs
-from platform_core.component import ROLES, SERVICES, Component
+from platform_core.cli.eval import BOUND, installed_evaluations, own_words
+from platform_core.component import KINDS, ROLES, SERVICES, Component
 from platform_core.errors import UsageError
 from platform_core.hookspecs import HOOK_API, HOOKS, ROLE_HOOKS, SERVICE_HOOKS
 from platform_core.registry.loading import find_plugins, load_plugins
-from platform_core.registry.parts import Plugin, Plugins, resolve
+from platform_core.registry.parts import (
+    FIRST_PARTY,
+    FIRST_PARTY_OPTIONS,
+    Plugin,
+    Plugins,
+    resolve,
+)
 
 STUBS = Path(__file__).parents[2] / "tests" / "stub_parts.py"
 PREAMBLE = """
@@ -276,6 +283,23 @@ def test_a_part_of_a_plugin_of_ours_that_is_not_installed_says_what_to_install()
     with pytest.raises(UsageError) as error:
         nothing_else.get("process", "nonsense")
     assert "dlm-platform-duo" not in str(error.value)
+
+
+def test_what_our_plugins_bring_is_known_without_them() -> None:
+    """Else a message could not say which of them to install."""
+    found: dict[str, dict[str, str]] = {}
+    for part in find_plugins({}).parts(KINDS):
+        plugin = part.plugin.distribution.removeprefix("dlm-platform-")
+        if plugin != "core" and part.role != "command":
+            found.setdefault(part.role, {})[part.component.name] = plugin
+    assert found == FIRST_PARTY
+    own = {
+        word.removeprefix("--"): FIRST_PARTY["evaluation"][name]
+        for name, evaluation in installed_evaluations(find_plugins({})).items()
+        if name != BOUND
+        for word in own_words(evaluation)
+    }
+    assert own == FIRST_PARTY_OPTIONS["platform eval"]
 
 
 def both_noises(**kinds: str) -> Plugins:

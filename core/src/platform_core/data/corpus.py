@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from platform_core.composition.options import SPLITS, DataOptions
 from platform_core.errors import UsageError
 from platform_core.registry.loading import installed
+from platform_core.registry.parts import FIRST_PARTY
 
 CENTURIES = {17: "18th", 18: "19th", 19: "20th", 20: "21st"}
 
@@ -85,7 +86,8 @@ def open_corpus(options: DataOptions) -> Corpus:
     """
     plugins, name = installed(), options.corpus.replace("_", "-")
     suffix = Path(options.corpus).suffix.removeprefix(".")
-    if not plugins.find("corpus", name) and plugins.find("corpus", suffix):
+    known = plugins.find("corpus", suffix) or suffix in FIRST_PARTY["corpus"]
+    if not plugins.find("corpus", name) and known:
         name = suffix
     corpus: Corpus = plugins.load("corpus", name)(options)
     if options.streaming and not isinstance(corpus, StreamableCorpus):

@@ -58,10 +58,40 @@ FIRST_PARTY = {
     },
     "evaluation": {"judge": "judge", "tasks": "harness"},
     "tracker": {"aim": "aim"},
-    "corpus": dict.fromkeys(("json", "parquet", "saved", "yaml"), "hub"),
+    "corpus": dict.fromkeys(
+        [
+            "json",
+            "parquet",
+            "saved",
+            "yaml",
+            "yml",
+            "ag-news",
+            "fineweb-edu",
+            "lambada",
+            "lm1b",
+            "openwebtext",
+            "ptb",
+            "scientific-papers-arxiv",
+            "scientific-papers-pubmed",
+            "text8",
+            "wikitext103",
+            "wikitext2",
+        ],
+        "hub",
+    ),
     "launcher": {"local": "sweep", "slurm": "sweep"},
 }
 """The platform's own plugins that provide a part, so that a missing one can be named."""
+
+FIRST_PARTY_OPTIONS = {
+    "platform eval": {
+        **dict.fromkeys(("judge", "judge_length"), "judge"),
+        **dict.fromkeys(
+            ("tasks", "limit", "task_path", "num_fewshot", "draws", "context"), "harness"
+        ),
+    }
+}
+"""Verb -> options that the platform's own plugins add to it, and which plugin does."""
 
 Status = Literal["loaded", "broken", "conflict", "disabled"]
 
@@ -244,7 +274,8 @@ class Plugins:
     def left_out(self) -> list[str]:
         """A line for each plugin that is not loaded and may provide what is missing."""
         return [
-            f"plugin {p.name} ({p.provider}) is {_STATE[p.status]} and may provide it: {p.reason}"
+            f"plugin {p.name} ({p.provider}) is {_STATE[p.status]} and may provide it"
+            f"{'' if p.status == 'disabled' else f': {p.reason}'}"
             for p in self.plugins
             if p.status != "loaded"
         ]
@@ -255,6 +286,22 @@ class Plugins:
         if found:
             return f"it is {found[0].status}"
         return f"it is not installed: pip install -e plugins/{plugin} in the platform's repository"
+
+    def missing_option(self, command: str, option: str) -> str:
+        """Which plugin of the platform's brings an option that a command lacks, and how to have it.
+
+        Args:
+            command: as its parser is called, such as "platform eval RUN".
+            option: without its dashes.
+
+        Returns:
+            The end of a message; empty if no plugin of the platform's brings such an option.
+        """
+        verb = " ".join(command.split()[:2])
+        plugin = FIRST_PARTY_OPTIONS.get(verb, {}).get(option)
+        if plugin is None:
+            return ""
+        return f"it comes with dlm-platform-{plugin}: {self.absence(plugin)}"
 
     def _missing(self, role: str, name: str) -> str:
         plugin = FIRST_PARTY.get(role, {}).get(name)

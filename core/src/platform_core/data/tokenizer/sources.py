@@ -9,6 +9,7 @@ from platform_core.data.tokenizer.library import LibraryTokenizer, tokenizer_of
 from platform_core.data.tokenizer.saved import load_tokenizer
 from platform_core.data.tokenizer.training import byte_pairs_of_files
 from platform_core.errors import UsageError, did_you_mean
+from platform_core.registry.loading import installed
 
 CHARACTERS = "characters"
 """Every character of the corpus; `data` makes it."""
@@ -16,8 +17,9 @@ CHARACTERS = "characters"
 NAMED = {"text8": lambda: CharacterTokenizer(TEXT8)}
 
 POSSIBLE = (
-    "a tokenizer is characters, text8, a tokenizer.json of `platform tokenizer train` or of a run, "
-    "a folder with it or with vocab.json and merges.txt, or a name or folder of transformers"
+    "a tokenizer is characters, text8, a kind that a plugin brings, a tokenizer.json of `platform "
+    "tokenizer train` or of a run, a folder with it or with vocab.json and merges.txt, or a name "
+    "or folder of transformers"
 )
 
 
@@ -34,7 +36,8 @@ def open_tokenizer(name: str) -> Tokenizer:
         return load_tokenizer(path)
     if path.is_dir():
         return _of_folder(path)
-    near = did_you_mean(name, [CHARACTERS, *NAMED])
+    kinds = [p.component.name for p in installed().parts(["tokenizer"]) if p.plugin.name != "core"]
+    near = did_you_mean(name, [CHARACTERS, *NAMED, *kinds])
     if near or path.suffix or name.startswith((".", "/", "~")):
         raise UsageError(f"there is no tokenizer {name}{near or f'; {POSSIBLE}'}")
     return read_transformers(name)

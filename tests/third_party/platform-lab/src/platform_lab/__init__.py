@@ -1,0 +1,1 @@
+"""What a group adds around its trainings."""

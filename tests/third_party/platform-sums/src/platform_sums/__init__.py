@@ -1,0 +1,1 @@
+"""Sums that a rule makes, and how many a network gets right."""

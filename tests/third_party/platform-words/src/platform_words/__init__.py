@@ -1,0 +1,1 @@
+"""Whole words as tokens, and the words of samples."""
