@@ -63,11 +63,11 @@ def tiny_network(process: Duo) -> Dit:
     )
 
 
-def batch(num_states: int = STATES) -> tuple[Tensor, Tensor]:
+def batch(num_states: int = STATES) -> Batch:
     x0 = torch.randint(num_states, (6, 8), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(x0, dtype=torch.bool)
     mask[-1, 4:] = False
-    return x0, mask
+    return Batch(x0, mask)
 
 
 def draws(step: int, *, total: int = 6) -> Draws:
@@ -79,10 +79,10 @@ def test_from_the_end_on_the_loss_is_that_of_the_bound_bit_for_bit(options: dict
     one = tiny_model()
     curriculum, plain = Curriculum(one, end=10, **options), UniformNelbo(one)
     for step in (10, 11, 1000):
-        found, expected = (o(*batch(), draws(step)) for o in (curriculum, plain))
+        found, expected = (o(batch(), draws(step)) for o in (curriculum, plain))
         assert found.total.equal(expected.total)
         assert found.per_token.equal(expected.per_token)
-    before = [o(*batch(), draws(9)).total for o in (curriculum, plain)]
+    before = [o(batch(), draws(9)).total for o in (curriculum, plain)]
     assert not before[0].equal(before[1])
 
 
@@ -92,7 +92,7 @@ def test_the_bound_is_that_of_hard_tokens_at_every_step_bit_for_bit(options, pro
     one = tiny_model()
     curriculum, plain = Curriculum(one, end=10, **options), UniformNelbo(one)
     for step in (0, 9, 10):
-        found, expected = (o.bound(*batch(), draws(step), protocol) for o in (curriculum, plain))
+        found, expected = (o.bound(batch(), draws(step), protocol) for o in (curriculum, plain))
         assert found.total.equal(expected.total)
         assert found.per_token.equal(expected.per_token)
 
@@ -100,7 +100,7 @@ def test_the_bound_is_that_of_hard_tokens_at_every_step_bit_for_bit(options, pro
 @every_form
 def test_the_loss_and_its_gradients_are_finite_and_of_counted_tokens(options: dict[str, Any]):
     one = tiny_model()
-    x0, mask = batch()
+    x0, mask, *_ = batch()
     loss = Curriculum(one, **options)(Batch(x0, mask), draws(0))
     loss.total.backward()
     assert loss.total.item() == pytest.approx(loss.per_token.double().sum().item(), rel=1e-6)
@@ -242,14 +242,14 @@ def test_tau_follows_the_step(monkeypatch: pytest.MonkeyPatch):
     draw = objective.relaxation.draw
     monkeypatch.setattr(objective.relaxation, "draw", lambda *a: (taus.append(a[2]), draw(*a))[1])
     for step in (0, 20, 60, 99, 100):
-        objective(*batch(), draws(step))
+        objective(batch(), draws(step))
     assert taus == pytest.approx([1e-1, 1e-1, 1e-2, 10 ** (-1 - 2 * 79 / 80)])
 
 
 def test_the_levels_are_those_of_the_schedule_gaussian():
     objective = Curriculum(tiny_model(), gamma_min=-3, gamma_max=1)
     schedule, t = Gaussian(STATES, -3, 1), draws(0).times(6, 1e-3)
-    _, _, alpha, slope = objective.noised(batch()[0], draws(0))
+    _, _, alpha, slope = objective.noised(batch().x0, draws(0))
     assert alpha.equal(schedule.alpha(t))
     assert slope.equal(schedule.slope(t))
 

@@ -91,7 +91,7 @@ def test_the_teacher_always_has_time_for_all_its_steps(monkeypatch: pytest.Monke
     objective = sdtt(first_dt=0.2, round_steps=10, rounds=2)
     seen: list[tuple[float, float, float]] = []
 
-    def look(x_t: Tensor, t: Tensor, dt: float, _: object) -> Tensor:
+    def look(x_t: Tensor, t: Tensor, dt: float, *_: object) -> Tensor:
         seen.append((float(t.min()), float(t.max()), dt))
         return torch.zeros(*x_t.shape, 8)
 
