@@ -16,7 +16,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from platform_core.component import ROLES
 from platform_core.composition.choice import FALLBACK, process_names
@@ -36,6 +35,7 @@ from platform_core.registry.loading import find_plugins
 from platform_core.registry.parts import Plugins
 from platform_core.sampler import Prompt, Sample
 from platform_core.training.trainer import Trainer
+from platform_core.types import Batch
 
 VOCABULARY, LENGTH, BATCH = 5, 8, 4
 
@@ -65,9 +65,9 @@ class Sentences:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def fetch(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def batch(self, rows: Sequence[int]) -> Batch:
         rows = list(rows)
-        return self.ids[rows], self.mask[rows]
+        return Batch(self.ids[rows], self.mask[rows])
 
     def split(self, name: str) -> "Sentences":
         return self

@@ -212,13 +212,13 @@ def test_a_student_that_is_its_teacher_and_steps_over_hardly_any_time_has_hardly
     student: str,
 ):
     objective = build(student, first_dt=1e-12, rounds=1).eval()
-    x0, mask = Sequences().fetch(list(range(20)))
-    near = objective(x0, mask, draws(total=20))
+    batch = Sequences().batch(list(range(20)))
+    near = objective(batch, draws(total=20))
     assert near.total.item() == pytest.approx(0, abs=1e-5)
-    far = build(student, first_dt=0.4, rounds=1).eval()(x0, mask, draws(total=20))
+    far = build(student, first_dt=0.4, rounds=1).eval()(batch, draws(total=20))
     assert far.total.item() > 1e-3
-    assert near.per_token.shape == mask.shape
-    assert (far.per_token[~mask] == 0).all()
+    assert near.per_token.shape == batch.mask.shape
+    assert (far.per_token[~batch.mask] == 0).all()
 
 
 @each_student
@@ -260,10 +260,10 @@ def test_rows_are_the_dense_loss_with_its_gradients(student: str, divergence: Di
 def test_the_bound_is_the_ordinary_one(student: str):
     objective = build(student).eval()
     ordinary = STUDENTS[student][1](objective.model)
-    x0, mask = Sequences().fetch(list(range(20)))
+    batch = Sequences().batch(list(range(20)))
     for protocol in ("exact", "published"):
         found, expected = (
-            o.bound(x0, mask, draws(total=20), protocol).per_token for o in (objective, ordinary)
+            o.bound(batch, draws(total=20), protocol).per_token for o in (objective, ordinary)
         )
         assert found.equal(expected)
 

@@ -16,7 +16,7 @@ from platform_core.data.sequences import LabelledSplit
 from platform_core.draws import Draws, derive_generator
 from platform_core.errors import IncompatibleError, UsageError
 from platform_core.evaluation.bound import evaluate
-from platform_core.guidance import Guided, given, guided, without_some
+from platform_core.guidance import Guided, guided, without_some
 from platform_core.model import Denoiser, Model
 from platform_core.objective import Nelbo
 from platform_core.parameterization import Mean
@@ -34,6 +34,7 @@ from platform_core.testing.toy import (
     random_law,
 )
 from platform_core.training.trainer import Trainer
+from platform_core.types import Batch
 from platform_dit.backbone import Dit
 from platform_sedd.parameterization import Score
 
@@ -325,15 +326,9 @@ class Sides(LabelledSplit):
     def __len__(self):
         return len(self.of)
 
-    def fetch(self, rows):
+    def batch(self, rows):
         rows = list(rows)
-        return self.ids[rows], torch.ones(len(rows), 2, dtype=torch.bool)
-
-    def labels(self, rows):
-        return self.of[list(rows)]
-
-    def documents(self, rows):
-        return None
+        return Batch(self.ids[rows], torch.ones(len(rows), 2, dtype=torch.bool), self.of[rows])
 
     def split(self, name):
         return self
@@ -380,14 +375,20 @@ def trainer(**options):
     return Trainer(objective, Sides(20), chosen, accelerator=Accelerator(cpu=True), seed=3)
 
 
-def labels_read(trained, monkeypatch, updates):
-    read, encode = [], trained.objective.model.backbone.encode
+def labels_told(asked, monkeypatch):
+    """Those that the network of a model is told, call by call."""
+    read, encode = [], asked.backbone.encode
 
     def listen(inputs, sigma, labels=None):
         read.append(labels)
         return encode(inputs, sigma, labels)
 
-    monkeypatch.setattr(trained.objective.model.backbone, "encode", listen)
+    monkeypatch.setattr(asked.backbone, "encode", listen)
+    return read
+
+
+def labels_read(trained, monkeypatch, updates):
+    read = labels_told(trained.objective.model, monkeypatch)
     for _ in range(updates):
         trained.update()
     return torch.cat(read)
@@ -424,16 +425,15 @@ def test_a_restored_trainer_with_labels_goes_on_bit_for_bit():
     assert any("label_map" in name for name in whole.trained)
 
 
-def test_labels_are_lent_for_one_batch_only():
+def test_labels_are_of_one_batch_only():
     process = Absorbing(3)
     built = model(process, dit(process))
     backbone, names = built.backbone, [name for name, _ in built.named_parameters()]
     x0 = torch.tensor([[0, 1], [2, 2]])
 
     def bound(labels):
-        with given(built, labels):
-            draws = Draws.derive(0, step=0, first=0, total=2)
-            return Nelbo(built).bound(x0, torch.ones_like(x0, dtype=torch.bool), draws).total
+        draws = Draws.derive(0, step=0, first=0, total=2)
+        return Nelbo(built).bound(Batch(x0, torch.ones_like(x0).bool(), labels), draws).total
 
     assert bound(torch.tensor([0, 1])) != bound(torch.tensor([1, 0]))
     assert built.backbone is backbone
@@ -478,7 +478,7 @@ def test_what_cannot_be_is_refused_before_anything_starts(words, message):
 @pytest.mark.parametrize(
     "parts", ["--process=mdlm --objective=sdtt", "--process=duo --objective=discrete-consistency"]
 )
-def test_a_teacher_is_told_the_labels_of_its_student(parts: str):
+def test_a_teacher_is_told_the_labels_of_its_student(parts: str, monkeypatch):
     words = [*parts.split(), "--data.label=century", "--backbone.hidden_size=16"]
     composition, _ = compose(words, load_plugins(), prog="test", environ={})
     objective = composition.build(20, num_labels=3).objective
@@ -486,17 +486,21 @@ def test_a_teacher_is_told_the_labels_of_its_student(parts: str):
         nn.init.normal_(parameter, std=0.3)
     x0 = torch.randint(20, (4, 8), generator=torch.Generator().manual_seed(0))
 
-    def loss() -> torch.Tensor:
+    def loss(labels: torch.Tensor | None) -> torch.Tensor:
         draws = Draws.derive("test", step=0, first=0, total=4)
-        return objective(x0, torch.ones_like(x0, dtype=torch.bool), draws).total.detach()
+        return objective(Batch(x0, torch.ones_like(x0).bool(), labels), draws).total.detach()
 
     with pytest.raises(AssertionError):
-        loss()
+        loss(None)
+    read = [labels_told(model, monkeypatch) for model in (objective.model, objective.teacher)]
     found = []
     for label in range(2):
-        with given(objective, torch.full((4,), label)):
-            assert objective.teacher.backbone.facts == objective.model.backbone.facts
-            found.append(loss())
+        labels = torch.full((4,), label)
+        found.append(loss(labels))
+        for told in read:
+            assert told
+            assert all(torch.equal(one, labels) for one in told)
+            told.clear()
     assert found[0] != found[1]
     assert isinstance(objective.teacher.backbone, Dit)
 
@@ -532,10 +536,11 @@ def test_labels_and_documents_reach_the_network_of_every_family(process):
             nn.init.normal_(weight, std=0.5)
     x0 = torch.randint(9, (4, 6))
 
-    def nats(*facts):
-        with torch.no_grad(), given(objective, *facts):
-            draws = Draws.derive(1, step=0, first=0, total=4)
-            return objective.bound(x0, torch.ones_like(x0, dtype=torch.bool), draws).per_token
+    def nats(*conditions):
+        draws = Draws.derive(1, step=0, first=0, total=4)
+        batch = Batch(x0, torch.ones_like(x0, dtype=torch.bool), *conditions)
+        with torch.no_grad():
+            return objective.bound(batch, draws).per_token
 
     labels = torch.tensor([0, 1, 2, 0]) if num_labels else None
     documents = torch.tensor([0, 0, 0, 1, 1, 1]).expand(4, 6)

@@ -14,6 +14,7 @@ from platform_core.parameterization import MaskFree, Mean
 from platform_core.process import Absorbing, Uniform
 from platform_core.sampler import Ancestral, Prompt, Sample, Sampler, Walk
 from platform_core.schedule import Cosine, LogLinear
+from platform_core.types import Batch
 
 
 class WrongSlope(Cosine):
@@ -271,24 +272,32 @@ class Negative(Nelbo):
 class CountsPadding(Nelbo):
     """All tokens count."""
 
-    def forward(self, x0, mask, draws):
-        return super().forward(x0, torch.ones_like(mask), draws)
+    def forward(self, batch, draws):
+        everything = torch.ones_like(batch.mask)
+        return super().forward(batch._replace(mask=everything), draws)
 
 
 class OwnNoise(Nelbo):
     """Draws from elsewhere."""
 
-    def bound(self, x0, mask, draws, protocol="exact"):
-        loss = super().bound(x0, mask, draws, protocol)
+    def bound(self, batch, draws, protocol="exact"):
+        loss = super().bound(batch, draws, protocol)
         factor = 1 + torch.rand(()) / 100
         return Loss(loss.total * factor, loss.per_token * factor)
+
+
+class Untold(Nelbo):
+    """What is known of the texts is lost."""
+
+    def forward(self, batch, draws):
+        return super().forward(Batch(batch.x0, batch.mask), draws)
 
 
 class Detached(Nelbo):
     """Nothing to learn from."""
 
-    def forward(self, x0, mask, draws):
-        loss = super().forward(x0, mask, draws)
+    def forward(self, batch, draws):
+        loss = super().forward(batch, draws)
         return Loss(loss.total.detach(), loss.per_token)
 
 
@@ -623,7 +632,7 @@ def platform_parameterizations():
 
 @hookimpl
 def platform_objectives():
-    return components(HalfTheBound, TooHigh, Negative, CountsPadding, OwnNoise, Detached)
+    return components(HalfTheBound, TooHigh, Negative, CountsPadding, OwnNoise, Untold, Detached)
 
 
 @hookimpl

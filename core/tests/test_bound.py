@@ -11,6 +11,7 @@ from platform_core.evaluation.bound import Bound, evaluate, quantiles
 from platform_core.objective import Nelbo
 from platform_core.process import Absorbing, Uniform
 from platform_core.testing.toy import exact_model, two_token_law
+from platform_core.types import Batch
 
 
 class Drawn:
@@ -33,9 +34,9 @@ class Drawn:
     def spread(self, number):
         return self
 
-    def fetch(self, rows):
+    def batch(self, rows):
         rows = list(rows)
-        return self.ids[rows], torch.ones(len(rows), 2, dtype=torch.bool)
+        return Batch(self.ids[rows], torch.ones(len(rows), 2, dtype=torch.bool))
 
     def num_characters(self):
         return 3 * len(self.ids)

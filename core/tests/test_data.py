@@ -64,7 +64,7 @@ def test_packing_loses_nothing_and_masks_only_padding(num_ids: int, length: int)
     packing = choose(tokenizer, length, packing="packed", marks="none")
     tables = [data_module.table(rows) for rows in packing.rows([ids])]
     split = TokenSplit(PackedRows(pa.concat_tables(tables).to_batches()), tokenizer)
-    rows, counted = split.fetch(range(len(split)))
+    rows, counted, *_ = split.batch(range(len(split)))
     assert rows.dtype == torch.long
     assert rows.shape == counted.shape == (-(-len(ids) // length), length)
     assert rows[counted].tolist() == split.tokens().tolist() == ids.tolist()
@@ -82,8 +82,8 @@ def test_documents_are_packed_between_beginning_and_end(many_files: Path) -> Non
 
 def test_any_sequences_can_be_fetched_in_any_order(text_file: Path) -> None:
     split = load_data(text_options(text_file)).split("train")
-    everything, _ = split.fetch(range(len(split)))
-    rows, counted = split.fetch([5, len(split) - 1, 0, 5])
+    everything = split.batch(range(len(split))).x0
+    rows, counted, *_ = split.batch([5, len(split) - 1, 0, 5])
     assert torch.equal(rows, everything[[5, -1, 0, 5]])
     assert counted[1].sum() == split.num_tokens() - 16 * (len(split) - 1)
 

@@ -55,8 +55,7 @@ def options(label="letter", **others):
 def test_sequences_have_one_label_and_lose_nothing(label):
     data = load_data(options(label))
     split = data.split("train")
-    ids, counted = split.fetch(range(len(split)))
-    drawn = split.labels(range(len(split)))
+    ids, counted, drawn, _ = split.batch(range(len(split)))
     named = dict(zip("abAbaB", Letters().labels("train", label), strict=True))
     for row, kept, number in zip(ids, counted, drawn, strict=True):
         text = re.sub(r"\[\w+\]", "", data.tokenizer.decode(row[kept].tolist()))
@@ -71,8 +70,8 @@ def test_a_part_of_a_split_keeps_its_labels():
     split = load_data(options()).split("train")
     some = split.spread(4)
     places = [number * len(split) // 4 for number in range(4)]
-    assert torch.equal(some.labels(range(4)), split.labels(places))
-    assert set(some.labels(range(4)).tolist()) == {0, 1}
+    assert torch.equal(some.batch(range(4)).labels, split.batch(places).labels)
+    assert set(some.batch(range(4)).labels.tolist()) == {0, 1}
 
 
 def test_the_cache_is_keyed_by_the_label_and_its_names():

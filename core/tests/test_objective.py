@@ -33,6 +33,7 @@ from platform_core.testing.toy import (
     transition,
     two_token_law,
 )
+from platform_core.types import Batch
 
 both = pytest.mark.parametrize("process_class", [Absorbing, Uniform])
 TIGHT = {"rtol": 1e-11, "atol": 1e-12}
@@ -142,9 +143,9 @@ def enumerated(
     draws = FixedTimes(torch.Generator(), 0, 0, 1, 0, every.fractions)
     with torch.no_grad():
         if protocol == "training":
-            loss = objective(every.x0, everything(every.x0), draws)
+            loss = objective(Batch(every.x0, everything(every.x0)), draws)
         else:
-            loss = objective.bound(every.x0, everything(every.x0), draws, protocol)
+            loss = objective.bound(Batch(every.x0, everything(every.x0)), draws, protocol)
     alpha = schedule.alpha(draws.times(len(every.x0), t_min))
     return every.expectation(process, alpha, loss.per_token.double())
 
@@ -203,7 +204,7 @@ def test_the_estimate_of_the_bound_is_unbiased(process_class: type[Interpolating
     estimates = []
     for seed in range(400):
         draws = Draws.derive("test", seed, step=0, first=0, total=len(x0))
-        loss = objective.bound(x0, everything(x0), draws)
+        loss = objective.bound(Batch(x0, everything(x0)), draws)
         assert loss.total.item() == pytest.approx(loss.per_token.double().sum().item(), rel=1e-6)
         estimates.append(loss.per_token.double().sum(-1).view(6, 9).mean(0))
     per_sequence = torch.stack(estimates)
@@ -235,7 +236,7 @@ def test_tokens_that_do_not_count_add_nothing_and_get_no_gradient(process_class,
     monkeypatch.setattr(objective.model.backbone, "encode", keep)
 
     def losses(counted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        loss = objective(x0, counted, Draws.derive("test", step=0, first=0, total=6))
+        loss = objective(Batch(x0, counted), Draws.derive("test", step=0, first=0, total=6))
         loss.total.backward()
         return loss.total.detach(), loss.per_token, seen["hidden"].grad
 
@@ -254,7 +255,7 @@ def test_tokens_that_do_not_count_add_nothing_and_get_no_gradient(process_class,
 def test_a_batch_without_counted_tokens_is_zero_and_can_be_differentiated(process_class):
     objective = tiny_objective(process_class(5))
     x0 = torch.zeros(2, 3, dtype=torch.long)
-    loss = objective(x0, ~everything(x0), Draws.derive("test", step=0, first=0, total=2))
+    loss = objective(Batch(x0, ~everything(x0)), Draws.derive("test", step=0, first=0, total=2))
     loss.total.backward()
     assert loss.total.item() == 0
     assert all((p.grad == 0).all() for p in objective.parameters())
@@ -267,7 +268,7 @@ def test_the_training_gradient_is_that_of_the_dense_loss(process_class, monkeypa
     monkeypatch.setattr(rows, "CHUNK_ELEMENTS", 4 * process.num_states)
     x0 = torch.randint(5, (3, 4), generator=torch.Generator().manual_seed(0))
     place = {"step": 0, "first": 0, "total": 3}
-    by_row(x0, everything(x0), Draws.derive("test", **place)).total.backward()
+    by_row(Batch(x0, everything(x0)), Draws.derive("test", **place)).total.backward()
 
     draws = Draws.derive("test", **place)
     alpha = LogLinear().alpha(draws.times(3, dense.t_min))
@@ -292,7 +293,7 @@ def test_a_training_step_makes_no_tensor_of_positions_by_states(process_class, m
     def largest() -> int:
         with LargestTensor() as made:
             draws = Draws.derive("test", step=0, first=0, total=16)
-            objective(x0, everything(x0), draws).total.backward()
+            objective(Batch(x0, everything(x0)), draws).total.backward()
         return made.elements
 
     monkeypatch.setattr(rows, "CHUNK_ELEMENTS", 6 * process.num_states)

@@ -144,13 +144,13 @@ def test_the_options_decide_and_each_way_has_its_own_cache(options):
     padded = data["padded", "documents"].split("train")
     assert len(padded) == 18
     assert padded.num_tokens() == 18 * 12
-    assert padded.documents([0]) is None
+    assert padded.batch([0]).documents is None
 
 
 def test_documents_are_kept_with_document_masks(options):
     split = load_data(DataOptions(**options, document_masks=True)).split("train")
-    documents = split.documents([0, 1, 2])
-    begins = split.fetch([0, 1, 2])[0] == BOS
+    batch = split.batch([0, 1, 2])
+    documents, begins = batch.documents, batch.x0 == BOS
     assert documents.tolist() == (begins.cumsum(1) - begins[:, :1].long()).tolist()
 
 

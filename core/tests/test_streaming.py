@@ -72,7 +72,7 @@ def corpus(folder, format, **others):
 
 
 def numbers(split, indices):
-    ids, mask = split.fetch(indices)
+    ids, mask, *_ = split.batch(indices)
     return [
         int(TOKENIZER.decode(row[kept].tolist())) - 100 for row, kept in zip(ids, mask, strict=True)
     ]
@@ -118,8 +118,7 @@ def test_packed_rows_have_documents(tmp_path):
         document_masks=True,
     )
     stream = open_stream(options, TOKENIZER)
-    ids, mask = stream.fetch(range(20))
-    documents = stream.documents(range(20))
+    ids, mask, _, documents = stream.batch(range(20))
     begins = (ids == TOKENIZER.bos_id).long()
     expected = begins.cumsum(1) - begins[:, :1]
     assert torch.equal(documents[mask], expected[mask])
@@ -151,7 +150,7 @@ def test_slices_from_the_beginning_are_streamed(tmp_path):
     )
     for sliced in ("train[:-10]", "train[:90%]"):
         with pytest.raises(UsageError, match="the number of rows is not known; --data.path"):
-            stream(sliced).fetch([0])
+            stream(sliced).batch([0])
 
 
 def test_text_without_a_sequence_is_refused(tmp_path):
@@ -159,7 +158,7 @@ def test_text_without_a_sequence_is_refused(tmp_path):
         **corpus(tmp_path, "json", packing="packed", marks="chunks", length=90), streaming=True
     )
     with pytest.raises(UsageError, match="fills no sequence of --data.length 90"):
-        open_stream(options, TOKENIZER).fetch([0])
+        open_stream(options, TOKENIZER).batch([0])
 
 
 class Recording(TinyNetwork, Separating):
@@ -192,7 +191,7 @@ def test_training_and_evaluation_tell_the_network_of_documents(tmp_path, streame
         stream=open_stream(found, TOKENIZER) if streamed else None,
     )
     rows = trainer.order.rows(0, 6)
-    expected = trainer.split.documents(rows)
+    expected = trainer.split.batch(rows).documents
     assert expected.max() >= 1
     trainer.update()
     assert torch.equal(torch.cat(network.told), expected)
@@ -200,7 +199,7 @@ def test_training_and_evaluation_tell_the_network_of_documents(tmp_path, streame
     split = data.split("validation")
     settings = {"sequences": 0, "batch_size": 1, "protocol": "exact", "seed": 0}
     evaluate(objective, split, accelerator, **settings)
-    assert torch.equal(torch.cat(network.told), split.documents(range(len(split))))
+    assert torch.equal(torch.cat(network.told), split.batch(range(len(split))).documents)
 
 
 def test_a_backbone_that_sees_all_documents_is_refused(capsys):

@@ -14,6 +14,7 @@ from platform_core.process import Absorbing
 from platform_core.schedule import LogLinear
 from platform_core.testing.toy import TinyNetwork
 from platform_core.training.trainer import Trainer, learning_rate
+from platform_core.types import Batch
 
 OPTIONS = TrainOptions(steps=6, batch_size=4, warmup_steps=2, precision="fp32")
 
@@ -30,8 +31,8 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def fetch(self, rows):
-        return self.ids[rows], self.mask[rows]
+    def batch(self, rows):
+        return Batch(self.ids[rows], self.mask[rows])
 
     def split(self, name):
         return self
@@ -64,11 +65,11 @@ def test_the_learning_rate_warms_up_and_decays(decay, expected):
 
 def test_training_lowers_the_bound():
     trained = trainer(TrainOptions(steps=60, batch_size=4, warmup_steps=2, learning_rate=1e-2))
-    x0, mask = trained.split.fetch(list(range(20)))
+    batch = trained.split.batch(list(range(20)))
 
     def bound() -> float:
         draws = Draws.derive(0, step=0, first=0, total=20)
-        return trained.objective.bound(x0, mask, draws).per_token.sum().item()
+        return trained.objective.bound(batch, draws).per_token.sum().item()
 
     before = bound()
     for _ in range(60):
@@ -86,11 +87,11 @@ def test_a_micro_batch_weighs_as_many_tokens_as_it_has():
     """One batch, and the same with its first half masked out, then only that half: they add up."""
     trained = trainer(TrainOptions(steps=1, batch_size=4, accumulate=2, clip=1e9))
     batches = trained._batches()
-    counted = sum(int(batch.mask.sum()) for batch in batches)
+    counted = sum(int(batch.mask.sum()) for batch in batches.values())
     gradients = []
-    for batch in batches:
+    for first, batch in batches.items():
         trained.objective.zero_grad()
-        trained._descend(batch, scale=torch.tensor(1 / counted))
+        trained._descend(batch, first, scale=torch.tensor(1 / counted))
         gradients.append([parameter.grad.clone() for parameter in trained.trained.values()])
     trained.objective.zero_grad()
     update = trained.update()

@@ -28,6 +28,7 @@ from platform_core.evaluation.trained import TrainedRun
 from platform_core.record.directory import RunDirectory
 from platform_core.registry.loading import load_plugins
 from platform_core.runtime import accelerator as runtime
+from platform_core.types import Batch
 
 
 class Row(NamedTuple):
@@ -62,10 +63,10 @@ def opened(path: Path, accelerator: Accelerator) -> Opened:
 
 def judged(judge: Opened, tokens: Tensor) -> tuple[float, float]:
     """Bits per token of texts under the judge, and the standard error over texts."""
-    everything = torch.ones_like(tokens, dtype=torch.bool)
+    batch = Batch(tokens, torch.ones_like(tokens, dtype=torch.bool))
     draws = Draws.derive("judge", step=0, first=0, total=len(tokens))
     with torch.no_grad():
-        nats = judge.built.objective.bound(tokens, everything, draws).per_token.double().mean(-1)
+        nats = judge.built.objective.bound(batch, draws).per_token.double().mean(-1)
     bits = nats / math.log(2)
     return float(bits.mean()), float(bits.std() / len(bits) ** 0.5)
 
@@ -83,8 +84,8 @@ def controls(judge: Opened, like: Opened, number: int) -> Iterator[Row]:
     """Held-out text of the same length, and the same shuffled."""
     composition, _ = compose_saved(like.directory.config, [], load_plugins(), prog="controls")
     split = load_data(composition.data, like.tokenizer).split("validation").spread(number)
-    tokens, counted = split.fetch(range(len(split)))
-    tokens = tokens[counted.all(-1)]
+    batch = split.batch(range(len(split)))
+    tokens = batch.x0[batch.mask.all(-1)]
     mixed = torch.rand(tokens.shape, generator=derive_generator("shuffle")).argsort(-1)
     for name, text in (("held-out", tokens), ("shuffled", tokens.gather(-1, mixed))):
         yield Row(name, 0, "-", 0, *judged(judge, text), entropy(text))

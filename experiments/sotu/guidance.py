@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from platform_core.composition.compose import compose_saved
-from platform_core.data.sequences import Data, LabelledSplit, load_data
+from platform_core.data.sequences import Data, load_data
 from platform_core.data.tokenizer import load_tokenizer
 from platform_core.errors import UsageError
 from platform_core.evaluation.samples import generate
@@ -61,12 +61,13 @@ class NaiveBayes:
 def labelled_texts(data: Data, split: str) -> tuple[list[str], list[int]]:
     """The counted text of each sequence, and its label."""
     sequences = data.split(split)
-    assert isinstance(sequences, LabelledSplit), "the run has labels"
-    ids, counted = sequences.fetch(range(len(sequences)))
+    batch = sequences.batch(range(len(sequences)))
+    assert batch.labels is not None, "the run has labels"
     texts = [
-        data.tokenizer.decode(row[kept].tolist()) for row, kept in zip(ids, counted, strict=True)
+        data.tokenizer.decode(row[kept].tolist())
+        for row, kept in zip(batch.x0, batch.mask, strict=True)
     ]
-    return texts, sequences.labels(range(len(sequences))).tolist()
+    return texts, batch.labels.tolist()
 
 
 def balanced(texts: Sequence[str], labels: Sequence[int]) -> tuple[list[str], list[int]]:

@@ -44,10 +44,10 @@ def measured(composition: Composition, data: Data, *, batches: int, step: int) -
     split, size = data.split("train"), composition.train.batch_size
     order = Order(len(split), seed=1)
     losses, total, squares = [], torch.zeros(()), 0.0
-    for batch in range(batches):
-        x0, mask = split.fetch(order.rows(batch, size))
-        draws = Draws.derive("variance", batch, step=step, first=0, total=size)
-        mean = built.objective(x0, mask, draws).total / mask.sum()
+    for number in range(batches):
+        batch = split.batch(order.rows(number, size))
+        draws = Draws.derive("variance", number, step=step, first=0, total=size)
+        mean = built.objective(batch, draws).total / batch.mask.sum()
         gradient = torch.cat([g.flatten().double() for g in torch.autograd.grad(mean, parameters)])
         losses.append(mean.item())
         total = total + gradient

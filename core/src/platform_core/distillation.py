@@ -21,7 +21,7 @@ from platform_core.model import Denoiser, Model, Tensors, weights
 from platform_core.objective import Following, Loss, Objective, Protocol
 from platform_core.parameterization import PredictsClean
 from platform_core.process import Diffusion
-from platform_core.types import Hidden, Logits, LogProbs, Nats, Selected, Tokens
+from platform_core.types import Batch, Hidden, Logits, LogProbs, Nats, Selected, Tokens
 
 TeacherWeights = Literal["student", "ema"]
 """What the teacher of a round is: the student's last weights, or their average."""
@@ -171,8 +171,8 @@ class Distillation(Objective, Following):
         self.student_reads, self.teacher_reads = Denoiser(model), Denoiser(self.teacher)
         self._source = _SOURCES[teacher]
 
-    def bound(self, x0: Tokens, mask: Selected, draws: Draws, protocol: Protocol = "exact") -> Loss:
-        return self.ordinary.bound(x0, mask, draws, protocol)
+    def bound(self, batch: Batch, draws: Draws, protocol: Protocol = "exact") -> Loss:
+        return self.ordinary.bound(batch, draws, protocol)
 
     def after_update(self, step: int, average: Tensors) -> None:
         """Renews the teacher where a round begins."""

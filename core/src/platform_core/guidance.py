@@ -2,61 +2,45 @@
 
     logits_w(y) = w logits(y) + (1 - w) logits(no label)
 
-`given` tells a model's network the labels of one batch, in training and evaluation; `guided` is the
-model that writes text of one label, more or less strongly. Both put a backbone that knows labels in
-place of the model's own, so that objectives, samplers and parameterizations know nothing of labels;
-nor of document masks, which a batch of packed text has in the same way.
+`guided` is the model that writes text of one label, more or less strongly: the same with a backbone
+that knows the label, so that samplers and parameterizations know nothing of labels. Training and
+evaluation tell the network the labels of each `Batch`.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import ClassVar, Protocol, final
 
 import torch
 from torch import Tensor, nn
 
-from platform_core.backbone import Backbone, Conditional, Separating
+from platform_core.backbone import Backbone, Conditional
 from platform_core.errors import UsageError, did_you_mean
 from platform_core.model import Model
 from platform_core.parameterization import widen
-from platform_core.types import Documents, Hidden, Inputs, Labels, Logits, Noise
+from platform_core.types import Hidden, Inputs, Labels, Logits, Noise
 
 
 @final
 class Told(Backbone):
-    """Another backbone, told the labels of one batch, or which document each token is of.
+    """Another backbone, told one label for all texts.
 
     Args:
-        backbone: a `Conditional` one, a `Separating` one, or both.
-        labels: one of each sequence, or a single one for all.
-        documents: of each token.
+        backbone: the other.
+        label: `[1]`.
     """
 
-    def __init__(
-        self, backbone: Backbone, labels: Labels | None, documents: Documents | None = None
-    ) -> None:
+    def __init__(self, backbone: Conditional, label: Labels) -> None:
         super().__init__()
-        assert labels is None or isinstance(backbone, Conditional), (
-            "labels need a conditional backbone"
-        )
-        assert documents is None or isinstance(backbone, Separating), (
-            "document masks need a separating backbone"
-        )
-        facts = {"labels": labels, "documents": documents}
-        self.backbone = backbone
-        self.facts = {name: fact for name, fact in facts.items() if fact is not None}
+        self.backbone, self.label = backbone, label
 
     @property
     def decoder(self) -> nn.Module:
         return self.backbone.decoder
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
-        """The other's features, given the labels and documents."""
+        """The other's features, given the label."""
         tokens = inputs if isinstance(inputs, Tensor) else inputs.ids
-        sizes = {len(fact) for fact in self.facts.values()}
-        assert sizes <= {1, len(tokens)}, "labels and documents are of the sequences of one batch"
-        facts = {name: fact.to(tokens.device) for name, fact in self.facts.items()}
-        return self.backbone.encode(inputs, sigma, **facts)
+        return self.backbone.encode(inputs, sigma, self.label.to(tokens.device))
 
 
 @final
@@ -114,30 +98,6 @@ class Combination(nn.Module):
         """The logits of guidance, in float32 or wider."""
         with_label, without = (widen(self.decoder(half)) for half in hidden.chunk(2, dim=-1))
         return self.weight * with_label + (1 - self.weight) * without
-
-
-@contextmanager
-def given(
-    objective: nn.Module, labels: Labels | None, documents: Documents | None = None
-) -> Iterator[None]:
-    """Within, every network that an objective asks reads these labels, one of each sequence, and
-    looks within these documents alone; None changes nothing.
-
-    An objective holds its models, a teacher among them, so each has to be lent; `guided` makes a
-    new one.
-    """
-    if labels is None and documents is None:
-        yield
-        return
-    models = [module for module in objective.modules() if isinstance(module, Model)]
-    backbones = [model.backbone for model in models]
-    for model, backbone in zip(models, backbones, strict=True):
-        model.backbone = Told(backbone, labels, documents)
-    try:
-        yield
-    finally:
-        for model, backbone in zip(models, backbones, strict=True):
-            model.backbone = backbone
 
 
 class Wish(Protocol):

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from platform_core import rows
-from platform_core.backbone import Backbone
+from platform_core.backbone import Backbone, Conditional, Separating
 from platform_core.categorical import Truncation
 from platform_core.parameterization import Parameterization, ScoreBased
 from platform_core.process import Diffusion, Process, Thinned
 from platform_core.schedule import Schedule
-from platform_core.types import Hidden, Inputs, LogProbs, Noise, Selected, Tokens
+from platform_core.types import Conditions, Hidden, Inputs, LogProbs, Noise, Selected, Tokens
 
 Tensors = Mapping[str, Tensor]
 """Weights or buffers by their names in a module."""
@@ -56,6 +56,30 @@ class Model(nn.Module):
         """The same model, which shows its calls."""
         return Model(self.process, self.schedule, self.parameterization, self.backbone, watch)
 
+    def encode(
+        self, inputs: Inputs, sigma: Noise | None, conditions: Conditions | None = None
+    ) -> Hidden:
+        """The network's features of every position, given what is known of the texts besides.
+
+        Args:
+            inputs: as of every backbone.
+            sigma: as of every backbone.
+            conditions: of these texts (`Batch.conditions`); labels are for a `Conditional` backbone
+                and documents for a `Separating` one.
+        """
+        told = conditions or {}
+        tokens = inputs if isinstance(inputs, Tensor) else inputs.ids
+        assert "labels" not in told or isinstance(self.backbone, Conditional), (
+            "labels need a conditional backbone"
+        )
+        assert "documents" not in told or isinstance(self.backbone, Separating), (
+            "document masks need a separating backbone"
+        )
+        assert {len(values) for values in told.values()} <= {1, len(tokens)}, (
+            "labels and documents are of the sequences of one batch"
+        )
+        return self.backbone.encode(inputs, sigma, **told)
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -85,13 +109,16 @@ class Denoiser:
         self._levels = max(noise, MIN_ALPHA), clean
         self.calls = 0
 
-    def encode(self, inputs: Inputs, alpha: Noise) -> Hidden:
-        """Features of every position of noisy text at signal level alpha, `[batch, 1]`."""
+    def encode(self, inputs: Inputs, alpha: Noise, conditions: Conditions | None = None) -> Hidden:
+        """Features of every position of noisy text at signal level alpha, `[batch, 1]`.
+
+        An objective hands over the `conditions` of its batch with every call.
+        """
         self.calls += self.model.backbone.evaluations
         if self.model.watch is not None:
             self.model.watch(inputs, alpha)
         sigma = -alpha.clamp(*self._levels).log().float() if self.process.time_conditioned else None
-        return self.model.backbone.encode(inputs, sigma)
+        return self.model.encode(inputs, sigma, conditions)
 
     def log_score(self, x_t: Tokens, alpha: Noise) -> LogProbs:
         """The score of every position at once: the definition, too large for wide vocabularies."""
@@ -139,13 +166,21 @@ class Denoiser:
 
         return self._replace(x_t, alpha_t, draw, (thinned.alpha_s, alpha_t), thinned.open, fixed)
 
-    def most_likely(self, x_t: Tokens, alpha: Noise, *, fixed: Selected | None = None) -> Tokens:
+    def most_likely(
+        self,
+        x_t: Tokens,
+        alpha: Noise,
+        *,
+        fixed: Selected | None = None,
+        conditions: Conditions | None = None,
+    ) -> Tokens:
         """The most likely clean token of each position that noise can have reached."""
 
         def choose(logits: LogProbs, x: Tokens, a: Noise) -> Tokens:
             return self.parameterization.most_likely(logits, x, a, self.process)
 
-        return self._replace(x_t, alpha, choose, (alpha,), self.process.changeable(x_t), fixed)
+        changing = self.process.changeable(x_t)
+        return self._replace(x_t, alpha, choose, (alpha,), changing, fixed, conditions)
 
     @torch.no_grad()
     def read(
@@ -155,12 +190,13 @@ class Denoiser:
         selected: Selected,
         read: Callable[..., Tensor],
         levels: tuple[Noise, ...] = (),
+        conditions: Conditions | None = None,
     ) -> Tensor:
         """What `read(logits, tokens, *levels)` makes of the selected positions, one after another.
 
         One call of the network, and only the selected positions are decoded.
         """
-        hidden = self.encode(x_t, alpha)[selected]
+        hidden = self.encode(x_t, alpha, conditions)[selected]
         columns = (x_t[selected], *(level.expand(x_t.shape)[selected] for level in levels))
         return rows.collect(
             self.model.backbone.decoder, read, hidden, columns, num_states=self.process.num_states
@@ -174,11 +210,13 @@ class Denoiser:
         levels: tuple[Noise, ...],
         changing: Selected,
         fixed: Selected | None,
+        conditions: Conditions | None = None,
     ) -> Tokens:
         changing = changing if fixed is None else changing & ~fixed
         if not changing.any():
             return x_t
-        return x_t.masked_scatter(changing, self.read(x_t, alpha, changing, choose, levels))
+        found = self.read(x_t, alpha, changing, choose, levels, conditions)
+        return x_t.masked_scatter(changing, found)
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from platform_core.model import Denoiser, Model
 from platform_core.parameterization import ScoreBased
 from platform_core.process import Diffusion, log_one_hot
 from platform_core.schedule import LogLinear, Schedule
-from platform_core.types import Inputs, Logits, LogProbs, Nats, Noise, Selected, Tokens
+from platform_core.types import Batch, Inputs, Logits, LogProbs, Nats, Noise, Tokens
 
 Protocol = Literal["exact", "published"]
 """exact: the bound itself, over every signal level from 1 to 0. published: times in [t_min, 1] of
@@ -58,11 +58,11 @@ class Objective(nn.Module, ABC):
         self.model = model
 
     @abstractmethod
-    def forward(self, x0: Tokens, mask: Selected, draws: Draws) -> Loss:
-        """The training loss of the tokens where `mask` is true."""
+    def forward(self, batch: Batch, draws: Draws) -> Loss:
+        """The training loss of the tokens that count."""
 
     @abstractmethod
-    def bound(self, x0: Tokens, mask: Selected, draws: Draws, protocol: Protocol = "exact") -> Loss:
+    def bound(self, batch: Batch, draws: Draws, protocol: Protocol = "exact") -> Loss:
         """An unbiased estimate of an upper bound on -log p(x0), or that value itself."""
 
 
@@ -87,8 +87,8 @@ class Guessing(ABC):
     """An objective that can say which tokens its model takes to be the likeliest."""
 
     @abstractmethod
-    def guesses(self, x0: Tokens, asked: Selected, draws: Draws) -> Tokens:
-        """The likeliest token of each place that is asked for, and the clean one elsewhere."""
+    def guesses(self, batch: Batch, draws: Draws) -> Tokens:
+        """The likeliest token of each place that counts, and the clean one elsewhere."""
 
 
 class Noised(NamedTuple):
@@ -142,41 +142,41 @@ class DiffusionObjective(Objective, Guessing):
         """What training reads: the process's noise, at times in [t_min, 1] of `schedule`."""
         return self._corrupted_at(draws.times(x0.shape[0], self.t_min), self.schedule, x0, draws)
 
-    def forward(self, x0: Tokens, mask: Selected, draws: Draws) -> Loss:
+    def forward(self, batch: Batch, draws: Draws) -> Loss:
         """The bound's integrand at times in [t_min, 1] of the model's schedule."""
-        return self._integrand(x0, mask, self.noised(x0, draws), self.descended)
+        return self._integrand(batch, self.noised(batch.x0, draws), self.descended)
 
-    def bound(self, x0: Tokens, mask: Selected, draws: Draws, protocol: Protocol = "exact") -> Loss:
+    def bound(self, batch: Batch, draws: Draws, protocol: Protocol = "exact") -> Loss:
         """The integrand at uniform signal levels, which no schedule changes; or as published."""
         exact = protocol == "exact"
         schedule, t_min = (self.exact_schedule, 0.0) if exact else (self.schedule, self.t_min)
-        t = draws.times(x0.shape[0], t_min)
-        noised = self._corrupted_at(t, schedule, x0, draws)
-        return self.integrand(x0, mask, noised)._replace(times=t)
+        t = draws.times(batch.x0.shape[0], t_min)
+        noised = self._corrupted_at(t, schedule, batch.x0, draws)
+        return self.integrand(batch, noised)._replace(times=t)
 
-    def integrand(self, x0: Tokens, mask: Selected, noised: Noised) -> Loss:
+    def integrand(self, batch: Batch, noised: Noised) -> Loss:
         """The bound's integrand, of a batch that has been noised already."""
-        return self._integrand(x0, mask, noised, self.row_loss)
+        return self._integrand(batch, noised, self.row_loss)
 
-    def guesses(self, x0: Tokens, asked: Selected, draws: Draws) -> Tokens:
-        """One look at nothing but noise in the places asked for, and the clean text elsewhere."""
+    def guesses(self, batch: Batch, draws: Draws) -> Tokens:
+        """One look at nothing but noise in the places that count, and the clean text elsewhere."""
+        x0, asked = batch.x0, batch.mask
         noise = self.denoiser.process.sample_prior(tuple(x0.shape), draws.generator)
         alpha = self.exact_schedule.alpha(
             torch.full_like(x0[:, :1], 1 - END_MARGIN, dtype=torch.float64)
         )
-        return self.denoiser.most_likely(torch.where(asked, noise, x0), alpha, fixed=~asked)
+        x_t = torch.where(asked, noise, x0)
+        return self.denoiser.most_likely(x_t, alpha, fixed=~asked, conditions=batch.conditions)
 
     def _corrupted_at(self, t: Noise, schedule: Schedule, x0: Tokens, draws: Draws) -> Noised:
         alpha = schedule.alpha(t)
         x_t = self.denoiser.process.corrupt(x0, alpha, draws.generator)
         return Noised(x_t, x_t, alpha, schedule.slope(t))
 
-    def _integrand(
-        self, x0: Tokens, mask: Selected, noised: Noised, row_loss: rows.RowLoss
-    ) -> Loss:
-        inputs, x_t, alpha, slope = noised
-        counted = mask & self.denoiser.process.changeable(x_t)
-        hidden = self.denoiser.encode(inputs, alpha)[counted]
+    def _integrand(self, batch: Batch, noised: Noised, row_loss: rows.RowLoss) -> Loss:
+        x0, (inputs, x_t, alpha, slope) = batch.x0, noised
+        counted = batch.mask & self.denoiser.process.changeable(x_t)
+        hidden = self.denoiser.encode(inputs, alpha, batch.conditions)[counted]
         levels = (level.expand(x0.shape)[counted] for level in (alpha, slope))
         total, values = rows.weighted_sum(
             self.model.backbone.decoder,

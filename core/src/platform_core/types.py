@@ -5,8 +5,10 @@ single positions. A noise level broadcasts against it: `[batch, 1]` gives every 
 sequence the same level.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -33,3 +35,30 @@ class TopTokens(NamedTuple):
 
 
 Inputs = Tokens | Probs | TopTokens
+
+Conditions = Mapping[str, Tensor]
+"""What a network is told of each text besides its tokens, by the names that `encode` has for it."""
+
+
+class Batch(NamedTuple):
+    """Clean texts of one length, and what is known of them."""
+
+    x0: Tokens
+    """`[batch, length]`."""
+    mask: Selected
+    """Which of the tokens count."""
+    labels: Labels | None = None
+    """One of each text, or a single one for all; None where texts have none."""
+    documents: Documents | None = None
+    """The place of each token's document in its sequence; None where all tokens see all."""
+
+    @property
+    def conditions(self) -> Conditions:
+        """The labels and the documents, those that there are."""
+        known = {"labels": self.labels, "documents": self.documents}
+        return {name: value for name, value in known.items() if value is not None}
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device."""
+        known = {name: values.to(device) for name, values in self.conditions.items()}
+        return Batch(self.x0.to(device), self.mask.to(device), **known)

@@ -12,6 +12,7 @@ from platform_ar.parameterization import NextToken
 from platform_ar.process import Ar
 from platform_core.model import Model
 from platform_core.schedule import LogLinear
+from platform_core.types import Batch
 from platform_dit.backbone import Dit
 
 GOLDEN = Path(__file__).parents[3] / "tests" / "golden"
@@ -43,6 +44,7 @@ def objective() -> NextTokenNll:
 def test_nats_of_the_second_token_and_on_are_the_published_ones(objective: NextTokenNll) -> None:
     x0, case = TENSORS["c.ar_nll/input/x0"], CASES["c.ar_nll"]
     targets = x0[:, 1:]
-    loss = objective.score(x0[:, :-1], targets, torch.ones_like(targets, dtype=torch.bool))
+    counted = torch.ones_like(targets, dtype=torch.bool)
+    loss = objective.score(x0[:, :-1], Batch(targets, counted))
     within = {"rtol": case["suggested_rtol"], "atol": case["suggested_atol"]}
     torch.testing.assert_close(loss.per_token, TENSORS["c.ar_nll/output/nll"], **within)

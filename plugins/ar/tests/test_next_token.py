@@ -14,7 +14,7 @@ from platform_core.model import Model
 from platform_core.schedule import LogLinear
 from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import CausalNetwork, ToyLaw, all_sequences, random_law
-from platform_core.types import Hidden, Inputs, Noise
+from platform_core.types import Batch, Hidden, Inputs, Noise
 
 TOKENS = 4
 
@@ -73,7 +73,7 @@ def everything(x0: Tensor) -> Tensor:
 def test_the_value_of_the_exact_network_is_minus_log_p(length: int, protocol: str) -> None:
     law = random_law(TOKENS, length, seed=3)
     x0 = law.sequences()
-    loss = objective(ExactNetwork(law)).bound(x0, everything(x0), draws(len(x0)), protocol)
+    loss = objective(ExactNetwork(law)).bound(Batch(x0, everything(x0)), draws(len(x0)), protocol)
     expected = -law.log_prob(x0)
     torch.testing.assert_close(loss.per_token.sum(1).double(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(loss.total, expected.sum(), rtol=1e-6, atol=0)
@@ -83,7 +83,7 @@ def test_the_value_of_the_exact_network_is_minus_log_p(length: int, protocol: st
 @torch.no_grad()
 def test_the_probabilities_of_all_sequences_sum_to_one(length: int) -> None:
     x0 = all_sequences(TOKENS, length)
-    loss = objective(network().double()).bound(x0, everything(x0), draws(len(x0)))
+    loss = objective(network().double()).bound(Batch(x0, everything(x0)), draws(len(x0)))
     assert (-loss.per_token.double().sum(1)).exp().sum().item() == pytest.approx(1, abs=1e-6)
 
 
@@ -93,9 +93,9 @@ def test_training_and_both_protocols_give_one_value_and_draw_nothing() -> None:
     made, drawing = objective(network()), draws(len(x0))
     before = drawing.generator.get_state()
     losses = [
-        made(x0, everything(x0), drawing),
-        made.bound(x0, everything(x0), drawing, "exact"),
-        made.bound(x0, everything(x0), drawing, "published"),
+        made(Batch(x0, everything(x0)), drawing),
+        made.bound(Batch(x0, everything(x0)), drawing, "exact"),
+        made.bound(Batch(x0, everything(x0)), drawing, "published"),
     ]
     for loss in losses:
         assert torch.equal(loss.total, losses[0].total)
@@ -108,8 +108,8 @@ def test_every_token_counts_the_first_included_and_padding_does_not() -> None:
     x0 = all_sequences(TOKENS, 4)
     mask = everything(x0)
     mask[:, 3:] = False
-    padded = objective(network()).bound(x0, mask, draws(len(x0)))
-    alone = objective(network()).bound(x0[:, :3], mask[:, :3], draws(len(x0)))
+    padded = objective(network()).bound(Batch(x0, mask), draws(len(x0)))
+    alone = objective(network()).bound(Batch(x0[:, :3], mask[:, :3]), draws(len(x0)))
     assert (padded.per_token[:, :3] > 0).all()
     assert not padded.per_token[:, 3:].any()
     torch.testing.assert_close(padded.per_token[:, :3], alone.per_token)
@@ -122,7 +122,7 @@ def test_a_token_costs_the_same_whatever_comes_after_it() -> None:
     changed = x0.clone()
     changed[:, 5:] = (changed[:, 5:] + 1) % TOKENS
     made = objective(network())
-    before, after = (made.bound(x, everything(x), draws(8)).per_token for x in (x0, changed))
+    before, after = (made.bound(Batch(x, everything(x)), draws(8)).per_token for x in (x0, changed))
     torch.testing.assert_close(before[:, :5], after[:, :5])
     assert not torch.isclose(before[:, 5:], after[:, 5:]).all()
 
@@ -146,7 +146,7 @@ def test_gradients_are_those_of_the_dense_cross_entropy() -> None:
     mask = torch.rand(8, 9, generator=torch.Generator().manual_seed(1)) < 0.8
     made = objective(network())
     parameters = list(made.parameters())
-    by_rows = torch.autograd.grad(made(x0, mask, draws(8)).total, parameters)
+    by_rows = torch.autograd.grad(made(Batch(x0, mask), draws(8)).total, parameters)
     logits = made.model.backbone(made.predictor.process.inputs(x0), None)[..., :TOKENS]
     dense = nn.functional.cross_entropy(logits.flatten(0, 1), x0.flatten(), reduction="none")
     expected = torch.autograd.grad((dense * mask.flatten()).sum(), parameters)
@@ -159,7 +159,7 @@ def test_training_makes_no_tensor_of_all_logits(monkeypatch: pytest.MonkeyPatch)
     made = objective(CausalNetwork(tokens + 1, width=4), tokens)
     x0 = torch.randint(tokens, (batch, length))
     with LargestTensor() as largest:
-        made(x0, everything(x0), draws(batch)).total.backward()
+        made(Batch(x0, everything(x0)), draws(batch)).total.backward()
     assert largest.elements <= 8 * (tokens + 1)
 
 

@@ -28,6 +28,7 @@ from platform_core.testing.toy import (
     transition,
     two_token_law,
 )
+from platform_core.types import Batch
 from platform_d3pm.objective import DiscreteNelbo
 from platform_d3pm.process import AbsorbingD3pm, D3pm, UniformD3pm
 
@@ -174,7 +175,7 @@ def test_every_step_is_drawn_and_equally_often(states, training, monkeypatch):
     x0 = torch.zeros(40, 3, dtype=torch.long)
     draws = Draws.derive("test", step=3, first=0, total=40)
     call = objective if training else objective.bound
-    call(x0, everything(x0), draws)
+    call(Batch(x0, everything(x0)), draws)
     expected = LogLinear().alpha(torch.arange(1, 41, dtype=torch.float64) / 40)
     expected[-1] = 0
     found = drawn[0].flatten().sort(descending=True).values
@@ -194,7 +195,7 @@ def test_alpha_s_is_the_schedules_at_the_time_before(states, schedule, monkeypat
 
     objective.divergence = keep
     x0 = torch.zeros(400, 1, dtype=torch.long)
-    objective.bound(x0, everything(x0), Draws.derive("test", step=0, first=0, total=400))
+    objective.bound(Batch(x0, everything(x0)), Draws.derive("test", step=0, first=0, total=400))
     grid = torch.linspace(0, 1, 11, dtype=torch.float64)
     level = [1.0, *schedule.alpha(grid[1:-1]).tolist(), 0.0]
     found = sorted({(round(t, 12), round(s, 12)) for t, s in pairs})
@@ -210,7 +211,7 @@ def test_the_estimate_is_unbiased(states: str):
     estimates = []
     for seed in range(200):
         draws = Draws.derive("test", seed, step=0, first=0, total=len(x0))
-        loss = objective.bound(x0, everything(x0), draws)
+        loss = objective.bound(Batch(x0, everything(x0)), draws)
         estimates.append(loss.per_token.double().sum(-1).view(6, 9).mean(0))
     found = torch.stack(estimates)
     expected = enumerated(objective, law.sequences())
@@ -224,7 +225,7 @@ def test_both_protocols_of_evaluation_are_the_same(states: str):
     x0 = torch.randint(5, (6, 8), generator=torch.Generator().manual_seed(0))
     one, other = (
         objective.bound(
-            x0, everything(x0), Draws.derive("test", step=0, first=0, total=6), protocol
+            Batch(x0, everything(x0)), Draws.derive("test", step=0, first=0, total=6), protocol
         )
         for protocol in ("exact", "published")
     )
@@ -238,8 +239,8 @@ def test_the_auxiliary_loss_is_in_training_alone(states: str):
     def losses(auxiliary: float) -> tuple[Tensor, Tensor]:
         objective = tiny(5, states, num_steps=50, auxiliary=auxiliary)
         draws = [Draws.derive("test", step=0, first=0, total=6) for _ in range(2)]
-        trained = objective(x0, everything(x0), draws[0]).per_token
-        return trained, objective.bound(x0, everything(x0), draws[1]).per_token
+        trained = objective(Batch(x0, everything(x0)), draws[0]).per_token
+        return trained, objective.bound(Batch(x0, everything(x0)), draws[1]).per_token
 
     (plain, bound), (more, same) = losses(0.0), losses(0.5)
     assert torch.equal(plain, bound)
@@ -308,7 +309,7 @@ def test_a_training_step_makes_no_tensor_of_positions_by_states(states, monkeypa
     monkeypatch.setattr(rows, "CHUNK_ELEMENTS", 6 * number)
     with LargestTensor() as made:
         draws = Draws.derive("test", step=0, first=0, total=16)
-        objective(x0, everything(x0), draws).total.backward()
+        objective(Batch(x0, everything(x0)), draws).total.backward()
     assert made.elements < x0.numel() * number / 50
 
 

@@ -27,7 +27,7 @@ from platform_core.testing.toy import (
     transition,
     two_token_law,
 )
-from platform_core.types import Inputs, TopTokens
+from platform_core.types import Batch, Inputs, TopTokens
 from platform_dit.backbone import Dit
 from platform_duo import gaussian
 from platform_duo.curriculum import Curriculum, Temperature
@@ -63,11 +63,11 @@ def tiny_network(process: Duo) -> Dit:
     )
 
 
-def batch(num_states: int = STATES) -> tuple[Tensor, Tensor]:
+def batch(num_states: int = STATES) -> Batch:
     x0 = torch.randint(num_states, (6, 8), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(x0, dtype=torch.bool)
     mask[-1, 4:] = False
-    return x0, mask
+    return Batch(x0, mask)
 
 
 def draws(step: int, *, total: int = 6) -> Draws:
@@ -79,10 +79,10 @@ def test_from_the_end_on_the_loss_is_that_of_the_bound_bit_for_bit(options: dict
     one = tiny_model()
     curriculum, plain = Curriculum(one, end=10, **options), UniformNelbo(one)
     for step in (10, 11, 1000):
-        found, expected = (o(*batch(), draws(step)) for o in (curriculum, plain))
+        found, expected = (o(batch(), draws(step)) for o in (curriculum, plain))
         assert found.total.equal(expected.total)
         assert found.per_token.equal(expected.per_token)
-    before = [o(*batch(), draws(9)).total for o in (curriculum, plain)]
+    before = [o(batch(), draws(9)).total for o in (curriculum, plain)]
     assert not before[0].equal(before[1])
 
 
@@ -92,7 +92,7 @@ def test_the_bound_is_that_of_hard_tokens_at_every_step_bit_for_bit(options, pro
     one = tiny_model()
     curriculum, plain = Curriculum(one, end=10, **options), UniformNelbo(one)
     for step in (0, 9, 10):
-        found, expected = (o.bound(*batch(), draws(step), protocol) for o in (curriculum, plain))
+        found, expected = (o.bound(batch(), draws(step), protocol) for o in (curriculum, plain))
         assert found.total.equal(expected.total)
         assert found.per_token.equal(expected.per_token)
 
@@ -100,8 +100,8 @@ def test_the_bound_is_that_of_hard_tokens_at_every_step_bit_for_bit(options, pro
 @every_form
 def test_the_loss_and_its_gradients_are_finite_and_of_counted_tokens(options: dict[str, Any]):
     one = tiny_model()
-    x0, mask = batch()
-    loss = Curriculum(one, **options)(x0, mask, draws(0))
+    x0, mask, *_ = batch()
+    loss = Curriculum(one, **options)(Batch(x0, mask), draws(0))
     loss.total.backward()
     assert loss.total.item() == pytest.approx(loss.per_token.double().sum().item(), rel=1e-6)
     assert (loss.per_token[~mask] == 0).all()
@@ -141,7 +141,7 @@ def test_predictions_that_ignore_the_input_cost_the_bound_of_the_window(options:
 
     def deviation(**others: Any) -> float:
         objective = Curriculum(blind, t_min=0.0, **others)
-        per_token = objective(x0, torch.ones_like(x0).bool(), draws(0, total=200)).per_token
+        per_token = objective(Batch(x0, torch.ones_like(x0).bool()), draws(0, total=200)).per_token
         means = per_token.double().mean(1)
         # Times are stratified, so the error of the mean is less than this.
         noise = per_token.double().var(1).mean().item() / per_token.numel()
@@ -190,7 +190,7 @@ def test_with_one_hot_vectors_and_all_levels_the_curriculum_is_the_bound():
     for clean in law.sequences()[::4]:
         x0 = clean.expand_as(x_t)
         with torch.no_grad():
-            f = objective(x0, torch.ones_like(x0).bool(), given).per_token.double().sum(-1)
+            f = objective(Batch(x0, torch.ones_like(x0).bool()), given).per_token.double().sum(-1)
         chance = transition(process, x0, x_t, objective.gaussian.alpha(t)).prod(-1)
         value = (weights.repeat_interleave(len(states)) * chance * f).sum().item()
         # The network is told no level below 1e-4.
@@ -242,14 +242,14 @@ def test_tau_follows_the_step(monkeypatch: pytest.MonkeyPatch):
     draw = objective.relaxation.draw
     monkeypatch.setattr(objective.relaxation, "draw", lambda *a: (taus.append(a[2]), draw(*a))[1])
     for step in (0, 20, 60, 99, 100):
-        objective(*batch(), draws(step))
+        objective(batch(), draws(step))
     assert taus == pytest.approx([1e-1, 1e-1, 1e-2, 10 ** (-1 - 2 * 79 / 80)])
 
 
 def test_the_levels_are_those_of_the_schedule_gaussian():
     objective = Curriculum(tiny_model(), gamma_min=-3, gamma_max=1)
     schedule, t = Gaussian(STATES, -3, 1), draws(0).times(6, 1e-3)
-    _, _, alpha, slope = objective.noised(batch()[0], draws(0))
+    _, _, alpha, slope = objective.noised(batch().x0, draws(0))
     assert alpha.equal(schedule.alpha(t))
     assert slope.equal(schedule.slope(t))
 
@@ -259,7 +259,7 @@ def test_with_top_k_a_training_step_makes_no_tensor_of_positions_by_states(monke
     x0 = torch.randint(1008, (16, 32), generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(rows, "CHUNK_ELEMENTS", 6 * 1008)
     with LargestTensor() as made:
-        objective(x0, torch.ones_like(x0).bool(), draws(0, total=16)).total.backward()
+        objective(Batch(x0, torch.ones_like(x0).bool()), draws(0, total=16)).total.backward()
     assert made.elements < x0.numel() * 1008 / 3
 
 
@@ -292,12 +292,12 @@ def test_predictions_of_one_token_are_no_worse_for_a_curriculum():
         objective = Curriculum(one, end=100, **options)
         optimizer = torch.optim.Adam(one.backbone.parameters(), 1e-2)
         mask = torch.ones_like(x0).bool()
-        before = objective.bound(x0, mask, draws(0, total=60)).total.item()
+        before = objective.bound(Batch(x0, mask), draws(0, total=60)).total.item()
         for step in range(30):
             optimizer.zero_grad()
-            (objective(x0, mask, draws(step, total=60)).total / x0.numel()).backward()
+            (objective(Batch(x0, mask), draws(step, total=60)).total / x0.numel()).backward()
             optimizer.step()
-        assert objective.bound(x0, mask, draws(0, total=60)).total.item() < before
+        assert objective.bound(Batch(x0, mask), draws(0, total=60)).total.item() < before
 
 
 @pytest.mark.parametrize("options", [[], ["--objective.top_k=2"]], ids=["dense", "2"])

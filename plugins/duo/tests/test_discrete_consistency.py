@@ -12,6 +12,7 @@ from platform_core.process import Uniform
 from platform_core.schedule import LogLinear
 from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import TinyNetwork, model
+from platform_core.types import Batch
 from platform_duo.objective import DiscreteConsistency
 from platform_duo.process import Duo
 from platform_duo.schedule import Gaussian
@@ -54,7 +55,7 @@ def test_the_loss_is_that_of_two_points_of_one_path_each_at_its_own_level(
     )
     other_weights(objective)
     (x0, mask), dt = texts(), 0.2 * 2 ** (step // 3)
-    loss = objective(x0, mask, draws(step, 16))
+    loss = objective(Batch(x0, mask), draws(step, 16))
 
     path, again = Gaussian(STATES, -3, 0.5), draws(step, 16)
     t = again.times(16, dt)
@@ -75,7 +76,7 @@ def test_the_loss_is_that_of_two_points_of_one_path_each_at_its_own_level(
 def test_the_same_text_twice_teaches_nothing(monkeypatch: pytest.MonkeyPatch):
     objective, (x0, mask) = consistency(), texts()
     monkeypatch.setattr(type(objective.rounds), "dt", lambda *_: 0.0)
-    loss = objective(x0, mask, draws(0, 16))
+    loss = objective(Batch(x0, mask), draws(0, 16))
     assert loss.total.item() == 0
     loss.total.backward()
     gradients = [parameter.grad for parameter in objective.model.parameters()]
@@ -110,7 +111,7 @@ def test_a_training_step_makes_no_tensor_of_positions_by_states(monkeypatch: pyt
     x0 = torch.randint(1008, (16, 32), generator=derive_generator(0))
     monkeypatch.setattr(rows, "CHUNK_ELEMENTS", 6 * 1008)
     with LargestTensor() as made:
-        objective(x0, torch.ones_like(x0, dtype=torch.bool), draws(0, 16)).total.backward()
+        objective(Batch(x0, torch.ones_like(x0, dtype=torch.bool)), draws(0, 16)).total.backward()
     # The widest are the 256 nodes of the quadrature, once for each text.
     assert made.elements < x0.numel() * 1008 / 50
 

@@ -22,6 +22,7 @@ from platform_core.testing.toy import (
     random_law,
     two_token_law,
 )
+from platform_core.types import Batch
 from platform_duo.objective import UniformNelbo, uniform_nelbo
 from platform_duo.process import Duo
 
@@ -183,7 +184,7 @@ def test_a_training_step_makes_no_tensor_of_positions_by_states(monkeypatch):
     monkeypatch.setattr(rows, "CHUNK_ELEMENTS", 6 * process.num_states)
     with LargestTensor() as made:
         draws = Draws.derive("test", step=0, first=0, total=16)
-        objective(x0, torch.ones_like(x0, dtype=torch.bool), draws).total.backward()
+        objective(Batch(x0, torch.ones_like(x0, dtype=torch.bool)), draws).total.backward()
     assert made.elements < x0.numel() * process.num_states / 50
 
 

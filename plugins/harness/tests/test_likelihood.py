@@ -25,6 +25,7 @@ from platform_core.testing.toy import (
     tanh_sinh,
     transition,
 )
+from platform_core.types import Batch
 from platform_duo.objective import DiscreteConsistency
 from platform_harness.likelihood import (
     CleanContext,
@@ -158,7 +159,7 @@ def test_from_left_to_right_it_is_exact_and_of_one_law():
     x0 = torch.tensor([text.tokens for text in TEXTS])
     draws = Draws.derive("any", step=0, first=0, total=1)
     with torch.no_grad():
-        nats = likelihood.objective.bound(x0, torch.ones_like(x0, dtype=torch.bool), draws)
+        nats = likelihood.objective.bound(Batch(x0, torch.ones_like(x0, dtype=torch.bool)), draws)
     torch.testing.assert_close(-nats.per_token[:, 1:].sum(-1).double(), log_probs)
 
 
@@ -245,7 +246,7 @@ def test_readings_when_noise_has_reached_a_token_vary_less():
         noise = objective.denoiser.process.corrupt(ending, alpha, draws.generator)
         x_t = torch.where(mask, noise, ending)
         noised = Noised(x_t, x_t, alpha, torch.full_like(alpha, -1))
-        return float(objective.integrand(ending, mask, noised).per_token.sum(-1).mean())
+        return float(objective.integrand(Batch(ending, mask), noised).per_token.sum(-1).mean())
 
     before = torch.tensor([uniform(seed) for seed in range(40)])
     found = asked(CleanContext(objective, 8), [TEXTS[4]], number=40)

@@ -25,6 +25,7 @@ from platform_core.record.cards import Record
 from platform_core.schedule import LogLinear
 from platform_core.testing.metrics import require_whole
 from platform_core.testing.toy import CausalNetwork
+from platform_core.types import Batch
 from platform_harness import metrics as task_metrics
 from platform_harness import tasks as harness
 from platform_harness.likelihood import choose
@@ -100,7 +101,9 @@ def log_prob(lm, tokens, given):
     x0 = torch.tensor([tokens])
     draws = Draws.derive("any", step=0, first=0, total=1)
     with torch.no_grad():
-        nats = lm.likelihood.objective.bound(x0, torch.ones_like(x0, dtype=torch.bool), draws)
+        nats = lm.likelihood.objective.bound(
+            Batch(x0, torch.ones_like(x0, dtype=torch.bool)), draws
+        )
     return -float(nats.per_token[0, given:].double().sum())
 
 

@@ -23,7 +23,7 @@ from platform_core.process import Absorbing, Diffusion, Uniform
 from platform_core.sampler import Ancestral, Prompt
 from platform_core.schedule import LogLinear
 from platform_core.training.trainer import Trainer
-from platform_core.types import TopTokens
+from platform_core.types import Batch, TopTokens
 from platform_hf.backbone import Hf
 
 STATES, LENGTH = 19, 12
@@ -460,9 +460,9 @@ class Repeats:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def fetch(self, rows: Any) -> tuple[Tensor, Tensor]:
+    def batch(self, rows: Any) -> Batch:
         ids = self.ids[list(rows)]
-        return ids, torch.ones_like(ids, dtype=torch.bool)
+        return Batch(ids, torch.ones_like(ids, dtype=torch.bool))
 
     def split(self, name: str) -> "Repeats":
         return self
@@ -512,8 +512,7 @@ def test_one_step_of_a_pretrained_network_moves_its_weights(tmp_path: Path) -> N
     process = Absorbing(5, time_conditioned=True)
     backbone = Hf(6, False, True, config=str(tmp_path), pretrained=True)
     model = Model(process, LogLinear(), Mean(), backbone)
-    x0, mask = Repeats().fetch(range(8))
-    loss = Nelbo(model)(x0, mask, Draws.derive(0, step=0, first=0, total=8))
+    loss = Nelbo(model)(Repeats().batch(range(8)), Draws.derive(0, step=0, first=0, total=8))
     loss.total.backward()
     moved = {name for name, p in backbone.named_parameters() if p.grad is not None and p.grad.any()}
     assert {"head.bias", "shift.mlp.2.weight"} <= moved

@@ -396,11 +396,12 @@ def test_a_run_judges_as_its_own_exact_bound_does(runs):
     run = TrainedRun.open(directory.path, accelerator=accelerator)
     built, tokenizer = run.built, run.tokenizer
     split = run.data(("validation",)).split("validation")
-    ids, mask = split.fetch(range(7))
+    batch = split.batch(range(7))
+    ids = batch.x0
     assert (ids == tokenizer.eos_id).sum() == 0
     draws = Draws.derive(9, step=0, first=0, total=7)
     with torch.no_grad():
-        exact = built.objective.bound(ids, mask, draws).per_token[:, 1:]
+        exact = built.objective.bound(batch, draws).per_token[:, 1:]
     judge = opened(runs / "ar", plugins=plugins)
     found = judge_texts(judge, ids.tolist(), tokenizer, length=LENGTH, batch_size=3)
     assert found.likelihood.nats_per_token == pytest.approx(float(exact.mean()), rel=1e-5)

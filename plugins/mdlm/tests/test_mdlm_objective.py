@@ -31,6 +31,7 @@ from platform_core.testing.toy import (
     transition,
     two_token_law,
 )
+from platform_core.types import Batch
 from platform_mdlm.objective import MaskedNelbo
 from platform_mdlm.parameterization import Subs
 from platform_mdlm.process import Mdlm
@@ -159,7 +160,7 @@ def bound_in_steps(
     draws = FixedTimes(torch.Generator(), 0, 0, 1, 0, fractions)
     x0 = clean.expand_as(x_t)
     with torch.no_grad():
-        loss = objective.bound(x0, everything(x0), draws)
+        loss = objective.bound(Batch(x0, everything(x0)), draws)
     chance = transition(process, x0, x_t, objective.exact_schedule.alpha(fractions)).prod(-1)
     return float((chance * loss.per_token.double().sum(-1)).sum() / num_steps)
 
@@ -205,7 +206,7 @@ def test_the_estimate_in_steps_is_unbiased():
     objective = exact_objective(law, num_steps=2)
     x0 = torch.tensor([[1, 2]]).expand(4000, 2)
     draws = Draws.derive("test", step=0, first=0, total=4000)
-    estimate = objective.bound(x0, everything(x0), draws).per_token.double().sum(-1)
+    estimate = objective.bound(Batch(x0, everything(x0)), draws).per_token.double().sum(-1)
     error = estimate.std() / len(estimate) ** 0.5
     assert abs(estimate.mean() - TABLE[2]) < 3 * error
 
@@ -233,7 +234,9 @@ def test_a_stepwise_schedule_goes_from_text_to_masks_in_even_steps(inner, num_st
 def test_a_network_that_is_told_the_level_has_a_finite_bound_in_steps():
     objective = tiny_objective(Mdlm(5, time_conditioned=True), num_steps=3)
     x0 = torch.randint(5, (6, 4), generator=torch.Generator().manual_seed(0))
-    loss = objective.bound(x0, everything(x0), Draws.derive("test", step=0, first=0, total=6))
+    loss = objective.bound(
+        Batch(x0, everything(x0)), Draws.derive("test", step=0, first=0, total=6)
+    )
     assert loss.per_token.isfinite().all()
 
 
@@ -250,9 +253,9 @@ def test_low_variance_weights_change_training_and_not_the_bound(num_steps, proto
 
     t = draws().times(6, low_var.t_min)
     weight = -low_var.schedule.slope(t) / (1 - low_var.schedule.alpha(t))
-    trained, plain = (o(x0, everything(x0), draws()) for o in (bound, low_var))
+    trained, plain = (o(Batch(x0, everything(x0)), draws()) for o in (bound, low_var))
     torch.testing.assert_close(plain.per_token * weight.float(), trained.per_token)
-    one, other = (o.bound(x0, everything(x0), draws(), protocol) for o in (bound, low_var))
+    one, other = (o.bound(Batch(x0, everything(x0)), draws(), protocol) for o in (bound, low_var))
     assert torch.equal(one.per_token, other.per_token)
     assert one.total == other.total
 
@@ -260,7 +263,9 @@ def test_low_variance_weights_change_training_and_not_the_bound(num_steps, proto
 def test_the_low_variance_gradient_is_that_of_plain_cross_entropy():
     objective = tiny_objective(Mdlm(5), weighting="low-var").double()
     x0 = torch.randint(5, (6, 8), generator=torch.Generator().manual_seed(0))
-    objective(x0, everything(x0), Draws.derive("test", step=0, first=0, total=6)).total.backward()
+    objective(
+        Batch(x0, everything(x0)), Draws.derive("test", step=0, first=0, total=6)
+    ).total.backward()
     by_row = [parameter.grad for parameter in objective.parameters()]
     draws = Draws.derive("test", step=0, first=0, total=6)
     alpha = LogLinear().alpha(draws.times(6, objective.t_min))
@@ -279,7 +284,7 @@ def test_a_training_step_makes_no_tensor_of_positions_by_states(monkeypatch):
     monkeypatch.setattr(rows, "CHUNK_ELEMENTS", 6 * process.num_states)
     with LargestTensor() as made:
         draws = Draws.derive("test", step=0, first=0, total=16)
-        objective(x0, everything(x0), draws).total.backward()
+        objective(Batch(x0, everything(x0)), draws).total.backward()
     assert made.elements < x0.numel() * process.num_states / 50
 
 

@@ -10,6 +10,7 @@ from platform_core.draws import Draws, derive_generator
 from platform_core.schedule import LogLinear
 from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import TinyNetwork, exact_model, index_of, model, two_token_law
+from platform_core.types import Batch
 from platform_mdlm.objective import Sdtt, step_times
 from platform_mdlm.parameterization import Subs
 from platform_mdlm.process import Mdlm
@@ -90,7 +91,7 @@ def test_the_teacher_always_has_time_for_all_its_steps(monkeypatch: pytest.Monke
     objective = sdtt(first_dt=0.2, round_steps=10, rounds=2)
     seen: list[tuple[float, float, float]] = []
 
-    def look(x_t: Tensor, t: Tensor, dt: float, _: object) -> Tensor:
+    def look(x_t: Tensor, t: Tensor, dt: float, *_: object) -> Tensor:
         seen.append((float(t.min()), float(t.max()), dt))
         return torch.zeros(*x_t.shape, 8)
 
@@ -98,7 +99,7 @@ def test_the_teacher_always_has_time_for_all_its_steps(monkeypatch: pytest.Monke
     x0 = torch.zeros(64, 4, dtype=torch.long)
     for step in (0, 9, 10, 30):
         draws = Draws.derive("test", step=step, first=0, total=64)
-        objective(x0, torch.ones_like(x0, dtype=torch.bool), draws)
+        objective(Batch(x0, torch.ones_like(x0, dtype=torch.bool)), draws)
     assert [dt for _, _, dt in seen] == [0.2, 0.2, 0.4, 0.4]
     for low, high, dt in seen:
         assert 2 * dt <= low < 2 * dt + 0.02
@@ -109,7 +110,7 @@ def test_one_step_of_an_equal_teacher_teaches_nothing():
     objective = sdtt(teacher_steps=1, first_dt=0.1, rounds=1)
     x0 = torch.randint(MASK, (8, 6), generator=torch.Generator().manual_seed(0))
     draws = Draws.derive("test", step=0, first=0, total=8)
-    loss = objective(x0, torch.ones_like(x0, dtype=torch.bool), draws)
+    loss = objective(Batch(x0, torch.ones_like(x0, dtype=torch.bool)), draws)
     assert loss.total.item() == pytest.approx(0, abs=1e-6)
 
 
@@ -120,7 +121,7 @@ def test_only_masks_that_count_are_learned_from():
     x0 = torch.randint(MASK, (32, 6), generator=torch.Generator().manual_seed(0))
     mask = torch.rand(x0.shape, generator=torch.Generator().manual_seed(1)) < 0.5
     draws = Draws.derive("test", step=0, first=0, total=32)
-    loss = objective(x0, mask, draws)
+    loss = objective(Batch(x0, mask), draws)
     draws = Draws.derive("test", step=0, first=0, total=32)
     alpha = objective.model.schedule.alpha(draws.times(32, 0.6))
     x_t = objective.model.process.corrupt(x0, alpha, draws.generator)
@@ -140,7 +141,9 @@ def test_a_student_learns_what_two_steps_of_its_teacher_say():
     x0 = torch.cartesian_prod(torch.arange(3), torch.arange(3)).repeat(30, 1)
     counted = torch.ones_like(x0, dtype=torch.bool)
     for step in range(120):
-        loss = objective(x0, counted, Draws.derive("test", step=step, first=0, total=len(x0)))
+        loss = objective(
+            Batch(x0, counted), Draws.derive("test", step=step, first=0, total=len(x0))
+        )
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
@@ -168,7 +171,7 @@ def test_a_training_step_makes_no_tensor_of_positions_by_states(monkeypatch: pyt
     monkeypatch.setattr(rows, "CHUNK_ELEMENTS", 6 * 1009)
     with LargestTensor() as made:
         draws = Draws.derive("test", step=0, first=0, total=16)
-        objective(x0, torch.ones_like(x0, dtype=torch.bool), draws).total.backward()
+        objective(Batch(x0, torch.ones_like(x0, dtype=torch.bool)), draws).total.backward()
     assert made.elements < x0.numel() * 1009 / 50
 
 

@@ -23,6 +23,7 @@ from platform_core.testing.toy import (
     random_law,
     two_token_law,
 )
+from platform_core.types import Batch
 from platform_sedd.objective import ScoreEntropy
 from platform_sedd.parameterization import Score
 from platform_sedd.process import AbsorbingSedd, UniformSedd
@@ -159,7 +160,7 @@ def test_a_training_step_makes_no_tensor_of_positions_by_states(objective, monke
     monkeypatch.setattr(rows, "CHUNK_ELEMENTS", 6 * states)
     with LargestTensor() as made:
         draws = Draws.derive("test", step=0, first=0, total=16)
-        built(x0, torch.ones_like(x0, dtype=torch.bool), draws).total.backward()
+        built(Batch(x0, torch.ones_like(x0, dtype=torch.bool)), draws).total.backward()
     assert made.elements < x0.numel() * states / 50
 
 

@@ -36,7 +36,7 @@ from platform_core.draws import derive_seed
 from platform_core.errors import UsageError, did_you_mean, either
 from platform_core.record.files import digest_of, write_json
 from platform_core.registry.loading import installed
-from platform_core.types import Documents, Labels, Selected, Tokens
+from platform_core.types import Batch, Labels
 
 ROWS = "rows.arrow"
 """The file of a packed split."""
@@ -46,12 +46,8 @@ class Sequences(ABC):
     """Sequences by number."""
 
     @abstractmethod
-    def fetch(self, indices: Sequence[int]) -> tuple[Tokens, Selected]:
-        """Sequences, `[n, length]`, and which of their tokens count."""
-
-    @abstractmethod
-    def documents(self, indices: Sequence[int]) -> Documents | None:
-        """The place of each token's document in its sequence; None where all tokens see all."""
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Sequences, `[n, length]`, with all that is known of them."""
 
 
 class PackedRows:
@@ -111,16 +107,12 @@ class TokenSplit(Sequences):
     def __len__(self) -> int:
         return len(self._places)
 
-    def fetch(self, indices: Sequence[int]) -> tuple[Tokens, Selected]:
-        """Sequences by number, `[n, length]`, and which of their tokens count."""
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Sequences by number, with the labels and documents that they were packed with."""
         ids, counted = self._arrays(indices)
-        return torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(counted)
-
-    def documents(self, indices: Sequence[int]) -> Documents | None:
-        """As they were packed with document masks; None where without."""
-        if "documents" not in self._rows.columns:
-            return None
-        return torch.from_numpy(self._take("documents", indices).astype(np.int64))
+        labels, documents = (self._known(name, indices) for name in ("label", "documents"))
+        tokens = torch.from_numpy(ids.astype(np.int64))
+        return Batch(tokens, torch.from_numpy(counted), labels, documents)
 
     def spread(self, number: int) -> "TokenSplit":
         """So many sequences at even distances, so that all documents are represented; 0 for all."""
@@ -140,6 +132,11 @@ class TokenSplit(Sequences):
     def num_characters(self) -> int:
         """Characters of text that the counted tokens stand for."""
         return self._tokenizer.count_characters(self.tokens())
+
+    def _known(self, column: str, indices: Sequence[int]) -> torch.Tensor | None:
+        if column not in self._rows.columns:
+            return None
+        return torch.from_numpy(self._take(column, indices).astype(np.int64))
 
     def _take(self, column: str, indices: Sequence[int]) -> npt.NDArray[Any]:
         return self._rows.take(column, self._places[np.asarray(indices, dtype=np.int64)])
@@ -171,16 +168,6 @@ class LabelledSplit(TokenSplit):
 
     def _with(self, places: npt.NDArray[np.int64]) -> TokenSplit:
         return LabelledSplit(self._rows, self._tokenizer, self.names, places)
-
-
-def labels_of(split: TokenSplit, indices: Sequence[int]) -> Labels | None:
-    """The labels of some sequences, if they have any."""
-    return split.labels(indices) if isinstance(split, LabelledSplit) else None
-
-
-def documents_of(split: object, indices: Sequence[int]) -> Documents | None:
-    """The documents of some sequences' tokens, where tokens see only their own."""
-    return split.documents(indices) if isinstance(split, Sequences) else None
 
 
 @dataclass(frozen=True)

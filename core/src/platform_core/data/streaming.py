@@ -23,7 +23,7 @@ from platform_core.data.sequences import Sequences, packer
 from platform_core.data.tokenizer import Tokenizer
 from platform_core.draws import derive_seed
 from platform_core.errors import UsageError
-from platform_core.types import Documents, Selected, Tokens
+from platform_core.types import Batch
 
 BLOCK = 1000
 """Documents that are packed and mixed together."""
@@ -69,27 +69,16 @@ class StreamedSplit(Sequences):
         """Goes to the beginning of a block."""
         self._state = dict(state)
         self._rows: Rows | None = None
-        self._fetched: tuple[list[int], list[Any]] = ([], [])
 
-    def fetch(self, indices: Sequence[int]) -> tuple[Tokens, Selected]:
-        """Sequences by number, `[n, length]`, and which of their tokens count."""
-        found = self._find(indices)
-        ids = np.stack([ids for ids, _, _ in found]).astype(np.int64)
-        counted = np.array([counted for _, counted, _ in found])
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Sequences by number, with their documents where the stream has document masks."""
+        found = zip(*(self._row(index) for index in indices), strict=True)
+        ids, counted, documents = (np.stack(column).astype(np.int64) for column in found)
         mask = np.arange(ids.shape[1]) < counted[:, None]
-        return torch.from_numpy(ids), torch.from_numpy(mask)
-
-    def documents(self, indices: Sequence[int]) -> Documents | None:
-        """The documents of the tokens, with document masks; cheap right after `fetch`."""
+        batch = Batch(torch.from_numpy(ids), torch.from_numpy(mask))
         if not self._document_masks:
-            return None
-        found = self._find(indices)
-        return torch.from_numpy(np.stack([of for _, _, of in found]).astype(np.int64))
-
-    def _find(self, indices: Sequence[int]) -> list[Any]:
-        if self._fetched[0] != list(indices):
-            self._fetched = (list(indices), [self._row(index) for index in indices])
-        return self._fetched[1]
+            return batch
+        return batch._replace(documents=torch.from_numpy(documents))
 
     def _row(self, index: int) -> tuple[npt.NDArray[Any], int, npt.NDArray[Any]]:
         if index < self._state["first"]:

@@ -7,10 +7,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from platform_core.data.sequences import TokenSplit, documents_of, labels_of
+from platform_core.data.sequences import TokenSplit
 from platform_core.draws import Draws
 from platform_core.errors import UsageError
-from platform_core.guidance import given
 from platform_core.objective import Objective, Protocol
 
 NUM_LEVELS = 10
@@ -152,9 +151,8 @@ def _read(
     for first in range(rank * batch_size, number, batch_size * world):
         rows = range(first, min(first + batch_size, number))
         here = slice(rows.start, rows.stop)
-        x0, mask = (tensor.to(accelerator.device) for tensor in split.fetch(rows))
-        facts = labels_of(split, rows), documents_of(split, rows)
-        tokens[here] = mask.sum(-1)
+        batch = split.batch(rows).to(accelerator.device)
+        tokens[here] = batch.mask.sum(-1)
         for turn in range(rounds):
             noise = Draws.derive(
                 seed,
@@ -164,8 +162,8 @@ def _read(
                 total=rounds * number,
                 device=accelerator.device,
             )
-            with accelerator.autocast(), given(objective, *facts):
-                loss = objective.bound(x0, mask, noise, protocol)
+            with accelerator.autocast():
+                loss = objective.bound(batch, noise, protocol)
             nats[turn, here] = loss.per_token.double().sum(-1)
             if loss.times is not None:
                 times[turn, here] = loss.times.squeeze(-1)

@@ -93,7 +93,7 @@ def _find(values: Integers, ascending: Integers) -> npt.NDArray[np.int64]:
 def _measure(data: Data, split: str, sequences: int) -> NgramBits:
     held_out = data.split(split).spread(sequences)
     train = data.split("train")
-    length = train.fetch([0])[0].shape[1]
+    length = train.batch([0]).x0.shape[1]
     laws = probabilities(
         train.spread(TRAIN_TOKENS // length).tokens(),
         held_out.tokens(),

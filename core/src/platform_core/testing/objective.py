@@ -5,19 +5,29 @@
 The exact network of uniform noise predicts a token from all others but itself (`toy`).
 """
 
+from typing import final
+
 import torch
 from torch import Tensor, nn
 
+from platform_core.backbone import Backbone, Conditional, Separating
 from platform_core.draws import Draws, derive_generator
 from platform_core.model import Model, weights
-from platform_core.objective import DiffusionObjective, Following, Loss, Nelbo, Objective
+from platform_core.objective import (
+    DiffusionObjective,
+    Following,
+    Guessing,
+    Loss,
+    Nelbo,
+    Objective,
+)
 from platform_core.schedule import Stepwise
 from platform_core.testing.law import Figures, Laws, require
 from platform_core.testing.partners import Setting, settings
 from platform_core.testing.process import agree
 from platform_core.testing.subject import Subject
 from platform_core.testing.toy import integrated_bound, stepped_bound, two_token_law
-from platform_core.types import Selected, Tokens
+from platform_core.types import Batch, Conditions, Documents, Hidden, Inputs, Labels, Noise
 
 LAWS = Laws("objective")
 
@@ -49,7 +59,8 @@ def excess(subject: Subject, setting: Setting, *, mistaken: bool) -> tuple[float
         law.probs.flatten(), TEXTS, replacement=True, generator=derive_generator("texts")
     )
     x0 = law.sequences()[chosen]
-    bound = objective.bound(x0, torch.ones_like(x0, dtype=torch.bool), draws(total=TEXTS))
+    everything = torch.ones_like(x0, dtype=torch.bool)
+    bound = objective.bound(Batch(x0, everything), draws(total=TEXTS))
     nats = -law.log_prob(x0)
     difference = bound.per_token.double().sum(-1) - nats
     error = float(difference.std()) / TEXTS**0.5
@@ -147,21 +158,20 @@ def row_loss_is_no_less_than_zero(subject: Subject) -> Figures:
     return f"lowest {lowest:.3g}"
 
 
-def batch() -> tuple[Tokens, Selected]:
+def padded() -> Batch:
     """Texts, some tokens of which do not count."""
     generator = derive_generator("batch")
     x0 = torch.randint(VOCABULARY, (BATCH, LENGTH), generator=generator)
     counted = torch.arange(LENGTH) < torch.tensor([[6], [3], [0], [5]])
-    return x0, counted
+    return Batch(x0, counted)
 
 
-def losses(objective: Objective, counted: Selected, seed: int = 0) -> dict[str, Loss]:
+def losses(objective: Objective, batch: Batch, seed: int = 0) -> dict[str, Loss]:
     """The training loss and both bounds."""
-    x0, _ = batch()
     return {
-        "forward": objective(x0, counted, draws(seed)),
-        "bound": objective.bound(x0, counted, draws(seed)),
-        "published bound": objective.bound(x0, counted, draws(seed), protocol="published"),
+        "forward": objective(batch, draws(seed)),
+        "bound": objective.bound(batch, draws(seed)),
+        "published bound": objective.bound(batch, draws(seed), protocol="published"),
     }
 
 
@@ -169,13 +179,14 @@ def losses(objective: Objective, counted: Selected, seed: int = 0) -> dict[str, 
 def per_token(subject: Subject) -> Figures:
     """Losses are finite, [batch, length], 0 where a token does not count, and sum to the total."""
     for setting in settings(subject):
-        x0, counted = batch()
-        for name, loss in losses(make(subject, setting.tiny(VOCABULARY)[0]), counted).items():
+        batch = padded()
+        for name, loss in losses(make(subject, setting.tiny(VOCABULARY)[0]), batch).items():
             where = f"{name} {setting}"
             shape = tuple(loss.per_token.shape)
-            require(shape == x0.shape, f"{where}: per_token is {shape} of {tuple(x0.shape)}")
+            expected = tuple(batch.x0.shape)
+            require(shape == expected, f"{where}: per_token is {shape} of {expected}")
             require(bool(loss.per_token.isfinite().all()), f"{where}: a value is not finite")
-            left = float(loss.per_token[~counted].abs().max())
+            left = float(loss.per_token[~batch.mask].abs().max())
             require(left == 0, f"{where}: a token that does not count has {left:.3g}")
             total = loss.per_token.double().sum()
             agree(
@@ -189,18 +200,60 @@ def per_token(subject: Subject) -> Figures:
 def same_draws_same_loss(subject: Subject) -> Figures:
     """Losses depend on the text and its draws and on nothing else."""
     for setting in settings(subject):
-        _, counted = batch()
+        batch = padded()
         objective = make(subject, setting.tiny(VOCABULARY)[0])
         torch.manual_seed(1)
-        before = losses(objective, counted)
+        before = losses(objective, batch)
         torch.manual_seed(2)
-        for name, loss in losses(objective, counted).items():
+        for name, loss in losses(objective, batch).items():
             same = torch.equal(loss.per_token, before[name].per_token)
             require(same, f"{name} {setting}: equal draws give another loss")
-        other = losses(objective, counted, seed=1)
+        other = losses(objective, batch, seed=1)
         if objective.noise_levels:
             changed = not torch.equal(other["bound"].per_token, before["bound"].per_token)
             require(changed, f"bound {setting}: other draws give the same loss")
+    return None
+
+
+@final
+class Listener(Conditional, Separating):
+    """Another network that insists on being told what is known of the texts."""
+
+    def __init__(self, network: Backbone, expected: Conditions) -> None:
+        super().__init__()
+        self.network, self.expected = network, expected
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The other's."""
+        return self.network.decoder
+
+    def encode(
+        self,
+        inputs: Inputs,
+        sigma: Noise | None,
+        labels: Labels | None = None,
+        documents: Documents | None = None,
+    ) -> Hidden:
+        """The other's features."""
+        for name, told in {"labels": labels, "documents": documents}.items():
+            right = told is not None and torch.equal(told, self.expected[name])
+            require(right, f"a call of the network is not told the {name} of the batch")
+        return self.network.encode(inputs, sigma)
+
+
+@LAWS.law()
+def tells_the_network(subject: Subject) -> Figures:
+    """Every call of the network is told the labels and documents of the batch."""
+    places = torch.arange(LENGTH).expand(BATCH, -1)
+    batch = padded()._replace(labels=torch.arange(BATCH), documents=places // 2)
+    for setting in settings(subject):
+        model, network = setting.tiny(VOCABULARY)
+        listener = Listener(network, batch.conditions)
+        objective = make(subject, model.with_backbone(listener))
+        losses(objective, batch)
+        if isinstance(objective, Guessing):
+            objective.guesses(batch, draws())
     return None
 
 
@@ -210,21 +263,22 @@ def gradients(subject: Subject) -> Figures:
     for setting in settings(subject):
         model, network = setting.tiny(VOCABULARY)
         objective = make(subject, model).train()
-        x0, counted = batch()
-        found = _gradient(objective, network, x0, counted)
+        batch = padded()
+        found = _gradient(objective, network, batch)
         require(bool(found.isfinite().all()), f"{setting}: a gradient is not finite")
         require(bool(found.abs().max() > 0), f"{setting}: all gradients are 0")
-        none = _gradient(objective, network, x0, torch.zeros_like(counted))
+        nothing = batch._replace(mask=torch.zeros_like(batch.mask))
+        none = _gradient(objective, network, nothing)
         require(bool((none == 0).all()), f"{setting}: tokens that do not count have a gradient")
         network.zero_grad()
-        loss = objective.bound(x0, counted, draws())
+        loss = objective.bound(batch, draws())
         require(bool(loss.total.isfinite()), f"{setting}: the bound is not finite")
     return None
 
 
-def _gradient(objective: Objective, network: nn.Module, x0: Tokens, counted: Selected) -> Tensor:
+def _gradient(objective: Objective, network: nn.Module, batch: Batch) -> Tensor:
     network.zero_grad()
-    total = objective(x0, counted, draws()).total
+    total = objective(batch, draws()).total
     if total.requires_grad:
         total.backward()
     grads = [p.grad for p in network.parameters() if p.grad is not None]

@@ -9,23 +9,23 @@ import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from platform_core.composition.options import TrainOptions
-from platform_core.data.sequences import Data, LabelledSplit, Order, Sequences, documents_of
+from platform_core.data.sequences import Data, LabelledSplit, Order, Sequences
 from platform_core.data.streaming import Consecutive, StreamedSplit
 from platform_core.draws import Draws, derive_generator, derive_seed
 from platform_core.errors import UsageError
-from platform_core.guidance import given, without_some
+from platform_core.guidance import without_some
 from platform_core.model import weights
 from platform_core.objective import Following, Loss, Objective
 from platform_core.runtime.checkpoint import Checkpoint, CheckpointError, load_weights
 from platform_core.training.ema import Ema
-from platform_core.types import Documents, Labels
+from platform_core.types import Batch
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,6 @@ class Update:
     """Before clipping."""
     learning_rate: float
     tokens: int
-
-
-class _Batch(NamedTuple):
-    """A micro-batch, and its place in the global one."""
-
-    first: int
-    x0: Tensor
-    mask: Tensor
-    documents: Documents | None
 
 
 class Trainer:
@@ -113,14 +104,14 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batches = self._batches()
-        tokens = sum((batch.mask.sum() for batch in batches), torch.zeros(()))
+        tokens = sum((batch.mask.sum() for batch in batches.values()), torch.zeros(()))
         tokens = self.accelerator.reduce(tokens.to(self.accelerator.device))
         loss = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
         self.objective.train()
-        for number, batch in enumerate(batches, start=1):
+        for number, (first, batch) in enumerate(batches.items(), start=1):
             last = number == len(batches)
             with nullcontext() if last else self.accelerator.no_sync(self.prepared):
-                loss += self._descend(batch, scale=self.accelerator.num_processes / tokens)
+                loss += self._descend(batch, first, self.accelerator.num_processes / tokens)
         limit = self.options.clip or math.inf
         norm = self.accelerator.clip_grad_norm_(self.trained.values(), limit)
         mean = float(self.accelerator.reduce(loss) / tokens)
@@ -189,19 +180,27 @@ class Trainer:
         if isinstance(self.objective, Following):
             self.objective.after_update(self.step, self.ema.shadow)
 
-    def _batches(self) -> list["_Batch"]:
-        """This process's micro-batches of the current step."""
+    def _batches(self) -> dict[int, Batch]:
+        """This process's micro-batches of the current step, by their places in the global batch."""
         rows = self.order.rows(self.step, self.options.batch_size)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        batches = []
+        batches = {}
         for number in range(self.options.accumulate):
             first = (number * world + rank) * self.micro_batch
-            own = rows[first : first + self.micro_batch]
-            batches.append(_Batch(first, *self.split.fetch(own), documents_of(self.split, own)))
+            batch = self.split.batch(rows[first : first + self.micro_batch])
+            batches[first] = self._without_some_labels(batch, first)
         return batches
 
-    def _descend(self, batch: "_Batch", *, scale: Tensor) -> Tensor:
-        device, first = self.accelerator.device, batch.first
+    def _without_some_labels(self, batch: Batch, first: int) -> Batch:
+        if batch.labels is None:
+            return batch
+        assert isinstance(self.split, LabelledSplit), "labels are of a labelled split"
+        generator = derive_generator(self.seed, "labels", self.step, first)
+        share, none = self.options.label_dropout, len(self.split.names)
+        return batch._replace(labels=without_some(batch.labels, none, share, generator))
+
+    def _descend(self, batch: Batch, first: int, scale: Tensor) -> Tensor:
+        device = self.accelerator.device
         torch.manual_seed(derive_seed(self.seed, "dropout", self.step, first))
         draws = Draws.derive(
             self.seed,
@@ -211,20 +210,9 @@ class Trainer:
             total=self.options.batch_size,
             device=device,
         )
-        with given(self.objective, self._labels(first), batch.documents):
-            loss: Loss = self.prepared(batch.x0.to(device), batch.mask.to(device), draws)
+        loss: Loss = self.prepared(batch.to(device), draws)
         self.accelerator.backward(loss.total * scale)
         return loss.total.detach()
-
-    def _labels(self, first: int) -> Labels | None:
-        """Those of the micro-batch at this place of the current step, a share of them left out."""
-        if not isinstance(self.split, LabelledSplit):
-            return None
-        rows = self.order.rows(self.step, self.options.batch_size)
-        labels = self.split.labels(rows[first : first + self.micro_batch])
-        generator = derive_generator(self.seed, "labels", self.step, first)
-        share, none = self.options.label_dropout, len(self.split.names)
-        return without_some(labels, none, share, generator)
 
 
 def learning_rate(options: TrainOptions, step: int) -> float:

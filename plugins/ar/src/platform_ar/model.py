@@ -9,7 +9,7 @@ from platform_ar.parameterization import NextLogProbs, NextToken
 from platform_ar.process import Ar
 from platform_core.backbone import Reader, reader
 from platform_core.model import Model
-from platform_core.types import Hidden, Logits, Tokens
+from platform_core.types import Conditions, Hidden, Logits, Tokens
 
 
 @final
@@ -25,10 +25,9 @@ class Predictor:
         self.process = model.process
         self.parameterization = model.parameterization
 
-    def encode(self, inputs: Tokens) -> Hidden:
+    def encode(self, inputs: Tokens, conditions: Conditions | None = None) -> Hidden:
         """Features of every position; those of a position predict the token after it."""
-        # Asked of the model each time: it may be lent another network, told of labels.
-        return self.model.backbone.encode(inputs, None)
+        return self.model.encode(inputs, None, conditions)
 
     def reader(self, length: int) -> Reader:
         """The same features, from left to right."""

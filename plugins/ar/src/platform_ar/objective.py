@@ -19,7 +19,7 @@ from platform_core import rows
 from platform_core.draws import Draws
 from platform_core.model import Model
 from platform_core.objective import Guessing, Loss, Objective, Protocol
-from platform_core.types import Logits, Nats, Selected, Tokens
+from platform_core.types import Batch, Logits, Nats, Tokens
 
 
 @final
@@ -39,36 +39,38 @@ class NextTokenNll(Objective, Guessing):
         super().__init__(model)
         self.predictor = Predictor(model)
 
-    def forward(self, x0: Tokens, mask: Selected, draws: Draws) -> Loss:
-        """The negative log-likelihood of the tokens where `mask` is true."""
-        return self.score(self.predictor.process.inputs(x0), x0, mask)
+    def forward(self, batch: Batch, draws: Draws) -> Loss:
+        """The negative log-likelihood of the tokens that count."""
+        return self.score(self.predictor.process.inputs(batch.x0), batch)
 
-    def bound(self, x0: Tokens, mask: Selected, draws: Draws, protocol: Protocol = "exact") -> Loss:
+    def bound(self, batch: Batch, draws: Draws, protocol: Protocol = "exact") -> Loss:
         """The same: it is exact."""
-        return self.score(self.predictor.process.inputs(x0), x0, mask)
+        return self.score(self.predictor.process.inputs(batch.x0), batch)
 
-    def guesses(self, x0: Tokens, asked: Selected, draws: Draws) -> Tokens:
+    def guesses(self, batch: Batch, draws: Draws) -> Tokens:
         """The likeliest token after the clean ones to its left."""
+        inputs = self.predictor.process.inputs(batch.x0)
         found = rows.collect(
             self.model.backbone.decoder,
             lambda logits: self.predictor.log_next(logits).argmax(-1),
-            self.predictor.encode(self.predictor.process.inputs(x0))[asked],
+            self.predictor.encode(inputs, batch.conditions)[batch.mask],
             (),
             num_states=self.predictor.process.num_states,
         )
-        return x0.masked_scatter(asked, found)
+        return batch.x0.masked_scatter(batch.mask, found)
 
-    def score(self, inputs: Tokens, targets: Tokens, counted: Selected) -> Loss:
-        """-log p of each counted target, given the inputs up to the same place."""
-        hidden = self.predictor.encode(inputs)[counted]
+    def score(self, inputs: Tokens, targets: Batch) -> Loss:
+        """-log p of each target that counts, given the inputs up to the same place."""
+        x0, counted = targets.x0, targets.mask
+        hidden = self.predictor.encode(inputs, targets.conditions)[counted]
         total, values = rows.weighted_sum(
             self.model.backbone.decoder,
             self.row_loss,
             hidden,
-            (targets[counted],),
+            (x0[counted],),
             num_states=self.predictor.process.num_states,
         )
-        nats = torch.zeros(targets.shape, device=targets.device)
+        nats = torch.zeros(x0.shape, device=x0.device)
         return Loss(total, nats.masked_scatter(counted, values))
 
     def row_loss(self, logits: Logits, target: Tokens) -> Nats:

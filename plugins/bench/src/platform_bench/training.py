@@ -15,6 +15,7 @@ from platform_bench.machine import composed, resident_bytes
 from platform_core.draws import Draws
 from platform_core.objective import DiffusionObjective, Loss
 from platform_core.runtime.accelerator import peak_rss_bytes
+from platform_core.types import Batch
 
 Step = Callable[[DiffusionObjective, Tensor, Draws], Tensor]
 
@@ -60,7 +61,7 @@ def measure_step(step: Step, words: Sequence[str], size: Size) -> Figures:
 
 def rows_step(objective: DiffusionObjective, x0: Tensor, draws: Draws) -> Tensor:
     """The loss as training computes it."""
-    loss: Loss = objective(x0, torch.ones_like(x0, dtype=torch.bool), draws)
+    loss: Loss = objective(Batch(x0, torch.ones_like(x0, dtype=torch.bool)), draws)
     return loss.total
 
 

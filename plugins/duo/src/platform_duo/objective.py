@@ -26,7 +26,7 @@ from platform_core.model import Model
 from platform_core.objective import DiffusionObjective, Loss
 from platform_core.parameterization import PredictsClean
 from platform_core.process import Uniform
-from platform_core.types import Logits, LogProbs, Nats, Noise, Selected, Tokens
+from platform_core.types import Batch, Logits, LogProbs, Nats, Noise, Tokens
 from platform_duo import gaussian
 from platform_duo.schedule import Gaussian
 from platform_duo.trajectory import draw_trajectory
@@ -156,14 +156,15 @@ class DiscreteConsistency(Distillation):
             high if gamma_max is None else gamma_max,
         )
 
-    def forward(self, x0: Tokens, mask: Selected, draws: Draws) -> Loss:
+    def forward(self, batch: Batch, draws: Draws) -> Loss:
         """The divergence at every position, at one pair of times for each text."""
         dt = self.rounds.dt(draws.step)
-        t = draws.times(x0.shape[0], dt)
+        t = draws.times(batch.x0.shape[0], dt)
         s = t - dt
-        trajectory = draw_trajectory(x0, self.student_reads.process.num_states, draws.generator)
+        num_states = self.student_reads.process.num_states
+        trajectory = draw_trajectory(batch.x0, num_states, draws.generator)
         x_t, x_s = trajectory.at(self.path.mu(t)), trajectory.at(self.path.mu(s))
         with torch.no_grad():
-            taught = self.teacher_reads.encode(x_s, self.path.alpha(s))
-        hidden = self.student_reads.encode(x_t, self.path.alpha(t))
-        return self.matched(hidden, x_t, taught, x_s, mask)
+            taught = self.teacher_reads.encode(x_s, self.path.alpha(s), batch.conditions)
+        hidden = self.student_reads.encode(x_t, self.path.alpha(t), batch.conditions)
+        return self.matched(hidden, x_t, taught, x_s, batch.mask)

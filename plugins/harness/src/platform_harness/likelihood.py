@@ -36,11 +36,10 @@ from torch import Tensor
 from platform_core.distillation import Distillation
 from platform_core.draws import END_MARGIN, Draws
 from platform_core.errors import UsageError
-from platform_core.guidance import given
 from platform_core.objective import DiffusionObjective, Guessing, Noised, Objective
 from platform_core.process import Absorbing, Interpolating
 from platform_core.schedule import LogLinear, Schedule
-from platform_core.types import Labels, Nats, Noise, Selected, Tokens
+from platform_core.types import Batch, Labels, Nats, Noise, Selected, Tokens
 
 ROWS_AT_ONCE = 2**13
 """About so many noisy texts are kept until there are enough of equal length for a batch."""
@@ -110,7 +109,7 @@ class Likelihood(ABC):
         """A text to read, with noise drawn for `width` tokens to score."""
 
     @abstractmethod
-    def nats(self, rows: Rows) -> Nats:
+    def nats(self, rows: Rows, labels: Labels | None = None) -> Nats:
         """-log p of all that is asked for, or its integrand, of each row."""
 
 
@@ -129,10 +128,11 @@ class Exact(Likelihood):
         clean = torch.ones(1, 1, dtype=torch.float64, device=x0.device)
         return Rows(x0, asked, x0, clean, -clean, clean[:, 0])
 
-    def nats(self, rows: Rows) -> Nats:
+    def nats(self, rows: Rows, labels: Labels | None = None) -> Nats:
         """The nats of the tokens after the context; tokens to their right do not change them."""
         draws = Draws.derive("exact", step=0, first=0, total=1, device=rows.x0.device)
-        return self.objective.bound(rows.x0, rows.asked, draws).per_token.double().sum(-1)
+        batch = Batch(rows.x0, rows.asked, labels)
+        return self.objective.bound(batch, draws).per_token.double().sum(-1)
 
 
 class Bounded(Likelihood):
@@ -172,9 +172,10 @@ class Bounded(Likelihood):
             weights,
         )
 
-    def nats(self, rows: Rows) -> Nats:
+    def nats(self, rows: Rows, labels: Labels | None = None) -> Nats:
         noised = Noised(rows.x_t, rows.x_t, rows.alpha, rows.slope)
-        per_token = self.bound.integrand(rows.x0, rows.asked, noised).per_token
+        batch = Batch(rows.x0, rows.asked, labels)
+        per_token = self.bound.integrand(batch, noised).per_token
         return per_token.double().sum(-1) * rows.weights
 
 
@@ -351,7 +352,8 @@ def _read(
     nats: dict[tuple[int, Text], Tensor] = {}
     for found in by_length.values():
         together = _joined([rows for _, _, rows in found])
-        read = [_nats(likelihood, part, label) for part in _split(together, batch_size)]
+        labels = _labels(label, together.x0.device)
+        read = [likelihood.nats(part, labels) for part in _split(together, batch_size)]
         values = torch.cat(read)
         for place, text, rows in found:
             number = len(rows.x0)
@@ -365,18 +367,13 @@ def _read(
         yield _answer(torch.stack(estimates), guessed)
 
 
-def _nats(likelihood: Likelihood, rows: Rows, label: int | None) -> Tensor:
-    with given(likelihood.objective, _labels(label)):
-        return likelihood.nats(rows)
-
-
 def _guessed(objective: Objective, text: Text, of: _Asked, label: int | None) -> bool:
     assert isinstance(objective, Guessing), "see choose"
     device = next(iter(of.rows.values())).x0.device
     x0, asked = _tensors(text, 1, device)
     draws = Draws.derive(of.question.seed, "guess", step=0, first=0, total=1, device=device)
-    with given(objective, _labels(label)):
-        return torch.equal(objective.guesses(x0, asked, draws), x0)
+    guesses = objective.guesses(Batch(x0, asked, _labels(label, device)), draws)
+    return torch.equal(guesses, x0)
 
 
 def _answer(estimates: Tensor, guessed: list[bool]) -> Answer:
@@ -405,8 +402,8 @@ def standard_error(values: Tensor) -> float:
     return float((values.diff().square().sum() / (2 * number * (number - 1))).sqrt())
 
 
-def _labels(label: int | None) -> Labels | None:
-    return None if label is None else torch.tensor([label])
+def _labels(label: int | None, device: torch.device) -> Labels | None:
+    return None if label is None else torch.tensor([label], device=device)
 
 
 def _tensors(text: Text, number: int, device: torch.device) -> tuple[Tokens, Selected]:

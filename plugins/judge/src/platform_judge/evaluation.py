@@ -195,8 +195,8 @@ def _real(split: "TokenSplit", number: int, label: str | None) -> list[list[int]
         if not len(rows):
             raise UsageError(f"the evaluation text has none of label {label}; choose another split")
     places = np.linspace(0, len(rows), min(number, len(rows)), endpoint=False).astype(np.int64)
-    ids, counts = split.fetch(rows[places].tolist())
-    return [row[kept].tolist() for row, kept in zip(ids, counts, strict=True)]
+    batch = split.batch(rows[places].tolist())
+    return [row[kept].tolist() for row, kept in zip(batch.x0, batch.mask, strict=True)]
 
 
 def _name(record: Record) -> str:

@@ -26,7 +26,7 @@ from platform_core.objective import Objective
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import digest
 from platform_core.registry.parts import Plugins
-from platform_core.types import Hidden, Nats, Selected, Tokens
+from platform_core.types import Batch, Hidden, Nats, Selected, Tokens
 
 POSSIBLE = (
     "a judge is a run of process ar, a folder or name of transformers with safetensors weights, or "
@@ -194,7 +194,7 @@ class RunJudge(Judge):
         """The objective's negative log-likelihood of each token."""
         draws = Draws.derive(0, "judge", step=0, first=0, total=len(ids), device=ids.device)
         with read_by(self.objective.model.backbone.decoder) as hidden:
-            nats = self.objective.bound(ids, mask, draws).per_token
+            nats = self.objective.bound(Batch(ids, mask), draws).per_token
         return Scores(nats, last_rows(torch.cat(hidden), mask))
 
     @property

@@ -29,7 +29,16 @@ from platform_core.objective import DiffusionObjective, Loss
 from platform_core.parameterization import MaskFree
 from platform_core.process import Absorbing
 from platform_core.schedule import Stepwise
-from platform_core.types import Hidden, Logits, LogProbs, Nats, Noise, Selected, Tokens
+from platform_core.types import (
+    Batch,
+    Conditions,
+    Hidden,
+    Logits,
+    LogProbs,
+    Nats,
+    Noise,
+    Tokens,
+)
 
 Weighting = Callable[[Noise, Noise], Noise]
 """(alpha, slope) -> what a token's cross-entropy counts."""
@@ -168,25 +177,32 @@ class Sdtt(Distillation):
             )
         self.teacher_steps = teacher_steps
 
-    def forward(self, x0: Tokens, mask: Selected, draws: Draws) -> Loss:
+    def forward(self, batch: Batch, draws: Draws) -> Loss:
         """The divergence at the masks of x_t."""
         dt = self.rounds.dt(draws.step)
-        t = draws.times(x0.shape[0], self.teacher_steps * dt)
+        t = draws.times(batch.x0.shape[0], self.teacher_steps * dt)
         process, alpha = self.student_reads.process, self.student_reads.schedule.alpha(t)
-        x_t = process.corrupt(x0, alpha, draws.generator)
-        taught = self.taught(x_t, t, dt, draws.generator)
-        hidden = self.student_reads.encode(x_t, alpha)
-        return self.matched(hidden, x_t, taught, x_t, mask & process.changeable(x_t))
+        x_t = process.corrupt(batch.x0, alpha, draws.generator)
+        taught = self.taught(x_t, t, dt, draws.generator, batch.conditions)
+        hidden = self.student_reads.encode(x_t, alpha, batch.conditions)
+        return self.matched(hidden, x_t, taught, x_t, batch.mask & process.changeable(x_t))
 
     @torch.no_grad()
-    def taught(self, x_t: Tokens, t: Noise, dt: float, generator: torch.Generator) -> Hidden:
+    def taught(
+        self,
+        x_t: Tokens,
+        t: Noise,
+        dt: float,
+        generator: torch.Generator,
+        conditions: Conditions | None = None,
+    ) -> Hidden:
         """The teacher's features of each mask, of the step in which it opens it, or of the last."""
         reads, process = self.teacher_reads, self.teacher_reads.process
         levels = [reads.schedule.alpha(time) for time in step_times(t, dt, self.teacher_steps)]
-        found = hidden = reads.encode(x_t, levels[0])
+        found = hidden = reads.encode(x_t, levels[0], conditions)
         for alpha_t, alpha_s in zip(levels[:-1], levels[1:], strict=True):
             x_t = self._step(hidden, x_t, alpha_s, alpha_t, generator)
-            hidden = reads.encode(x_t, alpha_s)
+            hidden = reads.encode(x_t, alpha_s, conditions)
             found = torch.where(process.changeable(x_t)[..., None], hidden, found)
         return found
 
