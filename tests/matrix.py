@@ -143,9 +143,11 @@ class Matrix:
                 differ in nothing where they are only checked, on the meta device.
         """
         names = row.names(sampler)
-        classes = {role: self.plugins.load(role, name) for role, name in names.items()}
         options = {role: dict(TINY.get((role, name), {})) for role, name in names.items()}
         options["process"] = dict(row.options)
+        classes = {
+            role: self.plugins.form(role, name, options[role]) for role, name in names.items()
+        }
         parameters = inspect.signature(classes["sampler"]).parameters
         options["sampler"] = {name: QUICK[name] for name in QUICK if name in parameters}
         factories = {role: partial(classes[role], **options[role]) for role in ROLES}

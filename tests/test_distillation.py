@@ -4,7 +4,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from published import tensors, tolerance
-from test_train import OPTIONS, Sequences, flat
+from short_training import OPTIONS, Sequences, flat
 
 from platform_core.cli import main
 from platform_core.composition.options import TrainOptions
