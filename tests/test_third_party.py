@@ -27,6 +27,7 @@ from platform_core.testing.toy import (
     ToyLaw,
     chain_law,
     chi_square,
+    double,
     exact_model,
     index_of,
     integrated_bound,
@@ -45,10 +46,6 @@ TINY = """
 --train.steps 2 --train.batch_size 2 --train.warmup_steps 0 --train.precision fp32
 --evaluate.sequences 2 --sample.number 1 --sampler.steps 2 --track.aim false
 """
-
-
-def double(*values: float) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 LEVELS = [(0.7, 0.4), (0.401, 0.4), (1.0, 0.3), (0.2, 0.0), (0.999999, 0.95)]

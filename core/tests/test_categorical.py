@@ -18,13 +18,9 @@ from platform_core.categorical import (
     TopK,
     truncation,
 )
-from platform_core.testing.toy import chi_square
+from platform_core.testing.toy import chi_square, seeded
 
 VOCABULARY = 50257
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def log(*values: float) -> torch.Tensor:

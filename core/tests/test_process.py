@@ -17,15 +17,11 @@ from platform_core.process import (
     Uniform,
     log_one_hot,
 )
-from platform_core.testing.toy import chi_square, transition
+from platform_core.testing.toy import chi_square, double, transition
 from platform_core.types import LogProbs, Tokens
 
 both = pytest.mark.parametrize("process_class", [Absorbing, Uniform])
 levels = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted)
-
-
-def double(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def random_log_x0(num_states: int, rows: int, seed: int) -> LogProbs:

@@ -22,15 +22,12 @@ from platform_core.testing.toy import (
     one_token_law,
     random_law,
     reverse_kernel,
+    seeded,
     two_token_law,
 )
 
 both = pytest.mark.parametrize("process_class", [Absorbing, Uniform])
 finals = pytest.mark.parametrize("final", ["ancestral", "greedy", "none"])
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def even_grid(steps: int, last: float = 0.0) -> Tensor:

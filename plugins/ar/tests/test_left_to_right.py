@@ -17,7 +17,7 @@ from platform_core.model import Model
 from platform_core.sampler import Prompt
 from platform_core.schedule import LogLinear
 from platform_core.testing.allocations import LargestTensor
-from platform_core.testing.toy import CausalNetwork, all_sequences, chi_square, index_of
+from platform_core.testing.toy import CausalNetwork, all_sequences, chi_square, index_of, seeded
 from platform_core.types import Hidden, Tokens
 from platform_dit.backbone import Dit
 
@@ -25,10 +25,6 @@ TOKENS, LENGTH = 4, 3
 
 Change = Callable[[Tensor], Tensor]
 """Of one row of probabilities."""
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def network() -> CausalNetwork:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from platform_core.objective import Nelbo
 from platform_core.process import LOG_ZERO, Absorbing, Interpolating, Uniform
-from platform_core.testing.toy import TinyNetwork, model
+from platform_core.testing.toy import TinyNetwork, double, model
 from platform_d3pm.objective import (
     absorbing_divergence,
     divergence,
@@ -24,10 +24,6 @@ KINDS = {"absorbing": AbsorbingD3pm, "uniform": UniformD3pm}
 
 both = pytest.mark.parametrize("states", ["absorbing", "uniform"])
 levels = st.tuples(st.floats(0, 0.999), st.floats(1e-3, 1)).map(sorted)
-
-
-def double(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def case(process: Interpolating, *, seed: int, rows: int = 12, scale: float = 2.0):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from published import tensors, tolerance
 from torch import Tensor
 
-from platform_core.testing.toy import chi_square
+from platform_core.testing.toy import chi_square, double
 from platform_duo import gaussian
 from platform_duo.operators import Poly9, Quadrature, Series, series_terms
 
@@ -71,10 +71,6 @@ INVERSE = {
     50258: [-3.7930880734, -3.5650275687, -2.8837802598, -1.8554289617, -1.2065742301],
 }
 """gamma at alpha .99, .95, .5, .05, .01."""
-
-
-def double(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def grid(start: float, end: float, number: int = 201) -> Tensor:

@@ -15,6 +15,7 @@ from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import (
     ExactDenoiser,
     TinyNetwork,
+    double,
     exact_model,
     integrated_bound,
     model,
@@ -25,10 +26,6 @@ from platform_core.testing.toy import (
 from platform_core.types import Batch
 from platform_duo.objective import UniformNelbo, uniform_nelbo
 from platform_duo.process import Duo
-
-
-def double(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def case(num_states: int, *, rows: int, seed: int, scale: float = 2.0) -> tuple[Tensor, ...]:

@@ -26,6 +26,7 @@ from platform_core.testing.toy import (
     model,
     one_token_law,
     reverse_kernel,
+    seeded,
     transition,
     two_token_law,
 )
@@ -45,10 +46,6 @@ WALKS = [
     {"preset": "cifar-duo", "middle_mode": "constant-0.3", "low_mode": "pure-pc"},
 ]
 walks = pytest.mark.parametrize("options", WALKS, ids=str)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def level(value: float) -> Tensor:

@@ -15,7 +15,7 @@ from published import tensors, tolerance
 from torch import Tensor
 
 from platform_core.testing.allocations import LargestTensor
-from platform_core.testing.toy import chi_square
+from platform_core.testing.toy import chi_square, double
 from platform_core.types import TopTokens
 from platform_duo import gaussian
 from platform_duo.relaxation import (
@@ -32,10 +32,6 @@ from platform_duo.relaxation import (
     other_tokens,
     soften,
 )
-
-
-def double(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def generator(seed: int = 0) -> torch.Generator:

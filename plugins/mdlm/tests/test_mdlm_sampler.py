@@ -23,6 +23,7 @@ from platform_core.testing.toy import (
     index_of,
     model,
     random_law,
+    seeded,
     two_token_law,
 )
 from platform_mdlm.parameterization import Subs
@@ -49,10 +50,6 @@ PLAIN = {
 }
 every_sampler = pytest.mark.parametrize("make", SAMPLERS.values(), ids=SAMPLERS)
 parameterizations = pytest.mark.parametrize("parameterization", [Subs(), Mean()])
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def tiny_model(

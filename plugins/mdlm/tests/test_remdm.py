@@ -17,6 +17,7 @@ from platform_core.testing.toy import (
     one_token_law,
     random_law,
     reverse_kernel,
+    seeded,
     two_token_law,
 )
 from platform_mdlm.parameterization import Subs
@@ -31,10 +32,6 @@ STRATEGIES: dict[str, Remasking] = {
 }
 LOOP = {"t_on": 0.7, "t_off": 0.2, "alpha_on": 0.6}
 each = pytest.mark.parametrize("strategy", list(STRATEGIES))
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def sampler(strategy: str, **options) -> Remdm:

@@ -13,7 +13,7 @@ from platform_core.categorical import CleanOnly, KeepAll, Nucleus, TopK
 from platform_core.objective import score_entropy
 from platform_core.parameterization import Mean
 from platform_core.process import Absorbing, Interpolating, Uniform, log_one_hot
-from platform_core.testing.toy import chi_square
+from platform_core.testing.toy import chi_square, double
 from platform_sedd.parameterization import Score, truncate
 from platform_sedd.process import AbsorbingSedd, Sedd, UniformSedd
 
@@ -22,10 +22,6 @@ KINDS = {"absorbing": AbsorbingSedd, "uniform": UniformSedd}
 both = pytest.mark.parametrize("states", ["absorbing", "uniform"])
 levels = st.tuples(st.floats(1e-4, 0.999), st.floats(1e-4, 1)).map(sorted)
 SCORE = Score()
-
-
-def double(*values: float) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def noise(process: Interpolating) -> torch.Tensor:

@@ -20,11 +20,13 @@ from platform_core.testing.toy import (
     TinyNetwork,
     all_sequences,
     chi_square,
+    double,
     exact_model,
     index_of,
     model,
     one_token_law,
     random_law,
+    seeded,
     two_token_law,
 )
 from platform_sedd.parameterization import Score, above_noise, truncate
@@ -36,14 +38,6 @@ KINDS = {"absorbing": AbsorbingSedd, "uniform": UniformSedd}
 both = pytest.mark.parametrize("states", ["absorbing", "uniform"])
 samplers = pytest.mark.parametrize("sampler", [Analytic, Euler])
 finals = pytest.mark.parametrize("final", ["ancestral", "greedy", "none"])
-
-
-def double(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def noise(process: Interpolating) -> Tensor:

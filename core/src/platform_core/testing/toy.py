@@ -389,3 +389,13 @@ def index_of(x: Tokens, num_states: int) -> Tokens:
     """The row of each sequence in `all_sequences(num_states, length)`."""
     place = num_states ** torch.arange(x.shape[-1] - 1, -1, -1)
     return (x * place).sum(-1)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    """A generator that always draws the same."""
+    return torch.Generator().manual_seed(seed)
+
+
+def double(*values: float) -> Tensor:
+    """The values as a float64 tensor of one dimension, `[number]`."""
+    return torch.tensor(values, dtype=torch.float64)
