@@ -9,6 +9,7 @@ from platform_core.cli import main
 from platform_core.composition.options import DataOptions
 from platform_core.errors import UsageError
 from platform_core.evaluation.texts import ZERO_SHOT, texts
+from platform_core.evaluation.trained import TrainedRun
 
 WORDS = [
     "--process=mdlm",
@@ -110,3 +111,53 @@ def test_json_has_no_number_that_is_none(tmp_path):
 
     said = json_text({"a": [math.nan, {"b": -math.inf}], "c": 1.5, "d": "NaN"})
     assert json.loads(said) == {"a": [None, {"b": None}], "c": 1.5, "d": "NaN"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--tasks=x", "--evaluate.draws=4"],
+            "--evaluate.draws is not read by the evaluation tasks, which reads evaluate.weights, ",
+        ),
+        (["--judge=x", "--evaluate.protocol=exact"], "is not read by the evaluation judge"),
+        (["--sampler.steps=2"], "--sampler.steps is not read by the evaluation bound"),
+        (["--tasks=x", "--judge_length=9"], "--judge_length is for a judge"),
+        (["--judge=x", "--limit=2"], "--limit is for tasks"),
+        (["--judge=x", "--side_by_side"], "--on and --judge are measured one at a time"),
+        (["--tasks=x", "--judge=y"], "--judge and --tasks are measured one at a time"),
+    ],
+)
+def test_an_option_that_is_not_read_is_refused(run, capsys, words, message):
+    capsys.readouterr()
+    assert main(["eval", str(run), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_names_of_options_may_have_hyphens(run, capsys):
+    hyphens = records(capsys, run, "--side-by-side", "--evaluate.batch-size=2")
+    underscores = records(capsys, run, "--side_by_side", "--evaluate.batch_size=2")
+    assert [record["nats_per_token"] for record in hyphens] == [
+        record["nats_per_token"] for record in underscores
+    ]
+
+
+def test_a_run_opened_in_python_measures_and_writes_as_the_verbs_do(run, capsys):
+    (record,) = records(capsys, run)
+    opened = TrainedRun.open(run)
+    bound = opened.evaluate()
+    assert bound.nats_per_token == record["nats_per_token"]
+    assert opened.step == record["card"]["step"] == 2
+    assert opened.evaluate(sequences=2).sequences == 2
+    capsys.readouterr()
+    assert main(["sample", str(run), "--sample.number=2", "--format=jsonl"]) == 0
+    written = [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
+    assert opened.sample(2).texts == written
+    assert opened.sample(1, prompt="ab", seed=5).texts[0].startswith("ab")
+    raw = opened.with_average("raw")
+    assert raw.with_average("raw") is raw
+    assert raw.evaluate().nats_per_token != bound.nats_per_token
+    with pytest.raises(UsageError, match="sample.number is -1; it must be at least 0"):
+        opened.sample(-1)
+    with pytest.raises(UsageError, match="is no run directory"):
+        TrainedRun.open(run.parent)
