@@ -499,3 +499,14 @@ def test_without_the_plugin_of_aim_auto_takes_tensorboard() -> None:
     chosen = choose_trackers("auto", find_plugins({"PLATFORM_DISABLE_PLUGINS": "aim"}))
     assert list(chosen.kinds) == ["tensorboard"]
     assert chosen.why == "plugin aim, which brings aim, is not there: it is disabled"
+
+
+def test_a_resumed_run_goes_on_without_a_tracker_that_was_uninstalled() -> None:
+    without = find_plugins({"PLATFORM_DISABLE_PLUGINS": "aim"})
+    chosen = choose_trackers("aim,tensorboard", without, known=["aim", "tensorboard"])
+    assert list(chosen.kinds) == ["tensorboard"]
+    assert chosen.note().startswith(
+        "runs are shown by TensorBoard, because plugin aim, which brings"
+    )
+    with pytest.raises(UsageError, match="unknown tracker 'aim'"):
+        choose_trackers("aim,tensorboard", without)

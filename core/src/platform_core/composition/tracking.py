@@ -49,7 +49,8 @@ def choose_trackers(to: str, plugins: Plugins, known: Collection[str] = ()) -> C
     Args:
         to: names separated by commas, none or auto.
         plugins: where trackers come from.
-        known: those that show a run which is resumed; auto goes on with what can be used of them.
+        known: those that show a run which is resumed. It goes on with those of them that can still
+            be used.
 
     Raises:
         UsageError: a name is unknown, or what was named cannot be used here.
@@ -65,12 +66,13 @@ def choose_trackers(to: str, plugins: Plugins, known: Collection[str] = ()) -> C
             f"track.to is {to!r}; it must be {AUTO}, {NONE}, or names of trackers with commas "
             f"between them: {', '.join(plugins.names('tracker'))}"
         )
-    kinds = {name: _kind(name, plugins) for name in names}
+    lost = {name: why for name in names if name in known and (why := _missing(name, plugins))}
+    kinds = {name: _kind(name, plugins) for name in names if name not in lost}
     for name, kind in kinds.items():
         missing = kind.unusable()
         if missing:
             raise UsageError(f"track.to names {name}, which cannot be used here: {missing}")
-    return Chosen(kinds)
+    return Chosen(kinds, "; and ".join(lost.values()))
 
 
 def _automatic(plugins: Plugins, known: Collection[str]) -> Chosen:
