@@ -190,7 +190,6 @@ for row in trackio.SQLiteStorage.get_logs("dlm-platform", run["name"], run_id=ru
 @pytest.mark.slow
 def test_trackio_keeps_a_resumed_run_without_duplicates(tmp_path: Path) -> None:
     """In a process of its own: Trackio is told once, when it is imported, where to write."""
-    pytest.importorskip("trackio")
     done = subprocess.run(
         [sys.executable, "-c", TRACKIO, str(tmp_path / "runs" / "x")],
         capture_output=True,
