@@ -93,6 +93,11 @@ def named_on(words: Sequence[str]) -> list[str]:
     return [callback_of(word[2:].partition("=")[0]) for word in words if word.startswith(begin)]
 
 
+def callback_key(name: str) -> str:
+    """The key under which the options of a callback stand."""
+    return f"{CALLBACKS}.{name.replace('-', '_')}"
+
+
 def callback_of(key: str) -> str:
     """The callback of a key `callbacks.NAME.option`."""
     return key.split(".")[1].replace("_", "-")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platform_core.component import ROLES
-from platform_core.composition.choice import Choice, choose
+from platform_core.composition.choice import Choice, callback_key, choose
 from platform_core.composition.compatibility import (
     require_compatible,
     require_conditional,
@@ -429,7 +429,7 @@ def _composition(arguments: "Arguments", values: "Values") -> Composition:
         callbacks={
             name: partial(
                 arguments.classes[f"{CALLBACKS}.{name}"],
-                **arguments.section(made, f"{CALLBACKS}.{name.replace('-', '_')}"),
+                **arguments.section(made, callback_key(name)),
             )
             for name in arguments.choice.callbacks
         },

@@ -16,7 +16,13 @@ from typing import Any, NoReturn
 import jsonargparse
 
 from platform_core.component import ROLES
-from platform_core.composition.choice import FALLBACK, Choice, Given, process_options
+from platform_core.composition.choice import (
+    FALLBACK,
+    Choice,
+    Given,
+    callback_key,
+    process_options,
+)
 from platform_core.composition.computed import COMPUTED
 from platform_core.composition.options import (
     DataOptions,
@@ -187,7 +193,7 @@ class Arguments:
 
     def _add_callback(self, name: str, callback: type) -> None:
         provider = self.plugins.get("callback", name).plugin.provider
-        key = f"{CALLBACKS}.{name.replace('-', '_')}"
+        key = callback_key(name)
         group = self.parser.add_argument_group(
             f"callback {name} [{provider}]", description=_first_paragraph(callback)
         )
