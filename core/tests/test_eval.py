@@ -6,10 +6,12 @@ import math
 import pytest
 
 from platform_core.cli import main
+from platform_core.cli.eval import installed_evaluations, require_read
 from platform_core.composition.options import DataOptions
 from platform_core.errors import UsageError
 from platform_core.evaluation.texts import ZERO_SHOT, texts
 from platform_core.evaluation.trained import TrainedRun
+from platform_core.registry.loading import find_plugins
 
 WORDS = [
     "--process=mdlm",
@@ -161,3 +163,16 @@ def test_a_run_opened_in_python_measures_and_writes_as_the_verbs_do(run, capsys)
         opened.sample(-1)
     with pytest.raises(UsageError, match="is no run directory"):
         TrainedRun.open(run.parent)
+
+
+@pytest.mark.parametrize("name", ["bound", "tasks"])
+def test_options_of_the_objective_and_the_precision_are_read(name):
+    evaluations = installed_evaluations(find_plugins({}))
+    require_read(name, evaluations, ["RUN", "--objective.steps=4", "--train.precision", "fp32"])
+    with pytest.raises(UsageError, match="--train.steps is not read"):
+        require_read(name, evaluations, ["RUN", "--train.steps=4"])
+
+
+def test_a_network_is_measured_in_the_precision_that_is_asked_for(run, capsys):
+    (record,) = records(capsys, run, "--train.precision=fp32")
+    assert record["card"]["precision"] == "no"

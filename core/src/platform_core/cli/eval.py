@@ -83,7 +83,7 @@ def require_read(name: str, evaluations: "Evaluations", argv: Sequence[str]) -> 
         UsageError: one is given.
     """
     given = [word.partition("=")[0].removesuffix("+") for word in underscored(argv)]
-    own, reads = own_words(evaluations[name]), evaluations[name].reads
+    own, reads = own_words(evaluations[name]), (*evaluations[name].reads, *READ_BY_ALL)
     others = {w: n for n, e in evaluations.items() if n != name for w in own_words(e)}
     for word in given:
         if word in others and word not in own:
@@ -100,6 +100,9 @@ def require_read(name: str, evaluations: "Evaluations", argv: Sequence[str]) -> 
                 "leave it out"
             )
 
+
+READ_BY_ALL = ("train.precision",)
+"""What this verb reads itself, whatever is measured."""
 
 SECTIONS_OF_OPTIONS = ("evaluate", "sample", "sampler", "data", "train", "track", "objective")
 """Sections whose options an evaluation may read; the network's own are refused before."""

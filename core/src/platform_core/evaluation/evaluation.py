@@ -71,7 +71,7 @@ class Evaluation(ABC):
 class BoundOnText(Evaluation):
     """The bound on -log p of text: the run's own, or any that `--on` names."""
 
-    reads = ("evaluate", "data", "seed")
+    reads = ("evaluate", "data", "objective", "seed")
 
     @classmethod
     def arguments(cls, parser: ArgumentParser) -> None:

@@ -30,6 +30,7 @@ class Tasks(Evaluation):
         "data.length",
         "data.packing",
         "data.marks",
+        "objective",
         "seed",
     )
 
