@@ -572,14 +572,13 @@ def test_two_processes_learn_what_one_does_in_two_micro_batches(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", bench.SUITES)
-def test_the_bench_measures_every_case_of_a_suite(platform: Platform, suite: str) -> None:
+def test_the_bench_measures_every_case_of_a_suite(suite: str) -> None:
+    """In this process; the table below measures each of its cases in a new one."""
     size = bench.Size(states=50, batch=2, length=8, network="tiny", width=64)
     for case in bench.suite(suite).cases(size):
         if sampling.MANY in sampling.PATHS.get(case.path, ()):
             continue  # a minute each
-        done = platform("bench", "--one", case.to_json())
-        assert done.returncode == 0, done.stderr
-        figures = json.loads(done.stdout)
+        figures = bench.measure(case)
         assert set(figures) >= set(bench.suite(suite).COLUMNS)
         assert figures["seconds"] > 0
         assert figures["peak_gigabytes"] > 0
