@@ -1,11 +1,11 @@
-"""Backbones: the network, in two halves.
+"""Backbones: the network, split into an encoder and a decoder.
 
     hidden = encode(inputs, sigma)     every position, mixing them           [batch, length, width]
     logits = decoder(hidden rows)      any number of single positions        [rows, num_states]
 
-Nothing mixes positions after `encode`, so losses and draws decode only the rows they need, a chunk
-at a time (`rows`). Causal networks are also read from left to right: `reader`. `Conditional` ones
-read a label of each sequence besides, and `Separating` ones keep its documents apart.
+The decoder treats every position alone, so losses and samplers decode only the rows they need, in
+chunks (`rows`). `reader` reads a causal network from left to right. A `Conditional` backbone also
+reads a label of each sequence; a `Separating` backbone keeps the documents of a sequence apart.
 """
 
 from abc import ABC, abstractmethod
@@ -21,10 +21,10 @@ from platform_core.types import Documents, Hidden, Inputs, Labels, Logits, Noise
 class Backbone(nn.Module, ABC):
     """A network from (noisy) tokens to logits over the states of each position.
 
-    Args of every backbone, by name, where it has them: `num_states`, `causal` and
-    `time_conditioned` are filled in from the process, `num_labels` from the data.
+    Constructor arguments of these names are filled in: `num_states`, `causal` and
+    `time_conditioned` from the process, `num_labels` from the data.
 
-    `evaluations` is how many network evaluations one call of `encode` counts as.
+    `evaluations` is the number of network evaluations that one call of `encode` counts as.
     """
 
     requires: ClassVar[Mapping[str, type]] = {}
@@ -35,13 +35,13 @@ class Backbone(nn.Module, ABC):
     def decoder(self) -> nn.Module:
         """The last, position-wise layer, from the width of `encode` to `num_states`.
 
-        One of the network's own submodules; it holds every parameter of a row's logits that
-        `encode` does not use, and uses all that it holds.
+        The decoder is a submodule of the backbone. It holds every parameter that the logits need
+        and `encode` does not use, and it uses every parameter that it holds.
         """
 
     @abstractmethod
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
-        """Features of each position.
+        """Compute the features of each position.
 
         Args:
             inputs: token ids, or dense probabilities, or the top weights of a distribution.
@@ -50,15 +50,15 @@ class Backbone(nn.Module, ABC):
         """
 
     def forward(self, inputs: Inputs, sigma: Noise | None) -> Logits:
-        """Logits of every position at once: the definition, too large for wide vocabularies."""
+        """Logits of every position at once: a definition that needs too much memory in practice."""
         logits: Logits = self.decoder(self.encode(inputs, sigma))
         return logits
 
 
 class Conditional(Backbone, ABC):
-    """A backbone that can be told a label of each sequence.
+    """A backbone that can condition on a label of each sequence.
 
-    Its constructor takes `num_labels`; 0 where the data have none.
+    The constructor takes `num_labels`, which is 0 if the data have no labels.
     """
 
     @abstractmethod
@@ -66,15 +66,16 @@ class Conditional(Backbone, ABC):
         """Features of each position.
 
         Args:
-            inputs: as of every backbone.
-            sigma: as of every backbone.
-            labels: one of each sequence, or a single one for all; `num_labels` stands for no label.
-                None exactly where num_labels is 0, so that none is forgotten.
+            inputs: as in `Backbone.encode`.
+            sigma: as in `Backbone.encode`.
+            labels: one label per sequence, or a single label for all; the number `num_labels`
+                stands for no label. None if and only if `num_labels` is 0, so that labels cannot
+                be forgotten.
         """
 
 
 class Separating(Backbone, ABC):
-    """A backbone that can be kept from looking from one document of a sequence into another."""
+    """A backbone that can hide the documents of a sequence from each other."""
 
     @abstractmethod
     def encode(
@@ -87,51 +88,51 @@ class Separating(Backbone, ABC):
         """Features of each position.
 
         Args:
-            inputs: as of every backbone.
-            sigma: as of every backbone.
-            labels: as of a conditional one.
-            documents: the number of each token's document, `[batch, length]`; a position sees only
-                those of its own number. None where all see all.
+            inputs: as in `Backbone.encode`.
+            sigma: as in `Backbone.encode`.
+            labels: as in `Conditional.encode`.
+            documents: number of each token's document, `[batch, length]`; a position sees only
+                positions with the same number. None where documents are not kept apart.
         """
 
 
 class Reader(ABC):
-    """A causal network part of the way through a batch of texts; it gives no gradients."""
+    """A causal network that has read part of a batch of texts; not for computing gradients."""
 
     @abstractmethod
     def read(self, tokens: Tokens) -> Hidden:
-        """Features of the next tokens, `[batch, n]`: those that `encode` gives them in the whole
-        text so far.
+        """Read the next tokens, `[batch, n]`, and return their features.
+
+        The features equal those that `encode` gives for the whole text so far.
         """
 
 
 class Incremental(ABC):
-    """A backbone whose causal form remembers what it has read (a key-value cache).
+    """A backbone whose causal form has a key-value cache.
 
-    A further token then costs one position instead of the whole text. Backbones without it are read
-    all the same, see `reader`.
+    With the cache, a further token costs one position instead of the whole text. The function
+    `reader` also reads backbones without a cache.
     """
 
     @abstractmethod
     def reader(self, length: int) -> Reader:
-        """A reader at the beginning of texts of at most `length` tokens."""
+        """Make a reader that has read nothing yet, for texts of at most `length` tokens."""
 
 
 class Rereader(Reader):
-    """Any causal network: each read encodes the whole text again, n calls of length 1 to n."""
+    """A reader of any causal network, without a cache: each read encodes the whole text again."""
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
         self._text: Tokens | None = None
 
     def read(self, tokens: Tokens) -> Hidden:
-        """Features of the next tokens."""
         self._text = tokens if self._text is None else torch.cat((self._text, tokens), dim=1)
         return self._backbone.encode(self._text, None)[:, -tokens.shape[1] :]
 
 
 def reader(backbone: Backbone, length: int) -> Reader:
-    """How a causal network that is told no noise level reads up to `length` tokens quickest."""
+    """Make the fastest reader of up to `length` tokens; the network must not need a noise level."""
     if isinstance(backbone, Incremental):
         return backbone.reader(length)
     return Rereader(backbone)

@@ -1,10 +1,10 @@
-"""Callbacks: what sees each update of a training, and may log figures or ask it to stop.
+"""Callbacks: classes that observe training, and may log figures or ask training to stop.
 
-    update -> Progress -> Callback.after_update, after_look -> figures, or the wish to stop
+    Progress -> Callback.after_update, Callback.after_look -> Reaction
 
-A callback is a class with typed options, chosen with `--callbacks NAME,...` or by any option of its
-own, `--callbacks.NAME.OPTION VALUE`. What it keeps between updates is part of every checkpoint,
-so that a resumed run goes on exactly.
+A callback is a class with typed options, chosen with `--callbacks NAME,...` or by setting one of
+its options, `--callbacks.NAME.OPTION VALUE`. The state of a callback is saved in every checkpoint,
+so that a resumed run continues exactly.
 """
 
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is.
+    """Progress of training, with figures of the latest update or held-out evaluation.
 
     Args:
-        step: updates that were made.
-        steps: updates that were asked for.
-        figures: of this update or look: `loss` in nats per token and the like after an update;
-            `nats_per_token`, `bits_per_character` and others of held-out text after a look.
+        step: number of updates made so far.
+        steps: number of updates that the run was asked for.
+        figures: after an update, its `loss` in nats per token and similar figures; after an
+            evaluation of held-out text, `nats_per_token`, `bits_per_character` and others.
     """
 
     step: int
@@ -33,12 +33,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Reaction:
-    """What a callback makes of what it saw.
+    """Answer of a callback to an update or a held-out evaluation.
 
     Args:
-        figures: written to metrics.jsonl and to trackers, under the subset `callbacks`.
-        stop: a sentence that says why the training should end here; empty to go on.
-        keep: whether the weights of this step are worth keeping beside the latest checkpoints.
+        figures: numbers to write to metrics.jsonl and to trackers, under the subset `callbacks`.
+        stop: a sentence that says why training should end here; empty to continue.
+        keep: whether to keep the weights of this step in addition to the latest checkpoints.
     """
 
     figures: Mapping[str, float] | None = None
@@ -47,30 +47,30 @@ class Reaction:
 
 
 NOTHING = Reaction()
-"""The reaction of a callback that has nothing to say."""
+"""The reaction that logs nothing, keeps nothing and lets training continue."""
 
 
 class Callback:
-    """Sees a training as it goes on; every method may be left out.
+    """Base class of callbacks, which observe training; no method has to be overridden.
 
     All processes of a run call the same methods with the same figures, so a callback that decides
-    from these decides alike everywhere.
+    from these figures alone decides the same in every process.
     """
 
     def begin(self, progress: Progress) -> None:
-        """Before the first update of this start, also of a resumed run."""
+        """Called before the first update after each start, also when a run is resumed."""
 
     def after_update(self, progress: Progress) -> Reaction:
-        """After an update whose figures are logged (`--train.log_every`)."""
+        """Called after each update whose figures are logged (`--train.log_every`)."""
         return NOTHING
 
     def after_look(self, progress: Progress) -> Reaction:
-        """After a bound on held-out text (`--train.evaluate_every`)."""
+        """Called after each evaluation of the bound on held-out text (`--train.evaluate_every`)."""
         return NOTHING
 
     def state(self) -> Mapping[str, Any]:
-        """Plain values that a checkpoint keeps."""
+        """The state to save in checkpoints, as plain values by name."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes up the values that `state` gave."""
+        """Restore the state that `state` returned when the checkpoint was saved."""

@@ -1,8 +1,8 @@
-"""Categorical draws that lose no rare tokens, and the truncations applied before them.
+"""Categorical sampling that loses no rare tokens, and truncations applied before sampling.
 
-A float32 Gumbel or exponential race never picks categories below about 1e-8 often enough, which
-lowers the entropy of samples without a word. Here one float64 uniform per row is looked up in a
-float64 cumulative sum.
+Gumbel-max and exponential races in float32 pick categories of probability below about 1e-8 too
+rarely, which silently lowers the entropy of samples. `draw` instead looks up one float64 uniform
+number per row in a float64 cumulative sum.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ from torch import Tensor
 from platform_core.types import LogProbs, Probs, Tokens
 
 Crossing = Literal["kept", "dropped"]
-"""What becomes of the token whose probability takes a nucleus across top_p."""
+"""Whether a nucleus keeps or drops the token whose probability takes its mass across top_p."""
 
 Removed = Bool[Tensor, "*batch states"]
 
@@ -25,16 +25,16 @@ Place = Float[Tensor, "*batch 1"]
 Found = Int[Tensor, "*batch 1"]
 
 BLOCK = 256
-"""Categories that are summed up together before one of them is looked for."""
+"""Number of categories in a block of the two-step lookup in `draw`."""
 
 
 def draw(probs: Probs, generator: torch.Generator) -> Tokens:
-    """One category per row, by inverse cumulative distribution.
+    """Draw one category per row, by inversion of the cumulative distribution.
 
     Rows need not be normalised, but each must have a positive sum. A category of probability 0 is
-    never drawn. A wide row is looked up in two steps, first a block of categories, then one within
-    it, because a float64 cumulative sum of everything costs more than a network's last layer; the
-    mass of a block is summed in the row's own precision.
+    never drawn. The lookup in a wide row takes two steps, first a block of categories, then a
+    category within the block, because a float64 cumulative sum of the whole row costs more than a
+    network's last layer. The mass of a block is summed in the dtype of the row.
     """
     uniform = torch.rand(
         (*probs.shape[:-1], 1), generator=generator, dtype=torch.float64, device=probs.device
@@ -49,7 +49,7 @@ def draw(probs: Probs, generator: torch.Generator) -> Tokens:
 
 
 def _find(masses: Probs, uniform: Place) -> tuple[Found, Place]:
-    """Where in (0, sum) the uniform number falls: which mass, and how far into it, in [0, 1)."""
+    """Index of the mass that the uniform number falls into, and how far into it, in [0, 1)."""
     cumulative = masses.double().cumsum(-1)
     # u is at most 1 - 2^-53, and u * total then never rounds up to total itself.
     place = uniform.clamp(0, 1 - 2.0**-53) * cumulative[..., -1:]
@@ -67,7 +67,7 @@ def _block_masses(probs: Probs) -> Float[Tensor, "*batch blocks"]:
 
 
 class Truncation(ABC):
-    """What a sampler removes from a denoiser's distribution before it draws."""
+    """A rule that removes tokens from the denoiser's distribution before a sampler draws."""
 
     @abstractmethod
     def __call__(self, log_probs: LogProbs) -> LogProbs:
@@ -75,14 +75,14 @@ class Truncation(ABC):
 
 
 class KeepAll(Truncation):
-    """Removes nothing."""
+    """The truncation that keeps every token."""
 
     def __call__(self, log_probs: LogProbs) -> LogProbs:
         return log_probs
 
 
 class CleanOnly(Truncation):
-    """Removes what is no token of the vocabulary (masks), then what another truncation removes."""
+    """Removes states outside the vocabulary (masks), then applies another truncation."""
 
     def __init__(self, vocab_size: int, then: Truncation) -> None:
         self.vocab_size = vocab_size
@@ -96,18 +96,17 @@ class CleanOnly(Truncation):
 
 
 class InTurn(Truncation):
-    """Applies one truncation to what another leaves."""
+    """Applies two truncations one after the other."""
 
     def __init__(self, first: Truncation, then: Truncation) -> None:
         self.first, self.then = first, then
 
     def __call__(self, log_probs: LogProbs) -> LogProbs:
-        """The twice truncated log-probabilities."""
         return self.then(self.first(log_probs))
 
 
 class TopK(Truncation):
-    """Keeps the `top_k` most likely tokens, and whatever is as likely as the last of them.
+    """Keeps the `top_k` most likely tokens, and any tokens that tie with the last of them.
 
     Source: Fan et al. 2018, arXiv:1805.04833.
     """
@@ -123,14 +122,14 @@ class TopK(Truncation):
 
 
 class ByMass(Truncation, ABC):
-    """Keeps most likely tokens, as many as their mass decides."""
+    """Keeps the most likely tokens up to a total probability of about `top_p` (a nucleus)."""
 
     def __init__(self, top_p: float) -> None:
         self.top_p = top_p
 
     @abstractmethod
     def removed(self, mass: Probs) -> Removed:
-        """Which tokens go, by their float64 probabilities in falling order."""
+        """Which tokens to remove, given float64 probabilities in descending order."""
 
     def __call__(self, log_probs: LogProbs) -> LogProbs:
         """The nucleus of each row, renormalised."""
@@ -142,27 +141,26 @@ class ByMass(Truncation, ABC):
 
 
 class Nucleus(ByMass):
-    """Keeps the smallest set of most likely tokens whose mass exceeds `top_p`, the token that
-    crosses included.
+    """Keeps the smallest set of most likely tokens whose mass exceeds `top_p`.
 
     Source: Holtzman et al. 2019, arXiv:1904.09751, in the convention of DUO's code and of
     transformers.
     """
 
     def removed(self, mass: Probs) -> Removed:
-        """Those before which `top_p` has been exceeded."""
+        """Removes a token if the tokens before it already exceed `top_p`."""
         return mass.cumsum(-1) - mass > self.top_p
 
 
 class InnerNucleus(ByMass):
-    """Keeps the largest set of most likely tokens whose mass is at most `top_p`, the token that
-    crosses left out, but always the first.
+    """Keeps the largest set of most likely tokens whose mass is at most `top_p`, and at least
+    the most likely token.
 
     Source: the convention of the code of ReMDM, arXiv:2503.00307, and BD3-LM, arXiv:2503.09573.
     """
 
     def removed(self, mass: Probs) -> Removed:
-        """Those with which `top_p` is exceeded, except the most likely one."""
+        """Removes a token if `top_p` is exceeded with it, except the most likely token."""
         beyond = mass.cumsum(-1) > self.top_p
         beyond[..., 0] = False
         return beyond
@@ -171,11 +169,13 @@ class InnerNucleus(ByMass):
 def truncation(
     top_p: float, top_k: int | None = None, *, crossing: Crossing = "kept"
 ) -> Truncation:
-    """What the options of a sampler ask for: the `top_k` most likely tokens, and of those, once
-    they sum to 1 again, the nucleus of `top_p`; None and 1 keep everything.
+    """Make the truncation that a sampler's options ask for.
+
+    Keeps the `top_k` most likely tokens and, after renormalising these, the nucleus of `top_p`.
+    `top_k` None and `top_p` 1 keep every token.
 
     Raises:
-        ValueError: `top_p` is not in (0, 1], or `top_k` below 1.
+        ValueError: `top_p` is not in (0, 1], or `top_k` is below 1.
     """
     if not 0 < top_p <= 1:
         raise ValueError(

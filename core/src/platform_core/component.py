@@ -1,6 +1,7 @@
-"""What a plugin hands in: parts by name, as data, so that registering imports nothing heavy.
+"""Components: the named parts and services that plugins register.
 
-Used by every plugin's `plugin.py` and by `registry`, which loads them.
+A component is plain data, so that registering it imports nothing heavy. The `plugin.py` of every
+plugin makes components, and `registry` loads their classes and functions.
 """
 
 import re
@@ -8,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 ROLES = ("process", "schedule", "parameterization", "backbone", "objective", "sampler")
-"""The parts of a model, and what is done with it."""
+"""The parts of a model, and the objective and sampler that use the model."""
 
 SERVICES = ("command", "evaluation", "tracker", "corpus", "tokenizer", "launcher", "callback")
-"""What surrounds a model."""
+"""Kinds of components that are no part of a model."""
 
 KINDS = (*ROLES, *SERVICES)
-"""Everything that a component can be."""
+"""All kinds of components."""
 
 Option = str | int | float | bool
 
@@ -25,22 +26,23 @@ _TARGET = re.compile(r"[\w.]+:\w+(\.\w+)*")
 
 @dataclass(frozen=True)
 class Component:
-    """One part or service: the name it is chosen by, and where its class or function is.
+    """A part or service: the name that users choose it by, and where its class or function is.
 
     Args:
         name: kebab-case, for example log-linear.
         target: module and class or function, for example platform_duo.process:Duo; imported only
             when the component is chosen.
         summary: one line for `platform plugins`.
-        defaults: of a process only: what it goes with. A role gives the name of that role's part
-            ("sampler": "ancestral"); role.option gives a value ("sampler.steps": 64), which counts
-            while that role keeps the part named here.
-        forms: of a part whose option decides what its objects are only: the class of the objects,
-            as a target, by option and value ("states uniform"). Each takes the options of `target`,
-            whose signature and docstring are what users see.
+        defaults: only for a process: the other parts and options that it uses by default. A key
+            ROLE gives the name of that role's part ("sampler": "ancestral"). A key ROLE.OPTION
+            gives an option's value ("sampler.steps": 64), which applies while that role keeps the
+            part named here.
+        forms: only for a part with an option that decides the class of its objects: that class, as
+            a target, by option and value ("states uniform"). Each class takes the options of
+            `target`, whose signature and docstring users see.
 
     Raises:
-        ValueError: a field does not have this form.
+        ValueError: a field does not have the form described above.
     """
 
     name: str

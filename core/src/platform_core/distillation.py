@@ -1,10 +1,10 @@
-"""Distillation: in rounds, a student learns to do in one step what its teacher does in several.
+"""Distillation in rounds: a student learns to do in one step what its teacher does in several.
 
     round = step // round_steps            the teacher is the student as it was when the round began
-    dt    = first_dt 2^round               and what it steps over doubles with each
+    dt    = first_dt 2^round               the time step doubles with each round
 
-What objectives have in common that follow DUO's discrete consistency or SDTT: the rounds, the
-frozen teacher, and divergences between two laws of the clean token, by rows.
+This module holds what DUO's discrete consistency distillation and SDTT share: the rounds, the
+frozen teacher, and row-wise divergences between two laws of the clean token.
 """
 
 import copy
@@ -24,20 +24,21 @@ from platform_core.process import Diffusion
 from platform_core.types import Batch, Hidden, Logits, LogProbs, Nats, Selected, Tokens
 
 TeacherWeights = Literal["student", "ema"]
-"""What the teacher of a round is: the student's last weights, or their average."""
+"""Weights that the teacher of a round copies: the student's latest, or their moving average."""
 
 
 class Divergence(ABC):
-    """How far the student's law of a token is from the teacher's: at least 0, and 0 where equal."""
+    """Divergence of the student's law of a token from the teacher's: at least 0, and 0 if equal."""
 
     @abstractmethod
     def __call__(self, log_student: LogProbs, log_teacher: LogProbs) -> Nats:
-        """The value of each row."""
+        """The divergence at each row, from log-probabilities of both laws."""
 
 
 @final
 class ReverseKl(Divergence):
-    """KL(student, teacher) = sum_y p (log p - log q): the student leaves out what the teacher does.
+    """KL(student, teacher) = sum_y p (log p - log q): the student avoids tokens that the teacher
+    finds unlikely.
 
     Source: the default of DUO's and SDTT's code, "kl-bwd".
     """
@@ -48,7 +49,9 @@ class ReverseKl(Divergence):
 
 @final
 class ForwardKl(Divergence):
-    """KL(teacher, student) = sum_y q (log q - log p): the student covers what the teacher does."""
+    """KL(teacher, student) = sum_y q (log q - log p): the student covers tokens that the teacher
+    finds likely.
+    """
 
     def __call__(self, log_student: LogProbs, log_teacher: LogProbs) -> Nats:
         return _kl(log_teacher, log_student)
@@ -56,7 +59,7 @@ class ForwardKl(Divergence):
 
 @final
 class SquaredError(Divergence):
-    """sum_y (p - q)^2, of probabilities. SDTT's code has the mean over y, of their logarithms."""
+    """sum_y (p - q)^2 of probabilities. SDTT's code takes the mean over y, of log-probabilities."""
 
     def __call__(self, log_student: LogProbs, log_teacher: LogProbs) -> Nats:
         return (log_student.exp() - log_teacher.exp()).square().sum(-1)
@@ -64,7 +67,7 @@ class SquaredError(Divergence):
 
 @final
 class TotalVariation(Divergence):
-    """1/2 sum_y |p - q|, of probabilities. SDTT's code has it of their logarithms."""
+    """1/2 sum_y |p - q| of probabilities. SDTT's code takes log-probabilities instead."""
 
     def __call__(self, log_student: LogProbs, log_teacher: LogProbs) -> Nats:
         return (log_student.exp() - log_teacher.exp()).abs().sum(-1) / 2
@@ -76,15 +79,16 @@ def _kl(log_p: LogProbs, log_q: LogProbs) -> Nats:
 
 @dataclass(frozen=True)
 class Rounds:
-    """When the teacher is renewed, and what it steps over.
+    """Rounds of distillation: when the teacher is renewed, and the time step dt of each round.
 
     Args:
-        first_dt: time between what student and teacher read in the first round.
-        round_steps: updates in a round.
-        rounds: how many; the last one goes on until training ends.
+        first_dt: dt in the first round, as a share of the time from clean text to noise.
+        round_steps: number of updates in a round.
+        rounds: number of rounds; the last one continues until training ends.
 
     Raises:
-        ValueError: there are none, or the last would step over more time than there is.
+        ValueError: `round_steps` or `rounds` is below 1, or `first_dt` is not above 0, or dt
+            exceeds 1 in the last round.
     """
 
     first_dt: float
@@ -104,19 +108,19 @@ class Rounds:
             )
 
     def dt(self, step: int) -> float:
-        """What is stepped over after so many updates."""
+        """The time step dt of the round after `step` updates."""
         return float(self.first_dt * 2.0 ** min(step // self.round_steps, self.rounds - 1))
 
     def begins(self, step: int) -> bool:
-        """Whether a round begins after so many updates."""
+        """Whether a round begins after `step` updates."""
         return step % self.round_steps == 0 and step // self.round_steps < self.rounds
 
 
 @final
 class Teacher(Model):
-    """A model with a frozen copy of another one's network: no gradients, and never any dropout.
+    """A model with a frozen copy of another model's network, without gradients or dropout.
 
-    Published code leaves the dropout of the teacher on.
+    The published code leaves the teacher's dropout on.
     """
 
     def __init__(self, model: Model) -> None:
@@ -126,28 +130,28 @@ class Teacher(Model):
         self.train()
 
     def train(self, mode: bool = True) -> "Teacher":
-        """Evaluation mode, whatever is asked for."""
+        """Stay in evaluation mode, whatever `mode` says."""
         return super().train(mode=False)
 
     @torch.no_grad()
     def take(self, tensors: Tensors) -> None:
-        """Takes over the weights of a network."""
+        """Copy the given weights into the teacher's network."""
         for name, own in weights(self.backbone).items():
             own.copy_(tensors[name])
 
 
 class Distillation(Objective, Following):
-    """The divergence of a student's predictions from its teacher's.
+    """The divergence of a student's predictions from its teacher's, as a training loss.
 
-    The bound that evaluation reports is another objective's: it says what the student's text is
-    worth, however the student came to be.
+    The bound that evaluation reports comes from another objective, so that it is comparable with
+    that of models trained without distillation.
 
     Args:
         model: the student.
-        ordinary: an objective of the same model, for its bound.
-        rounds: see `Rounds`.
-        teacher: what the teacher of a round is.
-        divergence: from the teacher's law to the student's.
+        ordinary: an objective of the same model, which computes the bound.
+        rounds: the rounds, see `Rounds`.
+        teacher: the weights that the teacher of a round copies.
+        divergence: divergence of the student's law from the teacher's.
     """
 
     requires: ClassVar[Mapping[str, type]] = {
@@ -175,7 +179,7 @@ class Distillation(Objective, Following):
         return self.ordinary.bound(batch, draws, protocol)
 
     def after_update(self, step: int, average: Tensors) -> None:
-        """Renews the teacher where a round begins."""
+        """Renew the teacher if a round begins."""
         if self.rounds.begins(step):
             self.teacher.take(self._source(weights(self.model.backbone), average))
 
@@ -183,10 +187,10 @@ class Distillation(Objective, Following):
         """The divergence at single positions.
 
         Args:
-            logits: the student's.
-            x_t: the tokens it read.
-            taught: the teacher's features.
-            x_s: the tokens it read.
+            logits: the student's logits.
+            x_t: the tokens that the student read.
+            taught: the teacher's features, before its decoder.
+            x_s: the tokens that the teacher read.
         """
         process, parameterization = self.student_reads.process, self.model.parameterization
         assert isinstance(parameterization, PredictsClean), "see requires"
@@ -198,9 +202,7 @@ class Distillation(Objective, Following):
     def matched(
         self, hidden: Hidden, x_t: Tokens, taught: Hidden, x_s: Tokens, counted: Selected
     ) -> Loss:
-        """The sum of `row_loss` over the counted positions, all arguments being of `[batch,
-        length]`.
-        """
+        """Sum `row_loss` over the counted positions; all arguments begin with `[batch, length]`."""
         total, values = rows.weighted_sum(
             self.model.backbone.decoder,
             self.row_loss,

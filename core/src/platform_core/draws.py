@@ -1,7 +1,7 @@
-"""Randomness of one step: every draw comes from a generator that is derived, not carried along.
+"""Random draws of one training step, from generators that are derived anew each time.
 
-A generator is a function of (seed, purpose, step, rank), so a resumed run draws exactly what the
-uninterrupted one would have drawn, and no generator state needs saving.
+A generator is a function of (seed, purpose, step, first sequence of the batch), so a resumed run
+draws exactly what an uninterrupted run would have drawn, and no generator state needs saving.
 """
 
 import hashlib
@@ -28,10 +28,10 @@ def derive_generator(*parts: int | str, device: torch.device | str = "cpu") -> t
 
 @dataclass(frozen=True)
 class Draws:
-    """What one batch may draw from, and which part of the global batch it is.
+    """The random draws of one batch, and its place in the global batch.
 
     Args:
-        generator: of this batch alone, on its device.
+        generator: generator of this batch alone, on the batch's device.
         step: number of optimizer updates so far; objectives that change over training read it.
         first: index of the batch's first sequence in the global batch (all ranks, all accumulated
             micro-batches).
@@ -63,8 +63,9 @@ class Draws:
         """Stratified times in [t_min, 1], `[batch, 1]` float64: one in each of `total` equal
         intervals.
 
-        Intervals are dealt to sequences in an order that a shared random shift rotates, so that the
-        time of every single sequence is uniform: estimates over a fixed list of texts are unbiased.
+        A random shift that all ranks share rotates the order in which sequences get intervals, so
+        that the time of every sequence is uniform and estimates over a fixed list of texts are
+        unbiased.
         """
         device = self.generator.device
         interval = (self.first + self.shift + torch.arange(batch, device=device)) % self.total

@@ -1,31 +1,33 @@
-"""Errors that are the user's to mend, the words that their messages share, and exit codes.
+"""Errors that users can fix, helpers that word error messages, and exit codes.
 
-Each error is one line on standard error with exit code 2, never a traceback.
+Each error is shown as one line on standard error with exit code 2, without a traceback.
 """
 
 import os
 from collections.abc import Iterable, Sequence
 
 EXIT_MISTAKE = 2
-"""Exit code after a mistake of the user's, or of the machine's state: one line says which."""
+"""Exit code after a user's mistake or a fault of the machine (full disk), with one line on it."""
 EXIT_INTERRUPTED = 75
-"""Exit code after SIGTERM or SIGUSR1, once all is saved and can be resumed (EX_TEMPFAIL)."""
+"""Exit code after SIGTERM or SIGUSR1, once the run is saved and can be resumed (EX_TEMPFAIL)."""
 EXIT_CTRL_C = 130
-"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+"""Exit code after Ctrl-C, as in shells: 128 + SIGINT."""
 EXIT_BROKEN_PIPE = 141
-"""Exit code when the reader of what is printed has gone, as shells have it: 128 + SIGPIPE."""
+"""Exit code when the process that reads the output has exited, as in shells: 128 + SIGPIPE."""
 
 
 class UsageError(ValueError):
-    """A request that cannot be met: what was asked, what is possible, what to do."""
+    """A request that cannot be met; the message says what was asked, what is possible and what to
+    do.
+    """
 
 
 class IncompatibleError(UsageError):
-    """Parts that do not go together."""
+    """A choice of parts of a model that do not work together."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The known word nearest to a misspelt one, as the end of a message; empty if none is near."""
+    """End of a message that suggests the known word nearest to a misspelt one; empty if none is."""
     import difflib  # only once something is wrong
 
     near = difflib.get_close_matches(word, list(known), n=1)
@@ -33,18 +35,20 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def either(words: Sequence[str]) -> str:
-    """A, b or c."""
+    """Join words to a list of alternatives: a, b or c."""
     return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def with_article(noun: str) -> str:
-    """A uniform process, an absorbing process."""
+    """Put the indefinite article before a noun: a uniform process, an absorbing process."""
     vowel = noun[0] in "aeiou" and not noun.startswith("uni")
     return f"{'an' if vowel else 'a'} {noun}"
 
 
 def reason(error: BaseException) -> str:
-    """What was raised and, unless by the import or the loader itself, where; in one line."""
+    """Describe an error in one line: type, message and, if raised outside the import system and the
+    core, file and line.
+    """
     import traceback
 
     text = " ".join(str(error).split())

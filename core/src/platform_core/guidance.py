@@ -1,10 +1,10 @@
-"""Models of text given a label, and classifier-free guidance.
+"""Models of text with a given label, and classifier-free guidance.
 
     logits_w(y) = w logits(y) + (1 - w) logits(no label)
 
-`guided` is the model that writes text of one label, more or less strongly: the same with a backbone
-that knows the label, so that samplers and parameterizations know nothing of labels. Training and
-evaluation tell the network the labels of each `Batch`.
+`guided` returns a model that writes text of one label, with guidance weight w. Its backbone holds
+the label, so that samplers and parameterizations need not handle labels. Training and evaluation
+pass the labels of each `Batch` to the network.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ from platform_core.types import Hidden, Inputs, Labels, Logits, Noise
 
 @final
 class Told(Backbone):
-    """Another backbone, told one label for all texts.
+    """A conditional backbone with one fixed label for all texts.
 
     Args:
-        backbone: the other.
-        label: `[1]`.
+        backbone: the conditional backbone.
+        label: the number of the label, `[1]`.
     """
 
     def __init__(self, backbone: Conditional, label: Labels) -> None:
@@ -38,31 +38,34 @@ class Told(Backbone):
         return self.backbone.decoder
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
-        """The other's features, given the label."""
+        """Features of the conditional backbone, given the label."""
         tokens = inputs if isinstance(inputs, Tensor) else inputs.ids
         return self.backbone.encode(inputs, sigma, self.label.to(tokens.device))
 
 
 @final
 class Guided(Backbone):
-    """Another backbone, asked with a label and without it; each answer counts as an evaluation.
+    """A conditional backbone called with a label and without: two network evaluations per call.
 
-    What it means follows from the parameterization. One that predicts clean tokens:
+    The effect depends on the parameterization. A parameterization that predicts clean tokens gets
+    the guided law
 
         x_w = x(y)^w x(none)^(1 - w) / Z
 
-    The posterior is that of the law x_w. Under masks, a step unmasks as many tokens as it does for
-    any label, and each of them has the law of D-CFG given that it is unmasked. For uniform noise
-    the last step, to clean text, is D-CFG's; an earlier one has q_s of x_w where D-CFG has
-    q_s(y)^w q_s(none)^(1 - w), with q_s(.) = alpha_s x(.) + (1 - alpha_s) / V. One that predicts
-    scores is guided in its weights (`platform_sedd`: w_g = w(y)^g w(none)^(1 - g)), which under
-    masks is s_g = s(y)^g s(none)^(1 - g), so that the total rate of jumps is guided too; for
-    uniform noise the two differ.
+    and the posterior of x_w. Under absorbing noise, a step unmasks as many tokens as it does for
+    any label, and each unmasked token has the law of D-CFG given that it is unmasked. Under uniform
+    noise, the last step, to clean text, equals that of D-CFG; an earlier step has q_s of x_w where
+    D-CFG has q_s(y)^w q_s(none)^(1 - w), with q_s(.) = alpha_s x(.) + (1 - alpha_s) / V.
+
+    A parameterization that predicts scores is guided with weight g in the network's output, the w
+    of `platform_sedd`: w_g = w(y)^g w(none)^(1 - g). Under absorbing noise this equals
+    s_g = s(y)^g s(none)^(1 - g), so that the total rate of jumps is guided too; under uniform noise
+    the two differ.
 
     Args:
-        backbone: the other.
-        labels: the label of all sequences, and the one that stands for none: `[1]` each.
-        weight: w.
+        backbone: the conditional backbone.
+        labels: the number of the label, and the number that stands for no label: `[1]` each.
+        weight: guidance weight w.
 
     Source: classifier-free guidance, arXiv:2207.12598; D-CFG, arXiv:2412.10193; rates,
     arXiv:2406.01572.
@@ -77,51 +80,51 @@ class Guided(Backbone):
 
     @property
     def decoder(self) -> nn.Module:
-        """Decodes both halves of the features and weighs their logits."""
+        """A decoder of both halves of the features, which combines their logits."""
         return self.combination
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
-        """The features with the label and those without, `[batch, length, 2 width]`."""
+        """Features with the label, then features without: `[batch, length, 2 width]`."""
         sides = (self.with_label, self.without)
         return torch.cat([side.encode(inputs, sigma) for side in sides], dim=-1)
 
 
 @final
 class Combination(nn.Module):
-    """Logits of two networks' features, side by side, as one."""
+    """Decodes features with and without a label and combines the logits by the guidance weight."""
 
     def __init__(self, decoder: nn.Module, weight: float) -> None:
         super().__init__()
         self.decoder, self.weight = decoder, weight
 
     def forward(self, hidden: Hidden) -> Logits:
-        """The logits of guidance, in float32 or wider."""
+        """Guided logits, in float32 or wider."""
         with_label, without = (widen(self.decoder(half)) for half in hidden.chunk(2, dim=-1))
         return self.weight * with_label + (1 - self.weight) * without
 
 
 class Wish(Protocol):
-    """Which label a text is to have, and with what weight; `SampleOptions` is one."""
+    """Options that choose a label and its guidance weight, such as `SampleOptions`."""
 
     @property
     def label(self) -> str | None:
-        """The name of the label; None for text of no label."""
+        """The name of the label; None for text without a label."""
 
     @property
     def guidance(self) -> float:
-        """The weight of the label, at least 0."""
+        """The guidance weight of the label, at least 0."""
 
 
 def guided(model: Model, names: Sequence[str], options: Wish) -> Model:
-    """The model that `label` and `guidance` of the options ask for, with the same weights.
+    """The model that the `label` and `guidance` options ask for, sharing the weights of `model`.
 
     Args:
-        model: of text given one of the labels, or of any text.
-        names: of the labels; none where the model has none.
-        options: without a label, text of no label is written.
+        model: a model with or without labels.
+        names: names of the labels; empty if the model has no labels, which returns it unchanged.
+        options: label and guidance weight; with label None, the model writes text without a label.
 
     Raises:
-        UsageError: there is no label of that name.
+        UsageError: no label has that name.
     """
     if not names:
         return model
@@ -137,10 +140,10 @@ def guided(model: Model, names: Sequence[str], options: Wish) -> Model:
 
 
 def label_number(names: Sequence[str], name: str | None) -> int:
-    """The place of a name; of None, the number that stands for no label.
+    """The number of a label, given its name; for None, the number that stands for no label.
 
     Raises:
-        UsageError: there is no label of that name.
+        UsageError: no label has that name.
     """
     if name is None:
         return len(names)
@@ -151,12 +154,12 @@ def label_number(names: Sequence[str], name: str | None) -> int:
 
 
 def without_some(labels: Labels, none: int, share: float, generator: torch.Generator) -> Labels:
-    """Labels of which a random share is replaced by the number that stands for none."""
+    """Replace a random share of the labels by `none`, the number that stands for no label."""
     chance = torch.rand(labels.shape, generator=generator, dtype=torch.float64)
     return labels.masked_fill(chance < share, none)
 
 
 def conditional(model: Model) -> Conditional:
-    """The network, which composition has checked to read labels where there are any."""
+    """The model's backbone, which composition has checked to be conditional if there are labels."""
     assert isinstance(model.backbone, Conditional), "labels need a conditional backbone"
     return model.backbone

@@ -1,13 +1,13 @@
 """The hooks of the platform: read this first.
 
 A plugin is a module with functions of these names, marked `@hookimpl`, that return data: components
-or metrics. It is found by the entry point `[project.entry-points."platform_core.plugins"]` of its
-distribution, or named on the command line with `-p`.
+or metrics. The platform finds a plugin by the entry point
+`[project.entry-points."platform_core.plugins"]` of its distribution, or by the option `-p`.
 
-The first six hooks bring the parts of a model, one hook for each role. The others bring what
-surrounds a model: verbs, evaluations, metrics, trackers, corpora, tokenizers, launchers and
-callbacks. What a component must be able to do is said by the class or function that the hook's
-description names. The platform's own parts and services are registered through the same hooks.
+The first six hooks provide the parts of a model, one hook for each role. The others provide verbs,
+evaluations, metrics, trackers, corpora, tokenizers, launchers and callbacks. The class or function
+named in a hook's description defines the interface of its components. The platform's own parts and
+services are registered through the same hooks.
 """
 
 from collections.abc import Iterable
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from platform_core.record.cards import Metric
 
 HOOK_API = 1
-"""Raised when a hook changes its meaning. A plugin may say which it was written for, as
-`PLATFORM_HOOK_API = 1`, and is then refused by any other.
+"""Version of the hooks, increased when a hook changes its meaning. A plugin may state the version
+that it was written for, as `PLATFORM_HOOK_API = 1`; every other version then refuses the plugin.
 """
 
 PROJECT = "platform_core"
@@ -42,7 +42,9 @@ def platform_schedules() -> Iterable[Component]:  # type: ignore[empty-body]
 
 @hookspec
 def platform_parameterizations() -> Iterable[Component]:  # type: ignore[empty-body]
-    """What the network's output means (`platform_core.parameterization.Parameterization`)."""
+    """Parameterizations: how to read the network's output
+    (`platform_core.parameterization.Parameterization`).
+    """
 
 
 @hookspec
@@ -62,35 +64,36 @@ def platform_samplers() -> Iterable[Component]:  # type: ignore[empty-body]
 
 @hookspec
 def platform_commands() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Verbs of `platform`: a function `main(argv)`, called with the words after the verb.
+    """Verbs of `platform`: functions `main(argv)`, called with the words after the verb.
 
-    It returns the exit code, and raises `platform_core.errors.UsageError` for a user's mistake.
+    Each function returns the exit code, and raises `platform_core.errors.UsageError` for a user's
+    mistake.
     """
 
 
 @hookspec
 def platform_evaluations() -> Iterable[Component]:  # type: ignore[empty-body]
-    """What `platform eval RUN` can measure (`platform_core.evaluation.evaluation.Evaluation`)."""
+    """Evaluations of `platform eval RUN` (`platform_core.evaluation.evaluation.Evaluation`)."""
 
 
 @hookspec
 def platform_metrics() -> Iterable["Metric"]:  # type: ignore[empty-body]
-    """Numbers that tables show, and the facts on which they depend
+    """Metrics: numbers that tables show, and the facts on which these numbers depend
     (`platform_core.record.cards.Metric`, which imports no torch).
     """
 
 
 @hookspec
 def platform_trackers() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Where a run is shown while it trains (`platform_core.record.tracker.Tracker`)."""
+    """Trackers: services that show a run in training (`platform_core.record.tracker.Tracker`)."""
 
 
 @hookspec
 def platform_corpora() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Texts that `--data.corpus` can name: a function of `DataOptions` that returns a
+    """Corpora that `--data.corpus` can name: functions of `DataOptions` that return a
     `platform_core.data.corpus.Corpus`.
 
-    A corpus named like a suffix, such as yaml, is also asked for by files that end in it.
+    A corpus named like a file suffix, such as yaml, also opens the files with that suffix.
     """
 
 
@@ -101,12 +104,12 @@ def platform_tokenizers() -> Iterable[Component]:  # type: ignore[empty-body]
 
 @hookspec
 def platform_launchers() -> Iterable[Component]:  # type: ignore[empty-body]
-    """What runs the trials of a sweep (`platform_sweep.launcher.Launcher`)."""
+    """Launchers: services that run the trials of a sweep (`platform_sweep.launcher.Launcher`)."""
 
 
 @hookspec
 def platform_callbacks() -> Iterable[Component]:  # type: ignore[empty-body]
-    """What sees each update of a training (`platform_core.callback.Callback`)."""
+    """Callbacks: classes that observe training (`platform_core.callback.Callback`)."""
 
 
 ROLE_HOOKS = {
@@ -117,7 +120,7 @@ ROLE_HOOKS = {
     "objective": "platform_objectives",
     "sampler": "platform_samplers",
 }
-"""The hook that collects each role's parts."""
+"""The hook that collects the parts of each role."""
 
 SERVICE_HOOKS = {
     "command": "platform_commands",
@@ -134,4 +137,4 @@ METRICS_HOOK = "platform_metrics"
 """The one hook that returns objects other than components."""
 
 HOOKS = {**ROLE_HOOKS, **SERVICE_HOOKS, "metric": METRICS_HOOK}
-"""The hook of everything that a plugin may bring, by kind."""
+"""The hook of each kind of thing that a plugin may provide."""

@@ -1,7 +1,7 @@
-"""The model: what training learns and sampling reads, shared by objectives and samplers.
+"""The model, which objectives train and samplers draw from.
 
-`Model` holds process, schedule, parameterization and backbone, whatever they are. `Denoiser` reads
-the same four as a diffusion model: network calls at a signal level, and reverse steps by rows.
+`Model` holds a process, schedule, parameterization and backbone of any kind. `Denoiser` uses these
+four as a diffusion model: it calls the network at a signal level and takes reverse steps by rows.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,16 +21,16 @@ Tensors = Mapping[str, Tensor]
 """Weights or buffers by their names in a module."""
 
 Watch = Callable[[Inputs, Noise], None]
-"""Is shown what the network is asked, and at which signal level, before it answers."""
+"""A function of a network call's inputs and signal level, called before the network answers."""
 
 MIN_ALPHA = 1e-4
-"""Lower signal levels look like this one to the network: they are rare and carry nothing."""
+"""Lowest signal level that the network is told; lower levels are rare and carry no information."""
 
 
 class Model(nn.Module):
-    """Four parts as one module; only the backbone has weights.
+    """Process, schedule, parameterization and backbone in one module; only the last has weights.
 
-    `watch`, if there is one, is shown every call that a `Denoiser` of this model makes.
+    `watch`, if given, is called before every network call that a `Denoiser` of this model makes.
     """
 
     def __init__(
@@ -49,23 +49,23 @@ class Model(nn.Module):
         self.watch = watch
 
     def with_backbone(self, backbone: Backbone) -> "Model":
-        """The same model with another network in place of its own."""
+        """The same model with another backbone."""
         return Model(self.process, self.schedule, self.parameterization, backbone, self.watch)
 
     def watched(self, watch: Watch) -> "Model":
-        """The same model, which shows its calls."""
+        """The same model, with `watch` called before every network call."""
         return Model(self.process, self.schedule, self.parameterization, self.backbone, watch)
 
     def encode(
         self, inputs: Inputs, sigma: Noise | None, conditions: Conditions | None = None
     ) -> Hidden:
-        """The network's features of every position, given what is known of the texts besides.
+        """The network's features of every position, given the conditions of the texts.
 
         Args:
-            inputs: as of every backbone.
-            sigma: as of every backbone.
-            conditions: of these texts (`Batch.conditions`); labels are for a `Conditional` backbone
-                and documents for a `Separating` one.
+            inputs: as in `Backbone.encode`.
+            sigma: as in `Backbone.encode`.
+            conditions: conditions of these texts (`Batch.conditions`): labels, for a `Conditional`
+                backbone, and documents, for a `Separating` backbone.
         """
         told = conditions or {}
         tokens = inputs if isinstance(inputs, Tensor) else inputs.ids
@@ -82,15 +82,16 @@ class Model(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device that holds the backbone's weights."""
         return next(self.backbone.parameters()).device
 
 
 class Denoiser:
     """A model whose process is a diffusion and whose output is a score.
 
-    The network never reads a signal level outside those of the model's own schedule, so that a
-    bound over all levels asks it nothing that training did not. `calls` counts network evaluations.
+    Signal levels outside the range of the model's own schedule are clamped before the network is
+    told them, so that a bound over all levels never uses a level that training did not. `calls`
+    counts network evaluations.
     """
 
     def __init__(self, model: Model) -> None:
@@ -112,7 +113,7 @@ class Denoiser:
     def encode(self, inputs: Inputs, alpha: Noise, conditions: Conditions | None = None) -> Hidden:
         """Features of every position of noisy text at signal level alpha, `[batch, 1]`.
 
-        An objective hands over the `conditions` of its batch with every call.
+        An objective must pass the `conditions` of its batch in every call.
         """
         self.calls += self.model.backbone.evaluations
         if self.model.watch is not None:
@@ -121,7 +122,7 @@ class Denoiser:
         return self.model.encode(inputs, sigma, conditions)
 
     def log_score(self, x_t: Tokens, alpha: Noise) -> LogProbs:
-        """The score of every position at once: the definition, too large for wide vocabularies."""
+        """Score of every position at once: a definition that needs too much memory in practice."""
         logits = self.model.backbone.decoder(self.encode(x_t, alpha))
         return self.parameterization.log_score(logits, x_t, alpha, self.process)
 
@@ -135,10 +136,10 @@ class Denoiser:
         generator: torch.Generator,
         fixed: Selected | None = None,
     ) -> Tokens:
-        """One reverse step from alpha_t to alpha_s >= alpha_t; `fixed` positions stay.
+        """One reverse step from alpha_t to alpha_s >= alpha_t; `fixed` positions keep their tokens.
 
-        Where the parameterization knows without the network that a token stays, it is not decoded;
-        and where all stay, the network is not called.
+        Positions whose tokens the parameterization keeps without asking the network are not
+        decoded. If all positions keep their tokens, the network is not called.
         """
         thinned = self.parameterization.thin(
             x_t, alpha_s, alpha_t, process=self.process, generator=generator
@@ -157,7 +158,7 @@ class Denoiser:
         generator: torch.Generator,
         fixed: Selected | None = None,
     ) -> Tokens:
-        """The second half of a reverse step: tokens that are open, drawn at the level given."""
+        """The second half of a reverse step, which draws the open tokens of `thinned`."""
 
         def draw(logits: LogProbs, x: Tokens, s: Noise, t: Noise) -> Tokens:
             return self.parameterization.draw_open(
@@ -174,7 +175,10 @@ class Denoiser:
         fixed: Selected | None = None,
         conditions: Conditions | None = None,
     ) -> Tokens:
-        """The most likely clean token of each position that noise can have reached."""
+        """The most likely clean token at each position that noise can have reached.
+
+        All other positions and `fixed` positions keep their tokens.
+        """
 
         def choose(logits: LogProbs, x: Tokens, a: Noise) -> Tokens:
             return self.parameterization.most_likely(logits, x, a, self.process)
@@ -192,9 +196,9 @@ class Denoiser:
         levels: tuple[Noise, ...] = (),
         conditions: Conditions | None = None,
     ) -> Tensor:
-        """What `read(logits, tokens, *levels)` makes of the selected positions, one after another.
+        """Values of `read(logits, tokens, *levels)` at the selected positions, one row for each.
 
-        One call of the network, and only the selected positions are decoded.
+        The network is called once, and only the selected positions are decoded.
         """
         hidden = self.encode(x_t, alpha, conditions)[selected]
         columns = (x_t[selected], *(level.expand(x_t.shape)[selected] for level in levels))
@@ -220,7 +224,9 @@ class Denoiser:
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:
-    """What a module needs to be itself again: parameters (tied ones once) and saved buffers."""
+    """The tensors from which a module can be restored: parameters (tied ones once) and saved
+    buffers.
+    """
     saved = module.state_dict(keep_vars=True)
     buffers = {name: buffer for name, buffer in module.named_buffers() if name in saved}
     return dict(module.named_parameters()) | buffers

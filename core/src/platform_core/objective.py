@@ -1,11 +1,10 @@
-"""Objectives: what training descends, and the bound on -log p that evaluation reports.
+"""Objectives: the training loss, and the bound on -log p that evaluation reports.
 
     bound(x_0) = int_0^1 E_{x_t} f_t dt
     f_t = rate(x_t) sum_{y != x_t} ( s_y - r_y + r_y log(r_y / s_y) ) >= 0
 
-with r the true score given x_0 and s the model's, per position. `Nelbo` computes f_t for any
-process and parameterization; families ship closed forms of the same f_t, which tests hold equal to
-this one.
+with r the true score given x_0 and s the model's score, per position. `Nelbo` computes f_t for any
+process and parameterization. Families ship closed forms of f_t, which tests compare with `Nelbo`.
 """
 
 from abc import ABC, abstractmethod
@@ -24,29 +23,29 @@ from platform_core.schedule import LogLinear, Schedule
 from platform_core.types import Batch, Inputs, Logits, LogProbs, Nats, Noise, Tokens
 
 Protocol = Literal["exact", "published"]
-"""exact: the bound itself, over every signal level from 1 to 0. published: times in [t_min, 1] of
-the model's schedule and no term for the ends, as the papers' code does, which is a little below the
-bound.
+"""How to evaluate a bound. exact: the bound itself, over every signal level from 1 to 0. published:
+times in [t_min, 1] of the model's schedule and no term for the ends, as in the papers' code; the
+result is a little below the bound.
 """
 
 
 class Loss(NamedTuple):
-    """Nats of a batch."""
+    """Loss of a batch, in nats."""
 
     total: Tensor
     """Sum over counted tokens, a float64 scalar that carries the gradient."""
     per_token: Nats
     """`[batch, length]` without gradient, 0 where a token does not count."""
     times: Noise | None = None
-    """`[batch, 1]`, where each sequence was read; None where nothing is noised."""
+    """`[batch, 1]`, the time at which each sequence was noised; None where nothing is noised."""
 
 
 class Objective(nn.Module, ABC):
     """A loss over clean text, built around the model that it trains.
 
-    `noise_levels` is at how many of them `bound` reads each sequence; 0 where it is exact.
-    `starts_from_trained` is whether training makes sense from the weights of a trained network
-    only (`--init`).
+    `noise_levels` is the number of noise levels at which `bound` reads each sequence, or 0 where
+    `bound` is exact. `starts_from_trained` says whether training makes sense only from the weights
+    of a trained network (`--init`).
     """
 
     requires: ClassVar[Mapping[str, type]] = {}
@@ -59,18 +58,17 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch, draws: Draws) -> Loss:
-        """The training loss of the tokens that count."""
+        """The training loss of the counted tokens."""
 
     @abstractmethod
     def bound(self, batch: Batch, draws: Draws, protocol: Protocol = "exact") -> Loss:
-        """An unbiased estimate of an upper bound on -log p(x0), or that value itself."""
+        """An unbiased estimate of an upper bound on -log p(x0), or -log p(x0) itself."""
 
 
 class Following(ABC):
     """An objective with a state of its own that follows the training of its model.
 
-    What it keeps between updates must be in its parameters and saved buffers, which checkpoints
-    hold.
+    This state must be in the objective's parameters and saved buffers, which checkpoints hold.
     """
 
     @abstractmethod
@@ -78,26 +76,26 @@ class Following(ABC):
         """Called once before training, when the first weights are in place, and after each update.
 
         Args:
-            step: updates so far.
-            average: the averaged parameters of the backbone, by name; to be copied, not kept.
+            step: number of updates so far.
+            average: the averaged parameters of the backbone, by name; copy them, do not keep them.
         """
 
 
 class Guessing(ABC):
-    """An objective that can say which tokens its model takes to be the likeliest."""
+    """An objective that can return the most likely tokens under its model."""
 
     @abstractmethod
     def guesses(self, batch: Batch, draws: Draws) -> Tokens:
-        """The likeliest token of each place that counts, and the clean one elsewhere."""
+        """The most likely token at each counted position, and the clean token elsewhere."""
 
 
 class Noised(NamedTuple):
-    """A batch after noise."""
+    """A batch of noisy tokens, with signal level and slope."""
 
     inputs: Inputs
-    """What the network reads: x_t, or something that stands for it."""
+    """Input of the network: x_t, or a substitute for x_t."""
     x_t: Tokens
-    """What the row function is told was read."""
+    """Noisy tokens that are passed to the row function."""
     alpha: Noise
     slope: Noise
 
@@ -105,10 +103,10 @@ class Noised(NamedTuple):
 class DiffusionObjective(Objective, Guessing):
     """A bound that is the time integral of a row function, estimated at one time per sequence.
 
-    A family may override what training does and leave the bound alone: the row function that it
-    descends (`descended`) and how it noises a batch (`noised`). And it may replace, in its
-    constructor, the curves that times are read on: `schedule` in training and under the published
-    protocol, `exact_schedule` under the exact one.
+    A family may change the training loss and leave the bound alone: it overrides `descended`, the
+    row function that training minimizes, or `noised`, which noises a batch for training. Its
+    constructor may also replace the schedules: `schedule` for training and the published protocol,
+    `exact_schedule` for the exact protocol.
 
     Args:
         t_min: training draws times from [t_min, 1]; the published models use 1e-3. Without it, the
@@ -135,11 +133,11 @@ class DiffusionObjective(Objective, Guessing):
     def descended(
         self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise
     ) -> Nats:
-        """What training descends: f_t itself."""
+        """The row function that training minimizes; here f_t itself."""
         return self.row_loss(logits, x_t, x0, alpha, slope)
 
     def noised(self, x0: Tokens, draws: Draws) -> Noised:
-        """What training reads: the process's noise, at times in [t_min, 1] of `schedule`."""
+        """The batch that training reads, noised at times in [t_min, 1] of `schedule`."""
         return self._corrupted_at(draws.times(x0.shape[0], self.t_min), self.schedule, x0, draws)
 
     def forward(self, batch: Batch, draws: Draws) -> Loss:
@@ -147,7 +145,9 @@ class DiffusionObjective(Objective, Guessing):
         return self._integrand(batch, self.noised(batch.x0, draws), self.descended)
 
     def bound(self, batch: Batch, draws: Draws, protocol: Protocol = "exact") -> Loss:
-        """The integrand at uniform signal levels, which no schedule changes; or as published."""
+        """The integrand at times of `exact_schedule`, by default uniform signal levels whatever the
+        model's schedule; under the published protocol, at times in [t_min, 1] of `schedule`.
+        """
         exact = protocol == "exact"
         schedule, t_min = (self.exact_schedule, 0.0) if exact else (self.schedule, self.t_min)
         t = draws.times(batch.x0.shape[0], t_min)
@@ -155,11 +155,13 @@ class DiffusionObjective(Objective, Guessing):
         return self.integrand(batch, noised)._replace(times=t)
 
     def integrand(self, batch: Batch, noised: Noised) -> Loss:
-        """The bound's integrand, of a batch that has been noised already."""
+        """The bound's integrand for a batch that has already been noised."""
         return self._integrand(batch, noised, self.row_loss)
 
     def guesses(self, batch: Batch, draws: Draws) -> Tokens:
-        """One look at nothing but noise in the places that count, and the clean text elsewhere."""
+        """The most likely tokens from one network call, which reads pure noise at the counted
+        positions and clean tokens elsewhere.
+        """
         x0, asked = batch.x0, batch.mask
         noise = self.denoiser.process.sample_prior(tuple(x0.shape), draws.generator)
         alpha = self.exact_schedule.alpha(
@@ -189,10 +191,11 @@ class DiffusionObjective(Objective, Guessing):
 
 
 class Nelbo(DiffusionObjective):
-    """The bound of any diffusion process under any parameterization, from the two scores alone.
+    """The bound of any diffusion process under any parameterization, from the true score and the
+    model's score.
 
-    Source: the score entropy of Lou et al. 2024, arXiv:2310.16834; equal to MDLM's, UDLM's and
-    DUO's losses.
+    Source: the score entropy of Lou et al. 2024, arXiv:2310.16834; equal to the losses of MDLM,
+    UDLM and DUO.
     """
 
     def row_loss(self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise) -> Nats:

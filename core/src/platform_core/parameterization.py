@@ -1,8 +1,8 @@
-"""Parameterizations: what the network's output means.
+"""Parameterizations: how to read the network's output.
 
-Each ends in a score, log q_t(y) / q_t(x_t), which is all that the generic bound and the reverse
-steps need. Those that predict the clean token (`PredictsClean`) reach the score through the
-process.
+The parameterizations of diffusion (`ScoreBased`) give a score, log q_t(y) / q_t(x_t), which is all
+that the generic bound and the reverse steps need. Those that predict the clean token
+(`PredictsClean`) compute the score through the process.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ from platform_core.types import Logits, LogProbs, Noise, Tokens
 
 
 class Parameterization:
-    """How logits are read; immutable, without weights of its own."""
+    """A way to read logits; immutable, without weights of its own."""
 
     requires: ClassVar[Mapping[str, type]] = {}
 
@@ -41,7 +41,7 @@ class ScoreBased(Parameterization, ABC):
         process: Diffusion,
         generator: torch.Generator,
     ) -> Thinned:
-        """The first half of a reverse step: what needs no logits."""
+        """The first half of a reverse step, which needs no logits."""
 
     @abstractmethod
     def draw_open(
@@ -55,7 +55,10 @@ class ScoreBased(Parameterization, ABC):
         truncation: Truncation,
         generator: torch.Generator,
     ) -> Tokens:
-        """The second half: the earlier tokens of those that `thin` left open, at its `alpha_s`."""
+        """The second half of a reverse step: draw the tokens that `thin` left open.
+
+        `alpha_s` is the level that `thin` returned.
+        """
 
     @abstractmethod
     def most_likely(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> Tokens:
@@ -67,10 +70,10 @@ class PredictsClean(ScoreBased):
 
     @abstractmethod
     def log_x0(self, logits: Logits, x_t: Tokens, process: Diffusion) -> LogProbs:
-        """Log-probabilities of the clean token; rows normalise."""
+        """Log-probabilities of the clean token; the probabilities of a row sum to 1."""
 
     def log_score(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> LogProbs:
-        """The process's score with the predicted law put in for the clean token."""
+        """The score of the process if the clean token has the predicted law."""
         return process.log_score(self.log_x0(logits, x_t, process), x_t, alpha)
 
     def thin(
@@ -82,7 +85,7 @@ class PredictsClean(ScoreBased):
         process: Diffusion,
         generator: torch.Generator,
     ) -> Thinned:
-        """The process's, because the draw is one from its posterior."""
+        """Thin as the process does, because the step draws from the posterior of the process."""
         return process.thin(x_t, alpha_s, alpha_t, generator=generator)
 
     def draw_open(
@@ -96,19 +99,19 @@ class PredictsClean(ScoreBased):
         truncation: Truncation,
         generator: torch.Generator,
     ) -> Tokens:
-        """The process's, after the truncation of the predicted law."""
+        """Draw as the process does, from the truncated predicted law."""
         log_x0 = truncation(self.log_x0(logits, x_t, process))
         return process.draw_open(log_x0, x_t, alpha_s, alpha_t, generator=generator)
 
     def most_likely(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> Tokens:
-        """The mode of the predicted law, masks left out."""
+        """The mode of the predicted law, masks excluded."""
         return self.log_x0(logits, x_t, process)[..., : process.vocab_size].argmax(-1)
 
 
 class MaskFree(PredictsClean):
-    """A law of the clean token with nothing on the mask; masks are the only noise.
+    """A law of the clean token without mass on the mask, for absorbing noise only.
 
-    Closed forms that take the whole law to be on the vocabulary require this class.
+    Closed forms that assume a law on the vocabulary alone require this class.
     """
 
     requires: ClassVar[Mapping[str, type]] = {"process": Absorbing}
@@ -117,8 +120,8 @@ class MaskFree(PredictsClean):
 class Mean(PredictsClean):
     """The softmax of the logits is the law of the clean token, over all states, a mask included.
 
-    For uniform noise the best prediction is the law given all *other* positions, p(x_0 | x_t at the
-    others): the posterior multiplies the evidence of the position itself back in.
+    For uniform noise, the best prediction is the law given all *other* positions, p(x_0 | x_t at
+    the others), because the posterior adds the evidence of the position itself.
 
     Source: D3PM, arXiv:2107.03006, section 3.3; DUO, arXiv:2506.10892.
     """
@@ -129,7 +132,7 @@ class Mean(PredictsClean):
 
 
 def widen(logits: Logits) -> Logits:
-    """Logits in float32 at least: sums over a vocabulary in bfloat16 lose the small
+    """Logits in float32 or wider, because sums over a vocabulary in bfloat16 lose small
     probabilities.
     """
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

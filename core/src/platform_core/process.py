@@ -1,14 +1,14 @@
-"""Processes: how clean tokens are noised, and what follows about the way back.
+"""Processes: how clean tokens are noised, and the reverse steps that follow.
 
-A process keeps a token with probability alpha and else redraws it from a prior pi:
+A diffusion process keeps a token with probability alpha and otherwise redraws it from a prior pi:
 
     q(x_t | x_0) = alpha_t 1{x_t = x_0} + n_t[x_t],  n_t = (1 - alpha_t) pi
 
 `Mixing` derives everything from the mass n_t of the noise. `Interpolating` has one pi for all
-levels; `Absorbing` (pi is the mask) and `Uniform` only name it. Families subclass these two to
-carry their own defaults, or `AbsorbingOrUniform` to leave the choice to an option. `MovingPrior` is
-for a pi that changes on the way. Objectives use `corrupt`, `log_score` and `rate`; samplers the
-posterior.
+levels; its subclasses `Absorbing` (pi is the mask) and `Uniform` define only pi. Families subclass
+these two to carry their own defaults, or `AbsorbingOrUniform` to leave the choice to an option.
+`MovingPrior` is for a pi that changes with the level. Objectives use `corrupt`, `log_score` and
+`rate`; samplers use the posterior.
 """
 
 from abc import ABC, abstractmethod
@@ -28,10 +28,10 @@ format.
 
 
 class Process:
-    """What a model does to text before the network has to undo it.
+    """A corruption of text that the network learns to undo.
 
-    `causal` and `time_conditioned` are facts the backbone is built with: whether a position may see
-    only those to its left, and whether the network is told the noise level.
+    The backbone is built with `causal`, whether a position sees only positions to its left, and
+    `time_conditioned`, whether the network is told the noise level.
     """
 
     causal: ClassVar[bool] = False
@@ -44,7 +44,7 @@ class Process:
 
 
 class Diffusion(Process, ABC):
-    """A process with noise: a corruption of every level and the reverse steps that undo it."""
+    """A process with noise: a corruption at every noise level, and reverse steps that undo it."""
 
     @abstractmethod
     def sample_prior(self, shape: tuple[int, ...], generator: torch.Generator) -> Tokens:
@@ -78,7 +78,7 @@ class Diffusion(Process, ABC):
     def thin(
         self, x_t: Tokens, alpha_s: Noise, alpha_t: Noise, *, generator: torch.Generator
     ) -> "Thinned":
-        """The first half of a draw from `posterior`: what needs no law of the clean token."""
+        """The first half of a draw from `posterior`, which needs no law of the clean token."""
 
     @abstractmethod
     def draw_open(
@@ -90,19 +90,20 @@ class Diffusion(Process, ABC):
         *,
         generator: torch.Generator,
     ) -> Tokens:
-        """The second half, for tokens that `thin` left open, at its `alpha_s`.
+        """The second half of a draw from `posterior`: draw the tokens that `thin` left open.
 
-        At `alpha_s` = 1 `thin` opens all that can change, so that this alone is the whole draw.
+        `alpha_s` is the level that `thin` returned. For a step to `alpha_s` = 1, `thin` opens all
+        positions that can change, so that this method alone is the whole draw.
         """
 
 
 class Thinned(NamedTuple):
-    """A reverse step before the network is asked: which tokens are still open."""
+    """A reverse step before the network call: the tokens that are still open."""
 
     open: Selected
-    """Tokens to draw; all others stay, whatever the law of the clean token is."""
+    """Positions to draw; all others keep their tokens, whatever the law of the clean token is."""
     alpha_s: Noise
-    """Signal level to draw them at, which may be above the step's own."""
+    """Signal level to draw the open tokens at, which may be above the step's own."""
 
 
 class PosteriorMixture(NamedTuple):
@@ -116,23 +117,22 @@ class PosteriorMixture(NamedTuple):
 
 
 class Mixing(Diffusion):
-    """All of a diffusion from the mass that noise puts on each state at each signal level.
+    """A diffusion that is defined by the mass of noise on each state at each signal level.
 
         q(x_t | x_0) = alpha_t 1{x_t = x_0} + n_t[x_t],                sum of n_t = 1 - alpha_t
         q(x_t | x_s) = kept 1{x_t = x_s} + n_{t|s}[x_t],               kept = alpha_t / alpha_s
         n_{t|s}      = n_t - kept n_s >= 0
 
-    Signal levels stand for times, since alpha falls: n is a function of alpha, whatever the
-    schedule.
+    Since alpha falls with time, n is written as a function of alpha, which holds for any schedule.
     """
 
     @abstractmethod
     def noise(self, tokens: Tokens, alpha: Noise) -> Noise:
-        """n[token] of each of the given tokens, float64."""
+        """n[token], the mass of noise on each of the given tokens, float64."""
 
     @abstractmethod
     def added(self, tokens: Tokens, alpha_s: Noise, alpha_t: Noise) -> Noise:
-        """n_{t|s}[token]: the same of what noise adds from alpha_s to alpha_t <= alpha_s."""
+        """n_{t|s}[token], the mass that noise adds from alpha_s to alpha_t <= alpha_s, float64."""
 
     @abstractmethod
     def sample_noise(
@@ -142,18 +142,18 @@ class Mixing(Diffusion):
 
     @abstractmethod
     def noise_row(self, alpha: Noise, like: Probs) -> Row:
-        """n of every state, in the dtype of a row of states."""
+        """n of every state, in the dtype of `like`."""
 
     @abstractmethod
     def log_noise_row(self, alpha: Noise, like: LogProbs) -> Row:
-        """log n of every state; may be -inf."""
+        """log n of every state, in the dtype of `like`; may be -inf."""
 
     @abstractmethod
     def added_row(self, alpha_s: Noise, alpha_t: Noise, like: Probs) -> Row:
-        """n_{t|s} of every state."""
+        """n_{t|s} of every state, in the dtype of `like`."""
 
     def corrupt(self, x0: Tokens, alpha: Noise, generator: torch.Generator) -> Tokens:
-        """Keeps each token with probability alpha, else redraws it from the noise."""
+        """Keep each token with probability alpha, otherwise redraw it from the noise."""
         level = torch.rand(x0.shape, generator=generator, dtype=torch.float64, device=x0.device)
         return torch.where(level < alpha, x0, self.sample_noise(tuple(x0.shape), alpha, generator))
 
@@ -164,31 +164,31 @@ class Mixing(Diffusion):
         return log_q - log_q.gather(-1, x_t[..., None])
 
     def reverse(self, log_score: LogProbs, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Probs:
-        """The analytic step; exact when the score is.
+        """The analytic reverse step, which is exact if the score is exact.
 
             q(x_s | x_t) = q(x_t | x_s) q(x_s) / q(x_t),  1 >= alpha_s >= alpha_t > 0
 
         A learned score may be inconsistent: negative mass is clipped, and rows need not sum to 1.
 
-        Source: Lou et al. 2024, arXiv:2310.16834; with a law of the clean token, the posterior of
-        MDLM and DUO.
+        Source: Lou et al. 2024, arXiv:2310.16834; for the score of a law of the clean token, this
+        is the posterior of MDLM and DUO.
         """
         earlier = self.staggered_score(log_score.exp(), alpha_s, alpha_t)
         return self._reach(x_t, alpha_s, alpha_t, earlier) * earlier.clamp_min(0)
 
     def staggered_score(self, score: Probs, alpha_s: Noise, alpha_t: Noise) -> Probs:
-        """q_s(y) / q_t(x_t) at an earlier level: what one factor of the analytic step is.
+        """q_s(y) / q_t(x_t) at an earlier level, one of the two factors of the analytic step.
 
             (score[y] - n_{t|s}[y] sum(score)) / kept,  kept = alpha_t / alpha_s > 0
 
-        Negative where a learned score is not that of any law. At alpha_s = 1, it is the law of the
-        clean token that the score implies, up to a factor.
+        Values can be negative if a learned score is not the score of any law. At alpha_s = 1, the
+        result is the law of the clean token that the score implies, up to a factor.
         """
         added = self.added_row(alpha_s, alpha_t, score) * score.sum(-1, keepdim=True)
         return (score - added) / _like(score, alpha_t / alpha_s)[..., None]
 
     def posterior(self, log_x0: LogProbs, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Probs:
-        """Bayes' rule with the clean token's law put in; also at alpha_t = 0.
+        """Bayes' rule for the given law of the clean token; also valid at alpha_t = 0.
 
         q(x_s | x_t) = q(x_t | x_s) q(x_s) / q(x_t),  q(x_s) = alpha_s x_0 + n_s
         """
@@ -206,11 +206,12 @@ class Mixing(Diffusion):
         *,
         generator: torch.Generator,
     ) -> Tokens:
-        """Redraws from q_s = alpha_s x_0 + n_s, less often the likelier x_t is itself.
+        """Redraw from q_s = alpha_s x_0 + n_s, less often the likelier x_t is as a clean token.
 
             chance of a redraw = n_t[z] / (n_t[z] + alpha_t x_0[z])                    z = x_t
 
-        so that this chance times that of `thin` to be open is that of the posterior.
+        This chance times the chance that `thin` opens the token is the chance of a redraw under the
+        posterior.
         """
         redrawn = self.posterior_mixture(log_x0, x_t, torch.ones_like(alpha_s), alpha_t).denoiser
         parts = PosteriorMixture(1 - redrawn, redrawn * alpha_s, redrawn * (1 - alpha_s))
@@ -219,13 +220,13 @@ class Mixing(Diffusion):
     def posterior_mixture(
         self, log_x0: LogProbs, x_t: Tokens, alpha_s: Noise, alpha_t: Noise
     ) -> PosteriorMixture:
-        """The posterior, in parts that need the denoiser's law at x_t alone.
+        """The posterior as a mixture whose weights need the denoiser's law only at x_t.
 
             stay:      kept (alpha_s x_0[z] + n_s[z])                 z = x_t
             denoiser:  n_{t|s}[z] alpha_s
-            prior:     n_{t|s}[z] (1 - alpha_s)                       of n_s / (1 - alpha_s)
+            prior:     n_{t|s}[z] (1 - alpha_s)                       drawn from n_s / (1 - alpha_s)
 
-        each over their sum.
+        each divided by the sum of the three.
         """
         added = self.added(x_t, alpha_s, alpha_t)
         x0_here = log_x0.gather(-1, x_t[..., None]).squeeze(-1).double().exp()
@@ -242,8 +243,8 @@ class Mixing(Diffusion):
         alpha_s: Noise,
         generator: torch.Generator,
     ) -> Tokens:
-        """One uniform number per row picks a part; only the rows that fall to the denoiser need a
-        categorical draw.
+        """Pick a part of the mixture by one uniform number per row; only rows that pick the
+        denoiser need a categorical draw.
         """
         level = torch.rand(x_t.shape, generator=generator, dtype=torch.float64, device=x_t.device)
         from_denoiser = level < parts.denoiser
@@ -262,7 +263,7 @@ class Mixing(Diffusion):
 
 
 class Interpolating(Mixing):
-    """Noise of one abstract prior that does not change with time: n = (1 - alpha) pi."""
+    """Noise from one prior at all levels, n = (1 - alpha) pi; subclasses define the prior pi."""
 
     @abstractmethod
     def prior(self, tokens: Tokens) -> Noise:
@@ -279,7 +280,7 @@ class Interpolating(Mixing):
     def sample_noise(
         self, shape: tuple[int, ...], alpha: Noise, generator: torch.Generator
     ) -> Tokens:
-        """The prior's at every level."""
+        """Tokens drawn from the prior, which is the same at every level."""
         return self.sample_prior(shape, generator)
 
     def noise_row(self, alpha: Noise, like: Probs) -> Row:
@@ -305,13 +306,14 @@ class Interpolating(Mixing):
     def thin(
         self, x_t: Tokens, alpha_s: Noise, alpha_t: Noise, *, generator: torch.Generator
     ) -> Thinned:
-        """Opens each token with the greatest chance that a law of the clean token redraws it with.
+        """Open each token with the greatest chance of a redraw under any law of the clean token.
 
             c = (alpha_s - alpha_t) / ((1 - alpha_t) alpha_s)      with z = x_t redrawn from q_s
             c = (alpha_s - alpha_t) / (1 - alpha_t)                where pi[z] = 1, from x_0 alone
 
-        which is what the parts of `posterior_mixture` other than stay come to at x_0[z] = 0. Where
-        pi[z] = 1, a redraw from the prior changes nothing, so that part is left out.
+        This is the total of the `denoiser` and `prior` weights of `posterior_mixture` at
+        x_0[z] = 0. Where pi[z] = 1, a redraw from the prior changes nothing, so the `prior` weight
+        is left out.
         """
         level = torch.where(self.prior(x_t) == 1, 1.0, alpha_s)
         chance = (alpha_s - alpha_t) / ((1 - alpha_t) * level)
@@ -323,57 +325,57 @@ class Interpolating(Mixing):
 
 
 class MovingPrior(Mixing):
-    """Noise whose prior changes on the way: from three abstract functions of the signal level.
+    """Noise whose prior changes with the signal level, given by three abstract methods: `noise`,
+    `sample_noise` and `noise_slope`.
 
         rate(x_t)  = slope ( dn/dalpha - n / alpha )[x_t]
 
-    A process of this kind exists where n / alpha of every state grows as alpha falls; then no rate
-    is negative. At inner levels noise reaches the same states at all of them.
+    Such a process exists if n / alpha of every state grows as alpha falls, because then no rate is
+    negative. The states that noise reaches must be the same at all levels between 0 and 1.
 
     Source: GIDD, arXiv:2503.04482, in terms of alpha instead of time.
     """
 
     @abstractmethod
     def noise_slope(self, tokens: Tokens, alpha: Noise) -> Noise:
-        """Derivative dn/dalpha of each of the given tokens, float64; -1 in all."""
+        """Derivative dn/dalpha at each of the given tokens, float64; sums to -1 over all states."""
 
     def sample_prior(self, shape: tuple[int, ...], generator: torch.Generator) -> Tokens:
-        """The noise at alpha = 0."""
+        """Tokens drawn from the noise at alpha = 0."""
         alpha = torch.zeros(shape, dtype=torch.float64, device=generator.device)
         return self.sample_noise(shape, alpha, generator)
 
     def added(self, tokens: Tokens, alpha_s: Noise, alpha_t: Noise) -> Noise:
-        """n_t - kept n_s; rounding leaves nothing below 0."""
+        """n_t - kept n_s, clipped at 0 against rounding."""
         earlier = self.noise(tokens, alpha_s)
         return (self.noise(tokens, alpha_t) - alpha_t / alpha_s * earlier).clamp_min(0)
 
     def noise_row(self, alpha: Noise, like: Probs) -> Row:
-        """`noise` of every state."""
         return _like(like, self.noise(self._states(alpha), alpha[..., None]))
 
     def log_noise_row(self, alpha: Noise, like: LogProbs) -> Row:
         return _like(like, self.noise(self._states(alpha), alpha[..., None]).log())
 
     def added_row(self, alpha_s: Noise, alpha_t: Noise, like: Probs) -> Row:
-        """`added` of every state."""
         added = self.added(self._states(alpha_t), alpha_s[..., None], alpha_t[..., None])
         return _like(like, added)
 
     def changeable(self, x_t: Tokens) -> Selected:
-        """Positions that noise can have reached on the way."""
+        """Positions that noise can have reached: where n > 0 at alpha = 0.5."""
         half = torch.full((), 0.5, dtype=torch.float64, device=x_t.device)
         return self.noise(x_t, half.expand(x_t.shape)) > 0
 
     def rate(self, x_t: Tokens, alpha: Noise, slope: Noise) -> Noise:
-        """The same from every other state."""
+        """slope (dn/dalpha - n / alpha)[x_t]: the same from every other state."""
         return slope * (self.noise_slope(x_t, alpha) - self.noise(x_t, alpha) / alpha)
 
     def thin(
         self, x_t: Tokens, alpha_s: Noise, alpha_t: Noise, *, generator: torch.Generator
     ) -> Thinned:
-        """Opens each token with the greatest chance that a law of the clean token redraws it with.
+        """Open each token with the greatest chance of a redraw under any law of the clean token.
 
-        n_{t|s}[z] / n_t[z], z = x_t: the parts of `posterior_mixture` other than stay, x_0[z] = 0.
+        The chance is n_{t|s}[z] / n_t[z] with z = x_t: the total of the `denoiser` and `prior`
+        weights of `posterior_mixture` at x_0[z] = 0.
         """
         chance = self.added(x_t, alpha_s, alpha_t) / self.noise(x_t, alpha_t)
         uniform = torch.rand(x_t.shape, generator=generator, dtype=torch.float64, device=x_t.device)
@@ -388,8 +390,8 @@ class Absorbing(Interpolating):
     """Noise hides tokens behind a mask, whose id comes after the vocabulary.
 
     Args:
-        time_conditioned: whether the network is told the noise level; it does not need to be,
-            because the share of masks in the text says it already.
+        time_conditioned: whether the network is told the noise level, which it does not need,
+            because the share of masks in the text shows the level already.
 
     Source: D3PM, arXiv:2107.03006, section 3.1; MDLM, arXiv:2406.07524.
     """
@@ -407,8 +409,8 @@ class Absorbing(Interpolating):
 
 
 class Uniform(Interpolating):
-    """Noise replaces tokens by any of the vocabulary; the network must be told how noisy its input
-    is.
+    """Noise replaces tokens by random tokens of the vocabulary; the network must be told the noise
+    level.
 
     Source: D3PM, arXiv:2107.03006, section 3.1; UDLM, arXiv:2412.10193; DUO, arXiv:2506.10892.
     """
@@ -423,43 +425,41 @@ class Uniform(Interpolating):
         )
 
     def sample_prior(self, shape: tuple[int, ...], generator: torch.Generator) -> Tokens:
-        """Every token equally often."""
+        """Tokens drawn uniformly from the vocabulary."""
         return torch.randint(self.num_states, shape, generator=generator, device=generator.device)
 
 
 States = Literal["absorbing", "uniform"]
-"""What noise turns tokens into: a mask, or any of the vocabulary."""
+"""The kind of noise: tokens become a mask, or random tokens of the vocabulary."""
 
 
 class AbsorbingOrUniform(Interpolating):
-    """Noise of the kind that an option names, for a network that is told the noise level.
+    """Absorbing or uniform noise, by an option, for a network that is told the noise level.
 
     A family derives three classes:
 
-        class Family(AbsorbingOrUniform)              the one that users name
+        class Family(AbsorbingOrUniform)              the class that users name
         class AbsorbingFamily(Family, Absorbing)
         class UniformFamily(Family, Uniform)
 
-    and the `forms` of its component say which of the last two an object is, by the option.
+    The `forms` of the family's component map the option to one of the last two classes.
 
     Args:
-        states: absorbing (noise hides tokens behind a mask) or uniform (noise replaces them by any
-            of the vocabulary).
+        states: absorbing (noise hides tokens behind a mask) or uniform (noise replaces them by
+            random tokens of the vocabulary).
     """
 
     def __init__(self, vocab_size: int, states: States = "absorbing") -> None:
-        super().__init__(vocab_size)  # type: ignore[call-arg]  # next in line: the kind's
+        super().__init__(vocab_size)  # type: ignore[call-arg]  # calls Absorbing or Uniform
         self.time_conditioned = True
 
 
 def log_one_hot(tokens: Tokens, num_states: int, dtype: torch.dtype = torch.float32) -> LogProbs:
-    """Log-probabilities of a certain token: 0 there, `LOG_ZERO` elsewhere."""
+    """Log-probabilities with all mass on the given tokens: 0 there, `LOG_ZERO` elsewhere."""
     row = torch.full((*tokens.shape, num_states), LOG_ZERO, dtype=dtype, device=tokens.device)
     return row.scatter_(-1, tokens[..., None], 0.0)
 
 
 def _like(other: Tensor, value: Tensor) -> Tensor:
-    """Noise levels are float64; beside a row of states they take its dtype, or the whole row would
-    be promoted.
-    """
+    """Cast float64 noise levels to the dtype of a row of states, to keep the row from promotion."""
     return value.to(other.dtype)

@@ -1,10 +1,9 @@
-"""Rows: decode and use single positions in chunks, so that no `[batch, length, states]` tensor is
-ever made.
+"""Rows: decode single positions in chunks, so that no `[batch, length, states]` tensor is made.
 
 Every loss and every reverse step is a function of one row (hidden state of one position, its
 tokens, its noise level). `weighted_sum` turns rows into a loss whose gradients are computed chunk
 by chunk in the forward pass, where the logits are at hand, and only scaled in the backward pass.
-`collect` turns rows into tokens, or whatever else is read from them.
+`collect` turns rows into tokens or other values.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 from platform_core.types import Hidden, Nats
 
 CHUNK_ELEMENTS = 2**22
-"""Logits decoded at once; about 16 MB in float32, before the few temporaries that a loss makes of
-them.
+"""Number of logits decoded at once: about 16 MB in float32, not counting the few temporaries of a
+loss.
 """
 
 RowLoss = Callable[..., Nats]
@@ -32,13 +31,13 @@ def weighted_sum(
     *,
     num_states: int,
 ) -> tuple[Tensor, Nats]:
-    """Sum of a row loss over all rows, and its value for each row without gradient.
+    """Sum of a row loss over all rows, in float64, and the loss of each row without gradient.
 
     Args:
         decoder: position-wise layer from `[rows, width]` to `[rows, num_states]`.
         loss: called with the logits of some rows and the same rows of every column.
         hidden: `[rows, width]`.
-        columns: tensors with one entry per row, handed to `loss`; constants to the gradient.
+        columns: tensors with one entry per row, passed to `loss`; they get no gradient.
         num_states: width of the logits, from which the size of a chunk follows.
     """
     rows_at_once = chunk_rows(num_states)
@@ -62,13 +61,13 @@ def collect(
     *,
     num_states: int,
 ) -> Tensor:
-    """What is read from each row's logits: a token, or a few numbers."""
+    """Values that `read` takes from each row's logits: a token, or a few numbers."""
     found = [read(decoder(h), *c) for h, c in _chunks(hidden, columns, chunk_rows(num_states))]
     return torch.cat(found)
 
 
 def chunk_rows(num_states: int) -> int:
-    """Rows decoded at once."""
+    """Number of rows decoded at once, at least 1."""
     return max(1, CHUNK_ELEMENTS // num_states)
 
 

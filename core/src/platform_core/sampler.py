@@ -1,10 +1,10 @@
-"""Samplers: how text is drawn, from noise or around a prompt.
+"""Samplers: ways to draw text, from noise alone or around a prompt.
 
     x_1 ~ prior;  x_s ~ q(x_s | x_t, prediction(x_t)) along a falling grid of times;  then one last
     call that removes noise
 
-A sampler is built from its options and called with a model; every draw comes from the generator it
-is handed. Samplers on a grid derive from `GridSampler`, which has the walk, and say what a step is.
+A sampler is built from its options and called with a model and the generator of all draws. Samplers
+on a grid of noise levels derive from `GridSampler`, which implements the walk, and define a step.
 """
 
 from abc import ABC, abstractmethod
@@ -23,15 +23,15 @@ from platform_core.schedule import Schedule
 from platform_core.types import Noise, Selected, Tokens
 
 LAST_TIME = 1e-5
-"""Where the grid of times ends, before the last call; the published samplers end there too."""
+"""Last time of the grid, before the last call; the published samplers end there too."""
 
 
 Ending = Literal["ancestral", "greedy", "none"]
-"""What is done with the noise that is left at the end of the grid; see `GridSampler`."""
+"""How to treat the noise that is left at the end of the grid; see `GridSampler`."""
 
 
 class Prompt(NamedTuple):
-    """Tokens that are given: the sampler fills in the others around them."""
+    """Given tokens, around which a sampler fills in the other positions."""
 
     tokens: Tokens
     """`[batch, length]`; read only where `fixed`."""
@@ -40,17 +40,17 @@ class Prompt(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What was drawn and what it cost."""
+    """Drawn tokens, and the number of network evaluations that they took."""
 
     tokens: Tokens
     nfe: int
-    """Network evaluations of the whole batch that were needed: none where nothing could change."""
+    """Network evaluations of the whole batch; a step in which nothing can change takes none."""
 
 
 class Sampler(ABC):
     """A way to draw text from a model.
 
-    `fills_blanks` is whether a prompt may give tokens to the right of others that are drawn.
+    `fills_blanks` says whether a prompt may fix tokens to the right of tokens that are drawn.
     """
 
     requires: ClassVar[Mapping[str, type]] = {}
@@ -64,23 +64,23 @@ class Sampler(ABC):
         generator: torch.Generator,
         prompt: Prompt | None = None,
     ) -> Sample:
-        """Tokens of the given `(batch, length)`, on the generator's device, with the prompt's in
-        their places.
+        """Draw tokens of shape `(batch, length)`, on the generator's device; the tokens of the
+        prompt keep their places.
         """
 
 
 @dataclass
 class Walk:
-    """One call of a sampler, from noise to text: what its steps and its ending share.
+    """State of one sampler call, from noise to text, which its steps and its last call share.
 
     Args:
-        denoiser: the model, which counts how often it was asked.
-        truncation: of every law that is drawn from.
-        generator: of every draw.
+        denoiser: the model, which counts its network evaluations.
+        truncation: truncation of every law before a draw.
+        generator: generator of every draw.
         fixed: positions of the prompt, `[batch, length]`.
-        noise: where the walk begins: pure noise around the prompt.
-        number: steps of the grid that lie behind.
-        memory: what a sampler's steps leave to those that follow; None before the first.
+        noise: tokens at the beginning of the walk: pure noise around the prompt.
+        number: number of grid steps taken so far.
+        memory: data that a sampler's steps pass on to later steps; None before the first step.
     """
 
     denoiser: Denoiser
@@ -101,7 +101,7 @@ class Walk:
         generator: torch.Generator,
         prompt: Prompt | None,
     ) -> "Walk":
-        """A walk to text of the given `(batch, length)`."""
+        """Begin a walk to text of the given shape `(batch, length)`."""
         denoiser = Denoiser(model)
         noise = denoiser.process.sample_prior(shape, generator)
         fixed = torch.zeros_like(noise, dtype=torch.bool)
@@ -121,21 +121,20 @@ class Walk:
         )
 
     def clean(self, x_t: Tokens, alpha_t: Noise) -> Tokens:
-        """The same all the way to clean text, masks left out."""
+        """A draw from the posterior of clean text, masks excluded."""
         vocab_size = self.denoiser.process.vocab_size
         on_vocabulary = replace(self, truncation=CleanOnly(vocab_size, self.truncation))
         return on_vocabulary.step(x_t, torch.ones_like(alpha_t), alpha_t)
 
     def end(self, x_0: Tokens) -> Sample:
-        """What was drawn, and the calls that it took."""
+        """The sample: the drawn tokens, with the number of network evaluations."""
         return Sample(x_0, self.denoiser.calls)
 
 
 class GridSampler(Sampler):
     """A walk from noise to text along a falling grid of noise levels, and a last call.
 
-    What differs between samplers is `step`, which is all that most of them say, and `alphas`, the
-    levels of the grid.
+    Subclasses define `step`; some also override `alphas`, the signal levels of the grid.
 
     Args:
         steps: reverse steps; the network is called at most once for each, and once more at the end
@@ -149,7 +148,7 @@ class GridSampler(Sampler):
             do) or dropped (as ReMDM and BD3-LM do).
 
     Raises:
-        ValueError: there is no step, or top_p is no probability.
+        ValueError: steps is below 1, or top_p is not in (0, 1].
     """
 
     requires: ClassVar[Mapping[str, type]] = {"process": Diffusion, "parameterization": ScoreBased}
@@ -169,14 +168,14 @@ class GridSampler(Sampler):
 
     @abstractmethod
     def step(self, walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:
-        """The tokens at signal level alpha_s, drawn from those at alpha_t; both `[1, 1]`.
+        """Draw the tokens at signal level alpha_s given those at alpha_t; both levels are `[1, 1]`.
 
-        Positions where `walk.fixed` is true must keep their tokens. `walk.number` is which step of
-        the grid this is, from 0.
+        Positions where `walk.fixed` is true must keep their tokens. `walk.number` is the index of
+        this step on the grid, from 0.
         """
 
     def alphas(self, schedule: Schedule, device: torch.device) -> Noise:
-        """Signal levels that the steps go through, `[steps + 1, 1, 1]`: those of even times."""
+        """Signal levels of the grid, `[steps + 1, 1, 1]`; by default at evenly spaced times."""
         return schedule.alpha(even_times(self.steps, device))
 
     def __call__(
@@ -186,7 +185,7 @@ class GridSampler(Sampler):
         generator: torch.Generator,
         prompt: Prompt | None = None,
     ) -> Sample:
-        """Noise to text in `steps` steps."""
+        """Walk from noise to text in `steps` steps and a last call."""
         walk = Walk.begin(model, self.truncation, shape=shape, generator=generator, prompt=prompt)
         alphas = self.alphas(model.schedule, generator.device)
         x_t = walk.noise
@@ -207,14 +206,13 @@ class Ancestral(GridSampler):
     """
 
     def step(self, walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:
-        """A draw from the posterior."""
         return walk.step(x_t, alpha_s, alpha_t)
 
 
 def even_times(steps: int, device: torch.device) -> Noise:
-    """The `steps + 1` times that so many even steps go through, from 1 to `LAST_TIME`.
+    """`steps + 1` evenly spaced times from 1 to `LAST_TIME`.
 
-    `[steps + 1, 1, 1]`, so that each broadcasts against a batch.
+    The shape is `[steps + 1, 1, 1]`, so that each time broadcasts against a batch.
     """
     return torch.linspace(1, LAST_TIME, steps + 1, dtype=torch.float64, device=device).view(
         -1, 1, 1
@@ -222,19 +220,18 @@ def even_times(steps: int, device: torch.device) -> Noise:
 
 
 class Finish(ABC):
-    """What is done with the little noise left at the end of the grid."""
+    """A way to treat the little noise that is left at the end of the grid."""
 
     @abstractmethod
     def __call__(self, walk: Walk, x_t: Tokens, alpha_t: Noise) -> Tokens:
-        """Clean tokens."""
+        """The final tokens, from the tokens x_t at the last signal level alpha_t of the grid."""
 
 
 @final
 class AncestralFinish(Finish):
-    """A draw from the posterior of clean text, alpha_s = 1, masks left out."""
+    """A draw from the posterior of clean text, alpha_s = 1, masks excluded."""
 
     def __call__(self, walk: Walk, x_t: Tokens, alpha_t: Noise) -> Tokens:
-        """One reverse step all the way to clean text."""
         return walk.clean(x_t, alpha_t)
 
 
@@ -247,13 +244,12 @@ class GreedyFinish(Finish):
     """
 
     def __call__(self, walk: Walk, x_t: Tokens, alpha_t: Noise) -> Tokens:
-        """The mode at each position."""
         return walk.denoiser.most_likely(x_t, alpha_t, fixed=walk.fixed)
 
 
 @final
 class NoFinish(Finish):
-    """The tokens as they are; under absorbing noise a mask may be left among them."""
+    """Leaves the tokens as they are; under absorbing noise, masks may be left among them."""
 
     def __call__(self, walk: Walk, x_t: Tokens, alpha_t: Noise) -> Tokens:
         return x_t

@@ -1,11 +1,11 @@
-"""Schedules: how much of a clean token is left at time t.
+"""Schedules: the signal level alpha at time t.
 
     alpha(t) falls from 1 (clean, t = 0) to eps or 0 (noise, t = 1);  slope = d alpha / dt < 0;
     inverse(alpha(t)) = t
 
-The curves of this file are base curves read at u = (1 - eps) t, so that alpha(1) stays above 0
-when eps > 0; `Stepwise` is what T steps see of any curve. Used by objectives (alpha and slope) and
-samplers (alpha, and inverse for grids in alpha).
+The curves of this file are base curves evaluated at u = (1 - eps) t, so that alpha(1) stays above 0
+when eps > 0; `Stepwise` reduces any curve to its levels at T steps. Objectives use alpha and slope;
+samplers use alpha, and inverse for grids in alpha.
 """
 
 import math
@@ -17,13 +17,13 @@ from platform_core.types import Noise, Tokens
 
 
 class Schedule(ABC):
-    """The signal level alpha as a function of time; tensors in, tensors of the same shape and dtype
-    out.
+    """The signal level alpha as a function of time; each method returns a tensor of the shape and
+    dtype of its argument.
     """
 
     @abstractmethod
     def alpha(self, t: Noise) -> Noise:
-        """Probability that a token is still itself at time t in [0, 1]."""
+        """Probability that noise has not replaced a token by time t in [0, 1]."""
 
     @abstractmethod
     def slope(self, t: Noise) -> Noise:
@@ -35,7 +35,7 @@ class Schedule(ABC):
 
 
 class LogLinear(Schedule):
-    """Alpha falls in a straight line: alpha = 1 - (1 - eps) t, so that -log(1 - alpha) is
+    """Alpha falls linearly: alpha = 1 - (1 - eps) t, so that -log(1 - alpha) is
     log-linear in t.
 
     Args:
@@ -64,7 +64,8 @@ class Cosine(Schedule):
     """Alpha = 1 - cos(pi/2 (1 - u)) with u = (1 - eps) t: slow at the noisy end.
 
     Args:
-        eps: how far short of pure noise t = 1 stops, as a fraction of the whole curve.
+        eps: fraction of the curve that is cut off at the noisy end; above 0, t = 1 is not pure
+            noise.
 
     Published code leaves the factor (1 - eps) out of the slope and the inverse; both have it here.
     Source: MD4, arXiv:2406.04329, appendix; DUO, arXiv:2506.10892.
@@ -74,7 +75,7 @@ class Cosine(Schedule):
         self.eps = _fraction(eps)
 
     def alpha(self, t: Noise) -> Noise:
-        """1 - cos(pi/2 (1 - u)), written with sin^2 of half the angle to keep its digits near 0."""
+        """1 - cos(pi/2 (1 - u)), written with sin^2 of half the angle to stay precise near 0."""
         return 2 * torch.sin(self._angle(t) / 2).square()
 
     def slope(self, t: Noise) -> Noise:
@@ -94,8 +95,10 @@ class Polynomial(Schedule):
     """Alpha = 1 - u^exponent with u = (1 - eps) t; exponent 1 is log-linear.
 
     Args:
-        exponent: above 1 keeps tokens clean for longer, below 1 noises them sooner. Above 0.
-        eps: how far short of pure noise t = 1 stops, as a fraction of the whole curve.
+        exponent: above 0; values above 1 keep tokens clean for longer, values below 1 noise them
+            sooner.
+        eps: fraction of the curve that is cut off at the noisy end; above 0, t = 1 is not pure
+            noise.
 
     Source: MD4, arXiv:2406.04329; exponents 2 and 1/2 are the "square" and "square root" of BD3-LM,
     arXiv:2503.09573.
@@ -120,39 +123,39 @@ class Polynomial(Schedule):
 
 
 class Stepwise(Schedule):
-    """The levels of T even steps from pure noise to clean text, as a schedule of continuous time.
+    """The signal levels of T even steps, as a schedule in continuous time.
 
         alpha(t) = alpha_i,  slope(t) = -T (alpha_{i-1} - alpha_i),  i = ceil(t T)
 
-    alpha_i is another schedule's alpha(i / T), except that alpha_0 = 1 and alpha_T = 0: sampling
-    starts from pure noise and ends with none, whatever the other schedule leaves at its ends. The
-    bound of T steps then is a bound of continuous time: an integral over levels that are constant
-    within each T-th.
+    alpha_i is alpha(i / T) of another schedule, except that alpha_0 = 1 and alpha_T = 0: sampling
+    starts from pure noise and ends with clean text, whatever the other schedule's levels at its
+    ends. The bound of T steps is then a bound in continuous time: an integral over levels that are
+    constant on each interval of length 1 / T.
 
     Args:
-        schedule: the other.
-        num_steps: T, at least 1.
+        schedule: the other schedule.
+        num_steps: number of steps T, at least 1.
     """
 
     def __init__(self, schedule: Schedule, num_steps: int) -> None:
         if num_steps < 1:
             raise ValueError(f"num_steps is {num_steps}; it must be at least 1, for example 1000")
-        # On the CPU whatever the default device, because the meta device has no values.
+        # On the CPU whatever the default device is, because the meta device holds no values.
         grid = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64, device="cpu")
         self.num_steps = num_steps
         self._alphas = torch.cat((1 - grid[:1], schedule.alpha(grid[1:-1]), 1 - grid[-1:]))
 
     def alpha(self, t: Noise) -> Noise:
-        """The level at the next of the T times."""
+        """The level at the first of the times i / T that is not before t."""
         return self._at(self._step(t), t)
 
     def slope(self, t: Noise) -> Noise:
-        """What is lost over the step around t, per unit of time."""
+        """Change of alpha over the step around t, per unit of time."""
         step = self._step(t).clamp_min(1)
         return self.num_steps * (self._at(step, t) - self._at(step - 1, t))
 
     def inverse(self, alpha: Noise) -> Noise:
-        """The first of the T times (or 0) at which no more than alpha is left."""
+        """The first of the times i / T, or 0, at which the level is at most alpha."""
         falling = -self._alphas.to(alpha)
         return torch.searchsorted(falling, -alpha).to(alpha.dtype) / self.num_steps
 

@@ -1,4 +1,4 @@
-"""Registers exported networks with transformers; folders that were exported name this module."""
+"""Registers exported networks with transformers; exported folders refer to this module by name."""
 
 from platform_published.transformers import (
     PlatformConfig,

@@ -1,7 +1,7 @@
-"""Shapes, named once.
+"""Names for tensor types, with dtypes and shapes.
 
 `*batch` is any number of leading dimensions: `[batch, length]` for whole sequences, `[rows]` for
-single positions. A noise level broadcasts against it: `[batch, 1]` gives every position of a
+single positions. A noise level broadcasts against `*batch`: `[batch, 1]` gives every position of a
 sequence the same level.
 """
 
@@ -37,28 +37,30 @@ class TopTokens(NamedTuple):
 Inputs = Tokens | Probs | TopTokens
 
 Conditions = Mapping[str, Tensor]
-"""What a network is told of each text besides its tokens, by the names that `encode` has for it."""
+"""What a network reads of each text besides tokens: arguments of `encode`, by name."""
 
 
 class Batch(NamedTuple):
-    """Clean texts of one length, and what is known of them."""
+    """Clean texts of equal length, with their labels and documents if there are any."""
 
     x0: Tokens
-    """`[batch, length]`."""
+    """Clean tokens, `[batch, length]`."""
     mask: Selected
-    """Which of the tokens count."""
+    """Which tokens count in losses, `[batch, length]`."""
     labels: Labels | None = None
-    """One of each text, or a single one for all; None where texts have none."""
+    """One label per text, or a single label for all; None where texts have no labels."""
     documents: Documents | None = None
-    """The place of each token's document in its sequence; None where all tokens see all."""
+    """Number of each token's document within its sequence, `[batch, length]`; None where documents
+    are not kept apart.
+    """
 
     @property
     def conditions(self) -> Conditions:
-        """The labels and the documents, those that there are."""
+        """Labels and documents by name, without those that are None."""
         known = {"labels": self.labels, "documents": self.documents}
         return {name: value for name, value in known.items() if value is not None}
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on another device."""
+        """The same batch on another device."""
         known = {name: values.to(device) for name, values in self.conditions.items()}
         return Batch(self.x0.to(device), self.mask.to(device), **known)
