@@ -106,7 +106,7 @@ class FirstHitting(Sampler):
 
         m <- m u^(1/n),  u uniform on (0, 1)
 
-    at one of the n masks, all equally likely. There is no grid of times, so no discretisation error:
+    at one of the n masks, all equally likely. Times are continuous, so there is no grid error:
     the law is that of the ancestral sampler in infinitely many steps. Each text needs as many
     network calls as it has tokens to draw, at most `length`; texts of a batch share calls.
 
