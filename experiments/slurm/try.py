@@ -1,10 +1,10 @@
-"""A sweep through a real SLURM of one node, with a preempted trial and one whose time is up.
+"""Run a sweep on a real SLURM of one node, with a preempted trial and one that runs out of time.
 
     python experiments/slurm/try.py [FOLDER]        (apt-get install slurm-wlm; as root; 5 minutes)
 
-Starts slurmctld and slurmd in the folder (a new one by default), runs the sweep.yaml of this one,
-requeues a running job as a preemption does, warns another that its time is up (SIGUSR2), and shows
-what became of each trial. A requeued job waits two minutes, by SLURM's design.
+Starts slurmctld and slurmd in FOLDER (by default a new one), runs the sweep.yaml beside this
+script, requeues a running job as a preemption does, warns another that its time is up (SIGUSR2),
+and prints the state of each trial. A requeued job waits two minutes, by SLURM's design.
 """
 
 import json
@@ -55,9 +55,9 @@ PartitionName=debug Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 
 
 def main() -> int:
-    """0 when every trial ended, the two disturbed ones in a second attempt."""
+    """Run the sweep; return 0 if all trials ended, the two disturbed ones in a second attempt."""
     if shutil.which("slurmctld") is None:
-        print("there is no slurmctld here: apt-get install --no-install-recommends slurm-wlm")
+        print("slurmctld is not installed: apt-get install --no-install-recommends slurm-wlm")
         return 2
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="slurm-"))
     folder = folder.absolute()
@@ -89,7 +89,7 @@ def main() -> int:
 
 @contextmanager
 def slurm(folder: Path) -> Iterator[None]:
-    """A cluster of this machine alone, on the loopback address."""
+    """A SLURM cluster of this machine only, on the loopback address."""
     for name in ("state", "spool", "log"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     config = folder / "slurm.conf"
@@ -110,21 +110,21 @@ def slurm(folder: Path) -> Iterator[None]:
 
 
 def wait(happened: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
-    """Until it has happened."""
+    """Wait until `happened()`; fail if the sweep ends before, or after PATIENCE_SECONDS."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not happened():
-        assert process.poll() is None, "the sweep ended before"
-        assert time.monotonic() < deadline, "it does not happen"
+        assert process.poll() is None, "the sweep ended too early"
+        assert time.monotonic() < deadline, "the awaited state was not reached in time"
         time.sleep(0.2)
 
 
 def queue() -> str:
-    """What SLURM says of all jobs."""
+    """The jobs, their states and reasons, as squeue lists them."""
     return "squeue: " + ", ".join(said(["squeue", "-h", "-r", "-o", "%i %t %r"]).splitlines())
 
 
 def said(words: list[str]) -> str:
-    """What a command prints."""
+    """Standard output of a command."""
     return subprocess.run(words, capture_output=True, text=True).stdout.strip()
 
 

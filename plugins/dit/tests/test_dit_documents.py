@@ -72,7 +72,7 @@ def test_flash_attention_keeps_no_documents_apart():
     def kernel(*arguments, **options):
         raise AssertionError("not with masks")
 
-    with pytest.raises(UsageError, match="keeps no documents apart; choose attention auto"):
+    with pytest.raises(UsageError, match="cannot separate documents; choose attention auto"):
         Flash(kernel)(heads, heads, heads, causal=False, visible=visible)
     found = FlashWherePossible(kernel)(heads, heads, heads, causal=False, visible=visible)
     assert torch.equal(found, Sdpa()(heads, heads, heads, causal=False, visible=visible))

@@ -219,13 +219,13 @@ def test_options_replace_those_of_the_preset_and_modes_of_segments_the_mode():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "max-caped-0.1"}, "'max-caped-0.1' is unknown; it is one of pure-posterior, "),
+        ({"mode": "max-caped-0.1"}, "'max-caped-0.1' is unknown; choose one of pure-posterior, "),
         ({"mode": "constant"}, "is unknown; .*for example max-capped-0.01"),
         ({"mode": "constant-remdm"}, "is unknown"),
         ({"mode": "constant-nan"}, "is unknown"),
         ({"mode": "constant-1.5"}, "kappa is 1.5; it must be at least 0 and at most 1"),
         ({"low_mode": "max-rescale-2"}, "eta is 2; it must be at least 0 and at most 1"),
-        ({"profile": "cubic"}, "'cubic' is unknown; it is linear, .*for example linear-const"),
+        ({"profile": "cubic"}, "'cubic' is unknown; choose linear, .*for example linear-const"),
         ({"profile": "linear-constant-linear"}, "is unknown"),
         ({"profile": "linear-constant-linear-1"}, "pauses at 1; it must be above 0 and below 1"),
         ({"profile": "linear-constant-linear-0-inv"}, "pauses at 0"),

@@ -274,9 +274,12 @@ def test_sequences_longer_than_the_positions_are_refused(config: str, longest: i
         ({"fields": {"hidden_act": 3}}, "model type bert: .*hidden_act"),
         (
             {"config": "gemma2"},
-            "bends its logits .* give --backbone.fields.final_logit_softcapping null",
+            "caps its logits .* give --backbone.fields.final_logit_softcapping null",
         ),
-        ({"config": "t5"}, "no language model of one stack; choose bert, .* gpt2 or llama"),
+        (
+            {"config": "t5"},
+            "no language model with a single stack of layers; choose bert, .* llama",
+        ),
         (
             {"config": "rwkv", "num_heads": None},
             "sees no tokens to the right, .* choose bert, .* such as ar",

@@ -1,4 +1,4 @@
-"""The autoregressive view of a model, as `platform_core.model.Denoiser` is that of a diffusion.
+"""The autoregressive view of a model, the counterpart of `platform_core.model.Denoiser`.
 
 Used by the objective `next-token` and the sampler `left-to-right`.
 """
@@ -30,9 +30,9 @@ class Predictor:
         return self.model.encode(inputs, None, conditions)
 
     def reader(self, length: int) -> Reader:
-        """The same features, from left to right."""
+        """A reader that computes the features from left to right, for up to `length` tokens."""
         return reader(self.model.backbone, length)
 
     def log_next(self, logits: Logits) -> NextLogProbs:
-        """Log-probabilities of the next token."""
+        """Log-probabilities of the next token over the vocabulary."""
         return self.parameterization.log_next(logits, self.process)

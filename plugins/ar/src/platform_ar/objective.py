@@ -2,9 +2,9 @@
 
     -log p(x) = - sum_{l=1}^{L} log p(x^l | start, x^1, ..., x^{l-1})
 
-It is no bound but the value itself, under either protocol and without any draw. Published numbers
-take the first token of a sequence as given and score the others: `NextTokenNll.score` does that
-with `x[:, :-1]` for inputs and `x[:, 1:]` for targets.
+The result is the exact value and no bound, under either protocol and without random draws.
+Published numbers take the first token of a sequence as given and score the others:
+`NextTokenNll.score` does that with `x[:, :-1]` for inputs and `x[:, 1:]` for targets.
 """
 
 from collections.abc import Mapping
@@ -26,8 +26,8 @@ from platform_core.types import Batch, Logits, Nats, Tokens
 class NextTokenNll(Objective, Guessing):
     """-log p of each token given the start and the tokens to its left, in nats.
 
-    Every token counts, the first included, so that perplexities and bits stand beside those of a
-    diffusion; a perplexity without the first token is a little lower.
+    Every token counts, the first included, so that perplexities and bits can be compared with those
+    of a diffusion model; a perplexity without the first token is a little lower.
 
     Source: the autoregressive baseline of MDLM, arXiv:2406.07524, and DUO, arXiv:2506.10892.
     """
@@ -44,7 +44,7 @@ class NextTokenNll(Objective, Guessing):
         return self.score(self.predictor.process.inputs(batch.x0), batch)
 
     def bound(self, batch: Batch, draws: Draws, protocol: Protocol = "exact") -> Loss:
-        """The same: it is exact."""
+        """The negative log-likelihood, which is exact under both protocols."""
         return self.score(self.predictor.process.inputs(batch.x0), batch)
 
     def guesses(self, batch: Batch, draws: Draws) -> Tokens:
@@ -60,7 +60,7 @@ class NextTokenNll(Objective, Guessing):
         return batch.x0.masked_scatter(batch.mask, found)
 
     def score(self, inputs: Tokens, targets: Batch) -> Loss:
-        """-log p of each target that counts, given the inputs up to the same place."""
+        """-log p of each target that counts, given the inputs up to the same position."""
         x0, counted = targets.x0, targets.mask
         hidden = self.predictor.encode(inputs, targets.conditions)[counted]
         total, values = rows.weighted_sum(

@@ -14,15 +14,15 @@ from platform_core.parameterization import Parameterization, widen
 from platform_core.types import Logits
 
 NextLogProbs = Float[Tensor, "*batch vocab_size"]
-"""Log-probabilities of every token of the vocabulary: one less than the states of the logits."""
+"""Log-probabilities of every token of the vocabulary; logits have one state more, the start."""
 
 
 @final
 class NextToken(Parameterization):
-    """The softmax over the vocabulary; the start is never predicted."""
+    """The softmax over the vocabulary; the start state is never predicted."""
 
     requires: ClassVar[Mapping[str, type]] = {"process": Ar}
 
     def log_next(self, logits: Logits, process: Ar) -> NextLogProbs:
-        """log softmax of the logits without the start's, in float32 or wider."""
+        """log softmax of the logits of the vocabulary, in float32 or wider."""
         return widen(logits[..., : process.vocab_size]).log_softmax(-1)

@@ -8,7 +8,7 @@ from platform_core.hookspecs import hookimpl
 
 @hookimpl
 def platform_processes() -> Iterable[Component]:
-    """The family's process, which carries its defaults."""
+    """The process `ar`, with the default parts of autoregression."""
     return [
         Component(
             "ar",
@@ -51,7 +51,7 @@ def platform_objectives() -> Iterable[Component]:
 
 @hookimpl
 def platform_samplers() -> Iterable[Component]:
-    """One token after another."""
+    """The sampler from left to right."""
     return [
         Component(
             "left-to-right",

@@ -1,12 +1,12 @@
-"""The process of autoregression: no noise, and a state in front of every text.
+"""The process of autoregression: no noise, and a start state in front of every text.
 
     network reads    start  x^1  x^2  ...  x^{L-1}
     and predicts     x^1    x^2  x^3  ...  x^L
 
-Data cuts sequences out of the running text, so that most begin in the middle of a document and no
-token of the vocabulary announces the first one. `start` does: a state of its own after the
-vocabulary, with an embedding that is learned like any other. So the first token is predicted too,
-and a likelihood counts exactly the tokens that the bound of a diffusion counts.
+Sequences are cut out of the running text, so that most begin in the middle of a document, without a
+BOS token. The network therefore reads `start` in front of each sequence: a state of its own after
+the vocabulary, with an embedding that is learned like any other. So the first token is predicted
+too, and a likelihood counts exactly the tokens that the bound of a diffusion counts.
 """
 
 from typing import final
@@ -19,12 +19,11 @@ from platform_core.types import Tokens
 
 @final
 class Ar(Process):
-    """Every token given those to its left. The network is not told any time; a schedule is not
-    read.
+    """Every token given those to its left; no noise level, and the schedule has no effect.
 
     Args:
-        start_id: what the network reads in front of every text; by default the state after the
-            vocabulary. Networks of other code begin with one of their tokens.
+        start_id: id of the state that the network reads in front of every text; by default the one
+            after the vocabulary. Networks trained by other code start with one of their tokens.
     """
 
     causal = True
@@ -32,12 +31,10 @@ class Ar(Process):
     def __init__(self, vocab_size: int, start_id: int | None = None) -> None:
         super().__init__(vocab_size, num_states=vocab_size + 1, time_conditioned=False)
         if start_id is not None and start_id < 0:
-            raise ValueError(f"start_id is {start_id}; it must be a token, from 0")
+            raise ValueError(f"start_id is {start_id}; it must be a token id, at least 0")
         self.start_id = vocab_size if start_id is None else start_id
 
     def inputs(self, x0: Tokens) -> Tokens:
-        """What the network reads to predict `[batch, length]` tokens: one position later, behind
-        the start.
-        """
+        """Inputs that predict `[batch, length]` tokens: the start, then all but the last token."""
         start = torch.full_like(x0[:, :1], self.start_id)
         return torch.cat((start, x0[:, :-1]), dim=1)

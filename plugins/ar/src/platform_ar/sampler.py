@@ -2,7 +2,7 @@
 
     x^l ~ p( . | start, x^1, ..., x^{l-1})      l = 1, ..., length
 
-Each token costs one reading of one position where the backbone keeps what it has read
+A token costs the computation of one position if the backbone caches the positions that it has read
 (`platform_core.backbone.Incremental`), else one network call over all positions so far.
 """
 
@@ -30,16 +30,16 @@ class LeftToRight(Sampler):
     Args:
         temperature: the law is raised to the power 1 / temperature, before it is truncated; 1 is
             exact, below 1 prefers likely tokens.
-        top_k: draw only from so many of the most likely tokens (more where the last are equally
-            likely); by default from all. 1 takes the most likely token at each place.
-        top_p: of what top_k leaves, draw only from the most likely tokens with this much
+        top_k: number of most likely tokens to draw from (more where the last are equally likely);
+            by default all. 1 takes the most likely token at each position.
+        top_p: of the tokens that top_k keeps, draw only from the most likely ones with this much
             probability; 1 is exact.
         crossing: whether the token with which top_p is exceeded is kept (as DUO and transformers
             do) or dropped (as ReMDM and BD3-LM do).
 
     A prompt conditions exactly; it must be the beginning of the text. Every token that is drawn
-    counts as one network evaluation. Draws are float64: published samples come from a float32
-    Gumbel race, which loses rare tokens.
+    counts as one network evaluation. Draws are in float64; published code draws by float32 Gumbel
+    noise, which loses rare tokens.
     """
 
     requires: ClassVar[Mapping[str, type]] = {"process": Ar, "parameterization": NextToken}
@@ -68,7 +68,7 @@ class LeftToRight(Sampler):
         generator: torch.Generator,
         prompt: Prompt | None = None,
     ) -> Sample:
-        """Text in as many steps as it has tokens beyond the prompt.
+        """Draw text, in as many steps as it has tokens after the prompt.
 
         Raises:
             UsageError: the prompt gives tokens to the right of a blank.
@@ -102,10 +102,10 @@ class LeftToRight(Sampler):
 def start(
     shape: tuple[int, int], device: torch.device, prompt: Prompt | None
 ) -> tuple[Tokens, Selected]:
-    """The given tokens in their places, and which they are.
+    """Tokens `[batch, length]` with the prompt in its place, and which of them are given.
 
     Raises:
-        UsageError: some stand to the right of one that is not given.
+        UsageError: a given token stands to the right of one that is not given.
     """
     if prompt is None:
         blank = torch.zeros(shape, dtype=torch.long, device=device)

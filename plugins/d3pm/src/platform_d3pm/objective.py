@@ -25,19 +25,20 @@ Divergence = Callable[[LogProbs, Tokens, Tokens, Noise, Noise], Nats]
 """(log x_theta, x_t, x_0, alpha_s, alpha_t) -> KL of each row, in nats."""
 
 SMALLEST_NOISE = 2.0**-60
-"""Stands for 1 - alpha_s = 0 in quotients whose factor is then 0."""
+"""Replaces 1 - alpha_s = 0 in quotients that are then multiplied by 0."""
 
 
 @final
 class DiscreteNelbo(DiffusionObjective):
-    """The bound of T steps, each drawn equally often; training and evaluation draw them all.
+    """The bound of a chain of T steps; training and evaluation draw all steps equally often.
 
     Step levels are the schedule's alpha(i / T), with alpha_0 = 1 and alpha_T = 0: under masks, the
-    prior term of a last level above 0 would be infinite. Tokens that masks have not reached are
-    carried over, as samplers do, and cost nothing. Both protocols of evaluation are the same.
+    prior term of a last level above 0 would be infinite. Unmasked tokens are carried over, as in
+    the samplers, and add no loss. Both protocols of evaluation do the same.
 
     Args:
-        num_steps: T, at least 1; samples drawn in fewer steps are worse than the bound says.
+        num_steps: number of steps T, at least 1; samples drawn in fewer steps are worse than the
+            bound says.
         auxiliary: weight of -log x_theta[x_0] at noisy tokens, added in training only.
 
     Source: D3PM, arXiv:2107.03006, sections 3.3 and 3.4.
@@ -65,7 +66,7 @@ class DiscreteNelbo(DiffusionObjective):
     def descended(
         self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise
     ) -> Nats:
-        """`row_loss` and the weighted cross-entropy, where it has a weight."""
+        """`row_loss` plus `auxiliary` times the cross-entropy at noisy tokens."""
         if not self.auxiliary:
             return self.row_loss(logits, x_t, x0, alpha, slope)
         log_x0 = self._log_x0(logits, x_t)
@@ -88,7 +89,7 @@ class DiscreteNelbo(DiffusionObjective):
 
 
 def divergence(process: Diffusion) -> Divergence:
-    """The quickest form of KL( q(x_s | x_t, x_0) || p(x_s | x_t) ) for a process."""
+    """The fastest form of KL( q(x_s | x_t, x_0) || p(x_s | x_t) ) for a process."""
     if isinstance(process, Absorbing):
         return partial(absorbing_divergence, mask_id=process.mask_id)
     if isinstance(process, Uniform):
@@ -145,7 +146,8 @@ def uniform_divergence(
         KL = sum_y Q[y] log(q_s[y] / q'_s[y]) - log(q_t[z] / q'_t[z])
 
     For y other than x, q_s[y] / q'_s[y] = 1 / (1 + r x_theta[y]), r = K alpha_s / (1 - alpha_s),
-    and Q[y] is the same but for y = z. What nearly cancels for small steps is in float64.
+    and Q[y] is the same for all of them but y = z. Terms that nearly cancel for small steps are
+    computed in float64.
     """
     num_states = log_x0.shape[-1]
     noise_s, noise_t = (1 - alpha_s) / num_states, (1 - alpha_t) / num_states

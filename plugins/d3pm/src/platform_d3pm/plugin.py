@@ -1,4 +1,4 @@
-"""D3PM's parts."""
+"""Parts of the D3PM family: process and objective."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from platform_core.hookspecs import hookimpl
 
 @hookimpl
 def platform_processes() -> Iterable[Component]:
-    """The family's process, which carries its defaults."""
+    """The process `d3pm`, with the default parts of the family."""
     return [
         Component(
             "d3pm",
@@ -31,7 +31,7 @@ def platform_processes() -> Iterable[Component]:
 
 @hookimpl
 def platform_objectives() -> Iterable[Component]:
-    """The bound of T steps."""
+    """The objective of D3PM: the bound of T steps."""
     return [
         Component(
             "discrete-nelbo",

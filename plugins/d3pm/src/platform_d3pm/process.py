@@ -1,4 +1,4 @@
-"""D3PM's process: masks or uniform noise, under the name that carries the family's defaults.
+"""D3PM's process: masks or uniform noise, with the default parts of the D3PM family.
 
 Users choose it with `--process d3pm` and `--process.states`. It noises exactly as
 `platform_core.process.Absorbing` or `Uniform` does; the network is always told the noise level. The
@@ -11,7 +11,7 @@ from platform_core.process import Absorbing, AbsorbingOrUniform, Uniform
 
 
 class D3pm(AbsorbingOrUniform):
-    """Discrete diffusion in T steps under its family's defaults.
+    """Discrete diffusion in T steps with the default parts of the D3PM family.
 
     Args:
         states: absorbing (noise hides tokens behind a mask) or uniform (noise replaces them by any
@@ -23,9 +23,9 @@ class D3pm(AbsorbingOrUniform):
 
 @final
 class AbsorbingD3pm(D3pm, Absorbing):
-    """D3pm with masks."""
+    """D3PM's process with masks."""
 
 
 @final
 class UniformD3pm(D3pm, Uniform):
-    """D3pm with uniform noise."""
+    """D3PM's process with uniform noise."""

@@ -1,12 +1,12 @@
-"""Attention: every position sees all others, or all to its left, or those of them in its document.
+"""Attention to all positions, to those on the left, or to those of the same document.
 
     softmax(q k^T / sqrt(head_size)) v
 
-Causal attention may get fewer queries than keys; they are then those of the last positions.
+Causal attention may get fewer queries than keys; the queries are then those of the last positions.
 
 `choose` picks the kernel once, when a network is built: torch's own, which runs everywhere, or
-FlashAttention where it is installed and the inputs allow it. Newest and keys may come in a wider
-dtype than values, as rotary positions leave them; the result has the dtype of the values.
+FlashAttention where it is installed and the inputs allow it. Queries (`Newest`) and keys may have a
+wider dtype than values, because of rotary positions; the result has the dtype of the values.
 """
 
 from abc import ABC, abstractmethod
@@ -32,7 +32,7 @@ FLASH_HEAD_SIZE_STEP = 8
 
 
 class Attention(ABC):
-    """A kernel; `visible` is which keys each query may see, None for all."""
+    """An attention kernel; `visible` says which keys each query may see, None for all."""
 
     @abstractmethod
     def __call__(
@@ -44,7 +44,7 @@ class Attention(ABC):
         causal: bool,
         visible: Visible | None = None,
     ) -> Newest:
-        """The attended values."""
+        """The attended values, `[batch, newest, heads, head_size]`."""
 
 
 class Sdpa(Attention):
@@ -82,7 +82,7 @@ class Sdpa(Attention):
         dtype: torch.dtype,
     ) -> Newest:
         queries, keys = query.shape[1], key.shape[1]
-        # A single query is the last position, which sees them all.
+        # A single query is the last position, which sees all keys.
         causal = causal and queries > 1
         # torch's own causal mask would take the queries for the first positions.
         apart = causal and (queries < keys or visible is not None)
@@ -113,12 +113,12 @@ class Flash(Attention):
         """The attended values.
 
         Raises:
-            UsageError: the kernel cannot read these tensors, or keys are hidden.
+            UsageError: the kernel cannot read this device or dtype, or `visible` is given.
         """
         if visible is not None:
             raise UsageError(
-                "attention flash keeps no documents apart; choose attention auto or sdpa, or leave "
-                "out --data.document_masks"
+                "attention flash cannot separate documents; choose attention auto or sdpa, or "
+                "leave out --data.document_masks"
             )
         if not flash_reads(value):
             raise UsageError(
@@ -130,9 +130,7 @@ class Flash(Attention):
 
 
 class FlashWherePossible(Attention):
-    """FlashAttention for inputs that it can read, torch's kernel for all others and where keys are
-    hidden.
-    """
+    """FlashAttention for inputs that it can read, torch's kernel for others and with `visible`."""
 
     def __init__(self, kernel: FlashKernel) -> None:
         self._flash = Flash(kernel)
@@ -153,20 +151,20 @@ class FlashWherePossible(Attention):
 
 
 def last_rows(queries: int, keys: int, device: torch.device) -> Bool[Tensor, "queries keys"]:
-    """Which keys the last of so many positions see."""
+    """Which of `keys` positions each of the last `queries` positions sees in causal attention."""
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
 def flash_reads(heads: Heads) -> bool:
-    """Whether device and dtype are FlashAttention's."""
+    """Whether FlashAttention can read the device and dtype of a tensor."""
     return heads.is_cuda and heads.dtype in FLASH_DTYPES
 
 
 def choose(name: Name, head_size: int) -> Attention:
-    """The kernel of that name, for heads of that size.
+    """The kernel with this name, for heads of this size.
 
     Raises:
-        UsageError: flash was asked for and cannot be had.
+        UsageError: flash was requested, but is not available.
     """
     return _MAKERS[name](head_size)
 

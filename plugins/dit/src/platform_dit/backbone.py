@@ -3,9 +3,9 @@
     hidden = output_layer(blocks(vocab_embed(inputs)), c),  c = sigma_map(sigma) + label_map(label)
     logits = output_layer.linear(hidden)
 
-The bidirectional network is modulated by the noise level sigma = -log alpha; one that is not told
-the level reads sigma = 0. Without labels there is no label_map. The causal network has no
-modulation at all. Parameter names are those of the published checkpoints, which load as they are.
+The bidirectional network is modulated by the noise level sigma = -log alpha, or by sigma = 0 if it
+is not told the level. Without labels there is no label_map. The causal network has no modulation at
+all. Parameter names are those of the published checkpoints, which load as they are.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ from platform_dit.layers import (
 
 @dataclass(frozen=True)
 class Size:
-    """The numbers that a preset stands for."""
+    """The sizes of a preset: widths, and numbers of blocks and heads."""
 
     hidden_size: int
     num_blocks: int
@@ -58,21 +58,21 @@ class Dit(Conditional, Separating, Incremental):
         num_states: tokens of the vocabulary, and the mask where the process has one.
         causal: whether a position sees only those to its left.
         time_conditioned: whether the network is told the noise level.
-        size: tiny (4 blocks of 128, for a CPU), small (12 of 768, the papers') or medium (24 of
-            1024); the four options that follow replace single numbers of it.
+        size: tiny (4 blocks of width 128, for a CPU), small (12 of width 768, as in the papers) or
+            medium (24 of width 1024); the next four options replace single numbers of the preset.
         hidden_size: width of the residual stream.
-        num_blocks: layers of attention and MLP.
-        num_heads: attention heads in each; hidden_size / num_heads must be even.
+        num_blocks: number of blocks of attention and MLP.
+        num_heads: attention heads in each block; hidden_size / num_heads must be even.
         cond_size: width of the embedded noise level; the causal network has none.
-        mlp_ratio: width of the MLPs over hidden_size.
-        dropout: share of what attention and MLPs add that training leaves out.
+        mlp_ratio: width of the MLPs divided by hidden_size.
+        dropout: dropout probability of the outputs of attention and MLPs.
         tie_embeddings: share one table between the first and the last layer.
         attention: torch's own kernel (sdpa), the package flash-attn (flash), or flash where it is
             installed and applies (auto).
-        num_labels: labels that a sequence may have; 0 where the network is told none.
+        num_labels: number of labels that the data have; 0 if the network is told no label.
 
     Raises:
-        UsageError: sizes that do not fit each other, or a kernel that cannot be had.
+        UsageError: sizes that do not fit each other, or a kernel that is not available.
 
     Source: arXiv:2212.09748; for text SEDD, arXiv:2310.16834, and MDLM, arXiv:2406.07524. As
     there, embeddings start Kaiming-uniform with a = sqrt(5), and the modulation and the last layer
@@ -127,7 +127,7 @@ class Dit(Conditional, Separating, Incremental):
         )
         if tie_embeddings:
             self.output_layer.linear.weight = self.vocab_embed.embedding
-        # Last, so that the other weights are those of a network without labels.
+        # Created last, so that all other weights are drawn as in a network without labels.
         self.label_map = label_embedding(num_labels, cond_size) if num_labels else None
         self._time_conditioned = time_conditioned
 
@@ -150,11 +150,11 @@ class Dit(Conditional, Separating, Incremental):
                 averaged.
             sigma: noise level, `[batch, 1]` or one per position; None where the network is not told
                 it.
-            labels: one of each sequence or one for all, `num_labels` for none; given exactly to
-                networks that are told labels.
+            labels: the label of each sequence or one label for all; `num_labels` stands for no
+                label. Given if and only if the network is told labels.
             documents: the number of each token's document, `[batch, length]`; a position then sees
-                those of its own number alone. Positions are relative, so that a document has the
-                features that it has by itself.
+                only its own document. Positions are relative, so that a document has the same
+                features as on its own.
         """
         visible = None if documents is None else documents[:, :, None] == documents[:, None, :]
         hidden: Hidden = self.vocab_embed(inputs)
@@ -166,7 +166,7 @@ class Dit(Conditional, Separating, Incremental):
         return features
 
     def reader(self, length: int) -> Reader:
-        """Reads with a key-value cache; the causal form alone."""
+        """A reader with a key-value cache; only the causal network has one."""
         assert self.sigma_map is None, "only the causal form reads from left to right"
         return CachedReader(self, length)
 
@@ -187,7 +187,7 @@ class Dit(Conditional, Separating, Incremental):
 
 
 class CachedReader(Reader):
-    """The causal form, with the keys and values of all that it has read."""
+    """Reads from left to right with the causal network, and caches keys and values."""
 
     def __init__(self, network: Dit, length: int) -> None:
         self._network, self._length = network, length
@@ -196,7 +196,7 @@ class CachedReader(Reader):
         self._position = 0
 
     def read(self, tokens: Tokens) -> Hidden:
-        """Features of the next tokens, whose own positions alone are computed."""
+        """Features of the next tokens; only their positions are computed."""
         start, self._position = self._position, self._position + tokens.shape[1]
         assert self._position <= self._length, f"this reader was made for {self._length} tokens"
         rotation = self._rotation.between(start, self._position)

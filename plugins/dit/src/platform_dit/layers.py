@@ -26,7 +26,7 @@ PERIOD = 10_000
 """Base of the geometric frequencies of positions and of noise levels."""
 
 SIGMA_FREQUENCIES = 128
-"""The noise level enters as as many cosines and as many sines."""
+"""Number of cosines, and of sines, that encode the noise level."""
 
 Conditioning = Float[Tensor, "*#batch cond_size"]
 
@@ -40,14 +40,14 @@ class Rotation(NamedTuple):
     def __call__(
         self, heads: Float[Tensor, "*batch length heads head_size"]
     ) -> Float[Tensor, "*batch length heads head_size"]:
-        """Turns the pairs (i, i + head_size / 2), as GPT-NeoX does."""
+        """Rotate the pairs (i, i + head_size / 2), as GPT-NeoX does."""
         left, right = heads.chunk(2, dim=-1)
         return torch.cat(
             (left * self.cos - right * self.sin, right * self.cos + left * self.sin), dim=-1
         )
 
     def between(self, start: int, stop: int) -> "Rotation":
-        """The angles of some of the positions."""
+        """The angles of the positions from `start` up to `stop`, exclusive."""
         return Rotation(self.cos[start:stop], self.sin[start:stop])
 
 
@@ -63,7 +63,7 @@ class Rotary(nn.Module):
         self.register_buffer("inv_freq", 1 / PERIOD**exponents)
 
     def forward(self, length: int) -> Rotation:
-        """The angles of the first positions, in float32 at least."""
+        """The angles of the first `length` positions, in float32 or wider."""
         dtype = torch.promote_types(self.inv_freq.dtype, torch.float32)
         positions = torch.arange(length, device=self.inv_freq.device, dtype=dtype)
         angles = positions[:, None, None] * self.inv_freq.to(dtype)
@@ -79,7 +79,7 @@ class Embedding(nn.Module):
         nn.init.kaiming_uniform_(self.embedding, a=math.sqrt(5))
 
     def forward(self, inputs: Inputs) -> Hidden:
-        """Embeddings; weights are used as they are given, normalised or not."""
+        """Embeddings, averaged under the weights if these are given, which are not normalised."""
         table = self.embedding
         if isinstance(inputs, TopTokens):
             return _weighted_rows(table, inputs)
@@ -98,7 +98,7 @@ def _weighted_rows(table: Tensor, top: TopTokens) -> Hidden:
 
 
 class SigmaEmbedding(nn.Module):
-    """The noise level as cosines and sines through a small MLP."""
+    """Embedding of the noise level: cosines and sines through a small MLP."""
 
     def __init__(self, cond_size: int) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class SigmaEmbedding(nn.Module):
 
 
 class Past:
-    """Keys and values of the positions that a block has read, in room for `length` of them."""
+    """Key-value cache of a block, with room for `length` positions."""
 
     def __init__(self, length: int) -> None:
         self._length = length
@@ -128,7 +128,7 @@ class Past:
         self._rooms: tuple[Heads, Heads] | None = None
 
     def extend(self, key: Newest, value: Newest) -> tuple[Heads, Heads]:
-        """All keys and values, after those of the next positions."""
+        """Append keys and values of the next positions; return those of all positions so far."""
         if self._rooms is None:
             self._rooms = self._room(key), self._room(value)
         start, self._used = self._used, self._used + key.shape[1]
@@ -143,7 +143,7 @@ class Past:
 
 @dataclass(frozen=True)
 class BlockShape:
-    """What all blocks of a network have in common."""
+    """Settings shared by all blocks of a network."""
 
     hidden_size: int
     num_heads: int
@@ -181,7 +181,7 @@ class Block(nn.Module, ABC):
         *,
         visible: Visible | None = None,
     ) -> Hidden:
-        """The residual stream after this block; `visible` is which positions each one may see."""
+        """The residual stream after this block; `visible` says what each position may see."""
 
     def attend(
         self,
@@ -191,7 +191,7 @@ class Block(nn.Module, ABC):
         *,
         visible: Visible | None = None,
     ) -> Hidden:
-        """What attention to these positions, and to those of the past, adds to the stream."""
+        """The residual of attention to these positions and to those of `past`."""
         projected = rearrange(
             self.attn_qkv(x),
             "batch length (three heads size) -> three batch length heads size",
@@ -205,7 +205,7 @@ class Block(nn.Module, ABC):
         return added
 
     def transform(self, x: Hidden) -> Hidden:
-        """What the MLP adds to the stream."""
+        """The residual of the MLP."""
         added: Hidden = self.dropout(self.mlp(x)).to(x.dtype)
         return added
 
@@ -227,7 +227,6 @@ class ModulatedBlock(Block):
         *,
         visible: Visible | None = None,
     ) -> Hidden:
-        """The residual stream after this block; `visible` is which positions each one may see."""
         shifts_scales_gates = self.adaLN_modulation(conditioning).to(x.dtype)
         shift1, scale1, gate1, shift2, scale2, gate2 = shifts_scales_gates.chunk(6, dim=-1)
         normalised = modulate(self.norm1(x), shift1, scale1)
@@ -249,7 +248,7 @@ class CausalBlock(Block):
         *,
         visible: Visible | None = None,
     ) -> Hidden:
-        """The residual stream after this block; `past` is what it has read before, and grows."""
+        """The residual stream after this block; `past` caches earlier positions and is extended."""
         x = x + self.attend(self.norm1(x), rotation, past, visible=visible)
         return x + self.transform(self.norm2(x))
 
@@ -297,7 +296,7 @@ def layer_norm(width: int) -> nn.LayerNorm:
 
 
 def modulation(cond_size: int, width: int) -> nn.Linear:
-    """The map from the embedded noise level to shifts, scales and gates; it starts at zero."""
+    """Linear map from the embedded noise level to shifts, scales and gates; it starts at zero."""
     linear = nn.Linear(cond_size, width)
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)

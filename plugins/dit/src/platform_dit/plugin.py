@@ -8,7 +8,7 @@ from platform_core.hookspecs import hookimpl
 
 @hookimpl
 def platform_backbones() -> Iterable[Component]:
-    """One network."""
+    """The backbone `dit`."""
     return [
         Component("dit", "platform_dit.backbone:Dit", "diffusion transformer with adaptive norms")
     ]

@@ -1,7 +1,7 @@
-"""What the operator costs: `python -m platform_duo.cost`.
+"""Time DUO's operator: `python -m platform_duo.cost`.
 
-Seconds of alpha and its slope at the times of one batch, and what the published cache of 100,000
-points would take, from 20 of its integrals.
+Prints the milliseconds that alpha and its slope take at the times of one batch, and the minutes
+that the published cache of 100,000 points would take, estimated from 20 of its points.
 """
 
 import math
@@ -16,7 +16,7 @@ NUM_STATES, BATCH, CACHE_POINTS, TIMED = 50257, 512, 100_000, 20
 
 
 def operator_seconds(repeats: int = 20) -> float:
-    """Of alpha and its slope at the times of one batch."""
+    """Mean seconds that alpha and its slope take at the times of one batch."""
     schedule, t = Gaussian(NUM_STATES), torch.linspace(0, 1, BATCH, dtype=torch.float64)[:, None]
     start = time.perf_counter()
     for _ in range(repeats):
@@ -26,7 +26,7 @@ def operator_seconds(repeats: int = 20) -> float:
 
 
 def cache_seconds() -> float:
-    """Of the published cache: two adaptive quadratures for each of its points.
+    """Estimated seconds of the published cache: two adaptive quadratures for each of its points.
 
     Raises:
         SystemExit: scipy is not installed.
@@ -34,7 +34,7 @@ def cache_seconds() -> float:
     try:
         from scipy import integrate, stats
     except ImportError:
-        sys.exit('the published cache uses scipy, which is not here; pip install ".[test]"')
+        sys.exit('the published cache needs scipy, which is not installed; pip install ".[test]"')
 
     def hit(z: float, mu: float) -> float:
         return float(stats.norm.pdf(z, mu) * stats.norm.cdf(z) ** (NUM_STATES - 1))
@@ -51,7 +51,7 @@ def cache_seconds() -> float:
 
 
 def main() -> None:
-    """Prints both."""
+    """Print both times, measured on one thread."""
     torch.set_num_threads(1)
     print(f"alpha and slope at {BATCH} times: {1e3 * operator_seconds():.1f} ms")
     print(f"published cache, {CACHE_POINTS:,} points: {cache_seconds() / 60:.0f} minutes")

@@ -1,10 +1,10 @@
-"""DUO's curriculum: the network first reads softened tokens, in which some of the answer is left.
+"""DUO's curriculum: the network first reads soft tokens, which reveal some of the clean text.
 
     loss(step) = f(x_t, x_theta(softmax(w / tau)), alpha(t), alpha'(t); x_0)    step < end
                  f(x_t, x_theta(x_t), ...), the bound                           from then on
 
-with w the noisy one-hot vector of `relaxation`, x_t its argmax, and alpha the operator of
-`gaussian` at gamma(t), so that x_t has the law that f takes it to have.
+where w is the noisy one-hot vector of `relaxation`, x_t the argmax of w, and alpha the operator of
+`gaussian` at gamma(t), so that x_t has the law that f assumes.
 """
 
 import math
@@ -22,16 +22,16 @@ from platform_duo.schedule import Gaussian
 
 @dataclass(frozen=True)
 class Temperature:
-    """tau of each step: log tau runs in a straight line from `start` to `end`.
+    """Temperature tau of each step: log tau changes linearly from `start` to `end`.
 
     Args:
         start: tau until step `first`; above 0.
         end: tau from step `last` on; above 0.
-        first: at least 0.
-        last: at least `first`.
+        first: step at which tau begins to change; at least 0.
+        last: step at which tau reaches `end`; at least `first`.
 
     Raises:
-        ValueError: they are not.
+        ValueError: an argument is out of range.
     """
 
     start: float
@@ -52,7 +52,7 @@ class Temperature:
             )
 
     def at(self, step: int) -> float:
-        """tau of a step."""
+        """Temperature tau of a training step."""
         if step >= self.last:
             return self.end
         progress = max(0, step - self.first) / (self.last - self.first)
@@ -61,32 +61,32 @@ class Temperature:
 
 @final
 class Curriculum(UniformNelbo):
-    """Training on softened tokens up to a step, and on the bound from there; the bound throughout.
+    """Trains on soft tokens up to step `end`, then on the bound; evaluation reports the bound.
 
-    The curriculum's loss is no bound: its inputs tell more than x_t, so it is lower and its
-    gradients vary less. As tau falls to 0 and gamma runs over all levels, it becomes the bound.
-    What evaluation reports is the bound, of hard tokens, at every step.
+    The loss of the curriculum is no bound: soft tokens reveal more than x_t, so the loss is lower
+    and its gradients vary less. In the limit of tau 0, with gamma over all noise levels, the loss
+    is the bound. Evaluation reports the bound of hard tokens at every step of training.
 
     Args:
         t_min: training draws times from [t_min, 1]; the published models use 1e-3. The exact bound
             ignores it.
-        end: updates of the curriculum, half of a run by default, 400 of 800; the paper's 500,000 of
-            1,000,000.
+        end: number of updates of the curriculum; the default is half of a run of 800 steps, and the
+            paper takes 500,000 of 1,000,000.
         gamma_min: -log of the signal-to-noise ratio at t = 0; by default alpha is 0.95 there.
-        gamma_max: the same at t = 1; by default alpha is 0.05 there. The paper's are -3.55 and
-            -1.85 at 50,257 states.
-        tau_start: temperature of the softmax at first; above 0.
-        tau_end: temperature from `tau_until` on.
-        tau_from: updates before log tau begins to change.
-        tau_until: updates until it has changed; by default `end`.
-        top_k: draw only so many of the largest noise coordinates, at least 2, instead of all; the
-            network then averages so many embeddings. The second paper trains with 2.
-        argmax: with top_k, how the noisy token is found. exact: the token of the largest
-            coordinate. in-top-k: the clean one wherever it is among the top_k, as published code
-            does by mistake; at 50,257 states and gamma -3 that is 68 % of the tokens with top_k 2,
-            where alpha in the loss stands for 60 %.
+        gamma_max: -log of the signal-to-noise ratio at t = 1; by default alpha is 0.05 there. The
+            paper's window is -3.55 to -1.85 at 50,257 states.
+        tau_start: temperature of the softmax at the start; above 0.
+        tau_end: temperature of the softmax from update `tau_until` on; above 0.
+        tau_from: update at which log tau begins to change.
+        tau_until: update at which log tau stops changing; by default `end`.
+        top_k: number of the largest noise coordinates to draw, at least 2; by default all. The
+            network then averages top_k embeddings. DUO's second paper (Psi-samplers) trains with 2.
+        argmax: how the noisy token is found, with top_k. exact: the token of the largest
+            coordinate. in-top-k: the clean token wherever it is among the top_k, a mistake of the
+            published code; at 50,257 states, gamma -3 and top_k 2, 68 % of the tokens are then
+            clean, but the loss assumes 60 %.
 
-    Source: DUO, arXiv:2506.10892, section 4.
+    Source: DUO, arXiv:2506.10892, section 4; for top_k arXiv:2602.21185.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Curriculum(UniformNelbo):
         self.relaxation = relaxation(num_states, top_k, argmax)
 
     def noised(self, x0: Tokens, draws: Draws) -> Noised:
-        """The curriculum's noise; from `end` on, that of the bound."""
+        """Soft inputs before update `end`; from then on the noisy tokens of the bound."""
         if draws.step >= self.end:
             return super().noised(x0, draws)
         t = draws.times(x0.shape[0], self.t_min)
@@ -125,10 +125,10 @@ class Curriculum(UniformNelbo):
 
 
 def relaxation(num_states: int, top_k: int | None, argmax: ArgmaxRule) -> Relaxation:
-    """What the options ask for.
+    """Make the relaxation that the options select.
 
     Raises:
-        ValueError: they do not go together.
+        ValueError: top_k is out of range, or argmax is given without top_k.
     """
     if top_k is not None:
         return LargestNoise(num_states, top_k, argmax)

@@ -1,13 +1,14 @@
-"""The Gaussian diffusion whose argmax is uniform-state diffusion, and the operator that says how.
+"""The Gaussian diffusion whose argmax is uniform-state diffusion, and the operator T between them.
 
     w_t = a e_x + s eps,   a^2 = sigmoid(-gamma),  s^2 = sigmoid(gamma),   x_t = argmax_j w_t[j]
     p(mu) = P(x_t = x) = E_u[ Phi(mu + u)^(K-1) ],   u ~ N(0, 1),   mu = a / s = exp(-gamma / 2)
     alpha = T(a) = (K p - 1) / (K - 1)
 
-By symmetry every other token is equally likely, so that the law of x_t given x is that of uniform
-noise at signal level alpha. Only this marginal agrees: the path of argmaxes is no Markov chain.
-The expectation is a trapezoid sum, which for a smooth integrand that vanishes at both ends has no
-error to speak of. Used by the schedule `gaussian`, the curriculum and distillation.
+By symmetry all tokens other than x are equally likely, so that the law of x_t given x is that of
+uniform noise at signal level alpha. Only this marginal agrees: the path of argmaxes is no Markov
+chain. The expectation is computed as a trapezoid sum, whose error is negligible for a smooth
+integrand that vanishes at both ends. Used by the schedule `gaussian`, the curriculum and
+distillation.
 
 Source: DUO, arXiv:2506.10892, section 3.
 """
@@ -21,8 +22,8 @@ from torch import Tensor
 from platform_core.types import Noise
 
 NUM_NODES, REACH = 256, 9.0
-"""The trapezoid sum runs over u in [-REACH, REACH]. Wider, its nodes would be too far apart for
-Phi^(K-1) at large K; narrower, it would cut off part of the normal law: 1e-18 here.
+"""Nodes of the trapezoid sum, and its range [-REACH, REACH] of u. In a wider range the nodes would
+be too far apart for Phi^(K-1) at large K. This range cuts off 1e-18 of the normal law.
 """
 
 MAX_ITERATIONS, TOLERANCE, ROUNDING = 100, 1e-13, 1e-16
@@ -37,12 +38,12 @@ def signal_to_noise(gamma: Gamma) -> Noise:
 
 
 def amplitudes(gamma: Gamma) -> tuple[Noise, Noise]:
-    """a and s, of the signal and of the noise: a^2 = sigmoid(-gamma), s^2 = sigmoid(gamma)."""
+    """Amplitudes a of signal and s of noise: a^2 = sigmoid(-gamma), s^2 = sigmoid(gamma)."""
     return (-gamma).sigmoid().sqrt(), gamma.sigmoid().sqrt()
 
 
 def hit_probability(mu: Noise, num_states: int) -> Noise:
-    """p(mu): how often the argmax is the clean token; from 1 / num_states at 0 to 1."""
+    """p(mu): probability that the argmax is the clean token, from 1 / num_states at 0 to 1."""
     nodes, weights = _normal_nodes(mu)
     power = (num_states - 1) * torch.special.log_ndtr(mu[..., None] + nodes)
     hit: Noise = (weights * power.exp()).sum(-1)
@@ -62,9 +63,9 @@ def hit_slope(mu: Noise, num_states: int) -> Noise:
 
 
 def signal(gamma: Gamma, num_states: int) -> Noise:
-    """alpha = T: signal level of the uniform-state diffusion at gamma. float64, error about 1e-15.
+    """Signal level alpha = T of the uniform-state diffusion at gamma; float64, error about 1e-15.
 
-    Autograd differentiates it into `signal_slope`.
+    Autograd gives `signal_slope` as the derivative.
     """
     return level_of(hit_probability(signal_to_noise(gamma), num_states), num_states)
 
@@ -76,8 +77,8 @@ def signal_slope(gamma: Gamma, num_states: int) -> Noise:
 
 
 def signal_inverse(alpha: Noise, num_states: int) -> Gamma:
-    """The gamma at which the signal level is alpha, for alpha in (0, 1) to 1e-12 and better."""
-    # Beyond the first end no argmax is ever wrong in float64, beyond the second all are chance.
+    """The gamma at which the signal level is alpha in (0, 1), to 1e-12 or better."""
+    # In float64 alpha is 1 below the first end of the bracket and 0 above the second.
     cleanest = -2 * math.log(math.sqrt(2 * math.log(num_states)) + 2 * REACH)
     return falling_root(
         lambda gamma: signal(gamma, num_states),
@@ -88,9 +89,9 @@ def signal_inverse(alpha: Noise, num_states: int) -> Gamma:
 
 
 def window(num_states: int, clean: float = 0.95, noise: float = 0.05) -> tuple[float, float]:
-    """gamma_min and gamma_max: where the signal level is `clean` and `noise`.
+    """gamma_min and gamma_max, at which the signal level is `clean` and `noise`.
 
-    It moves with the vocabulary: (-3.57, -1.86) at 50,257 states, (-2.49, 2.73) at 10.
+    It depends on the number of states: (-3.57, -1.86) at 50,257 states, (-2.49, 2.73) at 10.
     """
     alphas = torch.tensor([clean, noise], dtype=torch.float64, device="cpu")
     gamma_min, gamma_max = signal_inverse(alphas, num_states).tolist()
@@ -98,7 +99,7 @@ def window(num_states: int, clean: float = 0.95, noise: float = 0.05) -> tuple[f
 
 
 def level_of(hit: Noise, num_states: int) -> Noise:
-    """alpha of P(x_t = x): (K p - 1) / (K - 1), within [0, 1]."""
+    """alpha of a hit probability p = P(x_t = x): (K p - 1) / (K - 1), clipped to [0, 1]."""
     return ((num_states * hit - 1) / (num_states - 1)).clamp(0, 1)
 
 
@@ -109,8 +110,10 @@ def falling_root(
     values: Noise,
     ends: tuple[float, float],
 ) -> Noise:
-    """Where a falling curve takes each of the values: Newton's steps, halving where they leave the
-    bracket. Values beyond the curve's own at the ends give those ends.
+    """Arguments at which a falling curve takes the given values.
+
+    Newton steps, replaced by bisection where they leave the bracket. A value outside the range of
+    the curve gives the nearest end.
     """
     low, high = (torch.full_like(values, end) for end in ends)
     x = (low + high) / 2
@@ -129,6 +132,6 @@ def falling_root(
 
 
 def _normal_nodes(like: Tensor) -> tuple[Tensor, Tensor]:
-    """Nodes u and the weights, summing to 1, of an expectation under N(0, 1)."""
+    """Nodes u of an expectation under N(0, 1), and their weights, which sum to 1."""
     nodes = torch.linspace(-REACH, REACH, NUM_NODES, dtype=torch.float64, device=like.device)
     return nodes, (-nodes.square() / 2).softmax(-1)

@@ -1,13 +1,13 @@
-"""How much of a Psi step is the posterior: its modes, one object each.
+"""Modes of a Psi step: each gives kappa, the share of the posterior in the step.
 
     kappa in [0, 1]:  at 1 the posterior alone, at 0 the correction alone
 
-Under masks a step hides a token again with chance sigma = (1 - kappa) (1 - alpha_s), so that
+Under masks, a step masks a token again with probability sigma = (1 - kappa) (1 - alpha_s). So the
 strategies of ReMDM, which choose sigma, are modes too:
 
     kappa = 1 - sigma / (1 - alpha_s), clipped to [0, 1]
 
-Above sigma = 1 - alpha_s, which ReMDM allows, there is no kappa.
+ReMDM also allows sigma above 1 - alpha_s, for which there is no kappa.
 """
 
 import re
@@ -21,19 +21,19 @@ from platform_core.types import Noise
 
 
 class Mixing(ABC):
-    """The share of the posterior in each step.
+    """A mode: the share kappa of the posterior in each step.
 
     Source: Psi-samplers, arXiv:2602.21185.
     """
 
     @abstractmethod
     def kappa(self, alpha_s: Noise, alpha_t: Noise) -> Noise:
-        """Chance of each token to be drawn from the posterior in a step from alpha_t to alpha_s."""
+        """Probability that a step from alpha_t to alpha_s draws a token from the posterior."""
 
 
 @final
 class Constant(Mixing):
-    """The same share in every step.
+    """The same kappa in every step.
 
     Args:
         kappa: from 0 to 1.
@@ -47,10 +47,10 @@ class Constant(Mixing):
 
 
 class Remasking(Mixing, ABC):
-    """A share that hides tokens again, under masks, with a given chance.
+    """A mode given by sigma, the probability with which a step masks a token again.
 
     Args:
-        eta: how much, from 0 to 1.
+        eta: size of sigma, from 0 to 1.
 
     Source: ReMDM, arXiv:2503.00307, section 4.
     """
@@ -60,13 +60,13 @@ class Remasking(Mixing, ABC):
 
     @abstractmethod
     def sigma(self, limit: Noise) -> Noise:
-        """The chance, where it may be up to the limit."""
+        """Probability of masking a token again, in a step with this upper limit."""
 
     def kappa(self, alpha_s: Noise, alpha_t: Noise) -> Noise:
-        """The share that goes with `sigma` at the limit min(1, (1 - alpha_s) / alpha_t)."""
+        """The kappa that corresponds to `sigma` at the limit min(1, (1 - alpha_s) / alpha_t)."""
         limit = ((1 - alpha_s) / alpha_t).clamp_max(1)
         kappa = (1 - self.sigma(limit) / (1 - alpha_s)).clamp(0, 1)
-        # At alpha_s = 1 there is nothing to hide, 0 / 0, and both parts of a step are one law.
+        # At alpha_s = 1 the quotient may be 0 / 0; every kappa then gives the same law.
         return kappa.nan_to_num(nan=1.0)
 
 
@@ -75,7 +75,6 @@ class MaxCapped(Remasking):
     """sigma = min(eta, limit)."""
 
     def sigma(self, limit: Noise) -> Noise:
-        """The same chance until the limit falls below it."""
         return limit.clamp_max(self.eta)
 
 
@@ -84,7 +83,6 @@ class MaxRescale(Remasking):
     """sigma = eta limit."""
 
     def sigma(self, limit: Noise) -> Noise:
-        """A share of the limit."""
         return self.eta * limit
 
 
@@ -92,28 +90,26 @@ class MaxRescale(Remasking):
 class MaxRescaleSquared(Remasking):
     """sigma = eta min(eta, limit), which is eta^2 until the limit falls below eta.
 
-    What the published code computes under the name of max-rescale.
+    The published code computes this sigma under the name max-rescale.
     """
 
     def sigma(self, limit: Noise) -> Noise:
-        """A share of the cap."""
         return self.eta * limit.clamp_max(self.eta)
 
 
 @final
 class ConstantRemdm(Remasking):
-    """sigma = eta, also above the limit, where kappa is 0."""
+    """sigma = eta in every step; where eta is above the limit, kappa is 0."""
 
     def sigma(self, limit: Noise) -> Noise:
-        """The same chance throughout."""
         return torch.full_like(limit, self.eta)
 
 
 def mixing_of(mode: str) -> Mixing:
-    """The mode that goes by a name, for example pure-posterior or max-capped-0.01.
+    """The mode with this name, for example pure-posterior or max-capped-0.01.
 
     Raises:
-        ValueError: none does, or its number is not from 0 to 1.
+        ValueError: the name is unknown, or its number is not from 0 to 1.
     """
     if mode in _PURE:
         return Constant(_PURE[mode])
@@ -121,7 +117,7 @@ def mixing_of(mode: str) -> Mixing:
     if not found:
         possible = ", ".join([*_PURE, *(f"{name}-NUMBER" for name in _NUMBERED)])
         raise ValueError(
-            f"mode {mode!r} is unknown; it is one of {possible}, for example max-capped-0.01"
+            f"mode {mode!r} is unknown; choose one of {possible}, for example max-capped-0.01"
         )
     return _NUMBERED[found["name"]](float(found["number"]))
 

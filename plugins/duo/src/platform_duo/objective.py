@@ -3,8 +3,8 @@
     q  = alpha e_{x_0} + (1 - alpha) / K          q' = alpha x_theta + (1 - alpha) / K
     f  = rate(z) / q[z] ( KL(q || q') + e^v - 1 - v ),   v = log q[z] / q'[z],   z = x_t
 
-The sums over the vocabulary are carried out by hand, so that a row costs one logarithm per state.
-Tests hold the bound equal to `platform_core.objective.Nelbo`.
+The sums over the vocabulary are simplified by hand, so that a token costs one logarithm per state.
+Tests check that the bound equals `platform_core.objective.Nelbo`.
 """
 
 import math
@@ -36,7 +36,7 @@ class UniformNelbo(DiffusionObjective):
     """The bound of uniform noise for a network that predicts the clean token.
 
     Source: the Rao-Blackwellised NELBO of DUO, arXiv:2506.10892, which rewrites that of UDLM,
-    arXiv:2412.10193, without a one-hot vector; regrouped here, see `uniform_nelbo`.
+    arXiv:2412.10193, without a one-hot vector. Its terms are regrouped here, see `uniform_nelbo`.
     """
 
     requires: ClassVar[Mapping[str, type]] = {
@@ -45,7 +45,7 @@ class UniformNelbo(DiffusionObjective):
     }
 
     def row_loss(self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise) -> Nats:
-        """`uniform_nelbo` of the predicted law."""
+        """`uniform_nelbo` of the predicted law of the clean token."""
         parameterization = self.denoiser.parameterization
         assert isinstance(parameterization, PredictsClean), "see requires"
         log_x0 = parameterization.log_x0(logits, x_t, self.denoiser.process)
@@ -62,8 +62,8 @@ def uniform_nelbo(log_x0: LogProbs, x_t: Tokens, x0: Tokens, *, alpha: Noise, sl
         v           = L 1{z = x} - u_z
         f           = -slope / (alpha K q[z]) ( KL + e^v - 1 - v )
 
-    Put together term by term this is DUO's formula. There, terms of order 1 / alpha cancel each
-    other; here KL and e^v - 1 - v are both >= 0, and whatever is per row is computed in float64.
+    Term by term, f equals DUO's formula. In DUO's form, terms of order 1 / alpha cancel each other;
+    here KL and e^v - 1 - v are both >= 0, and values with one number per token are float64.
 
     Args:
         log_x0: log x_theta, float32 or wider.
@@ -77,7 +77,7 @@ def uniform_nelbo(log_x0: LogProbs, x_t: Tokens, x0: Tokens, *, alpha: Noise, sl
     num_states = log_x0.shape[-1]
     log_r = math.log(num_states) + alpha.log() - (-alpha).log1p()
     r, clean = log_r.exp(), log_r.exp().log1p()
-    # exp and log1p of one sum keep two wide tensors for the backward pass, r * exp(log_x0) three.
+    # This form keeps two wide tensors for the backward pass; r * exp(log_x0) would keep three.
     total = (log_x0 + log_r[..., None].to(log_x0.dtype)).exp().log1p().sum(-1).double()
     log_here = log_x0.gather(-1, torch.stack((x_t, x0), dim=-1)).double()
     u_t, u_0 = (log_here + log_r[..., None]).exp().log1p().unbind(-1)
@@ -90,7 +90,7 @@ def uniform_nelbo(log_x0: LogProbs, x_t: Tokens, x0: Tokens, *, alpha: Noise, sl
 
 
 WINDOW = 0.99869414, 0.0061863085
-"""Signal levels at the ends of DUO's window of distillation, gamma -4 and -1 at 50,257 states."""
+"""Signal levels at the ends of DUO's distillation window, gamma -4 to -1 at 50,257 states."""
 
 DivergenceName = Literal["reverse-kl", "forward-kl"]
 
@@ -102,25 +102,27 @@ _DIVERGENCES: Mapping[DivergenceName, type[Divergence]] = {
 
 @final
 class DiscreteConsistency(Distillation):
-    """Discrete consistency: the student says of x_t what its teacher says of x_s, a little cleaner.
+    """Discrete consistency: a student predicts from x_t what its teacher predicts from x_s.
 
         x_t, x_s     two points of one path of the Gaussian diffusion, s = t - dt (`trajectory`)
         sum over l:  D( x_theta(x_t, t), x_teacher(x_s, s) )
 
-    Each is told its own noise level, alpha_t and alpha_s, of the operator T and not of the model's
-    schedule, but none outside of that schedule's. Times are drawn from [dt, 1]. The published code
-    draws t + dt from [dt, 1 + dt] and cuts it off at 1, so that a share dt of all texts is noise at
-    t = 1.
+    The student is told the signal level alpha_t and the teacher alpha_s. These levels come from the
+    operator T, not from the model's schedule, but are clipped to the range of that schedule. Times
+    are drawn from [dt, 1]. The published code draws t + dt from [dt, 1 + dt] and clips it to 1, so
+    that a share dt of all sequences is noised at t = 1.
 
     Args:
         divergence: reverse-kl is KL(student, teacher), forward-kl KL(teacher, student).
-        teacher: what the teacher of a round is: the student, or its average (ema).
-        gamma_min: -log of the signal-to-noise ratio at t = 0; by default where alpha is 0.9987,
+        teacher: weights that the teacher takes over when a round begins: the student's (student),
+            or their average (ema).
+        gamma_min: -log of the signal-to-noise ratio at t = 0; by default alpha is 0.9987 there,
             which is DUO's -4 at 50,257 states.
-        gamma_max: the same at t = 1; by default where alpha is 0.0062, DUO's -1.
-        first_dt: t - s in the first round; doubles with each.
-        round_steps: updates in a round; published are 10,000.
-        rounds: how many; published are 5, up to dt = 16/512.
+        gamma_max: -log of the signal-to-noise ratio at t = 1; by default alpha is 0.0062 there,
+            which is DUO's -1 at 50,257 states.
+        first_dt: time t - s in the first round; it doubles with each round.
+        round_steps: updates in a round; the published value is 10,000.
+        rounds: number of rounds; the published value is 5, up to dt = 16/512.
 
     Source: DUO, arXiv:2506.10892, algorithm 1.
     """
@@ -157,7 +159,7 @@ class DiscreteConsistency(Distillation):
         )
 
     def forward(self, batch: Batch, draws: Draws) -> Loss:
-        """The divergence at every position, at one pair of times for each text."""
+        """The divergence at every position, with one pair of times (s, t) for each sequence."""
         dt = self.rounds.dt(draws.step)
         t = draws.times(batch.x0.shape[0], dt)
         s = t - dt

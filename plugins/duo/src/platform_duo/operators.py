@@ -1,8 +1,8 @@
 """Three ways to evaluate DUO's operator, alpha as a function of gamma.
 
-`Quadrature` is exact in float64 and quick enough for every step of training; the other two are
-those of the papers, kept for comparison. What they need is computed when they are made, from
-(num_states, gamma_min, gamma_max); nothing is stored.
+`Quadrature` is exact in float64 and fast enough for every step of training. `Series` and `Poly9`
+are the methods of the papers, kept for comparison; their coefficients are computed in the
+constructor, from (num_states, gamma_min, gamma_max), and no table is stored.
 """
 
 from abc import ABC, abstractmethod
@@ -16,11 +16,11 @@ from platform_duo import gaussian
 from platform_duo.gaussian import Gamma
 
 GRID = 2001
-"""Points at which poly9 is fitted, evenly in time."""
+"""Number of points, evenly spaced in time, at which poly9 is fitted."""
 
 
 class Operator(ABC):
-    """alpha(gamma), falling, and its derivative; float64."""
+    """A falling function alpha(gamma) and its derivative, in float64."""
 
     def __init__(self, num_states: int, gamma_min: float, gamma_max: float) -> None:
         self.num_states = num_states
@@ -28,11 +28,11 @@ class Operator(ABC):
 
     @abstractmethod
     def alpha(self, gamma: Gamma) -> Noise:
-        """Signal level."""
+        """Signal level alpha at gamma."""
 
     @abstractmethod
     def slope(self, gamma: Gamma) -> Noise:
-        """d alpha / d gamma."""
+        """Derivative d alpha / d gamma."""
 
     def inverse(self, alpha: Noise) -> Gamma:
         """The gamma in [gamma_min, gamma_max] at which the signal level is alpha."""
@@ -42,7 +42,7 @@ class Operator(ABC):
 
 @final
 class Quadrature(Operator):
-    """The operator itself, to 1e-15."""
+    """The exact operator, with an error of about 1e-15."""
 
     def alpha(self, gamma: Gamma) -> Noise:
         return gaussian.signal(gamma, self.num_states)
@@ -57,11 +57,11 @@ class Series(Operator):
 
         p(mu) = exp(-mu^2 / 2) sum_n c_n mu^n,   c_n = int z^n / n! phi(z) Phi(z)^(K-1) dz
 
-    150 terms last for gamma from -4.2 on (mu up to 8), where alpha is off by less than 1e-9; at
-    -4.5 it is off by 5e-5, at -5 by a half.
+    150 terms suffice for gamma from -4.2 on (mu up to 8), where the error of alpha is below 1e-9;
+    it is 5e-5 at gamma -4.5 and one half at -5.
 
     Raises:
-        ValueError: `gamma_min` is beyond the reach of the terms.
+        ValueError: the error of alpha at `gamma_min` is above 1e-9.
     """
 
     NUM_TERMS = 150
@@ -81,13 +81,12 @@ class Series(Operator):
             )
 
     def alpha(self, gamma: Gamma) -> Noise:
-        """From p(mu) as far as the terms go."""
         mu = gaussian.signal_to_noise(gamma)
         hit = (-mu.square() / 2).exp() * _polynomial(mu, self._terms)
         return gaussian.level_of(hit, self.num_states)
 
     def slope(self, gamma: Gamma) -> Noise:
-        """The derivative of the cut-off series."""
+        """Derivative of the truncated series."""
         mu = gaussian.signal_to_noise(gamma)
         change = _derivative(mu, self._terms) - mu * _polynomial(mu, self._terms)
         change = (-mu.square() / 2).exp() * change
@@ -111,7 +110,7 @@ class Poly9(Operator):
         gamma = gamma_min + t * (gamma_max - gamma_min)
         alpha = gaussian.signal(gamma, num_states)
         self.coefficients = torch.linalg.lstsq(_powers(t, 10), alpha[:, None]).solution.squeeze(-1)
-        """Of t^0 to t^9."""
+        """Coefficients of t^0 to t^9."""
         if (self.slope(gamma) >= 0).any():
             raise ValueError(
                 f"operator poly9 does not fall everywhere in gamma {gamma_min:g} to {gamma_max:g} "
@@ -130,7 +129,7 @@ class Poly9(Operator):
 
 
 def series_terms(num_states: int, number: int) -> Noise:
-    """c_n = int z^n / n! phi(z) Phi(z)^(K-1) dz for n below a number of at most a few hundred."""
+    """c_n = int z^n / n! phi(z) Phi(z)^(K-1) dz for n < `number`, which may be a few hundred."""
     z = torch.linspace(-40, 40, 4001, dtype=torch.float64, device="cpu")
     density = (num_states - 1) * torch.special.log_ndtr(z) - z.square() / 2
     weights = (z[1] - z[0]) / (2 * torch.pi) ** 0.5 * density.exp()

@@ -1,4 +1,4 @@
-"""DUO's parts."""
+"""Parts of the DUO family: process, schedule, objectives and sampler."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from platform_core.hookspecs import hookimpl
 
 @hookimpl
 def platform_processes() -> Iterable[Component]:
-    """The family's process, which carries its defaults."""
+    """The process `duo`, with the default parts of the family."""
     return [
         Component(
             "duo",
@@ -32,19 +32,19 @@ def platform_schedules() -> Iterable[Component]:
         Component(
             "gaussian",
             "platform_duo.schedule:Gaussian",
-            "a Gaussian diffusion seen through its argmax",
+            "signal level of the argmax of a Gaussian diffusion",
         )
     ]
 
 
 @hookimpl
 def platform_objectives() -> Iterable[Component]:
-    """The closed form of the bound, the curriculum, and the distillation of what they trained."""
+    """The bound in closed form, the curriculum, and distillation."""
     return [
         Component(
             "curriculum",
             "platform_duo.curriculum:Curriculum",
-            "softened tokens first, then the bound of uniform noise",
+            "soft tokens first, then the bound of uniform noise",
         ),
         Component(
             "uniform-nelbo",
@@ -54,7 +54,7 @@ def platform_objectives() -> Iterable[Component]:
         Component(
             "discrete-consistency",
             "platform_duo.objective:DiscreteConsistency",
-            "distillation: a student says at more noise what its teacher says at less",
+            "distillation: a student predicts at more noise what its teacher predicts at less",
         ),
     ]
 
@@ -66,6 +66,6 @@ def platform_samplers() -> Iterable[Component]:
         Component(
             "psi",
             "platform_duo.sampler:Psi",
-            "tokens are drawn again on the way, under any noise",
+            "redraws some tokens in each step to correct mistakes, under any noise",
         )
     ]

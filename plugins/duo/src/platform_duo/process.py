@@ -1,4 +1,4 @@
-"""DUO's process: uniform noise, under the name that carries the family's defaults.
+"""DUO's process: uniform noise, with the default parts of the DUO family.
 
 Users choose it with `--process duo`; it noises exactly as `platform_core.process.Uniform` does.
 """
@@ -10,7 +10,7 @@ from platform_core.process import Uniform
 
 @final
 class Duo(Uniform):
-    """Uniform-state diffusion under its family's defaults.
+    """Uniform-state diffusion with the default parts of the DUO family.
 
     Source: DUO, arXiv:2506.10892.
     """

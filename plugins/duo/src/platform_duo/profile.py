@@ -1,7 +1,8 @@
-"""Where the steps of a Psi walk are: its segments, and the times of its steps.
+"""Segments and times of the steps of the Psi sampler.
 
-A walk has three segments, at high, middle and low noise. Each falls evenly from where the one
-before it ended; or the middle one stays where it is, and its steps correct without denoising.
+Sampling has three segments, at high, middle and low noise. In each, the time falls evenly from the
+end of the previous segment; or the middle segment pauses at one time, and its steps correct without
+denoising.
 """
 
 import re
@@ -16,7 +17,7 @@ from platform_core.types import Noise
 
 
 class Segments(NamedTuple):
-    """How many steps each segment has; together at least 1."""
+    """Number of steps in each segment; the sum is at least 1."""
 
     high: int
     middle: int
@@ -24,16 +25,16 @@ class Segments(NamedTuple):
 
     @classmethod
     def share(cls, steps: int, high_frac: float, middle_frac: float) -> "Segments":
-        """So many steps, of which these shares, rounded, are in the first two segments.
+        """Divide `steps` into segments; the first two get these shares, rounded to whole steps.
 
         Raises:
             ValueError: a share is negative, or they sum to more than 1.
         """
-        # Not (>= 0) rather than (< 0): NaN is no share either.
+        # `not (x >= 0)` instead of `x < 0`, so that NaN is refused too.
         if not (high_frac >= 0 and middle_frac >= 0 and high_frac + middle_frac <= 1 + 1e-9):
             raise ValueError(
                 f"high_frac is {high_frac:g} and middle_frac {middle_frac:g}; they must be at "
-                "least 0 and sum to at most 1; what they leave is at low noise"
+                "least 0 and sum to at most 1; the other steps are at low noise"
             )
         middle_begins, low_begins = (
             round(share * steps) for share in (high_frac, high_frac + middle_frac)
@@ -42,9 +43,9 @@ class Segments(NamedTuple):
 
 
 class Profile(ABC):
-    """The times that a walk goes through.
+    """The times of the sampler's steps.
 
-    `pauses` is whether the middle segment stays where it is, which takes a step before it.
+    `pauses` says whether the middle segment stays at one time; then a step must come before it.
 
     Source: Psi-samplers, arXiv:2602.21185.
     """
@@ -53,35 +54,32 @@ class Profile(ABC):
 
     @abstractmethod
     def times(self, segments: Segments, schedule: Schedule, device: torch.device) -> Noise:
-        """From 1 down to `LAST_TIME`, or to a pause that nothing follows; one more than there are
-        steps, `[steps + 1, 1, 1]`.
-        """
+        """Times `[steps + 1, 1, 1]`, from 1 to `LAST_TIME` or to a pause that no step follows."""
 
 
 @final
 class Linear(Profile):
-    """Even steps, whatever their segment: the times of the ancestral sampler."""
+    """Even steps in all segments: the times of the ancestral sampler."""
 
     def times(self, segments: Segments, schedule: Schedule, device: torch.device) -> Noise:
         return even_times(sum(segments), device)
 
 
 class Pause(Profile, ABC):
-    """Even steps to the time of a pause, all of the middle segment there, and even steps on.
+    """Even steps down to a pause, all steps of the middle segment there, then even steps again.
 
-    The published grid begins the last segment at the pause again, which costs the first segment a
-    step; with a single point there, it never leaves the pause.
+    The published grid begins the last segment at the pause again, so that the first segment has one
+    step less; if the last segment has a single point, that grid never leaves the pause.
     """
 
     pauses: ClassVar[bool] = True
 
     @abstractmethod
     def pause(self, schedule: Schedule) -> float:
-        """Time of the pause."""
+        """Time of the pause, for a schedule."""
 
     def times(self, segments: Segments, schedule: Schedule, device: torch.device) -> Noise:
-        """Two lines with a plateau between them."""
-        # A schedule may not reach the level that is asked for.
+        # The schedule may not reach the signal level of the pause.
         pause = min(max(self.pause(schedule), LAST_TIME), 1.0)
         falling, on = (
             torch.linspace(start, end, steps + 1, dtype=torch.float64, device=device)
@@ -93,7 +91,7 @@ class Pause(Profile, ABC):
 
 @final
 class PauseAtTime(Pause):
-    """A pause at a time.
+    """A pause at a fixed time.
 
     Args:
         time: above 0 and below 1.
@@ -108,7 +106,7 @@ class PauseAtTime(Pause):
 
 @final
 class PauseAtLevel(Pause):
-    """A pause at a signal level, whatever the schedule.
+    """A pause at a fixed signal level, at whatever time the schedule has it.
 
     Args:
         alpha: above 0 and below 1.
@@ -118,22 +116,22 @@ class PauseAtLevel(Pause):
         self.alpha = alpha
 
     def pause(self, schedule: Schedule) -> float:
-        """The schedule's time for it."""
+        """Time at which the schedule has the signal level of the pause."""
         return float(schedule.inverse(torch.tensor([[self.alpha]], dtype=torch.float64)))
 
 
 def profile_of(name: str) -> Profile:
-    """The profile that goes by a name, for example linear-constant-linear-0.9-inv.
+    """The profile with this name, for example linear-constant-linear-0.9-inv.
 
     Raises:
-        ValueError: none does, or it would pause at pure noise or at clean text.
+        ValueError: the name is unknown, or the pause is at pure noise or at clean text.
     """
     if name == "linear":
         return Linear()
     found = _PAUSING.fullmatch(name)
     if not found:
         raise ValueError(
-            f"profile {name!r} is unknown; it is linear, linear-constant-linear-TIME or "
+            f"profile {name!r} is unknown; choose linear, linear-constant-linear-TIME or "
             "linear-constant-linear-ALPHA-inv, for example linear-constant-linear-0.9-inv"
         )
     where = float(found["where"])

@@ -2,11 +2,11 @@
 
     w = a e_x + s eps,   eps ~ N(0, 1)^K        x_t = argmax w,   soft token = softmax(w / tau)
 
-`DenseNoise` draws all K numbers. `LargestNoise` draws the k largest of them and the clean token's,
-as exactly, and puts the mean of exp(w / tau) in the place of every other: it reads and writes k
-numbers for each position, whatever K is. Used by the curriculum.
+`DenseNoise` draws all K coordinates of w. `LargestNoise` draws only the k largest coordinates and
+that of the clean token, from their exact law, and replaces exp(w / tau) of every other coordinate
+by its mean; so it handles k numbers for each position, whatever K is. Used by the curriculum.
 
-Source: DUO, arXiv:2506.10892, section 4; its second part for the k largest.
+Source: DUO, arXiv:2506.10892, section 4; for the k largest, DUO's second paper, arXiv:2602.21185.
 """
 
 import math
@@ -22,40 +22,40 @@ from platform_core.types import Noise, Probs, Tokens, TopTokens
 from platform_duo.gaussian import Gamma, amplitudes
 
 LEAST_UNIFORM = 2.0**-60
-"""Stands for a uniform number that comes out as 0, of which there is no logarithm."""
+"""Replaces uniform numbers that are 0, which have no logarithm."""
 
 Largest = Float[Tensor, "*batch k"]
-"""The k largest noise coordinates, in falling order."""
+"""The k largest noise coordinates, in descending order."""
 
 Ids = Int[Tensor, "*batch k"]
 
 
 class SoftTokens(NamedTuple):
-    """What one draw of the noise makes of a batch of clean tokens."""
+    """Soft and hard tokens of a batch of clean tokens, from the same noise."""
 
     soft: Probs | TopTokens
     """softmax(w / tau), or its k largest entries."""
     hard: Tokens
-    """x_t."""
+    """Noisy tokens x_t."""
 
 
 class Relaxation(ABC):
-    """A way to draw both."""
+    """A way to draw soft and hard tokens from the same noise."""
 
     @abstractmethod
     def draw(self, x0: Tokens, gamma: Gamma, tau: float, generator: torch.Generator) -> SoftTokens:
-        """Soft tokens of temperature tau and hard ones, of the same noise at gamma."""
+        """Soft tokens at temperature tau and hard tokens, from the same noise at gamma."""
 
 
 @final
 class DenseNoise(Relaxation):
-    """The definition: as many normal numbers for each position as there are states."""
+    """Draws the noise as defined: one normal number for each position and state."""
 
     def __init__(self, num_states: int) -> None:
         self.num_states = num_states
 
     def draw(self, x0: Tokens, gamma: Gamma, tau: float, generator: torch.Generator) -> SoftTokens:
-        """float32 probabilities, computed in float64 one sequence after another."""
+        """Soft tokens as float32 probabilities, computed in float64 one sequence at a time."""
         shape = (*x0.shape, self.num_states)
         soft = torch.empty(shape, device=x0.device)
         hard = torch.empty_like(x0)
@@ -77,12 +77,12 @@ def noisy_one_hot(x0: Tokens, gamma: Gamma, noise: Probs) -> Probs:
 
 
 class Top(NamedTuple):
-    """A draw of the noise, as far as `LargestNoise` makes it."""
+    """The coordinates of w that `LargestNoise` draws."""
 
     ids: Ids
-    """The tokens, other than the clean one, with the largest coordinates, the largest first."""
+    """The k tokens other than the clean one with the largest coordinates, the largest first."""
     values: Largest
-    """Those coordinates."""
+    """Coordinates of the tokens `ids`."""
     clean: Noise
     """The coordinate of the clean token."""
 
@@ -95,7 +95,7 @@ ArgmaxRule = Literal["exact", "in-top-k"]
 
 @final
 class LargestNoise(Relaxation):
-    """The k largest coordinates, drawn exactly, and the clean token's; of the rest the mean.
+    """Draws the k largest coordinates and the clean token's; uses the mean for all others.
 
     Args:
         num_states: K.
@@ -105,7 +105,7 @@ class LargestNoise(Relaxation):
             more often than the alpha of the loss says.
 
     Raises:
-        ValueError: there are not as many coordinates.
+        ValueError: top_k is not from 2 to K - 1.
     """
 
     def __init__(self, num_states: int, top_k: int, argmax: ArgmaxRule = "exact") -> None:
@@ -118,7 +118,7 @@ class LargestNoise(Relaxation):
         self.argmax = ARGMAX[argmax]
 
     def draw(self, x0: Tokens, gamma: Gamma, tau: float, generator: torch.Generator) -> SoftTokens:
-        """The top weights, which sum to less than 1, and hard tokens; float64."""
+        """Soft tokens as k float64 weights, which sum to less than 1, and hard tokens."""
         signal, scale = amplitudes(gamma)
         uniform = torch.rand(
             (*x0.shape, self.top_k), generator=generator, dtype=torch.float64, device=x0.device
@@ -139,7 +139,7 @@ def of_the_largest(x0: Tokens, top: Top) -> Tokens:
 
 
 def clean_if_among_the_largest(x0: Tokens, top: Top) -> Tokens:
-    """The clean token where only k - 1 others or fewer are larger, else that of the largest."""
+    """The clean token where at most k - 1 other coordinates are larger, else the largest token."""
     return torch.where(top.clean > top.values[..., -1], x0, top.ids[..., 0])
 
 
@@ -150,13 +150,13 @@ ARGMAX: Mapping[ArgmaxRule, Argmax] = {
 
 
 def largest_normals(uniform: Largest, number: int) -> Largest:
-    """The largest of `number` standard normal numbers, in falling order.
+    """The k largest of `number` independent standard normal numbers, in descending order.
 
     log U_(i) = sum_{j <= i} log u_j / (number - j + 1),  g_i = -Phi^-1(1 - U_(i))
 
     Args:
-        uniform: independent uniform numbers u, as many as are wanted, float64.
-        number: of normal numbers, which are not drawn.
+        uniform: k independent uniform numbers u, float64.
+        number: how many normal numbers there are; only the k largest are drawn.
     """
     left = number - torch.arange(uniform.shape[-1], dtype=uniform.dtype, device=uniform.device)
     log_order = (uniform.clamp_min(LEAST_UNIFORM).log() / left).cumsum(-1)
@@ -165,9 +165,9 @@ def largest_normals(uniform: Largest, number: int) -> Largest:
 
 
 def other_tokens(x0: Tokens, number: int, num_states: int, generator: torch.Generator) -> Ids:
-    """Different tokens other than x_0, in random order: any such list is as likely as any other.
+    """Distinct tokens other than x_0, in random order; all such lists are equally likely.
 
-    The i-th of them is a number below what is left, counted past those that are taken.
+    Each token is drawn as a rank among the tokens that are not taken yet.
     """
     taken = x0[..., None]
     for _ in range(number):
@@ -180,13 +180,14 @@ def other_tokens(x0: Tokens, number: int, num_states: int, generator: torch.Gene
 
 
 def soften(x0: Tokens, top: Top, scale: Noise, tau: float, *, num_states: int) -> TopTokens:
-    """softmax(w / tau) at the k largest coordinates, the clean token's among them if it is.
+    """softmax(w / tau) at the k largest coordinates, which may include the clean token's.
 
         weight_i = exp(w_i / tau) / Z
-        Z = sum over what was drawn + n E[ e^(X / tau) | X < c ],  X ~ N(0, s^2)
+        Z = sum over kept coordinates and x_0's + n E[ e^(X / tau) | X < c ],  X ~ N(0, s^2)
 
-    where n is the number of coordinates that were not drawn and c the least of the others that is
-    kept. Their share of Z is left out of the weights, which sum to less than 1.
+    where n is the number of all other coordinates and c the smallest kept coordinate of a token
+    other than x_0. The share of the n coordinates in Z is left out of the weights, which therefore
+    sum to less than 1.
     """
     top_k, last = top.ids.shape[-1], top.values[..., -1]
     among = top.clean > last
@@ -209,7 +210,7 @@ def log_mean_exp_below(ceiling: Noise, scale: Noise) -> Noise:
         S^2 / 2 + log Phi(b - S) = c - b^2 / 2 + log( erfcx((S - b) / sqrt 2) / 2 )
 
     In the first form numbers of the size S^2 cancel, 1e5 at the curriculum's temperatures. The
-    second is used where S > b; its erfcx overflows elsewhere.
+    second form is used where S > b; elsewhere its erfcx overflows.
     """
     bound = ceiling / scale
     below = torch.special.log_ndtr(bound)

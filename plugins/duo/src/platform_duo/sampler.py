@@ -1,10 +1,11 @@
-"""Psi-samplers: a share of each step is the posterior, the rest denoises and noises again.
+"""Psi-samplers: each step mixes the posterior with a step that denoises and adds noise again.
 
     Psi(x_s | x_t) = kappa q(x_s | x_t) + (1 - kappa) (alpha_s q(x_0 | x_t) + n_s)
 
-The second part corrects: what it draws does not depend on x_t any more than clean text does, so
-that early mistakes are drawn again. Under the true clean token every kappa takes the law
-q(x_t | x_0) to q(x_s | x_0), with any noise n.
+where n_s is the law of the noise times 1 - alpha_s. The second part corrects early mistakes: its
+tokens depend on x_t only through the prediction of the clean text, so that mistakes are drawn
+again. Given the true clean token, a step with any kappa and any noise takes the law q(x_t | x_0) to
+q(x_s | x_0).
 """
 
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from platform_duo.profile import Segments, profile_of
 
 @dataclass(frozen=True)
 class Preset:
-    """What options are where they are not given: the settings of one published script."""
+    """Option values of one published script, which apply to options that are not given."""
 
     profile: str
     high_mode: str
@@ -36,22 +37,22 @@ class Preset:
     top_p: float = 1.0
 
     def but(self, **given: Any) -> "Preset":
-        """The same with other settings in place of its own; None keeps its own."""
+        """A copy with the given settings; None keeps the setting of this preset."""
         return replace(self, **{name: it for name, it in given.items() if it is not None})
 
     @classmethod
     def throughout(cls, mode: str, top_p: float = 1.0) -> "Preset":
-        """Even steps with one mode."""
+        """A preset with even steps and the same mode in all of them."""
         return cls("linear", mode, mode, mode, top_p=top_p)
 
     @classmethod
     def middle(cls, mode: str, high_frac: float, middle_frac: float) -> "Preset":
-        """Even steps, corrected in the middle segment."""
+        """A preset with even steps, which correct only in the middle segment."""
         return cls("linear", "pure-posterior", mode, "pure-posterior", high_frac, middle_frac)
 
     @classmethod
     def loop(cls, top_p: float = 1.0) -> "Preset":
-        """Half of the steps at alpha = 0.9."""
+        """A preset with half of the steps at alpha = 0.9."""
         modes = ("pure-posterior", "constant-remdm-0.01", "pure-posterior")
         return cls("linear-constant-linear-0.9-inv", *modes, 0.45, 0.5, top_p)
 
@@ -83,39 +84,39 @@ PRESETS: Mapping[PresetName, Preset] = {
 
 @final
 class Psi(GridSampler):
-    """Walks from noise to text, drawing a share of all tokens anew in each step.
+    """Samples from noise to text and redraws a share of all tokens in each step.
 
     Args:
-        steps: of the walk; the network is called at most once for each, and once more at the end
-            unless final is none. The published runs take 256.
+        steps: number of steps; the network is called at most once for each, and once more at the
+            end unless final is none. The published runs take 256.
         final: what the last call does with the noise that is left: ancestral, greedy or none.
         top_p: at each step, draw only from the most likely tokens with this much probability; 1
-            draws from all. By default the preset's, .95 in owt-loop, .9 in owt-cap and
+            draws from all. By default that of the preset: .95 for owt-loop, .9 for owt-cap and
             owt-rescale, else 1.
-        preset: the other options of a published script, each of which may be given to replace it.
-            none: linear, max-capped-0.01. owt-loop, cifar-loop: half of the steps correct at alpha
-            0.9 with constant-remdm-0.01. owt-cap, cifar-cap: max-capped-0.01 and -0.005.
+        preset: published script that sets the options not given here. none: linear,
+            max-capped-0.01. owt-loop, cifar-loop: half of the steps correct at alpha 0.9 with
+            constant-remdm-0.01. owt-cap, cifar-cap: max-capped-0.01 and -0.005.
             owt-rescale, cifar-rescale: max-rescale-0.05 and -0.01. cifar-duo, cifar-mdlm:
             constant-0.95 at times .5 to .1, constant-0.99 at 1 to .1.
         profile: times of the steps. linear: even. linear-constant-linear-TIME: even, but all steps
-            of the middle segment at that time. linear-constant-linear-ALPHA-inv: at that signal
-            level.
+            of the middle segment at that time. linear-constant-linear-ALPHA-inv: even, but all
+            steps of the middle segment at that signal level.
         mode: kappa of every step. pure-posterior: 1, the ancestral step. pure-pc: 0. constant-K: K.
-            With s = min(1, (1 - alpha_s) / alpha_t), the next give kappa = 1 - sigma / (1 -
-            alpha_s), at least 0. max-capped-E: sigma = min(E, s). max-rescale-E: E s.
-            constant-remdm-E: E. max-rescale-squared-E: E min(E, s), which is what the published
-            code does when asked for max-rescale-E.
-        high_mode: the same of the first segment alone.
-        middle_mode: of the second segment alone.
-        low_mode: of the last segment alone.
-        high_frac: share of the steps that the first segment has.
-        middle_frac: share that the second has; the last one has the rest.
+            With s = min(1, (1 - alpha_s) / alpha_t), the other modes give kappa = 1 - sigma / (1 -
+            alpha_s), at least 0. max-capped-E: sigma = min(E, s). max-rescale-E: sigma = E s.
+            constant-remdm-E: sigma = E. max-rescale-squared-E: sigma = E min(E, s), which the
+            published code computes for max-rescale-E.
+        high_mode: mode of the steps in the first segment (high noise).
+        middle_mode: mode of the steps in the second segment.
+        low_mode: mode of the steps in the last segment (low noise).
+        high_frac: share of the steps in the first segment.
+        middle_frac: share of the steps in the second segment; the last segment has the rest.
 
     Raises:
         ValueError: a name is unknown, or a number out of range.
 
-    Source: Psi-samplers, arXiv:2602.21185. There the last step of each segment has kappa 1 in the
-    modes that have a sigma; here none is left out.
+    Source: Psi-samplers, arXiv:2602.21185. In its code the last step of each segment has kappa 1 in
+    the modes that have a sigma; here that step has the kappa of its mode.
     """
 
     requires: ClassVar[Mapping[str, type]] = {
@@ -164,7 +165,7 @@ class Psi(GridSampler):
         ]
 
     def alphas(self, schedule: Schedule, device: torch.device) -> Noise:
-        """Those of the profile's times."""
+        """Signal levels at the times of the profile."""
         return schedule.alpha(self.profile.times(self.segments, schedule, device))
 
     def step(self, walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:
@@ -174,10 +175,10 @@ class Psi(GridSampler):
 
 
 def psi_step(walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise, kappa: Noise) -> Tokens:
-    """A draw from Psi(x_s | x_t); at kappa = 1 the ancestral one, bit for bit.
+    """Draw from Psi(x_s | x_t); at kappa = 1 the draw is that of the ancestral step, bit for bit.
 
-    One uniform number per token picks the posterior, clean text or the prior. Where clean text or
-    the posterior's redraw is not picked, the network is not asked.
+    One uniform number per token selects the posterior, clean text or the prior. The network is
+    asked only about tokens that become clean text or that the posterior redraws.
     """
     if (kappa == 1).all():
         return walk.step(x_t, alpha_s, alpha_t)
@@ -190,7 +191,7 @@ def psi_step(walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise, kappa: Noi
     thinned = denoiser.parameterization.thin(
         x_t, alpha_s, alpha_t, process=process, generator=generator
     )
-    # Clean text is the posterior at alpha_s = 1, where all that can change is open.
+    # Clean text is drawn as the posterior at alpha_s = 1, where every changeable token is open.
     opened = torch.where(cleaned, process.changeable(x_t), thinned.open & ~noised)
     level = torch.where(cleaned, 1.0, thinned.alpha_s)
     x_s = denoiser.draw_open(

@@ -1,4 +1,4 @@
-"""DUO's schedule: a Gaussian diffusion seen through its argmax.
+"""DUO's schedule: the signal level of the argmax of a Gaussian diffusion.
 
 gamma(t) = gamma_min + t (gamma_max - gamma_min),   alpha(t) = T(gamma(t))
 """
@@ -14,7 +14,7 @@ from platform_duo.gaussian import Gamma
 from platform_duo.operators import Operator, Poly9, Quadrature, Series
 
 MARGIN = 1e-14
-"""Levels closer to 1 or 0 than this are lost in the rounding of alpha."""
+"""Signal levels closer to 1 or 0 than this are lost in rounding."""
 
 Evaluation = Literal["quadrature", "series", "poly9"]
 
@@ -29,25 +29,26 @@ OPERATORS: Mapping[Evaluation, type[Operator]] = {
 class Gaussian(Schedule):
     """The signal level of uniform noise that is the argmax of Gaussian noise at gamma(t).
 
-    By default alpha runs from 0.95 to 0.05, in which window gamma is chosen for the vocabulary at
-    hand, and not from 1 to 0. The bound does not mind: it is over all levels, and beyond the window
-    the network is told the level at its end. A sampler starts from pure noise all the same and
-    takes it for text at alpha(1), which holds the clean token once in 20 positions or so: its first
-    steps trust their input more than they should. At alpha(1) = 0.05 that is DUO's published
-    window, made for training; to sample, choose a greater gamma_max, or another schedule.
+    By default alpha runs from 0.95 to 0.05 instead of 1 to 0; the default gamma_min and gamma_max
+    depend on the size of the vocabulary. The bound is not affected: it covers all noise levels, and
+    beyond the window the network is told the level at the nearest end. A sampler, however, starts
+    from pure noise and treats it as text at alpha(1), in which about one token in 20 is clean; so
+    its first steps trust their input too much. The default window is DUO's, made for training; to
+    sample, choose a greater gamma_max, or another schedule.
 
     Args:
         gamma_min: -log of the signal-to-noise ratio at t = 0; by default alpha is 0.95 there.
-        gamma_max: the same at t = 1; by default alpha is 0.05 there. DUO's windows are -3.55 to
-            -1.85 at 50,257 states and -3.5 to -1.75 at 30,522.
-        operator: how alpha is computed: quadrature (exact), series (the first paper's 150 terms,
-            for gamma_min from -4.2 on) or poly9 (the second paper's polynomial, off by 3e-5).
+        gamma_max: -log of the signal-to-noise ratio at t = 1; by default alpha is 0.05 there. DUO's
+            windows are -3.55 to -1.85 at 50,257 states and -3.5 to -1.75 at 30,522.
+        operator: how alpha is computed: quadrature (exact), series (150 terms, as in DUO's first
+            paper, for gamma_min from -4.2 on) or poly9 (the polynomial of DUO's second paper, off
+            by 3e-5).
 
     Raises:
-        ValueError: no window, one in which alpha rounds to 0 or 1, or one that the operator does
-            not cover.
+        ValueError: fewer than 2 states, gamma_min not below gamma_max, or a window in which alpha
+            rounds to 0 or 1 or which the operator does not cover.
 
-    Source: DUO, arXiv:2506.10892, section 3.
+    Source: DUO, arXiv:2506.10892, section 3; for poly9 DUO's second paper, arXiv:2602.21185.
     """
 
     def __init__(
@@ -77,19 +78,19 @@ class Gaussian(Schedule):
         return self.gamma_min + t.double() * (self.gamma_max - self.gamma_min)
 
     def mu(self, t: Noise) -> Noise:
-        """Signal over noise, exp(-gamma / 2), float64."""
+        """Ratio of signal to noise amplitude at time t, exp(-gamma / 2), float64."""
         return gaussian.signal_to_noise(self.gamma(t))
 
     def alpha(self, t: Noise) -> Noise:
         return self.operator.alpha(self.gamma(t)).to(t.dtype)
 
     def slope(self, t: Noise) -> Noise:
-        """d alpha / d gamma (gamma_max - gamma_min)."""
+        """d alpha / dt = (gamma_max - gamma_min) d alpha / d gamma."""
         rise = self.gamma_max - self.gamma_min
         return (rise * self.operator.slope(self.gamma(t))).to(t.dtype)
 
     def inverse(self, alpha: Noise) -> Noise:
-        """(gamma - gamma_min) / (gamma_max - gamma_min); beyond the ends, the ends' times."""
+        """Time (gamma - gamma_min) / (gamma_max - gamma_min); 0 or 1 outside the window."""
         gamma = self.operator.inverse(alpha.double())
         t = (gamma - self.gamma_min) / (self.gamma_max - self.gamma_min)
         return t.clamp(0, 1).to(alpha.dtype)

@@ -4,8 +4,8 @@
     features = network(x)                       everything but the last layer
     logits   = decoder(features)
 
-`network` builds and loads, `configuration` finds what to build; both import transformers and are
-imported only when a backbone is made.
+The module `network` builds and loads networks, `configuration` makes their configurations. Both
+import transformers and are imported only when a backbone is made.
 """
 
 from typing import Any, Literal
@@ -26,26 +26,27 @@ class Hf(Backbone):
         num_states: tokens of the vocabulary, and the mask where the process has one.
         causal: whether a position sees only those to its left.
         time_conditioned: whether the network is told the noise level.
-        config: a model type (bert, modernbert, roberta, gpt2, llama, ...), which is then small; a
-            folder with config.json; or the name of a repository on the Hugging Face hub.
+        config: a model type (bert, modernbert, roberta, gpt2, llama, ...) in a small size; a folder
+            with config.json; or the name of a repository on the Hugging Face hub.
         pretrained: start from the weights of that folder or repository (safetensors only).
         hidden_size: width of the network; 128 for a bare model type, else the config's own.
-        num_blocks: layers; 4 for a bare model type, else the config's own.
+        num_blocks: number of layers; 4 for a bare model type, else the config's own.
         num_heads: attention heads; 4 for a bare model type, else the config's own.
-        mlp_ratio: width of the MLPs over hidden_size; 4 for a bare model type, else the config's
+        mlp_ratio: width of the MLPs divided by hidden_size; 4 for a bare model type, else the
+            config's own.
+        max_length: longest sequence in tokens that the network can read; by default the config's
             own.
-        max_length: positions that the network has; by default the config's own.
-        dropout: of all layers; by default the config's own, which is often 0.1.
+        dropout: dropout probability of all layers; by default the config's own, which is often 0.1.
         fields: any other field of the configuration, by its own name.
         attention: the kernel; auto is torch's own where the network can use it. flash needs the
             package flash-attn.
 
     Raises:
-        UsageError: a config that cannot be had, sizes that do not fit, or a network that cannot
-            read as the process needs.
+        UsageError: a config that is not found, sizes that do not fit, or a network that cannot read
+            as the process needs.
 
     A causal process takes a network made to be read from left to right (or bert as a decoder). Any
-    other process takes a masked language model, or a causal one with its attention opened. The
+    other process takes a masked language model, or a causal one made bidirectional. The
     noise level is added to the input embeddings by a map that starts at zero, so that a pretrained
     network starts as it was.
     """
@@ -66,7 +67,7 @@ class Hf(Backbone):
         fields: dict[str, Any] | None = None,
         attention: Literal["auto", "sdpa", "eager", "flash"] = "auto",
     ) -> None:
-        # Not at the top: transformers is slow to import, and --help needs none of it.
+        # Imported here, because transformers is slow to import and --help does not need it.
         from platform_hf import network as networks
         from platform_hf.configuration import Sizes, configure
 
@@ -76,7 +77,7 @@ class Hf(Backbone):
         reading = networks.Reading(num_states, causal, attention)
         if pretrained:
             networks.require_weights(config, sizes)
-        # Weights are not read when only the parts are checked.
+        # A check of the parts, on the meta device, does not read the weights.
         if pretrained and torch.get_default_device().type != "meta":
             network = networks.load(config, configure(config, sizes, fields or {}), reading)
         else:
@@ -96,7 +97,7 @@ class Hf(Backbone):
         return self.head
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
-        """What the last layer reads at each position; of BERT, also after the head's transform.
+        """Inputs of the last layer at each position; in BERT, those after the head's transform.
 
         Args:
             inputs: token ids; or probabilities, or the top weights, under which embeddings are

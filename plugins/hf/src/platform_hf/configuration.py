@@ -1,11 +1,11 @@
-"""Configurations: which network of transformers, of what size, over how many states.
+"""Configurations of transformers networks: model type, sizes and number of states.
 
     config.json of a folder or of a repository, or a model type's defaults
         <- sizes and fields of the user, under the names of that model type
         <- the number of states
 
 Model types name their sizes differently (`n_embd`, `dim`, `hidden_size`); `Names` finds the field
-behind each of ours. Used by `network`, which builds what the configuration describes.
+for each of the platform's names. Used by `network`, which builds the network of a configuration.
 """
 
 import dataclasses
@@ -31,18 +31,18 @@ LIBRARY_NAMES = {
     "num_heads": "num_attention_heads",
     "max_length": "max_position_embeddings",
 }
-"""Our name of a size -> that of transformers, which each model type may map to one of its own."""
+"""Platform's name of a size -> transformers' name, which a model type may map to its own."""
 
 MLP_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "hidden_dim", "ffn_hidden_size")
-"""What model types call the width of their MLPs."""
+"""Names that model types give to the width of their MLPs."""
 
 PER_LAYER = ("layer_types", "mlp_layer_types")
-"""Fields with an entry for each layer; a new number of layers makes them anew."""
+"""Fields with an entry for each layer; they are made anew for another number of layers."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes by the platform's names; None leaves what the configuration has."""
+    """Sizes by the platform's names; None keeps the value of the configuration."""
 
     hidden_size: int | None = None
     num_blocks: int | None = None
@@ -52,22 +52,22 @@ class Sizes:
     dropout: float | None = None
 
     def given(self) -> dict[str, Any]:
-        """Those that are not None."""
+        """The sizes that are not None."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
 TINY = Sizes(hidden_size=128, num_blocks=4, num_heads=4, mlp_ratio=4)
-"""Of a bare model type; as backbone dit's `tiny`, for a CPU."""
+"""Default sizes of a bare model type, for a CPU; those of `tiny` of the backbone dit."""
 
 
 def configure(
     source: str, sizes: Sizes, fields: Fields, *, num_states: int | None = None
 ) -> PretrainedConfig:
-    """The configuration of a source, changed as asked.
+    """The configuration of a source, with changed sizes, fields and number of states.
 
     Args:
         source: a model type; a folder with config.json; or a repository of the hub.
-        sizes: replace those of the source; a bare model type is tiny without them.
+        sizes: sizes that replace those of the source; by default a bare model type is `TINY`.
         fields: further fields, by the names of the model type.
         num_states: size of the vocabulary; by default the source's own.
 
@@ -104,10 +104,10 @@ def local(source: str) -> str:
 
 
 def read(source: str) -> Fields:
-    """What config.json says, of a folder or of a repository of the hub.
+    """The fields of config.json, in a folder or in a repository of the hub.
 
     Raises:
-        UsageError: there is none that can be read.
+        UsageError: there is no config.json that can be read.
     """
     if is_folder(source) and not (Path(local(source)) / "config.json").is_file():
         raise UsageError(f"{source} has no config.json; give a folder that has one")
@@ -127,7 +127,7 @@ def read(source: str) -> Fields:
 
 
 class Names:
-    """The fields of one model type."""
+    """The fields of one model type and their defaults."""
 
     def __init__(self, model_type: str) -> None:
         self.config_class: type[PretrainedConfig] = CONFIG_MAPPING[model_type]
@@ -144,18 +144,18 @@ class Names:
                 raise UsageError(f"model type {self.model_type} has no field {name}{near}")
 
     def those_of(self, sizes: Sizes) -> Sizes:
-        """Those of the sizes that the model type has; one without attention has no heads."""
+        """The sizes that the model type has, others None; a type without attention has no heads."""
         lacking = [
             name for name, own in LIBRARY_NAMES.items() if self.field(own) not in self.defaults
         ]
         return replace(sizes, **dict.fromkeys(lacking))
 
     def changes(self, sizes: Sizes, before: Fields) -> dict[str, Any]:
-        """The fields that stand for the given sizes.
+        """The fields of the configuration that the given sizes change, with their new values.
 
         Args:
-            sizes: asked for.
-            before: all fields as they are without them.
+            sizes: the requested sizes.
+            before: all fields before the change.
         """
         changes = {
             self._own(LIBRARY_NAMES[name]): value
@@ -186,7 +186,7 @@ class Names:
         return own
 
     def _heads(self, after: Fields) -> dict[str, Any]:
-        """Keys and values get as many heads as queries, and heads of the size that then fits."""
+        """As many key-value heads as query heads, and the head size that fits the width."""
         heads = after.get(self.field("num_attention_heads"))
         if heads is None:
             return {}
@@ -219,8 +219,10 @@ def _make(names: Names, fields: Fields, num_states: int | None) -> PretrainedCon
 
 
 def _within(fields: Fields, defaults: Fields, num_states: int) -> Fields:
-    """Special tokens beyond the vocabulary become token 0, which that does not make special: texts
-    have no padding here, and `network.build` lets the padding row learn.
+    """Set the ids of special tokens beyond the vocabulary to 0.
+
+    Token 0 stays an ordinary token: texts have no padding here, and `network.build` lets the row of
+    the padding token learn.
     """
     special = {
         name: value for name, value in {**defaults, **fields}.items() if name.endswith("_token_id")
@@ -234,7 +236,7 @@ def _within(fields: Fields, defaults: Fields, num_states: int) -> Fields:
 
 
 def check_heads(names: Names, fields: Fields) -> None:
-    """Raises UsageError where the width does not split into heads; some types set their size."""
+    """Raises UsageError if the width does not split into heads and no field sets their size."""
     before = {**names.defaults, **fields}
     if before.get("head_dim") is not None:
         return
@@ -245,7 +247,7 @@ def check_heads(names: Names, fields: Fields) -> None:
         return
     if width < 1 or heads < 1:
         raise UsageError(f"hidden_size {width} and num_heads {heads} must be at least 1")
-    # Rotary positions turn pairs.
+    # Rotary positions need heads of even size.
     step = 2 * heads if "rope_parameters" in before else heads
     if width % step:
         below = width // step * step

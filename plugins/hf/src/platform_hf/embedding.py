@@ -1,4 +1,4 @@
-"""What a network reads: tokens as embeddings, and the noise level added to them."""
+"""Inputs of a network: embeddings of tokens, and the noise level that is added to them."""
 
 import math
 
@@ -12,11 +12,11 @@ PERIOD = 10_000
 """Base of the geometric frequencies of noise levels."""
 
 FREQUENCIES = 128
-"""The noise level enters as as many cosines and as many sines."""
+"""Number of cosines, and of sines, that encode the noise level."""
 
 
 def embed(table: nn.Module, inputs: Inputs, num_states: int) -> Hidden:
-    """Embeddings of ids, or their averages under weights as they are given."""
+    """Embeddings of ids, or averages of embeddings under weights, which are not normalised."""
     if isinstance(inputs, TopTokens):
         rows = _rows(table, num_states)
         weights = inputs.weights.to(rows.dtype).flatten(0, -2)
@@ -33,7 +33,7 @@ def embed(table: nn.Module, inputs: Inputs, num_states: int) -> Hidden:
 
 
 def _rows(table: nn.Module, num_states: int) -> Tensor:
-    # Some networks scale what they look up. A plain table is its own rows and needs no copy.
+    # Some networks scale the embeddings that they look up. A plain table needs no copy.
     if type(table) is nn.Embedding:
         return table.weight
     device = next(table.parameters()).device
@@ -42,7 +42,7 @@ def _rows(table: nn.Module, num_states: int) -> Tensor:
 
 
 class SigmaShift(nn.Module):
-    """The noise level as cosines and sines through a small MLP; it starts at zero."""
+    """Embedding of the noise level: cosines and sines through a small MLP that starts at zero."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Manners of the transformers library: what it raises and says when it fails."""
+"""Errors of the transformers library: exception types, and the beginning of their messages."""
 
 FAILURES = (
     ValueError,
@@ -9,11 +9,11 @@ FAILURES = (
     RuntimeError,
     ImportError,
 )
-"""What its networks raise for a configuration that they cannot work with."""
+"""Exceptions that transformers raises for a configuration that a network does not support."""
 
 
 def said(error: BaseException) -> str:
-    """The beginning of a message of many lines."""
+    """The first line of a message, or the first two if the first ends in a colon."""
     lines = [line.strip() for line in str(error).strip().splitlines()]
     first = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
     return first.rstrip(".") or type(error).__name__

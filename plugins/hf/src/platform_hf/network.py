@@ -1,10 +1,10 @@
-"""Networks: a language model of transformers, built or loaded, and taken apart for the platform.
+"""Build or load a language model of transformers, and separate its last layer.
 
     features = network(inputs_embeds=table(ids))       without its last layer
     logits   = decoder(features)                       that last layer, linear
 
-A network is not believed but tried (`require_whole`): nothing may follow its last layer, a causal
-one must not see a later token, and any other must.
+Each network is tested (`require_whole`): nothing may follow its last layer, a causal network must
+not see later tokens, and any other network must see them.
 """
 
 import sys
@@ -44,14 +44,14 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", SHARDS)
 """Files of weights that can run code when they are read."""
 
 TRIED_LENGTH = 4
-"""Tokens that a new network reads on trial."""
+"""Number of tokens on which a new network is tested."""
 
 TOLERANCE = 1e-5
 """Differences below this share of the largest feature are rounding."""
 
 
 class Reading(NamedTuple):
-    """How a network is to read."""
+    """Requirements on a network: number of states, direction of reading and attention kernel."""
 
     num_states: int
     causal: bool
@@ -81,10 +81,10 @@ def build(config: PretrainedConfig, reading: Reading) -> PreTrainedModel:
 
 
 def load(source: str, config: PretrainedConfig, reading: Reading) -> PreTrainedModel:
-    """The network of a folder or repository with its weights, over another number of states.
+    """The network of a folder or repository with its weights, resized to the number of states.
 
-    States keep their rows by number; further rows are drawn, and further ones of the source left
-    out. What was not in the source is said on standard error.
+    Each state keeps the embedding row with its number. Missing rows are drawn at random, and rows
+    beyond the number of states are left out. A note on standard error lists new and unused weights.
 
     Raises:
         UsageError: there are no weights, none that are safe to read, or those of another network.
@@ -114,16 +114,16 @@ def load(source: str, config: PretrainedConfig, reading: Reading) -> PreTrainedM
 
 
 def _language_model(config: PretrainedConfig, *, causal: bool) -> Any:
-    """Transformers' class of network, and the configuration set for its direction of reading.
+    """The auto class of transformers for a network; sets the direction of reading in `config`.
 
-    A network made to be read from left to right is made bidirectional by `is_causal`; whether it
-    obeys is found out by `require_whole`.
+    A causal language model is made bidirectional by the field `is_causal`; `require_whole` tests
+    whether the network follows this field.
     """
     is_causal_lm = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
     is_masked_lm = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_encoder_decoder
     if getattr(config, "final_logit_softcapping", None):
         raise UsageError(
-            f"model type {config.model_type} bends its logits after the last layer; "
+            f"model type {config.model_type} caps its logits after the last layer; "
             "give --backbone.fields.final_logit_softcapping null"
         )
     config.use_cache = False
@@ -141,16 +141,16 @@ def _language_model(config: PretrainedConfig, *, causal: bool) -> Any:
             "causal; choose gpt2, llama or bert, or a process that is not causal, such as absorbing"
         )
     raise UsageError(
-        f"model type {config.model_type} is no language model of one stack; "
+        f"model type {config.model_type} is no language model with a single stack of layers; "
         "choose bert, modernbert, roberta, gpt2 or llama"
     )
 
 
 def require_weights(source: str, sizes: Sizes) -> None:
-    """Whether a source has weights that may be read, as far as can be seen from here.
+    """Check that a source has weights that may be read, as far as local files tell.
 
     Raises:
-        UsageError: it has none, or in files that can run code, or of other sizes than asked for.
+        UsageError: the source has no weights or only files that can run code, or sizes are given.
     """
     if is_model_type(source):
         raise UsageError(
@@ -173,8 +173,8 @@ def _require_safetensors(folder: Path) -> None:
         return
     if pickles:
         raise UsageError(
-            f"{folder} has its weights in {pickles[0]}, which can run code when it is read; convert"
-            " it where you trust it: load it with transformers and save_pretrained(folder), which "
+            f"{folder} has its weights in {pickles[0]}, which can run code when it is read; if you "
+            "trust it, convert it: load it with transformers and save_pretrained(folder), which "
             "writes model.safetensors"
         )
     raise UsageError(
@@ -183,7 +183,7 @@ def _require_safetensors(folder: Path) -> None:
 
 
 def _new(info: Any, rows: int, num_states: int) -> list[str]:
-    """What the weights of a source did not decide, or what of it was not used."""
+    """Lines of the note on weights: those that are new, left out or not used."""
     lines = []
     if num_states > rows:
         lines.append(f"states {rows} to {num_states - 1} are new")
@@ -206,7 +206,7 @@ def _say(whose: str, lines: list[str]) -> None:
 
 
 def _draw_padding(network: PreTrainedModel, config: PretrainedConfig) -> None:
-    """The row of the padding token starts at zero, but here it is a token like the others."""
+    """Draw the embedding row of the padding token, which is an ordinary token here, not zero."""
     table = network.get_input_embeddings()
     padding = getattr(table, "padding_idx", None)
     if padding is not None and not table.weight.is_meta:
@@ -215,17 +215,17 @@ def _draw_padding(network: PreTrainedModel, config: PretrainedConfig) -> None:
 
 
 def _learn_padding(network: PreTrainedModel) -> None:
-    """The row of the padding token would not learn."""
+    """Let the embedding row of the padding token learn, which it would not by default."""
     table = network.get_input_embeddings()
     if isinstance(table, nn.Embedding):
         table.padding_idx = None
 
 
 def take_apart(network: PreTrainedModel, reading: Reading) -> nn.Linear:
-    """The last layer, taken out of a network that then returns what that layer read.
+    """Remove and return the last layer of a network, which then returns that layer's input.
 
     Raises:
-        UsageError: the network has no linear last layer, or does not look where the process needs.
+        UsageError: the network has no linear last layer, or its direction of reading is wrong.
     """
     on_meta = network.device.type == "meta"
     logits = None if on_meta else on_trial(network, reading.num_states)[0]
@@ -249,8 +249,9 @@ def _detach_decoder(network: PreTrainedModel) -> nn.Linear:
 
 
 class Undecoded(nn.Identity):
-    """Where the last layer was. BERT keeps that layer's bias a second time and asks for it; Mamba
-    asks for the dtype of its weights.
+    """Stands in for the last layer of a network, and returns its input.
+
+    BERT reads the bias of this layer from it, and Mamba the dtype of its weights.
     """
 
     bias: None = None
@@ -266,19 +267,19 @@ class Undecoded(nn.Identity):
 
 
 def longest(network: PreTrainedModel) -> int | None:
-    """Tokens in the longest sequence that the network has positions for."""
+    """Number of tokens that the network has positions for; None without a limit."""
     positions: int | None = getattr(network.config, "max_position_embeddings", None)
     if positions is None or positions < 1:
         return None
     tables = [module for module in network.modules() if isinstance(module, nn.Embedding)]
-    # RoBERTa counts positions from behind the padding token's.
+    # RoBERTa begins its positions after the one of the padding token.
     padding = [t.padding_idx for t in tables if t.num_embeddings == positions and t.padding_idx]
     return positions - (padding[0] + 1 if padding else 0)
 
 
 @torch.no_grad()
 def on_trial(network: PreTrainedModel, num_states: int) -> tuple[Hidden, Hidden]:
-    """What a network returns of a few tokens, and of the same with another one at the end."""
+    """Outputs of a network for a few tokens, and for the same tokens with another last one."""
     table = network.get_input_embeddings()
     ids = torch.arange(TRIED_LENGTH, device=next(network.parameters()).device) % num_states
     changed = torch.cat((ids[:-1], (ids[-1:] + 1) % num_states))
@@ -299,16 +300,16 @@ def on_trial(network: PreTrainedModel, num_states: int) -> tuple[Hidden, Hidden]
 def require_whole(
     network: PreTrainedModel, decoder: nn.Linear, logits: Logits, reading: Reading
 ) -> None:
-    """Whether the parts do what the whole network did, and look where the process needs.
+    """Check that the parts return what the whole network did, and that its direction is right.
 
     Args:
-        network: without its last layer.
-        decoder: that layer.
-        logits: what the whole network returned `on_trial`.
-        reading: causal, where no token may see a later one; else all must.
+        network: the network without its last layer.
+        decoder: the last layer.
+        logits: output of the whole network in `on_trial`.
+        reading: if causal, no token may see a later one; else the first must see the last.
 
     Raises:
-        UsageError: they do not.
+        UsageError: the network fails one of these tests.
     """
     name = type(network).__name__
     features, changed = on_trial(network, reading.num_states)

@@ -8,7 +8,7 @@ from platform_core.hookspecs import hookimpl
 
 @hookimpl
 def platform_backbones() -> Iterable[Component]:
-    """One backbone for all of them."""
+    """The backbone `hf`, for all networks of transformers."""
     return [
         Component(
             "hf", "platform_hf.backbone:Hf", "any language model of transformers, from a config"

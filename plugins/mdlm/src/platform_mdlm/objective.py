@@ -1,9 +1,9 @@
-"""MDLM's objectives: the bound of masks, which is a weighted cross-entropy, and its distillation.
+"""MDLM's objectives: the bound under masks, a weighted cross-entropy, and distillation (SDTT).
 
     f_t = -alpha' / (1 - alpha) ( -log x_theta[x_0] )  at masks, 0 elsewhere
     T steps:  T (alpha_s - alpha_t) / (1 - alpha_t) in place of -alpha' / (1 - alpha)
 
-Tests hold the bound equal to `platform_core.objective.Nelbo`.
+Tests check that the bound equals `platform_core.objective.Nelbo`.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,22 +41,23 @@ from platform_core.types import (
 )
 
 Weighting = Callable[[Noise, Noise], Noise]
-"""(alpha, slope) -> what a token's cross-entropy counts."""
+"""(alpha, slope) -> weight of the cross-entropy at a mask."""
 
 
 @final
 class MaskedNelbo(DiffusionObjective):
-    """The bound of masks for a network that never predicts one.
+    """The bound under masks, for a network that never predicts the mask.
 
     Args:
         t_min: training draws times from [t_min, 1]; the published models use 1e-3. Without it, the
             rare times close to 0 give gradients of unbounded variance. The exact bound ignores it.
-        weighting: what training multiplies the cross-entropy at masks by. bound: what the bound
-            does. low-var: 1, whose gradients vary less. The bound itself is always the bound.
-        num_steps: bound and training for this many steps of the schedule instead of continuous
-            time; the bound is then a little higher, and that of samples drawn in so many steps.
+        weighting: weight of the cross-entropy at masks in training. bound: the weight in the bound.
+            low-var: 1, whose gradients vary less. Evaluation reports the bound in either case.
+        num_steps: number of steps of the schedule for which training and the bound are computed,
+            instead of continuous time; the bound is then a little higher, and holds for samples
+            drawn in as many steps.
 
-    In T steps, the first one is the reconstruction term: its coefficient is T.
+    In T steps, the step to clean text is the reconstruction term: its coefficient is T.
     Source: MDLM, arXiv:2406.07524.
     """
 
@@ -75,13 +76,13 @@ class MaskedNelbo(DiffusionObjective):
             self.schedule = self.exact_schedule = Stepwise(self.denoiser.schedule, num_steps)
 
     def row_loss(self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise) -> Nats:
-        """The bound's weight times the cross-entropy."""
+        """The cross-entropy times its weight in the bound."""
         return self._weighted(bound_weight, logits, x_t, x0, alpha, slope)
 
     def descended(
         self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise
     ) -> Nats:
-        """The cross-entropy times the weight that training gives it."""
+        """The cross-entropy times its weight in training."""
         return self._weighted(self.weigh, logits, x_t, x0, alpha, slope)
 
     def _weighted(
@@ -102,12 +103,12 @@ class MaskedNelbo(DiffusionObjective):
 
 
 def bound_weight(alpha: Noise, slope: Noise) -> Noise:
-    """-alpha' / (1 - alpha): the rate at which a token that is a mask at t is one no more."""
+    """-alpha' / (1 - alpha): the rate at which a mask at time t becomes a token."""
     return -slope / (1 - alpha)
 
 
 def unit_weight(alpha: Noise, slope: Noise) -> Noise:
-    """1."""
+    """Weight 1 at every noise level."""
     return torch.ones_like(alpha)
 
 
@@ -126,27 +127,28 @@ _DIVERGENCES: Mapping[DivergenceName, type[Divergence]] = {
 
 @final
 class Sdtt(Distillation):
-    """Self-distillation through time: one look at the masks for several of the teacher's.
+    """Self-distillation through time: one step of the student replaces several of the teacher's.
 
         x_t -> x_{t-dt} -> x_{t-2dt} ...     the teacher's ancestral steps
-        sum over masks of x_t: D(student given x_t, teacher given the text that it opened the mask
-        in, or at its last step)
+        sum over masks of x_t: D(student given x_t, teacher given the text in which it replaces the
+        mask by a token, or given its last text)
 
-    Times are drawn from [teacher_steps dt, 1], so that the teacher can take all its steps; those
-    below are never asked of a student that takes as long a step. Positions where x_t has no mask
-    add nothing, and the sum is over all counted tokens, as any loss here.
+    Times are drawn from [teacher_steps dt, 1], so that the teacher can take all its steps; a
+    student that takes steps of this length is never asked about lower times. Positions where x_t
+    has no mask contribute 0; the loss is the sum over all counted tokens, as in every objective.
 
     Args:
         divergence: reverse-kl is KL(student, teacher), forward-kl KL(teacher, student), mse the
             squared distance of probabilities and tvd half the absolute one.
-        teacher: what the teacher of a round is: the student, or its average (ema).
-        teacher_steps: the teacher's, for one of the student's.
-        first_dt: length of a teacher's step in the first round, in time; doubles with each round.
-        round_steps: updates in a round; published are 10,000.
-        rounds: how many; published are 7, down to 8 steps from 1024.
+        teacher: weights that the teacher takes over when a round begins: the student's (student),
+            or their average (ema).
+        teacher_steps: number of teacher steps that one step of the student replaces.
+        first_dt: length of a teacher step in the first round, in time; it doubles with each round.
+        round_steps: updates in a round; the published value is 10,000.
+        rounds: number of rounds; the published value is 7, from 1024 steps down to 8.
 
     The published code interpolates the teacher's times wrongly (it jumps to the end where it should
-    make one step), and has mse and tvd of log-probabilities.
+    make one step), and computes mse and tvd of log-probabilities.
     Source: SDTT, arXiv:2410.21035.
     """
 
@@ -172,8 +174,8 @@ class Sdtt(Distillation):
         longest = teacher_steps * self.rounds.dt(round_steps * rounds)
         if teacher_steps < 1 or longest > 1:
             raise ValueError(
-                f"teacher_steps is {teacher_steps}; it must be at least 1, and so many steps of "
-                "the last round at most 1: take a smaller first_dt, or fewer rounds"
+                f"teacher_steps is {teacher_steps}; it must be at least 1, and teacher_steps times "
+                "dt of the last round at most 1: take a smaller first_dt, or fewer rounds"
             )
         self.teacher_steps = teacher_steps
 
@@ -196,7 +198,7 @@ class Sdtt(Distillation):
         generator: torch.Generator,
         conditions: Conditions | None = None,
     ) -> Hidden:
-        """The teacher's features of each mask, of the step in which it opens it, or of the last."""
+        """Teacher features at each mask, from the step that replaces the mask or the last step."""
         reads, process = self.teacher_reads, self.teacher_reads.process
         levels = [reads.schedule.alpha(time) for time in step_times(t, dt, self.teacher_steps)]
         found = hidden = reads.encode(x_t, levels[0], conditions)
@@ -214,7 +216,7 @@ class Sdtt(Distillation):
         alpha_t: Noise,
         generator: torch.Generator,
     ) -> Tokens:
-        """One ancestral step from features that are there already."""
+        """One ancestral step from features that are already computed."""
         process, parameterization = self.teacher_reads.process, self.teacher_reads.parameterization
 
         def draw(logits: LogProbs, x: Tokens, s: Noise, t: Noise) -> Tokens:
@@ -235,5 +237,5 @@ class Sdtt(Distillation):
 
 
 def step_times(t: Noise, dt: float, steps: int) -> list[Noise]:
-    """t, t - dt, ...: the times at which so many steps read the text."""
+    """Times t, t - dt, ... at which the network reads the text, one for each step."""
     return [t - number * dt for number in range(steps)]

@@ -1,4 +1,4 @@
-"""SUBS: what MDLM's network says about masks, and what it need not say.
+"""SUBS, MDLM's parameterization: no probability for the mask, and tokens are carried over.
 
     x_theta[mask] = 0                     zero masking probability
     x_theta = 1{x_t} where x_t != mask    carry-over
@@ -27,7 +27,7 @@ class Subs(MaskFree):
         """log x_theta, with `LOG_ZERO` for log 0; the logit of the mask is not read."""
         predicted = widen(logits)[..., : process.vocab_size].log_softmax(-1)
         clean = ~process.changeable(x_t)
-        # The padded copy is ours, so that it can be overwritten without a third wide tensor.
+        # The padded copy is overwritten in place, which saves a third wide tensor.
         law = functional.pad(predicted, (0, 1), value=LOG_ZERO)
         law = law.masked_fill_(clean[..., None], LOG_ZERO)
         here = torch.where(clean, 0.0, LOG_ZERO).to(law.dtype)

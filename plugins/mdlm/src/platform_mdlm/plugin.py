@@ -1,4 +1,4 @@
-"""MDLM's parts."""
+"""Parts of the MDLM family: process, parameterization, objectives and samplers."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from platform_core.hookspecs import hookimpl
 
 @hookimpl
 def platform_processes() -> Iterable[Component]:
-    """The family's process, which carries its defaults."""
+    """The process `mdlm`, with the default parts of the family."""
     return [
         Component(
             "mdlm",
@@ -32,24 +32,24 @@ def platform_parameterizations() -> Iterable[Component]:
         Component(
             "subs",
             "platform_mdlm.parameterization:Subs",
-            "the law of the clean token: nothing on the mask, tokens carried over",
+            "the law of the clean token: no probability for the mask, tokens carried over",
         )
     ]
 
 
 @hookimpl
 def platform_objectives() -> Iterable[Component]:
-    """MDLM's closed form of the bound, and the distillation of what it trained."""
+    """MDLM's closed form of the bound, and distillation."""
     return [
         Component(
             "masked-nelbo",
             "platform_mdlm.objective:MaskedNelbo",
-            "the bound of masks as a weighted cross-entropy, in continuous time or T steps",
+            "the bound under masks as a weighted cross-entropy, in continuous time or T steps",
         ),
         Component(
             "sdtt",
             "platform_mdlm.objective:Sdtt",
-            "distillation: a student learns to predict at once what its teacher does in steps",
+            "distillation: a student learns to do in one step what its teacher does in several",
         ),
     ]
 
@@ -66,7 +66,7 @@ def platform_samplers() -> Iterable[Component]:
         Component(
             "first-hitting",
             "platform_mdlm.sampler:FirstHitting",
-            "exact in continuous time: one token at a time, at the times at which they appear",
+            "exact in continuous time: draws one token at a time, each at its random time",
         ),
         Component(
             "semi-autoregressive",

@@ -1,4 +1,4 @@
-"""MDLM's process: masks, under the name that carries the family's defaults.
+"""MDLM's process: masks, with the default parts of the MDLM family.
 
 Users choose it with `--process mdlm`; it noises exactly as `platform_core.process.Absorbing` does.
 The network is not told the noise level unless `--process.time_conditioned true` asks for it.
@@ -11,7 +11,7 @@ from platform_core.process import Absorbing
 
 @final
 class Mdlm(Absorbing):
-    """Masked diffusion under its family's defaults.
+    """Masked diffusion with the default parts of the MDLM family.
 
     Args:
         time_conditioned: whether the network is told the noise level; the best prediction at a mask

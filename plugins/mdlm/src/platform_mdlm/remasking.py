@@ -1,9 +1,9 @@
-"""How much ReMDM masks again: its strategies, one object each.
+"""Strategies of ReMDM: each gives sigma, the probability with which a token is masked again.
 
     sigma in [0, sigma_max],  sigma_max = min(1, (1 - alpha_s) / alpha_t)
 
-is the chance with which a token goes back to the mask in a step from alpha_t to alpha_s. Within the
-limit, one step takes the law q(x_t | x_0) of every clean text to q(x_s | x_0).
+is the probability with which a token becomes a mask again in a step from alpha_t to alpha_s. Up to
+sigma_max, a step takes the law q(x_t | x_0) to q(x_s | x_0) for every clean text x_0.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ from platform_core.types import Noise
 
 
 class Remasking(ABC):
-    """Noise levels along the sampler's times, and sigma at each step.
+    """A strategy: the signal level at each time of the sampler, and sigma in each step.
 
     Source: ReMDM, arXiv:2503.00307, section 4.
     """
@@ -28,10 +28,10 @@ class Remasking(ABC):
 
     @abstractmethod
     def sigma(self, t: Noise, limit: Noise, confidence: Noise) -> Noise:
-        """Chance of each token to be masked again in the step that starts at t.
+        """Probability with which each token is masked again in the step that starts at t.
 
         Args:
-            t: time.
+            t: time at which the step starts.
             limit: sigma_max of this step.
             confidence: probability that each token had when it was drawn; infinite for masks and
                 for given tokens, which stay.
@@ -43,7 +43,7 @@ class Cap(Remasking):
     """sigma = min(eta, sigma_max).
 
     Args:
-        eta: the paper takes .02 to .04, its code also .008.
+        eta: largest sigma; the paper takes .02 to .04, its code also .008.
     """
 
     def __init__(self, eta: float = 0.02) -> None:
@@ -53,7 +53,6 @@ class Cap(Remasking):
         return schedule.alpha(t)
 
     def sigma(self, t: Noise, limit: Noise, confidence: Noise) -> Noise:
-        """The same chance until sigma_max falls below it."""
         return limit.clamp_max(self.eta)
 
 
@@ -62,7 +61,7 @@ class Rescale(Remasking):
     """sigma = eta sigma_max.
 
     Args:
-        eta: the paper's code takes .015.
+        eta: share of sigma_max; the paper's code takes .015.
     """
 
     def __init__(self, eta: float = 0.015) -> None:
@@ -72,17 +71,16 @@ class Rescale(Remasking):
         return schedule.alpha(t)
 
     def sigma(self, t: Noise, limit: Noise, confidence: Noise) -> Noise:
-        """A share of sigma_max."""
         return self.eta * limit
 
 
 @final
 class Confidence(Remasking):
-    """sigma = eta sigma_max softmax(-confidence) over the tokens of a sequence: what was unlikely
-    goes first.
+    """sigma = eta sigma_max softmax(-confidence) over the tokens of a sequence, so that unlikely
+    tokens are masked first.
 
     Args:
-        eta: 1 is the published code.
+        eta: share of sigma_max; the published code takes 1.
     """
 
     def __init__(self, eta: float = 1.0) -> None:
@@ -92,26 +90,26 @@ class Confidence(Remasking):
         return schedule.alpha(t)
 
     def sigma(self, t: Noise, limit: Noise, confidence: Noise) -> Noise:
-        """A share of sigma_max, dealt among the tokens that are not masked."""
-        # A sequence of masks alone has no softmax: 0 / 0.
+        """A share of sigma_max, distributed over the unmasked tokens of each sequence."""
+        # In a sequence of masks alone the softmax is 0 / 0.
         return self.eta * limit * (-confidence).softmax(-1).nan_to_num(0.0)
 
 
 @final
 class Loop(Remasking):
-    """Falls to alpha_on, stays there and redraws, and falls on.
+    """Denoises to the level alpha_on, stays there and redraws tokens, then denoises to the end.
 
         t > t_on            alpha = (1 - t) alpha_on / (1 - t_on)        sigma = 0
         t_off < t <= t_on   alpha = alpha_on                             sigma = min(eta, sigma_max)
         t <= t_off          alpha = 1 - t (1 - alpha_on) / t_off         sigma = 0
 
-    The model's own schedule is not read.
+    The schedule of the model has no effect.
 
     Args:
-        eta: sigma within the loop, up to sigma_max.
+        eta: sigma within the loop, where it is at most sigma_max.
         t_on: time at which the loop begins.
-        t_off: time at which it ends, below t_on.
-        alpha_on: share of the text that is there meanwhile.
+        t_off: time at which the loop ends, below t_on.
+        alpha_on: signal level within the loop, the share of tokens that are not masks.
     """
 
     def __init__(
@@ -130,13 +128,11 @@ class Loop(Remasking):
         self.t_on, self.t_off, self.alpha_on = t_on, t_off, alpha_on
 
     def alpha(self, t: Noise, schedule: Schedule) -> Noise:
-        """Two lines with a plateau between them."""
         before = (1 - t) * self.alpha_on / (1 - self.t_on)
         after = 1 - t * (1 - self.alpha_on) / self.t_off
         return torch.where(t > self.t_on, before, torch.where(t > self.t_off, self.alpha_on, after))
 
     def sigma(self, t: Noise, limit: Noise, confidence: Noise) -> Noise:
-        """The capped chance within the loop, else 0."""
         inside: Tensor = (t > self.t_off) & (t <= self.t_on)
         return torch.where(inside, limit.clamp_max(self.eta), 0.0)
 

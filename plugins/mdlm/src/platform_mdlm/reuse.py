@@ -15,14 +15,15 @@ Sequences = Bool[Tensor, " sequences"]
 
 @final
 class Reusing(Backbone):
-    """Another backbone, told no noise level, with its features of the batch that it read last.
+    """Wraps a backbone that is told no noise level, and keeps the features of the last batch.
 
-    A sequence in which nothing can change is not read either; its features are of earlier tokens.
-    `sequences` counts those that were read, each as often as the other evaluates it.
+    A sequence in which no token can change is not read again either; its features are those of
+    earlier tokens. `sequences` counts the sequences that were read, each times the number of
+    evaluations that the wrapped backbone makes for it.
 
     Args:
-        backbone: the other.
-        process: says what can change.
+        backbone: the wrapped backbone.
+        process: the process, which says which tokens can change.
     """
 
     def __init__(self, backbone: Backbone, process: Diffusion) -> None:
@@ -37,7 +38,7 @@ class Reusing(Backbone):
         return self.backbone.decoder
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
-        """Features of each position, read now or before; of one batch after its own earlier one."""
+        """Features of each position, new or kept; successive calls are states of one batch."""
         assert sigma is None, "features at one noise level are not those at another"
         assert isinstance(inputs, Tensor), "samplers read tokens"
         stale = self._stale(inputs)

@@ -1,11 +1,11 @@
-"""Samplers of masked text.
+"""Samplers of masked diffusion.
 
     cached-ancestral       the ancestral chain; a sequence is read again only after it changed
-    first-hitting          one token at a time, at the random times at which they appear
+    first-hitting          one token at a time, each at its random time
     semi-autoregressive    texts longer than the model's, window by window
     remdm                  tokens may be masked again and redrawn
 
-Given tokens stay in their places in all of them.
+All of them keep the tokens of a prompt in their places.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,20 +43,20 @@ Places = Float[Tensor, " places"]
 
 @final
 class CachedAncestral(Sampler):
-    """The ancestral sampler, without reading a sequence again before it changed.
+    """The ancestral sampler; the network reads a sequence again only after it changed.
 
     Args:
-        time_conditioned: whether the network is told the noise level, on which its predictions then
-            depend; it must not be.
-        steps: reverse steps.
+        time_conditioned: whether the network is told the noise level; must be false, because its
+            predictions would otherwise change at every step.
+        steps: number of reverse steps.
         final: what the last call does with the masks that are left: ancestral, greedy or none.
         top_p: at each step, draw only from the most likely tokens with this much probability; 1 is
             exact.
         crossing: whether the token with which top_p is exceeded is kept or dropped.
 
-    Samples are those of `ancestral` with the same options and generator. NFE is the number of
-    sequences that were read, over the batch, rounded up: each as often as it changes. For a batch
-    of one sequence of `length` tokens and an even grid of levels its mean is
+    Samples are those of `ancestral` with the same options and generator. NFE is the number of times
+    that a sequence was read, divided by the batch size, rounded up. For a batch of one sequence of
+    `length` tokens and an even grid of levels the mean NFE is
 
         steps (1 - (1 - 1 / steps)^length)
 
@@ -100,22 +100,22 @@ class CachedAncestral(Sampler):
 
 @final
 class FirstHitting(Sampler):
-    """Draws one token after another, each at the random level at which it appears.
+    """Draws one token after another, each at its random noise level.
 
     With n masks left, the share of masks m falls until the next token appears:
 
         m <- m u^(1/n),  u uniform on (0, 1)
 
-    at a mask that is any of the n with equal chance. There is no grid of times, so nothing is lost
-    to one: this is the law of the ancestral sampler in infinitely many steps. Each text needs as
-    many network calls as it has tokens to draw, at most `length`; texts of a batch share calls.
+    at one of the n masks, all equally likely. Times are continuous, so there is no grid error:
+    the law is that of the ancestral sampler in infinitely many steps. Each text needs as many
+    network calls as it has tokens to draw, at most `length`; texts of a batch share calls.
 
     Args:
         top_p: draw only from the most likely tokens with this much probability; 1 is exact.
         crossing: whether the token with which top_p is exceeded is kept or dropped.
 
-    The schedule decides nothing but the level of pure noise, because a network is told levels and
-    not times; a time would be `schedule.inverse(1 - m)`.
+    The schedule sets only the level of pure noise, because a network is told noise levels and not
+    times; the time of a level is `schedule.inverse(1 - m)`.
     Source: arXiv:2409.02908.
     """
 
@@ -131,7 +131,7 @@ class FirstHitting(Sampler):
         generator: torch.Generator,
         prompt: Prompt | None = None,
     ) -> Sample:
-        """Masks to text in as many calls as the text with most masks has of them."""
+        """Replace all masks, in as many network calls as the text with the most masks has masks."""
         walk = Walk.begin(model, self.truncation, shape=shape, generator=generator, prompt=prompt)
         x_t, process = walk.noise, walk.denoiser.process
         at_one = torch.ones(shape[0], 1, dtype=torch.float64, device=generator.device)
@@ -149,7 +149,7 @@ class FirstHitting(Sampler):
 
 
 def one_of(selected: Selected, generator: torch.Generator) -> Selected:
-    """One of each row's selected positions, all equally likely; none in a row without any."""
+    """One selected position of each row, all equally likely; none in a row without any."""
     some = selected.any(-1)
     chosen = torch.zeros_like(selected)
     chosen[some, categorical.draw(selected[some].double(), generator)] = True
@@ -160,22 +160,24 @@ def one_of(selected: Selected, generator: torch.Generator) -> Selected:
 class SemiAutoregressive(Sampler):
     """Draws long texts from left to right, a window at a time.
 
-    The `(batch, length)` that is asked for is the whole text's. Its first `window` tokens are drawn
-    by the ancestral sampler. Then the window moves `window - overlap` tokens to the right (less at
-    the end of the text, so that every window is full), what it has of the text already is a given
-    prefix, and the rest is drawn. A text no longer than the window is drawn at once.
+    The shape `(batch, length)` is that of the whole text. The first `window` tokens are drawn by
+    the ancestral sampler. Then the window moves `window - overlap` tokens to the right (less at the
+    end of the text, so that every window is full); the tokens that it already contains are a given
+    prefix, and the others are drawn. A text no longer than the window is drawn at once.
 
     Args:
-        window: tokens that the network reads at once: the length it was trained on.
-        overlap: tokens of the text that each further window begins with; by default half of it.
-        steps: reverse steps in each window.
+        window: number of tokens that the network reads at once: the length it was trained on.
+        overlap: number of earlier tokens with which each further window begins; by default half of
+            the window.
+        steps: number of reverse steps in each window.
         final: what the last call does with the masks that are left: ancestral, greedy or none.
         top_p: at each step, draw only from the most likely tokens with this much probability; 1 is
             exact.
         crossing: whether the token with which top_p is exceeded is kept or dropped.
 
-    Tokens of a prompt are given in every window that has them; windows to their left are drawn
-    without knowing them.
+    Tokens of a prompt are given in every window that contains them; windows to the left of these
+    tokens are drawn without knowing them.
+
     Raises:
         ValueError: the overlap is not below the window.
 
@@ -232,28 +234,29 @@ class SemiAutoregressive(Sampler):
 
 @final
 class Remdm(GridSampler):
-    """Draws masks, and masks tokens again, so that early mistakes can be mended.
+    """Replaces masks by tokens and some tokens by masks again, so that mistakes can be corrected.
 
-        x_t a token:  remains with chance 1 - sigma, else becomes a mask
-        x_t a mask:   becomes a token with chance (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t)
+        x_t a token:  becomes a mask with probability sigma
+        x_t a mask:   becomes a token with probability
+                      (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t)
 
     With sigma = 0 this is the ancestral sampler.
 
     Args:
-        steps: reverse steps.
+        steps: number of reverse steps.
         final: what the last call does with the masks that are left: ancestral, greedy or none.
         top_p: at each step, draw only from the most likely tokens with this much probability; 1
             draws from all.
         crossing: whether the token with which top_p is exceeded is kept (as DUO and transformers
             do) or dropped (as ReMDM's code does).
-        strategy: sigma = min(eta, sigma_max) (cap), eta sigma_max (rescale), the latter dealt to
-            the tokens that were least likely when they were drawn (confidence), or cap within a
-            pause at the level alpha_on (loop).
-        eta: how much is masked again, from 0 to 1; by default .02 for cap and loop, .015 for
-            rescale and 1 for confidence.
-        t_on: of loop: time at which the pause begins.
-        t_off: of loop: time at which it ends.
-        alpha_on: of loop: share of the text that is there meanwhile.
+        strategy: how sigma is chosen. cap: min(eta, sigma_max). rescale: eta sigma_max. confidence:
+            eta sigma_max, distributed mostly to the tokens that were least likely when they were
+            drawn. loop: as cap, but only during a pause at the signal level alpha_on.
+        eta: size of sigma, from 0 to 1; by default .02 for cap and loop, .015 for rescale and 1 for
+            confidence.
+        t_on: time at which the pause of loop begins.
+        t_off: time at which the pause of loop ends.
+        alpha_on: signal level during the pause of loop, the share of tokens that are not masks.
 
     Source: ReMDM, arXiv:2503.00307.
     """
@@ -286,11 +289,11 @@ class Remdm(GridSampler):
         super().__init__(steps, final, top_p, crossing)
 
     def alphas(self, schedule: Schedule, device: torch.device) -> Noise:
-        """Those of the strategy."""
+        """Signal levels of the strategy at the times of the steps."""
         return self.remasking.alpha(even_times(self.steps, device), schedule)
 
     def step(self, walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:
-        """Masks become tokens, and tokens masks; without the former the network is not called."""
+        """Replace masks by tokens and tokens by masks; only the former need a network call."""
         draft = walk.memory if isinstance(walk.memory, Draft) else Draft.begin(x_t)
         t = even_times(self.steps, x_t.device)[walk.number]
         limit = ((1 - alpha_s) / alpha_t).clamp_max(1)
@@ -307,7 +310,7 @@ class Remdm(GridSampler):
         return draft.tokens
 
     def _draw(self, walk: Walk, draft: "Draft", appearing: Selected, alpha: Noise) -> "Draft":
-        """The draft with clean tokens in place of the masks that go."""
+        """The draft with clean tokens at the positions `appearing`."""
         denoiser = walk.denoiser
         process, parameterization = denoiser.process, denoiser.parameterization
         assert isinstance(parameterization, PredictsClean), "see requires"
@@ -318,7 +321,7 @@ class Remdm(GridSampler):
             at_one = torch.ones_like(level)
             drawn = process.draw_open(law, x_t, at_one, level, generator=walk.generator)
             chance = law.gather(-1, drawn[:, None]).squeeze(-1).double().exp()
-            # Side by side in float64, which holds every id exactly.
+            # One tensor for ids and probabilities; float64 holds every id exactly.
             return torch.stack((drawn.double(), chance), dim=-1)
 
         if not appearing.any():
@@ -328,7 +331,7 @@ class Remdm(GridSampler):
 
 
 class Draft(NamedTuple):
-    """A text on the way, which the steps of a walk hand on."""
+    """State between two steps of `Remdm`: tokens, and their probabilities."""
 
     tokens: Tokens
     confidence: Noise
@@ -336,18 +339,18 @@ class Draft(NamedTuple):
 
     @classmethod
     def begin(cls, tokens: Tokens) -> "Draft":
-        """Masks around a prompt."""
+        """The first draft: masks and the tokens of a prompt, all of infinite confidence."""
         return cls(tokens, torch.full_like(tokens, torch.inf, dtype=torch.float64))
 
     def having(self, places: Selected, drawn: Places, chance: Places) -> "Draft":
-        """With tokens that were drawn, each with its chance."""
+        """A copy with drawn tokens at `places`, and their probabilities."""
         return Draft(
             self.tokens.masked_scatter(places, drawn.long()),
             self.confidence.masked_scatter(places, chance),
         )
 
     def without(self, places: Selected, mask_id: int) -> "Draft":
-        """With masks in some places."""
+        """A copy with masks at `places`."""
         return Draft(
             self.tokens.masked_fill(places, mask_id),
             self.confidence.masked_fill(places, torch.inf),

@@ -2,8 +2,8 @@
 
     f_t = -alpha' / (1 - alpha) ( sum(w) - 1 - log w[x_0] )  at masks, 0 elsewhere
 
-with w of `parameterization.Score`. With sum(w) = 1 it is MDLM's weighted cross-entropy; a score of
-no law pays sum(w) - 1 - log sum(w) >= 0 more. Tests hold it equal to
+with w of `parameterization.Score`. If sum(w) = 1, f_t is MDLM's weighted cross-entropy; otherwise
+the term sum(w) - 1 - log sum(w) >= 0 is added. Tests check that f_t equals
 `platform_core.objective.Nelbo`.
 """
 
@@ -20,9 +20,9 @@ from platform_sedd.parameterization import Score
 
 @final
 class ScoreEntropy(DiffusionObjective):
-    """The bound of masks for a network that predicts scores; for any other, see `nelbo`.
+    """The bound under masks for a network that predicts scores; `nelbo` covers all other cases.
 
-    SEDD prints it as sigma' ( sum_y s[y] - k log s[x_0] + k (log k - 1) ) at a mask, with
+    SEDD writes it as sigma' ( sum_y s[y] - k log s[x_0] + k (log k - 1) ) at a mask, with
     k = alpha / (1 - alpha) and s = k w; the terms in log k cancel.
 
     Args:

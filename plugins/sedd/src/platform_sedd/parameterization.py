@@ -2,8 +2,8 @@
 
     s[y] = q_w[y] / q_w[x_t],  q_w = alpha w + n,  w[y] = exp(net[y]) / V
 
-with n the mass of the noise, (1 - alpha) pi, V tokens in the vocabulary and w = 0 at a mask. The w
-need not sum to 1: that is what sets a score apart from a law of the clean token.
+with n = (1 - alpha) pi the mass of the noise, V the size of the vocabulary and w = 0 at a mask. The
+weights w need not sum to 1; in this a score differs from a law of the clean token.
 """
 
 import math
@@ -22,15 +22,15 @@ from platform_core.types import Logits, LogProbs, Noise, Tokens
 
 @final
 class Score(ScoreBased):
-    """Logits that give the score q_t(y) / q_t(x_t) itself, 1 at x_t.
+    """Logits give the score q_t(y) / q_t(x_t), which is 1 at x_t.
 
-    Logits of 0 are the score of a network that knows nothing. At a mask, the score is SEDD's:
+    Logits of 0 give the score of the uniform law. At a mask, the score is SEDD's:
 
         log s[y] = net[y] - log(expm1(sigma)) - log V,  sigma = -log alpha
 
-    For uniform noise SEDD takes log s[y] = net[y] as it is. Every error of the network then counts
-    in full where almost all is noise and the true score is 1, and the bound, an integral over
-    d alpha / alpha, is infinite. Here the network scales w in either case: at x_t without signal
+    For uniform noise SEDD takes log s[y] = net[y]. An error of the network then does not vanish
+    where almost no signal is left and the true score is 1, and the bound, an integral over
+    d alpha / alpha, is infinite. Here the network scales w for both kinds of noise: without signal
     the score is 1, and without noise exp(net[y] - net[x_t]).
 
     Source: SEDD, arXiv:2310.16834, and its code (`scale_by_sigma`).
@@ -45,7 +45,7 @@ class Score(ScoreBased):
         return weights
 
     def log_score(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> LogProbs:
-        """The process's score with w put in for the law of the clean token."""
+        """The score of the process, with w in place of the law of the clean token."""
         return process.log_score(self.log_weights(logits, process), x_t, alpha)
 
     def thin(
@@ -57,7 +57,7 @@ class Score(ScoreBased):
         process: Diffusion,
         generator: torch.Generator,
     ) -> Thinned:
-        """Whatever can change is open: the score alone says how likely that is."""
+        """Every changeable token is open; the score says how likely each one changes."""
         return Thinned(process.changeable(x_t), alpha_s)
 
     def draw_open(
@@ -71,7 +71,7 @@ class Score(ScoreBased):
         truncation: Truncation,
         generator: torch.Generator,
     ) -> Tokens:
-        """A draw from the analytic step, in float64; negative mass counts as 0."""
+        """Draw from the law of the analytic step, in float64; negative mass counts as 0."""
         assert isinstance(process, Mixing), "see requires"
         alpha_s, alpha_t = above_noise(alpha_s), above_noise(alpha_t)
         log_score = self.log_score(logits.double(), x_t, alpha_t, process)
@@ -79,12 +79,12 @@ class Score(ScoreBased):
         return categorical.draw(process.reverse(log_score, x_t, alpha_s, alpha_t), generator)
 
     def most_likely(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> Tokens:
-        """The mode of the clean law that the score implies, which grows with the logit."""
+        """The mode of the clean law that the score implies: the token with the largest logit."""
         return logits[..., : process.vocab_size].argmax(-1)
 
 
 def above_noise(alpha: Noise) -> Noise:
-    """The signal level, or the lowest that a network is told: no step from a score begins at 0."""
+    """The signal level, at least the lowest that networks are told; no score step begins at 0."""
     return alpha.clamp_min(MIN_ALPHA)
 
 
@@ -100,9 +100,10 @@ def truncate(
 
         score = c x_0 + n sum(score)
 
-    x_0 is the score without its noise, negative mass taken for 0. What the truncation removes from
-    it goes to the tokens that it keeps, in proportion. Under a parameterization that predicts x_0,
-    this is the score of the truncated prediction; where nothing is removed, it is the same score.
+    x_0 is the score without its noise, with negative mass set to 0. The mass that the truncation
+    removes from x_0 goes to the kept tokens, in proportion. Under a parameterization that predicts
+    x_0, the result is the score of the truncated prediction. If nothing is removed, the score is
+    unchanged.
     """
     score = log_score.exp()
     clean = process.staggered_score(score, torch.ones_like(alpha), alpha)

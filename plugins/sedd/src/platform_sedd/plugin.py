@@ -1,4 +1,4 @@
-"""SEDD's parts."""
+"""Parts of the SEDD family: process, schedule, parameterization, objective and samplers."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from platform_core.hookspecs import hookimpl
 
 @hookimpl
 def platform_processes() -> Iterable[Component]:
-    """The family's process, which carries its defaults."""
+    """The process `sedd`, with the default parts of the family."""
     return [
         Component(
             "sedd",
@@ -31,7 +31,7 @@ def platform_processes() -> Iterable[Component]:
 
 @hookimpl
 def platform_schedules() -> Iterable[Component]:
-    """The curve of the paper's uniform models."""
+    """The schedule of the paper's models with uniform noise."""
     return [
         Component(
             "geometric",
@@ -43,7 +43,7 @@ def platform_schedules() -> Iterable[Component]:
 
 @hookimpl
 def platform_parameterizations() -> Iterable[Component]:
-    """The score itself."""
+    """The parameterization of networks that predict scores."""
     return [
         Component(
             "score",
@@ -67,7 +67,7 @@ def platform_objectives() -> Iterable[Component]:
 
 @hookimpl
 def platform_samplers() -> Iterable[Component]:
-    """Steps that are computed from the score alone."""
+    """Samplers whose steps are computed from the score alone."""
     return [
         Component(
             "analytic",

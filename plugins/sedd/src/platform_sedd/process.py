@@ -1,4 +1,4 @@
-"""SEDD's process: masks or uniform noise, under the name that carries the family's defaults.
+"""SEDD's process: masks or uniform noise, with the default parts of the SEDD family.
 
 Users choose it with `--process sedd` and `--process.states`. It noises exactly as
 `platform_core.process.Absorbing` or `Uniform` does; the network is always told the noise level.
@@ -10,7 +10,7 @@ from platform_core.process import Absorbing, AbsorbingOrUniform, Uniform
 
 
 class Sedd(AbsorbingOrUniform):
-    """Score-entropy diffusion under its family's defaults.
+    """Score-entropy diffusion with the default parts of the SEDD family.
 
     Args:
         states: absorbing (noise hides tokens behind a mask) or uniform (noise replaces them by any
@@ -22,9 +22,9 @@ class Sedd(AbsorbingOrUniform):
 
 @final
 class AbsorbingSedd(Sedd, Absorbing):
-    """Sedd with masks."""
+    """SEDD's process with masks."""
 
 
 @final
 class UniformSedd(Sedd, Uniform):
-    """Sedd with uniform noise."""
+    """SEDD's process with uniform noise."""

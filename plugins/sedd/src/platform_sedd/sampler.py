@@ -1,9 +1,9 @@
 """SEDD's samplers: each step draws every token from a law that is computed from its score.
 
-    analytic    q(x_t | x_s) q_s(x_s) / q_t(x_t), exact in each token when the score is
+    analytic    q(x_t | x_s) q_s(x_s) / q_t(x_t), exact for each token if the score is exact
     euler       1{x_t} + dt (reverse rates), of first order in the step
 
-They take any score, also that of a network which predicts the clean token: `analytic` then has the
+Both take any score, also that of a network that predicts the clean token; `analytic` then has the
 law of `ancestral`.
 """
 
@@ -21,9 +21,9 @@ from platform_sedd.parameterization import above_noise, truncate
 
 
 class ByScore(GridSampler):
-    """Walks from noise to text, each step a law made of the score.
+    """Samples from noise to text; each step draws tokens from a law computed from the score.
 
-    Laws are of the rows that can change, a chunk of them at a time, in float64.
+    The law is computed only for tokens that can change, in chunks and in float64.
     """
 
     requires: ClassVar[Mapping[str, type]] = {
@@ -40,10 +40,10 @@ class ByScore(GridSampler):
         alpha_t: Noise,
         process: Mixing,
     ) -> Probs:
-        """Law of the earlier tokens; rows need not sum to 1."""
+        """Law of the tokens x_s after a step; rows need not sum to 1."""
 
     def draw(self, walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:
-        """Tokens drawn from `law`; the network is not called where none can change."""
+        """Tokens drawn from `law`; the network is not called if no token can change."""
         parameterization, process = walk.denoiser.parameterization, walk.denoiser.process
         assert isinstance(process, Mixing), "see requires"
         changing = process.changeable(x_t) & ~walk.fixed
@@ -63,10 +63,11 @@ class ByScore(GridSampler):
 
 @final
 class Analytic(ByScore):
-    """Walks the reverse process from noise to text, from the score alone.
+    """Samples by the reverse process, computed from the score alone.
 
-    Exact in each token for any step when the score is exact; positions move independently within a
-    step. For a network that predicts the clean token, the law is that of `ancestral`.
+    If the score is exact, each token is exact in any number of steps; within a step, positions
+    change independently. For a network that predicts the clean token, the law is that of
+    `ancestral`.
 
     Args:
         final: what the last call does with the noise that is left. ancestral: draws clean text by
@@ -81,7 +82,7 @@ class Analytic(ByScore):
     """
 
     def step(self, walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:
-        """A draw at the schedule's own levels."""
+        """Draw from `law` at the levels of the schedule."""
         return self.draw(walk, x_t, alpha_s, alpha_t)
 
     def law(
@@ -98,16 +99,16 @@ class Analytic(ByScore):
 
 @final
 class Euler(ByScore):
-    """Follows the rates of the reverse process in straight lines.
+    """Samples by Euler steps along the rates of the reverse process.
 
         p(x_s = y) = (t - s) rate(x_t) score[y],  y != x_t
 
-    Where that sums to more than 1, it is divided by its sum. The error of a step is of second order
-    in its length.
+    Probabilities that sum to more than 1 are divided by their sum. The error of a step is of second
+    order in its length.
 
     Args:
         final: what the last call does with the noise that is left. ancestral: draws clean text from
-            the posterior, not by a straight line. greedy: takes the most likely clean token. none:
+            the posterior, not by an Euler step. greedy: takes the most likely clean token. none:
             nothing.
         top_p: at each step, keep only the most likely tokens with this much probability in the law
             of the clean token that the score implies; 1 is exact.
@@ -118,7 +119,7 @@ class Euler(ByScore):
     """
 
     def step(self, walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:
-        """A draw at the level that the schedule's tangent has where its curve has alpha_s."""
+        """Draw from `law`, with alpha_s on the tangent of the schedule at t."""
         t, s = even_times(self.steps, x_t.device)[walk.number : walk.number + 2]
         return self.draw(walk, x_t, tangent(walk.denoiser.schedule, s, t), alpha_t)
 
@@ -130,7 +131,7 @@ class Euler(ByScore):
         alpha_t: Noise,
         process: Mixing,
     ) -> Probs:
-        """Jumps at the rate of alpha_t, for as long as that takes to alpha_s along the tangent."""
+        """Jumps at the rate of alpha_t, over the time to alpha_s along the schedule's tangent."""
         rate = process.rate(x_t, alpha_t, alpha_t - alpha_s)
         jumps = (rate[..., None] * log_score.exp()).scatter(-1, x_t[..., None], 0.0)
         stay = (1 - jumps.sum(-1, keepdim=True)).clamp_min(0)

@@ -14,8 +14,8 @@ from platform_core.types import Noise
 class Geometric(Schedule):
     """Sigma = -log alpha grows by the same factor in equal times.
 
-    At t = 0 a little noise is there already, alpha = exp(-sigma_min), and at t = 1 a little signal
-    is left, exp(-sigma_max).
+    There is a little noise at t = 0, alpha = exp(-sigma_min), and a little signal at t = 1, alpha =
+    exp(-sigma_max).
 
     Args:
         sigma_min: sigma at t = 0; the paper names 1e-5, its code 1e-4.
@@ -37,12 +37,12 @@ class Geometric(Schedule):
         return (-self._sigma(t)).exp()
 
     def slope(self, t: Noise) -> Noise:
-        """-alpha sigma log(sigma_max / sigma_min)."""
+        """d alpha / dt = -alpha sigma log(sigma_max / sigma_min)."""
         sigma = self._sigma(t)
         return -(-sigma).exp() * sigma * self._log_ratio
 
     def inverse(self, alpha: Noise) -> Noise:
-        """log(sigma / sigma_min) / log(sigma_max / sigma_min); beyond the ends, the ends' times."""
+        """Time log(sigma / sigma_min) / log(sigma_max / sigma_min); 0 or 1 beyond the ends."""
         sigma = -alpha.log()
         return ((sigma / self.sigma_min).log() / self._log_ratio).clamp(0, 1)
 
