@@ -136,7 +136,10 @@ def test_the_environment_chooses_callbacks():
             "callback early-stopping: patience is 0; it must",
         ),
         (["--callbacks.early-stopping.patience=two"], "patience is two; expected int"),
-        (["--callbacks.early-stopping.min_delta=.nan"], "min_delta is nan; it must be a number"),
+        (
+            ["--callbacks.early-stopping.min_delta=.nan"],
+            "min_delta is .nan; it must be a finite number",
+        ),
     ],
 )
 def test_a_mistake_about_callbacks_is_one_clear_line(words, message):

@@ -441,7 +441,7 @@ def _composition(arguments: "Arguments", values: "Values") -> Composition:
 
 
 def _config(arguments: "Arguments", values: "Values") -> str:
-    import yaml
+    from platform_core.record.yaml_tree import tree_text
 
     plain = arguments.plain(values)
     sections = {section: plain.get(section, {}) for section in SECTIONS if section != CALLBACKS}
@@ -451,8 +451,4 @@ def _config(arguments: "Arguments", values: "Values") -> str:
         sections[CALLBACKS] = {name: given.get(name, {}) for name in named}
     for role in ROLES:
         sections[role] = {"name": arguments.choice.names[role], **sections[role]}
-    return str(
-        yaml.safe_dump(
-            {**sections, SEED: plain[SEED]}, sort_keys=False, allow_unicode=True, width=100
-        )
-    )
+    return tree_text({**sections, SEED: plain[SEED]})

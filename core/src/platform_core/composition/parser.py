@@ -10,8 +10,9 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 import jsonargparse
 
@@ -34,6 +35,7 @@ from platform_core.composition.options import (
 )
 from platform_core.composition.sources import CALLBACKS, SECTIONS, SEED
 from platform_core.errors import UsageError, did_you_mean, either, reason
+from platform_core.record.yaml_tree import word_value
 from platform_core.registry.parts import Plugins
 
 PLAIN = {
@@ -50,7 +52,8 @@ _ONE_OF_TYPED = re.compile(
     r'Parser key "([^"]+)": Does not validate against any of the Union subtypes '
     r"Subtypes: \[(.*)\] Errors: .* Given value: (.*)"
 )
-_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|-\.?inf")
+NOTHING = "\0"
+"""The word for None: an option of texts takes the word null for a text."""
 
 
 class Parser(jsonargparse.ArgumentParser):
@@ -85,7 +88,9 @@ class Arguments:
     ) -> None:
         self.choice, self.classes, self.plugins = choice, classes, plugins
         self.parser = Parser(
-            prog=prog, usage=f"{prog} [--ROLE NAME] [--ROLE.OPTION VALUE] ...", allow_abbrev=False
+            prog=prog,
+            usage=f"{prog} [--ROLE NAME] [--ROLE.OPTION VALUE] ...",
+            allow_abbrev=False,
         )
         self.parser.add_argument("--seed", type=int, default=1, help="of every random draw.")
         if extend is not None:
@@ -103,6 +108,7 @@ class Arguments:
         defaults = self.parser.get_defaults(skip_validation=True)
         self._leaves = set(defaults.keys()) - self.own
         self._branches = set(defaults.keys(branches=True)) - self._leaves - self.own
+        self._kinds = {action.dest: _kinds(action) for action in self.parser._actions}
         self._set_defaults()
 
     def of(self, choice: Choice) -> "Arguments":
@@ -129,13 +135,19 @@ class Arguments:
                 key = word[2:].partition("=")[0].removesuffix("+")
                 self._require_known(key, "")
                 sources.pop(key, None)
+        texts: dict[str, str | None] = {}
+        words = [self._plain_word(word, texts) for word in self._joined([*words, *argv])]
         try:
-            values = self.parser.parse_args([*words, *_joined(argv)])
+            values = self.parser.parse_args(words)
             # Once more, so that defaults are of their declared types too: 1 becomes 1.0.
             normal: jsonargparse.Namespace = self.parser.parse_object(values, defaults=False)
-            return normal
         except UsageError as error:
             raise UsageError(self._explain(str(error), sources)) from error
+        for key, text in texts.items():
+            if text is None and type(None) not in self._kinds[key]:
+                raise UsageError(f"{sources.get(key, '')}{key} is null; expected a text")
+            normal[key] = text
+        return normal
 
     def section(self, values: jsonargparse.Namespace, section: str) -> dict[str, Any]:
         """The options of one section by name; a part may have none."""
@@ -227,6 +239,45 @@ class Arguments:
             for name, inner in value.items():
                 yield from self._flatten(given, f"{key}.{name}", inner)
 
+    def _joined(self, argv: Sequence[str]) -> Iterator[str]:
+        """The words with each option and its value as one, whatever the value begins with."""
+        words = iter(argv)
+        for word in words:
+            if not word.startswith("--") or word[2:].removesuffix("+") not in self._leaves:
+                yield word
+                continue
+            value = next(words, None)
+            if value is None or value.startswith("--"):
+                yield from (word, *([] if value is None else [value]))
+            else:
+                yield f"{word}={value}"
+
+    def _plain_word(self, word: str, texts: dict[str, str | None]) -> str:
+        """A word that jsonargparse takes for what it looks like; values of texts go to `texts`.
+
+        jsonargparse reads values as YAML 1.1, where 1:30 is 90, and `null` and `# a` are nothing.
+        """
+        option, given, value = word.partition("=")
+        key = option.removeprefix("--")
+        kinds = self._kinds.get(key, ())
+        if not given or key not in self._leaves:
+            return word
+        if kinds and set(kinds) <= {str, type(None)}:
+            texts[key] = None if value == NOTHING else value
+            return f"{option}=text"
+        if value == NOTHING:
+            return f"{option}=null"
+        if not kinds or not set(kinds) <= _SIMPLE or value in kinds:
+            return word
+        plain = word_value(value)
+        default = self.parser.get_default(key)
+        if isinstance(plain, float) and not math.isfinite(plain) and plain != default:
+            raise UsageError(f"{key} is {value}; it must be a finite number")
+        if isinstance(plain, int) and abs(plain) > LARGEST:
+            raise UsageError(f"{key} is {value}; the largest whole number is {LARGEST}")
+        # A text in quotes is a text for every reader of YAML.
+        return f"{option}={json.dumps(plain)}"
+
     def _require_known(self, key: str, where: str) -> None:
         section, _, option = key.partition(".")
         if key in self._leaves or key in self._branches:
@@ -281,19 +332,29 @@ class Arguments:
         return f"unknown option {word}{did_you_mean(word, known)}"
 
 
-def _joined(argv: Sequence[str]) -> list[str]:
-    """-1e-3 attached to the option before it: argparse takes it for an option of its own."""
-    words: list[str] = []
-    for word in argv:
-        if _NUMBER.fullmatch(word) and words and re.fullmatch(r"--[\w.]+\+?", words[-1]):
-            words[-1] += f"={word}"
-        else:
-            words.append(word)
-    return words
+LARGEST = 2**63 - 1
+"""Whole numbers of options are at most as large as those of tensors."""
+
+_SIMPLE = {int, float, bool, type(None)}
+"""Types whose values are one word each, besides texts."""
+
+
+def _kinds(action: argparse.Action) -> tuple[Any, ...]:
+    """The types between which an option's type chooses; of a Literal, its words."""
+    kind = getattr(action, "_typehint", None)
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return tuple(
+        word
+        for each in kinds
+        if each is not None
+        for word in (get_args(each) if get_origin(each) is Literal else (each,))
+    )
 
 
 def written(value: Any) -> str:
     """A value of a config file as it is written on the command line."""
+    if value is None:
+        return NOTHING
     if isinstance(value, str):
         return value
     if isinstance(value, float) and not math.isfinite(value):

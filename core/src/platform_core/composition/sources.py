@@ -127,19 +127,9 @@ def read_config(path: Path) -> Layer:
     Raises:
         UsageError: it cannot be read, or is not of that form.
     """
-    import yaml
+    from platform_core.record.yaml_tree import read_tree
 
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"config file {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"config file {path} is not UTF-8 text") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise UsageError(f"config file {path} is not YAML: line {line}: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"config file {path} is not YAML: {error}") from error
+    content = read_tree(path, "config file")
     if content is None:
         return Layer(str(path))
     if not isinstance(content, dict):

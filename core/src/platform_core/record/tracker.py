@@ -19,12 +19,11 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any, ClassVar, Self
 
-import yaml
-
 from platform_core.component import ROLES
 from platform_core.errors import UsageError
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import write_json
+from platform_core.record.yaml_tree import read_tree
 
 PATIENCE_SECONDS = 120.0
 """Longest wait for a tracker at the beginning and at the end of a run; Aim takes about 3 to make a
@@ -67,7 +66,7 @@ class About:
 
 def about(directory: RunDirectory, versions: Mapping[str, str], step: int = 0) -> About:
     """What a run directory says of its run."""
-    config = yaml.safe_load(directory.config.read_text(encoding="utf-8"))
+    config = read_tree(directory.config, "config file")
     parts = {role: config[role]["name"] for role in ROLES}
     return About(directory.path.name, parts, config, versions, directory.sweep, step)
 

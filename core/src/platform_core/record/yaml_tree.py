@@ -50,7 +50,7 @@ class _Reader(yaml.SafeLoader):
         """The next node, unless it lies too deep."""
         self.levels += 1
         if self.levels > DEEPEST:
-            raise _mistake(f"it nests deeper than {DEEPEST} levels", self.peek_event())
+            raise _mistake(f"it nests deeper than {DEEPEST} levels", self.peek_event())  # type: ignore[no-untyped-call]
         node = super().compose_node(parent, index)
         self.levels -= 1
         return node
@@ -109,7 +109,8 @@ def parse_tree(text: str, where: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         said = " ".join(str(error.problem or error.context).split())
-        raise UsageError(f"{where} is not YAML that is read here: {line}{said}") from error
+        kind = "" if isinstance(error, _Mistake) else " is not YAML"
+        raise UsageError(f"{where}{kind}: {line}{said}") from error
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         said = str(error).splitlines()[0]
         raise UsageError(f"{where} is not YAML: {said}") from error
@@ -200,5 +201,10 @@ def _scalar(name: str, text: str) -> Any:
     return text
 
 
-def _mistake(problem: str, place: yaml.Node | yaml.Event) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=place.start_mark)
+class _Mistake(yaml.MarkedYAMLError):
+    """Something that YAML can say and that is not read here."""
+
+
+def _mistake(problem: str, place: Any) -> _Mistake:
+    """A mistake at the beginning of a node or event."""
+    return _Mistake(problem=problem, problem_mark=place.start_mark)

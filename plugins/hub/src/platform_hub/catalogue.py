@@ -22,6 +22,7 @@ from typing import Any
 
 from platform_core.composition.options import MARKS, PACKINGS, SPLITS
 from platform_core.errors import UsageError, did_you_mean, either
+from platform_core.record.yaml_tree import read_tree
 from platform_hub.detokenizers import DETOKENIZERS
 
 
@@ -47,14 +48,7 @@ def read(file: Path) -> Entry:
     Raises:
         UsageError: it cannot be read, or says something that no entry can.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"corpus {file} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"corpus {file} is not YAML: {' '.join(str(error).split())}") from error
+    content = read_tree(file, "corpus")
     if not isinstance(content, dict) or not isinstance(content.get("path"), str):
         raise UsageError(
             f"corpus {file} has no path; it needs one line at least: path: NAME/ON-THE-HUB"

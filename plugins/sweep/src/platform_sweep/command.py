@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from platform_core.cli.parser import Parser, positive
 from platform_core.errors import UsageError
+from platform_core.record.yaml_tree import word_value
 from platform_core.registry.loading import load_plugins
 
 if TYPE_CHECKING:
@@ -112,12 +113,10 @@ def _parser() -> Parser:
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    import yaml
-
     key, equals, value = text.partition("=")
     if not equals:
         raise UsageError(f"--slurm {text}: it must be KEY=VALUE, such as --slurm partition=gpu")
-    return key, yaml.safe_load(value)
+    return key, word_value(value)
 
 
 def _launcher(name: str, plugins: "Plugins", setting: "Setting") -> "Launcher":

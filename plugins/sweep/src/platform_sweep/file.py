@@ -26,6 +26,7 @@ from typing import Any
 from platform_core.component import ROLES
 from platform_core.composition.sources import SECTIONS, SEED
 from platform_core.errors import UsageError, did_you_mean
+from platform_core.record.yaml_tree import read_tree
 
 ONLY = "only"
 """In a measurement, the word for the trials that it is of."""
@@ -150,7 +151,7 @@ def read_sweep(path: Path) -> SweepFile:
         UsageError: it cannot be read, or is not of that form.
     """
     where = str(path)
-    content = _mapping(_load(path), where)
+    content = _mapping(read_tree(path, "sweep"), where)
     _require_known(content, KEYS, where)
     base = content.get("base") or []
     base = [base] if isinstance(base, str) else base
@@ -214,17 +215,6 @@ def expand(sweep: SweepFile) -> list[Point]:
 def word(value: Any) -> str:
     """A value as it is called in names and tables."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _load(path: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"sweep {path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"sweep {path} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def _axis(name: str, values: Any, where: str) -> list[Value]:

@@ -141,7 +141,7 @@ def measurement_words(options: Options) -> list[str]:
         if own and isinstance(value, bool):
             words += [f"--{key}"] if value else []
         else:
-            words.append(f"--{key}={written(value)}")
+            words.append(f"--{key}={'null' if value is None else written(value)}")
     return words
 
 
