@@ -33,7 +33,7 @@ class Recorder:
             self._seen.append((inputs[0].clone(), alpha[0].mean()))
 
     def trajectory(self, sample: Sequence[int], vocab_size: int) -> Trajectory | None:
-        """The trajectory to the sample; None if nothing or only parts of a longer text were recorded."""
+        """The trajectory to the sample; None if nothing was recorded, or only parts of the text."""
         if not self._seen or any(len(tokens) != len(sample) for tokens, _ in self._seen):
             return None
         tokens = torch.stack([tokens for tokens, _ in self._seen]).tolist()
