@@ -247,7 +247,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], str], str]] = {
     "no such name": (lambda _: "acme/none", "transformers cannot load the tokenizer acme/none"),
     "broken files": (broken_files, "merges.txt are no tokenizer: the tokenizers library"),
     "files without an end": (no_end, r"lacks the token <\|endoftext\|>"),
-    "broken model": (broken_model, "tokenizer.json is no tokenizer .*library cannot read the model"),
+    "broken model": (broken_model, "tokenizer.json is no tokenizer .*cannot read the model"),
     "special token that is not there": (no_such_special, r"lacks the token \[PAD\]"),
 }
 

@@ -1,4 +1,4 @@
-"""What this plugin brings: the verb `bench`."""
+"""Components of this plugin: the verb `bench`."""
 
 from collections.abc import Iterable
 

@@ -41,7 +41,7 @@ class Tokenizer(ABC):
     @property
     @abstractmethod
     def bos_id(self) -> int:
-        """Id that begins every document; if it equals `eos_id`, it stands once between documents."""
+        """Id that begins every document; if it is `eos_id`, it stands once between documents."""
 
     @property
     @abstractmethod

@@ -126,7 +126,7 @@ class LibraryTokenizer(Tokenizer):
 
     @final
     def decode(self, ids: Iterable[int] | Ids) -> str:
-        """Readable text of ids, with special tokens by name, but without a token only for padding."""
+        """Readable text of ids, with special tokens by name; pure padding is left out."""
         padding = {self.pad_id} - {self.bos_id, self.eos_id}
         kept = (int(i) for i in ids if i not in padding)
         runs = groupby(kept, lambda i: i < self.num_tokens)
@@ -154,14 +154,14 @@ class LibraryTokenizer(Tokenizer):
 
     @final
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: the library's JSON, the special tokens, and the size if ids lack a token."""
+        """Plain values: the library's JSON, the special tokens, and the size if it is larger."""
         special = {"begin": self.begin, "end": self.end, "pad": self.pad}
         size = {"size": self.vocab_size} if self.vocab_size > self.num_tokens else {}
         return {"kind": self.kind, **special, **size, "model": self.model}
 
     @final
     def with_size(self, size: int) -> "Self":
-        """The same tokens and further ids without a token, `size` ids in all, as some networks need."""
+        """The same tokens with `size` ids; ids after the last token have none."""
         special = {"begin": self.begin, "end": self.end, "pad": self.pad}
         return type(self)(self.model, **special, size=size)
 
@@ -215,7 +215,7 @@ class ByteLevelTokenizer(LibraryTokenizer):
         return int(self._characters[ids].sum(dtype=np.int64))
 
     def _cut(self, text: str) -> Iterator[str]:
-        """Cut before spaces, where no word of GPT-2 goes on; leave models with other words uncut."""
+        """Cut before spaces, where no word of GPT-2 goes on; do not cut for other models."""
         start = 0
         while self._has_words_of_gpt2:
             found = _CUT.search(text, start + PIECE_CHARACTERS)
