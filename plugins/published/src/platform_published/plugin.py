@@ -1,4 +1,4 @@
-"""What this plugin brings: the verbs `import` and `export`."""
+"""Components of this plugin: the verbs `import` and `export`."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""What this plugin brings: the verbs `compare` and `report`."""
+"""Components of this plugin: the verbs `compare` and `report`."""
 
 from collections.abc import Iterable
 
