@@ -75,7 +75,7 @@ def generate(
         sampler: sampler that draws from the model.
         tokenizer: tokenizer of the prompt and of the texts.
         accelerator: device and precision.
-        options: how many samples, around which prompt, of which label.
+        options: number of samples, prompt, label and guidance.
         length: tokens in each sample.
         seed: seed of every draw.
         labels: names of the labels that the model knows.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, final
 
 
 class Flips(NamedTuple):
-    """How many tokens changed in each step."""
+    """Number of tokens that changed in each step, by kind of change."""
 
     unmasked: list[int]
     """Masks that became tokens."""
@@ -41,7 +41,7 @@ class Trajectory:
 
     @property
     def flips(self) -> Flips:
-        """Number of tokens that changed in each step, by kind of change."""
+        """The numbers of changed tokens, one entry for each step."""
         counts = Flips([], [], [])
         for before, after in pairwise(self.tokens):
             pairs = [(x, y) for x, y in zip(before, after, strict=True) if x != y]

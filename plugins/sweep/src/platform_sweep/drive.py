@@ -62,7 +62,7 @@ class _Report:
                     print(f"[{self._finished()}/{len(self.tasks)}] {name} {line}", flush=True)
 
     def ending(self) -> str:
-        """How many trials ended in which way."""
+        """One line with the number of trials in each state and the path of the record."""
         counts = {
             status: sum(state.status == status for state in self._states.values())
             for status in ("finished", "failed", "interrupted", "running", "waiting")

@@ -51,7 +51,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def kill(self) -> None:
-        """Stop at once."""
+        """Stop at once, without waiting for trials to save themselves."""
 
 
 @dataclass
