@@ -1,4 +1,4 @@
-"""Where a tokenizer comes from: what `--data.tokenizer` may name besides characters."""
+"""Tokenizers that `--data.tokenizer` can name: names, kinds of plugins, files, folders, models."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from platform_core.errors import UsageError, did_you_mean
 from platform_core.registry.loading import installed
 
 CHARACTERS = "characters"
-"""Every character of the corpus; `data` makes it."""
+"""Name of the tokenizer of every character of the corpus, which `data` makes."""
 
 NAMED = {"text8": lambda: CharacterTokenizer(TEXT8)}
 
@@ -27,7 +27,7 @@ def open_tokenizer(name: str) -> Tokenizer:
     """The tokenizer of a name, file or folder.
 
     Raises:
-        UsageError: there is none, or none that can be read.
+        UsageError: there is no such tokenizer, or it cannot be read.
     """
     if name in NAMED:
         return NAMED[name]()
@@ -68,11 +68,12 @@ def _is_ours(file: Path) -> bool:
 def read_transformers(name: str) -> LibraryTokenizer:
     """The tokenizer of a model that the transformers library knows, or of its folder.
 
-    Documents begin with its BOS, [CLS] or else EOS token, and end with its EOS or [SEP]; EOS also
-    fills up where there is no padding token.
+    Documents begin with its BOS, [CLS] or else EOS token, and end with its EOS or [SEP]; the token
+    that ends documents is also the padding if there is no padding token.
 
     Raises:
-        UsageError: the library is not there, cannot read it, or has it only in Python.
+        UsageError: the library is not installed, cannot read the tokenizer, or has it only in
+            Python.
     """
     try:
         from transformers import AutoTokenizer
