@@ -20,6 +20,7 @@ from platform_core.errors import (
     EXIT_MISTAKE,
     UsageError,
     did_you_mean,
+    one_line,
 )
 from platform_core.registry.verbs import OWN_VERBS
 
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _dispatch(verb, words[1:])
         sys.stdout.flush()
     except UsageError as error:
-        print(f"{command}: error: {error}", file=sys.stderr)
+        print(f"{command}: error: {one_line(error)}", file=sys.stderr)
         return EXIT_MISTAKE
     except KeyboardInterrupt:
         return EXIT_CTRL_C
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BROKEN_PIPE
     except OSError as error:
         # A full disk, a directory that may not be written: the machine's state, not a defect.
-        print(f"{command}: error: {error}", file=sys.stderr)
+        print(f"{command}: error: {one_line(error)}", file=sys.stderr)
         return EXIT_MISTAKE
     return code
 
