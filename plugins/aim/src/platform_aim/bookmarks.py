@@ -36,10 +36,12 @@ def option(name: str) -> dict[str, Any]:
     return {"type": "params", "group": "params", "label": name}
 
 
-def curves(*, color: str, chart: list[str], chosen: list[dict[str, Any]]) -> dict[str, Any]:
+def curves(
+    *, color: str, chart: list[str], chosen: list[dict[str, Any]], query: str = ""
+) -> dict[str, Any]:
     """State of the explorers of metrics and of hyper-parameters."""
     grouping = {"color": [color], "chart": chart}
-    return {"grouping": grouping, "select": {"options": chosen, "query": ""}}
+    return {"grouping": grouping, "select": {"options": chosen, "query": query}}
 
 
 def images(name: str) -> dict[str, Any]:
@@ -75,6 +77,8 @@ BOOKMARKS = (
             color="context.level",
             chart=[PROCESS],
             chosen=[metric("level_nats_per_token")],
+            # The run's end is of more sequences, and no point of these curves.
+            query='metric.context.subset != "final"',
         ),
     ),
     Bookmark(
