@@ -157,8 +157,9 @@ def import_aim() -> Any:
     # Aim's clean-up at exit waits for ever where closing a file fails, and from Python 3.12 on it
     # cannot start its thread. Runs are closed explicitly instead.
     AutoClean._registered_with_atexit = True
-    if AutoClean.__init__ is not _clean_in_its_thread:
-        AutoClean.__init__ = _clean_in_its_thread
+    kind: Any = AutoClean
+    if kind.__init__ is not _clean_in_its_thread:
+        kind.__init__ = _clean_in_its_thread
         threading.Thread(target=_close_all, daemon=True).start()
     return aim
 
