@@ -26,9 +26,7 @@ from platform_core.record.files import write_json
 from platform_core.record.yaml_tree import read_tree
 
 PATIENCE_SECONDS = 120.0
-"""Longest wait for a tracker at the beginning and at the end of a run; Aim takes about 3 to make a
-repository.
-"""
+"""Longest wait for a tracker, whatever it is asked; Aim takes about 3 to make a repository."""
 
 _Work = tuple[Callable[[], None], "Queue[BaseException | None]"]
 """Something to do, and where to say how it failed."""
@@ -98,8 +96,8 @@ class Display(ABC):
 class Tracker(Display):
     """What `--track.to NAME` can name, and a plugin brings by the hook `platform_trackers`.
 
-    A method may raise anything: the run then says so once, goes on and asks it nothing more.
-    Opening and closing happen in a thread of their own, everything else in the run's.
+    A method may raise anything, or never return: the run then says so once, goes on and asks it
+    nothing more. All are called in one thread, which is not the run's and serves no other tracker.
     """
 
     title: ClassVar[str]
@@ -186,7 +184,7 @@ class Guarded(Display):
         make: makes the tracker.
         title: what the warning calls it.
         identity: of the run to go on with; kept in case `make` fails, for a later attempt.
-        patience: seconds after which making or closing the tracker has failed.
+        patience: seconds without an answer after which the tracker has failed.
     """
 
     def __init__(
@@ -201,10 +199,10 @@ class Guarded(Display):
         self._title, self._identity = title, identity
         self._patience = patience
         self._off = False
-        # One thread for both, because what locks a run in one thread cannot unlock it in another.
+        # One thread for all, because what locks a run in one thread cannot unlock it in another.
         self._actions: Queue[_Work] = Queue()
         threading.Thread(target=_work, args=[self._actions], daemon=True).start()
-        self._try_patiently(lambda: self._begin(make))
+        self._try(lambda: self._begin(make))
 
     @classmethod
     def of(
@@ -233,7 +231,7 @@ class Guarded(Display):
 
     def close(self) -> None:
         """Closes once; a failure is only reported."""
-        self._try_patiently(lambda: self._tracker.close())
+        self._try(lambda: self._tracker.close())
         self._off = True
 
     def _begin(self, make: Callable[[], Tracker]) -> None:
@@ -241,12 +239,8 @@ class Guarded(Display):
         self._identity = self._tracker.identity
 
     def _try(self, action: Callable[[], None]) -> None:
-        if not self._off:
-            self._judge(_failure(action))
-
-    def _try_patiently(self, action: Callable[[], None]) -> None:
-        """Tries what may never return: Aim waits for ever for a thread of its own that has died,
-        which it does where the disk is full or a directory of the repository cannot be written.
+        """Tries what may never return. With a full disk, Aim waits for ever for threads of its own
+        that have died, and RocksDB below it stops every write until there is room again.
         """
         if self._off:
             return
