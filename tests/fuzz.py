@@ -324,7 +324,7 @@ COMMANDS: Mapping[str, Sequence[Sequence[str]]] = {
     "import": [["r", "--output=o"], ["t.txt", "--output=o", "--process=duo"]],
     "export": [["r", "o"], ["r", "o", "--weights=raw"]],
     "new-plugin": [["blue", "--kind=sampler", "--output=o"], ["my-noise"]],
-    "check": [["uniform", "--json"], ["cosine", "-v"], ["schedule:cosine"]],
+    "check": [["cosine", "--json"], ["log-linear", "-v"], ["schedule:cosine"]],
     "plugins": [["--json"], ["-v"]],
     "bench": [["--one={}"], ["--what=objectives", "--states=0"]],
     "dashboard": [["--port=x"], ["nowhere", "--rebuild"]],
@@ -379,7 +379,7 @@ def yaml_files(_: Bench, seed: int) -> Iterator[Case]:
     chance = random.Random(f"yaml {seed}")
     verbs: Sequence[tuple[str, ...]] = (
         ("run", *TINY, *TEXT, "--output=o", "--config=f.yaml", "--print_config"),
-        ("run", "--output=o", "--config", "f.yaml"),
+        ("run", *TINY, *TEXT, "--output=o", "--config", "f.yaml"),
         ("sweep", "f.yaml", "--dry_run"),
         ("sweep", "f.yaml", "--output=o", "--dry_run"),
         ("run", *TINY, "--data.corpus=f.yaml", "--output=o"),
