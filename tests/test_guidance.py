@@ -454,7 +454,7 @@ def test_labels_are_of_one_batch_only():
             "choose backbone dit, or leave out --data.label",
         ),
         ("--process=ar --data.label=century", "the causal form reads no labels; leave out"),
-        ("--sample.label=18th", "'18th', but this model knows no labels; leave it out"),
+        ("--sample.label=18th", "'18th', but this model has no labels; leave it out"),
         ("--data.label=century --sample.guidance=2", "no label to guide to; give --sample.label"),
         ("--data.label=century --sample.guidance=-1 --sample.label=a", "finite number of at least"),
         ("--data.label=century --sample.guidance=.inf --sample.label=a", "finite number of at"),

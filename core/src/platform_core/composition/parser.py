@@ -57,23 +57,23 @@ NOTHING = "\0"
 
 
 class Parser(jsonargparse.ArgumentParser):
-    """Reports a mistake by raising, in one line."""
+    """An `ArgumentParser` that raises a mistake as a one-line `UsageError`."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """The parser's complaint without its layout."""
+        """Raises the parser's message as `UsageError`, on one line."""
         raise UsageError(" ".join(message.split())) from ex
 
 
 class Arguments:
-    """The parser of one choice of parts.
+    """The command-line parser for one choice of parts.
 
     Args:
-        choice: the parts.
-        classes: their classes by role, and those of callbacks by `callbacks.NAME`.
-        plugins: where they are from.
+        choice: the chosen parts.
+        classes: classes of the parts by role, and of callbacks by `callbacks.NAME`.
+        plugins: the installed plugins, which provide the parts.
         prog: the command, for `--help`.
         extend: adds a verb's own arguments.
-        show: adds what `--help` lists but another place reads: names, config files.
+        show: adds options that `--help` lists but `sources` reads: names, config files.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Arguments:
             usage=f"{prog} [--ROLE NAME] [--ROLE.OPTION VALUE] ...",
             allow_abbrev=False,
         )
-        self.parser.add_argument("--seed", type=int, default=1, help="of every random draw.")
+        self.parser.add_argument("--seed", type=int, default=1, help="seed of every random draw.")
         if extend is not None:
             extend(self.parser)
         self.own = set(self.parser.get_defaults(skip_validation=True).keys()) - {SEED}
@@ -112,7 +112,7 @@ class Arguments:
         self._set_defaults()
 
     def of(self, choice: Choice) -> "Arguments":
-        """The same parser for another choice of the same parts: to make one takes longest."""
+        """The same parser for another choice of the same parts, because making a parser is slow."""
         assert choice.names == self.choice.names, "other parts have other options"
         assert choice.callbacks == self.choice.callbacks, "other callbacks have other options"
         other = copy.copy(self)
@@ -120,7 +120,7 @@ class Arguments:
         return other
 
     def parse(self, argv: Sequence[str]) -> jsonargparse.Namespace:
-        """The values of all options, the verb's own among them.
+        """Parses the values of all options, including the verb's own.
 
         Raises:
             UsageError: an option is unknown or computed, or a value is not of its type.
@@ -139,7 +139,7 @@ class Arguments:
         words = [self._plain_word(word, texts) for word in self._joined([*words, *argv])]
         try:
             values = self.parser.parse_args(words)
-            # Once more, so that defaults are of their declared types too: 1 becomes 1.0.
+            # Parsed again, so that defaults get their declared types too: 1 becomes 1.0.
             normal: jsonargparse.Namespace = self.parser.parse_object(values, defaults=False)
         except UsageError as error:
             raise UsageError(self._explain(str(error), sources)) from error
@@ -150,11 +150,11 @@ class Arguments:
         return normal
 
     def section(self, values: jsonargparse.Namespace, section: str) -> dict[str, Any]:
-        """The options of one section by name; a part may have none."""
+        """The options of one section by name; empty for a part without options."""
         return dict(vars(values[section])) if section in values else {}
 
     def plain(self, values: jsonargparse.Namespace) -> dict[str, Any]:
-        """All options as plain values, the verb's own arguments left out."""
+        """All options as plain values for YAML, without the verb's own arguments."""
         kept = values.clone()
         for key in self.own:
             kept.pop(key, None)
@@ -168,7 +168,9 @@ class Arguments:
 
     def _show_common(self) -> None:
         self.parser.add_argument(
-            "--config", metavar="FILE", help="YAML file of options; several are read left to right."
+            "--config",
+            metavar="FILE",
+            help="YAML file of options; of several, later ones override.",
         )
         self.parser.add_argument(
             "--init", metavar="RUN", help="start from the weights of a trained run (--init.run)."
@@ -176,7 +178,7 @@ class Arguments:
         self.parser.add_argument(
             f"--{CALLBACKS}",
             metavar="NAME,...",
-            help=f"what sees each update: {', '.join(self.plugins.names('callback'))}; or none.",
+            help=f"callbacks of training: {', '.join(self.plugins.names('callback'))}; or none.",
         )
         self.parser.add_argument(
             "--print_config", action="store_true", help="print the complete options and stop."
@@ -217,7 +219,7 @@ class Arguments:
             ) from error
 
     def _set_defaults(self) -> None:
-        """The options that the process sets for parts that it names, where those were kept."""
+        """Sets the defaults that the process gives to options of its default parts, if chosen."""
         process = self.choice.names["process"]
         part = self.plugins.get("process", process)
         named = {**FALLBACK, **part.component.defaults, "process": process}
@@ -296,7 +298,7 @@ class Arguments:
         raise UsageError(f"{where}unknown option {key}{of}{near or rest}")
 
     def _explain(self, message: str, sources: Mapping[str, str]) -> str:
-        """The parser's complaint with the file or variable that it is about."""
+        """Rewrites the parser's message, with the file or variable that the mistake is in."""
         typed = _TYPED.fullmatch(message)
         if typed:
             key, expected, value = typed.groups()

@@ -1,13 +1,10 @@
-"""Words of the command line, as every verb reads them."""
+"""Spelling of option names on the command line, alike for every verb."""
 
 from collections.abc import Sequence
 
 
 def underscored(argv: Sequence[str]) -> list[str]:
-    """The words with `_` for `-` in names of options, so that either is accepted.
-
-    Values stay as they are.
-    """
+    """Replaces `-` by `_` in names of options, so that both are accepted; values stay unchanged."""
     words = []
     for word in argv:
         name, equals, value = word.partition("=")
