@@ -34,6 +34,7 @@ from platform_core.composition.options import (
     TrainOptions,
 )
 from platform_core.composition.sources import CALLBACKS, SECTIONS, SEED
+from platform_core.composition.words import meant
 from platform_core.errors import UsageError, did_you_mean, either, reason
 from platform_core.record.yaml_tree import word_value
 from platform_core.registry.parts import Plugins
@@ -293,7 +294,7 @@ class Arguments:
             raise UsageError(f"{where}unknown section {section!r}{near}")
         known = sorted(leaf for leaf in self._leaves if leaf.startswith(f"{section}."))
         of = f" of {section} {self.choice.names[section]}" if section in ROLES else ""
-        near = did_you_mean(key, known)
+        near = meant(key, known)
         rest = f"; it has {', '.join(known)}" if known else "; it has no options"
         raise UsageError(f"{where}unknown option {key}{of}{near or rest}")
 
@@ -329,9 +330,9 @@ class Arguments:
         missing = self.plugins.missing_option(self.parser.prog, word.removeprefix("--"))
         if missing:
             return f"unknown option {word}; {missing}"
-        own = {f"--{key}" for key in (*self.own, *ROLES, SEED, "config", "init", "print_config")}
-        known = [*own, *(f"--{key}" for key in self._leaves)]
-        return f"unknown option {word}{did_you_mean(word, known)}"
+        own = [key for key in self.own if key != "run"]
+        known = (*own, *ROLES, SEED, "config", "init", "print_config", *sorted(self._leaves))
+        return f"unknown option {word}{meant(word, known)}"
 
 
 LARGEST = 2**63 - 1
