@@ -104,10 +104,9 @@ def test_addresses_have_a_president_and_a_century():
 
 
 WORDS = [
-    "--process=mdlm",
+    "--process=first",
+    "--backbone=small",
     "--backbone.hidden_size=16",
-    "--backbone.num_blocks=1",
-    "--backbone.num_heads=2",
     "--data.corpus=letters",
     "--data.length=16",
     "--data.label=letter",
@@ -121,7 +120,7 @@ WORDS = [
 
 
 @pytest.mark.slow
-def test_a_labelled_run_resumes_evaluates_and_samples(tmp_path, capsys):
+def test_a_labelled_run_resumes_evaluates_and_samples(stub_parts, tmp_path, capsys):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert main(["run", *WORDS, "--train.steps=6", f"--output={whole}"]) == 0
     assert main(["run", *WORDS, "--train.steps=3", f"--output={parts}"]) == 0
