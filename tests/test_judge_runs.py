@@ -13,17 +13,9 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from tokenizers import Tokenizer as Library
-from tokenizers import decoders, models, pre_tokenizers
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    PreTrainedTokenizerFast,
-)
+from tiny_judge import write_judge
 
 from platform_core.cli import main
-from platform_core.data.tokenizer import ByteLevelTokenizer
-from platform_core.data.tokenizer.library import byte_characters
 from platform_core.draws import Draws
 from platform_core.errors import UsageError
 from platform_core.evaluation.trained import TrainedRun
@@ -38,7 +30,6 @@ from platform_judge.metrics import METRICS
 from platform_judge.opening import open_judge
 
 WORDS = "we the people of these united states in order to form a more perfect union"
-END = "<|endoftext|>"
 LENGTH = 16
 
 
@@ -46,43 +37,9 @@ def opened(source: object, *, plugins: object = None) -> Judge:
     return open_judge(str(source), Accelerator(cpu=True), plugins or load_plugins({}))
 
 
-def transformers_tokenizer() -> PreTrainedTokenizerFast:
-    """Bytes, the two pairs that the words have most, and one token that ends documents."""
-    vocabulary = {c: i for i, c in enumerate([*byte_characters(), "he", "Ġt", "the"])}
-    library = Library(models.BPE(vocabulary, [("h", "e"), ("Ġ", "t"), ("t", "he")]))
-    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    library.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=library, bos_token=END, eos_token=END)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("judges") / "tiny"
-    torch.manual_seed(0)
-    sizes = {"n_positions": 32, "n_embd": 16, "n_layer": 1, "n_head": 2, "initializer_range": 0.5}
-    GPT2LMHeadModel(GPT2Config(vocab_size=260, **sizes)).save_pretrained(path)
-    transformers_tokenizer().save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def judge(folder) -> Judge:
-    return opened(folder)
-
-
-TEXTS = ("the people form a union", f"états: the {END}people{END}", "we", "", "order" * 20)
-
-
-@pytest.fixture(scope="module")
-def texts() -> tuple[list[list[int]], ByteLevelTokenizer]:
-    """The same as tokens of a run that has GPT-2's way with marks."""
-    own = json.loads(transformers_tokenizer().backend_tokenizer.to_str())
-    tokenizer = ByteLevelTokenizer(own, begin=END, end=END, pad=END)
-    ids = []
-    for text in TEXTS:
-        pieces = [tokenizer.encode(piece).tolist() for piece in text.split(END)]
-        ids.append([i for n, piece in enumerate(pieces) for i in [tokenizer.eos_id][:n] + piece])
-    return ids, tokenizer
+    return write_judge(tmp_path_factory.mktemp("judges") / "tiny")
 
 
 SMALL = (  # noqa: SIM905

@@ -120,7 +120,7 @@ def test_a_student_has_its_teacher_s_network_data_and_tokenizer_and_the_rest_ane
     )
     for section in ("process", "schedule", "parameterization", "backbone", "data"):
         assert after[section] == before[section]
-    assert before["objective"]["name"] == "uniform-nelbo"
+    assert before["objective"]["name"] == "only-uniform"
     assert after["objective"]["name"] == "nelbo"
     assert before["train"]["learning_rate"] == 0.01
     assert after["train"]["learning_rate"] == 2e-3
@@ -205,10 +205,10 @@ MISTAKES = {
     "no such run": (["--init=nowhere"], "nowhere does not exist"),
     "no run directory": (["--init=cache"], "is no run directory"),
     "no name": (["--init"], "--init needs a value"),
-    "no name to resume": (["--resume"], "--resume needs a value"),
+    "no name to resume": (["--process=second", "--resume"], "--resume needs a value"),
     "no checkpoint": (["--init=empty"], "empty has no checkpoint yet"),
     "no such checkpoint": (["--init=teacher", "--init.step=1"], "it has those of 2, 3"),
-    "a step of no run": (["--init.step=1"], "name the run with --init RUN"),
+    "a step of no run": (["--process=second", "--init.step=1"], "name the run with --init RUN"),
     "another process": (
         ["--init=teacher", "--process=first"],
         "the network was trained with process second, not process first; leave that out",

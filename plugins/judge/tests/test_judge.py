@@ -12,16 +12,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer as Library
-from tokenizers import decoders, models, pre_tokenizers
+from tiny_judge import END, transformers_tokenizer, write_judge
 from transformers import (
     BertConfig,
     BertForMaskedLM,
-    GPT2Config,
-    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
-    PreTrainedTokenizerFast,
     T5Config,
 )
 
@@ -29,7 +25,6 @@ from platform_core.data.hub import quiet
 from platform_core.data.packing import Rows
 from platform_core.data.sequences import LabelledSplit, PackedRows, table
 from platform_core.data.tokenizer import ByteLevelTokenizer, CharacterTokenizer
-from platform_core.data.tokenizer.library import byte_characters
 from platform_core.errors import UsageError
 from platform_core.record.files import digest
 from platform_core.registry.loading import load_plugins
@@ -37,8 +32,6 @@ from platform_judge import evaluation, generative, pretrained
 from platform_judge.generative import counted, entropy, judge_texts, shuffled, written
 from platform_judge.judge import Identity, Judge, Reading, Scores
 from platform_judge.opening import open_judge
-
-END = "<|endoftext|>"
 
 
 def opened(source: object, *, plugins: object = None) -> Judge:
@@ -170,23 +163,9 @@ def test_the_marks_of_documents_become_those_of_the_judge():
     assert written(text, tokenizer, ("<", ">")) == "<a><b"
 
 
-def transformers_tokenizer() -> PreTrainedTokenizerFast:
-    """Bytes, the two pairs that the words have most, and one token that ends documents."""
-    vocabulary = {c: i for i, c in enumerate([*byte_characters(), "he", "Ġt", "the"])}
-    library = Library(models.BPE(vocabulary, [("h", "e"), ("Ġ", "t"), ("t", "he")]))
-    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    library.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=library, bos_token=END, eos_token=END)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("judges") / "tiny"
-    torch.manual_seed(0)
-    sizes = {"n_positions": 32, "n_embd": 16, "n_layer": 1, "n_head": 2, "initializer_range": 0.5}
-    GPT2LMHeadModel(GPT2Config(vocab_size=260, **sizes)).save_pretrained(path)
-    transformers_tokenizer().save_pretrained(path)
-    return path
+    return write_judge(tmp_path_factory.mktemp("judges") / "tiny")
 
 
 @pytest.fixture(scope="module")

@@ -106,10 +106,10 @@ class Small(Conditional, Separating):
 @hookimpl
 def platform_processes() -> Iterable[Component]:
     """Two families."""
-    defaults = {"backbone": "small"}
+    masks, uniform = {"backbone": "small"}, {"backbone": "small", "objective": "only-uniform"}
     return [
-        Component("first", f"{HERE}:First", "masks", defaults=defaults),
-        Component("second", f"{HERE}:Second", "uniform noise", defaults=defaults),
+        Component("first", f"{HERE}:First", "masks", defaults=masks),
+        Component("second", f"{HERE}:Second", "uniform noise", defaults=uniform),
     ]
 
 
