@@ -1,6 +1,7 @@
 """`platform report` on sweeps with the metrics of judges and tasks."""
 
 import json
+import shutil
 
 import pytest
 from swept import BITS, reported, rows, three_rows
@@ -97,3 +98,18 @@ def test_a_misspelt_metric_of_another_package_has_the_near_one_named(sweep, caps
     err = capsys.readouterr().err
     assert "unknown metric mauv; did you mean mauve?" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_report_is_written_again_as_it_was(sweep, tmp_path):
+    copy = tmp_path / "s"
+    shutil.copytree(sweep, copy)
+    words = ["report", str(copy), "--baseline", "process=mdlm"]
+    found = []
+    for more in ([], ["--metric", "entropy"], []):
+        assert main([*words, *more]) == 0
+        files = [path for path in sorted((copy / "report").rglob("*")) if path.is_file()]
+        found.append({path.relative_to(copy): path.read_bytes() for path in files})
+    assert found[0] == found[2]
+    gone = {path.name for path in found[0].keys() - found[1].keys()}
+    assert {"results.csv", "loss.svg"} & gone == {"results.csv"}

@@ -44,7 +44,7 @@ def letters(tmp_path, monkeypatch):
     component = Component("letters", "letters_plugin:open_letters")
     plugin.platform_corpora = hookimpl(specname="platform_corpora")(lambda: [component])
     monkeypatch.setitem(sys.modules, "letters_plugin", plugin)
-    monkeypatch.setenv("PLATFORM_PLUGINS", "letters_plugin")
+    monkeypatch.setenv("PLATFORM_PLUGINS", "letters_plugin,platform_core.testing.stubs")
 
 
 def options(label="letter", **others):
@@ -120,7 +120,7 @@ WORDS = [
 
 
 @pytest.mark.slow
-def test_a_labelled_run_resumes_evaluates_and_samples(stub_parts, tmp_path, capsys):
+def test_a_labelled_run_resumes_evaluates_and_samples(tmp_path, capsys):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert main(["run", *WORDS, "--train.steps=6", f"--output={whole}"]) == 0
     assert main(["run", *WORDS, "--train.steps=3", f"--output={parts}"]) == 0

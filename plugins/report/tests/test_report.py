@@ -2,7 +2,6 @@
 
 import random
 import re
-import shutil
 
 import pytest
 from scipy import stats
@@ -214,21 +213,6 @@ def test_the_page_links_to_runs_and_to_aim(page, sweep):
     assert (sweep / "report" / links[0].replace("%3D", "=").replace("%2C", ",")).is_dir()
     assert "platform report" in page
     assert "--baseline process=mdlm" in page
-
-
-@pytest.mark.slow
-def test_a_report_is_written_again_as_it_was(sweep, tmp_path):
-    copy = tmp_path / "s"
-    shutil.copytree(sweep, copy)
-    words = ["report", str(copy), "--baseline", "process=mdlm"]
-    found = []
-    for more in ([], ["--metric", "entropy"], []):
-        assert main([*words, *more]) == 0
-        files = [path for path in sorted((copy / "report").rglob("*")) if path.is_file()]
-        found.append({path.relative_to(copy): path.read_bytes() for path in files})
-    assert found[0] == found[2]
-    gone = {path.name for path in found[0].keys() - found[1].keys()}
-    assert {"results.csv", "loss.svg"} & gone == {"results.csv"}
 
 
 def test_a_sweep_without_any_result_has_a_report(tmp_path):
