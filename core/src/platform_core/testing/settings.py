@@ -2,10 +2,11 @@
 
 Hypothesis draws the same examples every time and holds no clock, workers and what they start have
 one thread each, and no test inherits the precision that another one's accelerator has chosen for
-the whole process.
+the whole process. The fixture `stub_parts` registers the parts of `stubs` for a test module.
 """
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -23,3 +24,21 @@ settings.load_profile("platform")
 def fresh_accelerator() -> None:
     """Forgets the accelerator of the test before."""
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def stub_parts() -> Iterator[str]:
+    """Registers the parts of `platform_core.testing.stubs` for commands; yields that module's name.
+
+    `find_plugins({})` does not read the environment; `find_plugins()` does.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PLATFORM_PLUGINS", "platform_core.testing.stubs")
+        yield "platform_core.testing.stubs"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers the mark `slow`, so that the tests of one package need no configuration."""
+    config.addinivalue_line(
+        "markers", "slow: takes more than a few seconds; left out of the quick set"
+    )
