@@ -185,6 +185,7 @@ def test_the_teacher_drops_nothing_and_does_not_learn(student: str):
     assert not first.equal(second)
 
 
+@pytest.mark.slow
 @each_student
 @pytest.mark.parametrize("teacher", ["student", "ema"])
 @pytest.mark.parametrize("killed", [2, 3, 4])

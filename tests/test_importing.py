@@ -285,6 +285,7 @@ CONFIGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("config", "words"), CONFIGS)
 def test_configurations_of_every_family_are_read(config, words, tmp_path):
     """Also their composition: the options exist and the parts go together."""

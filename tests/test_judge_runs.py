@@ -162,6 +162,7 @@ def test_a_run_that_reads_labels_judges_nothing(runs, tmp_path):
         opened(tmp_path / "told")
 
 
+@pytest.mark.slow
 def test_a_bound_is_no_likelihood(runs, capsys):
     assert evaluated(runs, runs / "mdlm") == 2
     error = "mdlm is a run of process mdlm, whose bound is not the likelihood itself; a judge is"

@@ -52,6 +52,7 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_the_template_of_an_evaluation_measures_a_run_and_is_compared(
     run, tmp_path, monkeypatch, capsys
 ):

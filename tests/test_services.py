@@ -33,6 +33,7 @@ def verdict(name: str, law: str):
     return case.verdict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "law"), WRONG)
 def test_a_wrong_service_breaks_the_law_of_its_fault(name, law):
     found = verdict(name, law)

@@ -98,6 +98,7 @@ def test_sequences_depend_on_their_number_and_the_seed(options):
     assert numbers(other, range(90)) != whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [1, 6, 7, 8, 35, 36, 37, 75])
 def test_a_stream_goes_on_from_its_state(options, place):
     whole = numbers(open_stream(options, TOKENIZER), range(90))

@@ -74,6 +74,7 @@ class TestTensorBoard(TrackerContract):
         ]
 
 
+@pytest.mark.slow
 class TestMLflow(TrackerContract):
     tracker = MLflow
 
@@ -90,6 +91,7 @@ class TestMLflow(TrackerContract):
         ]
 
 
+@pytest.mark.slow
 class TestWandB(TrackerContract):
     tracker = WandB
 
@@ -102,6 +104,7 @@ class TestWandB(TrackerContract):
         ]
 
 
+@pytest.mark.slow
 class TestAim(TrackerContract):
     tracker = AimTracker
 

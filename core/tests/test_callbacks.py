@@ -151,6 +151,7 @@ def test_a_mistake_about_callbacks_is_one_clear_line(words, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_run_ends_early_keeps_its_best_and_is_then_complete(home, capsys):
     # Nothing is learned, so the first look is the best and the third ends the training.
     words = [
@@ -176,6 +177,7 @@ def test_a_run_ends_early_keeps_its_best_and_is_then_complete(home, capsys):
     assert main(["eval", "run"]) == 0
 
 
+@pytest.mark.slow
 def test_a_run_with_callbacks_resumes_as_if_it_had_never_stopped(home):
     words = [
         *TINY.split(),

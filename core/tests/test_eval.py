@@ -53,6 +53,7 @@ def records(capsys, *words):
     return found
 
 
+@pytest.mark.slow
 def test_other_texts_are_evaluated_in_one_command_and_kept_apart(run, tmp_path, capsys):
     near, far = write(tmp_path / "near", "cba"), write(tmp_path / "far", "xyz")
     words = (run, "--on", f"text={near}", f"text={far}", "--data.unknown=replace")
@@ -126,6 +127,7 @@ def test_an_option_that_is_not_read_is_refused(run, capsys, words, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_names_of_options_may_have_hyphens(run, capsys):
     hyphens = records(capsys, run, "--side-by-side", "--evaluate.batch-size=2")
     underscores = records(capsys, run, "--side_by_side", "--evaluate.batch_size=2")

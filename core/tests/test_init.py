@@ -90,6 +90,7 @@ def at_step_0(home: Path, *words: str) -> Trainer:
         return run.trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "group", "step"),
     [
@@ -173,6 +174,7 @@ def test_a_resumed_student_needs_its_own_checkpoints_alone(
     platform("sample", "parts")
 
 
+@pytest.mark.slow
 def test_a_student_that_was_stopped_before_its_first_checkpoint_starts_again(
     home: Path, teacher: Path, platform: Platform
 ) -> None:

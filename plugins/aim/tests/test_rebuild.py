@@ -122,6 +122,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sweep
 
 
+@pytest.mark.slow
 def test_a_rebuilt_repository_has_the_same_runs(
     written: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -169,6 +169,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_closed_run_is_found_by_its_parts_and_options(repository: Path) -> None:
     tracker = make_tracker(repository, name="found")
     tracker.close()

@@ -83,6 +83,7 @@ def test_every_object_is_of_one_of_the_two_kinds(states: str):
     assert vars(copy.deepcopy(process)) == vars(process)
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("num_steps", [1, 2, 5, 50])
 @pytest.mark.parametrize("law", [one_token_law(), random_law(6, 1, seed=2)])
@@ -95,6 +96,7 @@ def test_the_bound_of_exact_predictions_of_one_token_is_exact_for_every_t(
     torch.testing.assert_close(bound, -law.log_prob(x0), **TIGHT)
 
 
+@pytest.mark.slow
 @given(num_tokens=st.integers(2, 6), num_steps=st.integers(1, 8), seed=st.integers(0, 1000))
 @both
 def test_predictions_that_ignore_the_noise_cost_their_log_loss(states, num_tokens, num_steps, seed):
@@ -142,6 +144,7 @@ class Curious(ExactDenoiser):
         return 0.7 * logits
 
 
+@pytest.mark.slow
 @both
 def test_for_any_predictions_it_tends_to_the_generic_bound(states: str):
     law = two_token_law()

@@ -121,6 +121,7 @@ class Blind(TinyNetwork):
         return self.logits.expand(*shape, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", FORMS[:3], ids=str)
 def test_predictions_that_ignore_the_input_cost_the_bound_of_the_window(options: dict[str, Any]):
     """To 3.5 standard errors of 200,000 tokens; the reference's argmax misses by 50."""
@@ -273,6 +274,7 @@ def test_predictions_of_one_token_are_no_worse_for_a_curriculum():
         assert objective.bound(Batch(x0, mask), draws(0, total=60)).total.item() < before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--objective.top_k=2"]], ids=["dense", "2"])
 def test_it_trains_from_the_command_line(
     options: list[str], stub_parts, tmp_path, monkeypatch, capsys

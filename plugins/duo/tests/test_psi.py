@@ -235,6 +235,7 @@ def test_a_truncation_is_of_the_prediction_and_goes_before_both_parts(process_cl
     ).abs().max() > 0.01
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize(
     ("mode", "near"), [("pure-pc", 0.03), ("constant-0.9", 0.005), ("max-capped-0.01", 0.005)]
@@ -253,6 +254,7 @@ def test_more_steps_come_closer_to_the_data_law(process_class, mode, near):
     assert distances[-1] < near
 
 
+@pytest.mark.slow
 @both
 def test_many_steps_sample_the_data(process_class: type[Interpolating]):
     law = two_token_law()
@@ -266,6 +268,7 @@ def tiny_model(process: Interpolating) -> nn.Module:
     return model(process, TinyNetwork(process.num_states), LogLinear())
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("mode", ["pure-posterior", "constant-1", "constant-remdm-0"])
 @pytest.mark.parametrize("final", ["ancestral", "greedy", "none"])
@@ -336,6 +339,7 @@ def test_under_masks_remdm_is_a_psi_sampler(mode: str, sigma_of):
     assert compared >= 11
 
 
+@pytest.mark.slow
 @both
 @walks
 def test_prompts_stay_in_place_at_every_call(process_class, options, monkeypatch):

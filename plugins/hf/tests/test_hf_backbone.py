@@ -477,6 +477,7 @@ class Repeats:
         return self.ids.numel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", [Absorbing(5), Absorbing(5, time_conditioned=True), Uniform(5)])
 @pytest.mark.parametrize("config", ["bert", "modernbert", "gpt2"])
 def test_training_lowers_the_bound_and_samples_follow(config: str, process: Diffusion) -> None:

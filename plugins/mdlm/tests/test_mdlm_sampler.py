@@ -80,6 +80,7 @@ def read_by(built: Model, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor,
     return read
 
 
+@pytest.mark.slow
 @every_sampler
 @parameterizations
 def test_no_masks_are_left_even_when_the_network_predicts_them(make, parameterization):
@@ -90,6 +91,7 @@ def test_no_masks_are_left_even_when_the_network_predicts_them(make, parameteriz
     assert tokens.max() < 5
 
 
+@pytest.mark.slow
 @every_sampler
 def test_prompts_stay_in_place_at_every_call(make, monkeypatch):
     built = tiny_model()

@@ -126,6 +126,7 @@ def test_every_step_takes_the_noised_data_to_less_noised_data(strategy, schedule
         torch.testing.assert_close(noised @ kernel, less, rtol=0, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["cap", "rescale", "confidence"])
 @pytest.mark.parametrize("top_p", [1.0, 0.8])
 @pytest.mark.parametrize("prompted", [False, True])

@@ -86,6 +86,7 @@ def test_no_test_without_two_seeds_or_any_spread():
 # The table of results
 
 
+@pytest.mark.slow
 def test_rows_are_means_and_sample_deviations_over_seeds(sweep, page):
     mdlm, duo, sedd = rows(sweep)
     assert [row["process"] for row in (mdlm, duo, sedd)] == ["mdlm", "duo", "sedd"]

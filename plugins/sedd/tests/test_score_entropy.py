@@ -144,6 +144,7 @@ def test_gradients_are_those_of_the_generic_bound(num_tokens: int):
     torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objective",
     [

@@ -84,6 +84,7 @@ def test_the_closed_form_needs_a_score():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", ["absorbing", "uniform", "first", "second"])
 @pytest.mark.parametrize("sampler", ["analytic", "euler", "ancestral"])
 @pytest.mark.parametrize("parameterization", ["mean", "score"])

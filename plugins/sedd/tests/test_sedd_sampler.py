@@ -111,6 +111,7 @@ def test_the_printed_steps():
         torch.testing.assert_close(law[0], double(*expected), rtol=0, atol=1e-14)
 
 
+@pytest.mark.slow
 @both
 @finals
 @pytest.mark.parametrize("top_p", [1.0, 0.7])
@@ -171,6 +172,7 @@ def distance(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().sum() / 2)
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("law", [one_token_law(), random_law(6, 1, seed=2)])
 @pytest.mark.parametrize("steps", [1, 2, 5, 50])
@@ -185,6 +187,7 @@ def test_one_position_returns_the_data_law_in_any_number_of_analytic_steps(
     assert distance(reached, data_law(law, process)) < within
 
 
+@pytest.mark.slow
 @both
 def test_two_positions_approach_the_data_law_as_analytic_steps_grow(states: str):
     law = two_token_law()
@@ -258,6 +261,7 @@ def chain_without_finish(sampler: ByScore, law, process: Interpolating) -> Tenso
     return reached
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process_class", [Absorbing, Uniform])
 @samplers
 def test_networks_that_predict_clean_tokens_are_sampled_too(process_class, sampler):
