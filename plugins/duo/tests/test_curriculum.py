@@ -239,7 +239,6 @@ def test_the_temperature_is_the_reference_s_until_its_curriculum_ends():
 def test_a_temperature_that_jumps_has_its_last_value_from_that_step_on():
     temperature = Temperature(1e-1, 1e-2, 5, 5)
     assert [temperature.at(step) for step in (5, 6)] == [1e-2, 1e-2]
-    assert temperature.at(4) == pytest.approx(1e-1)
 
 
 def test_tau_follows_the_step(monkeypatch: pytest.MonkeyPatch):
