@@ -1,6 +1,7 @@
 """Labels and guidance: which law is drawn from, what it costs, and that training reads labels."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -409,6 +410,18 @@ def test_training_leaves_out_a_share_of_the_labels(monkeypatch):
     left_out = read == 2
     assert torch.equal(read[~left_out], trained.split.of[rows][~left_out])
     assert stats.binomtest(int(left_out.sum()), len(rows), 0.5).pvalue > 0.01
+
+
+def test_each_micro_batch_leaves_out_labels_of_its_own(monkeypatch):
+    """Equal places in two micro-batches of a step are left out as often as chance has it."""
+    trained = trainer(label_dropout=0.5, accumulate=4)
+    read = labels_read(trained, monkeypatch, 30)
+    left_out = (read == 2).view(30, 4, 2)
+    for one, other in itertools.combinations(range(4), 2):
+        same = (left_out[:, one] == left_out[:, other]).sum()
+        assert stats.binomtest(int(same), 60, 0.5).pvalue > 0.001
+    again = (left_out[1:] == left_out[:-1]).sum()
+    assert stats.binomtest(int(again), 29 * 8, 0.5).pvalue > 0.001
 
 
 def test_a_restored_trainer_with_labels_goes_on_bit_for_bit():

@@ -519,6 +519,20 @@ class Unlabelled(Network, Conditional):
         return super().encode(inputs, sigma)
 
 
+class NoneIsTheFirst(Network, Conditional):
+    """No label has the row of the first one."""
+
+    def __init__(self, num_states: int, causal: bool, time_conditioned: bool, num_labels: int = 0):
+        super().__init__(num_states, causal, time_conditioned)
+        self.rows = torch.arange(float(num_labels))
+
+    def encode(self, inputs, sigma, labels=None):
+        hidden = super().encode(inputs, sigma)
+        return (
+            hidden if labels is None else hidden + self.rows[labels % len(self.rows)][:, None, None]
+        )
+
+
 class OneDocument(Network, Separating):
     """The boundaries of documents are given and not read."""
 
@@ -644,5 +658,5 @@ def platform_samplers():
 @hookimpl
 def platform_backbones():
     parts = (Network, UnusedWeight, LooksAhead, Blinkered, DoubleLogits, AnotherForward)
-    parts += (MissesOne, Unlabelled, OneDocument)
+    parts += (MissesOne, Unlabelled, NoneIsTheFirst, OneDocument)
     return components(*parts, SoftAsHalf, Forgetful, Deaf, MixesTexts, Restless)

@@ -2,6 +2,8 @@
 they say.
 """
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -163,6 +165,41 @@ def test_the_token_that_crosses_top_p_is_dropped_in_the_other_convention():
     kept = InnerNucleus(0.9)(log(0.5, 0.3, 0.15, 0.05)[None])[0]
     assert kept.isfinite().tolist() == [True, True, False, False]
     torch.testing.assert_close(kept[:2].exp(), torch.tensor([0.5, 0.3]).double() / 0.8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "top_p", "kept"),
+    [
+        (Nucleus, 0.25, 1),
+        (Nucleus, 0.5, 2),
+        (Nucleus, 0.75, 3),
+        (Nucleus, 0.875, 4),
+        (InnerNucleus, 0.25, 1),
+        (InnerNucleus, 0.5, 1),
+        (InnerNucleus, 0.75, 2),
+        (InnerNucleus, 0.875, 3),
+    ],
+)
+def test_a_set_of_exactly_top_p_does_not_exceed_it(kind, top_p, kept):
+    """Sums of powers of two are exact, so that there are ties between a mass and top_p."""
+    mass = torch.tensor([[0.5, 0.25, 0.125, 0.125]], dtype=torch.float64)
+    assert int((~kind(top_p).removed(mass)).sum()) == kept
+
+
+@pytest.mark.parametrize("kind", [Nucleus, InnerNucleus])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("share", [0.1, 0.37, 0.8])
+def test_the_mass_of_many_rare_tokens_is_counted_to_the_last(kind, dtype, share):
+    """Beside 0.9, a float32 sum changes by 6e-8 or not at all, which is 60 tokens of 1e-9."""
+    law = torch.full((5000,), 1e-9, dtype=torch.float64)
+    law[1234] = 0.9
+    law = law.log().to(dtype)
+    masses = law.exp().double().sort(descending=True).values
+    sums = list(itertools.accumulate(masses.tolist()))
+    top_p = 0.9 + share * 5000e-9
+    within = sum(mass <= top_p for mass in sums)
+    kept = int(kind(top_p)(law[None])[0].isfinite().sum())
+    assert abs(kept - within - (kind is Nucleus)) <= 1
 
 
 laws = st.lists(st.floats(1e-6, 1), min_size=2, max_size=8).map(

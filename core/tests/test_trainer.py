@@ -17,12 +17,20 @@ from platform_core.testing.toy import TinyNetwork
 from platform_core.training.trainer import Trainer, learning_rate
 
 
-def trainer(options: TrainOptions = OPTIONS) -> Trainer:
+class Ragged(Sequences):
+    """The same, each sequence with another number of tokens that count, from none to all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask = torch.arange(6) < (torch.arange(20) * 5 % 7)[:, None]
+
+
+def trainer(options: TrainOptions = OPTIONS, split: Sequences | None = None) -> Trainer:
     torch.manual_seed(0)
     process = Absorbing(5, time_conditioned=True)
     model = Model(process, LogLinear(), Mean(), TinyNetwork(process.num_states))
     accelerator = Accelerator(cpu=True)
-    return Trainer(Nelbo(model), Sequences(), options, accelerator=accelerator, seed=3)
+    return Trainer(Nelbo(model), split or Sequences(), options, accelerator=accelerator, seed=3)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +80,33 @@ def test_a_micro_batch_weighs_as_many_tokens_as_it_has():
     update = trained.update()
     total = torch.cat([(a + b).flatten() for a, b in zip(*gradients, strict=True)]).norm()
     assert update.gradient_norm == pytest.approx(float(total), rel=1e-5)
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 6])
+def test_every_token_of_a_step_weighs_the_same_in_whichever_micro_batch_it_is(accumulate: int):
+    """Micro-batches of other numbers of tokens: the gradient is that of their sum over all."""
+    options = TrainOptions(steps=1, batch_size=6, accumulate=accumulate, clip=1e9)
+    trained = trainer(options, Ragged())
+    batches = trained._batches()
+    counts = [int(batch.mask.sum()) for batch in batches.values()]
+    assert len(set(counts)) > 1
+    total = torch.zeros((), dtype=torch.float64)
+    for first, batch in batches.items():
+        total += trained._descend(batch, first, scale=torch.tensor(1 / sum(counts)))
+    expected = torch.cat([p.grad.flatten() for p in trained.trained.values()]).clone()
+    trained.objective.zero_grad()
+    seen: list[torch.Tensor] = []
+    step = trained.optimizer.step
+
+    def look() -> None:
+        seen.append(torch.cat([p.grad.flatten() for p in trained.trained.values()]).clone())
+        step()
+
+    trained.optimizer.step = look
+    update = trained.update()
+    assert update.tokens == sum(counts)
+    assert update.loss == pytest.approx(float(total) / sum(counts), rel=1e-6)
+    torch.testing.assert_close(seen[0], expected)
 
 
 def test_a_restored_trainer_goes_on_bit_for_bit():

@@ -210,6 +210,11 @@ def test_the_temperature_is_the_reference_s_until_its_curriculum_ends():
         assert 1 / temperature.at(step) == pytest.approx(expected, rel=1e-12)
 
 
+def test_a_temperature_that_jumps_has_its_last_value_from_that_step_on():
+    temperature = Temperature(1e-1, 1e-2, 5, 5)
+    assert [temperature.at(step) for step in (0, 4, 5, 6)] == pytest.approx([0.1, 0.1, 1e-2, 1e-2])
+
+
 def test_tau_follows_the_step(monkeypatch: pytest.MonkeyPatch):
     objective = Curriculum(tiny_model(), end=100, tau_start=1e-1, tau_end=1e-3, tau_from=20)
     taus = []

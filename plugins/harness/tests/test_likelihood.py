@@ -23,6 +23,7 @@ from platform_harness.likelihood import (
     CleanContext,
     NoisedContext,
     Text,
+    at_counts,
     standard_error,
 )
 
@@ -164,6 +165,25 @@ def test_noise_in_common_makes_differences_less_noisy():
     ]
     shared, independent = (torch.tensor(v).diff(dim=1).var() for v in (together, apart))
     assert shared < 0.7 * independent
+
+
+@pytest.mark.parametrize("clean_costs", [True, False])
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_readings_have_the_integral_over_all_levels_as_their_mean(n: int, clean_costs: bool):
+    """int_0^1 sum_m C(n, m) t^m (1 - t)^(n - m) f(t, m) dt, with f of one m after another."""
+    number, generator = 200_000, torch.Generator().manual_seed(0)
+    u = (torch.arange(number) + torch.rand(number, generator=generator)).double() / number
+    reached = torch.rand(number, n, generator=generator, dtype=torch.float64)
+    found = at_counts(u[:, None], reached, LogLinear(eps=0), clean_costs=clean_costs)
+    m, t = found.noisy.sum(-1), found.t.squeeze(-1)
+    for reading in range(0 if clean_costs else 1, n + 1):
+        for curve in (torch.ones_like, torch.square, lambda t: (3 * t).cos()):
+            values = torch.where(m == reading, found.weights * curve(t), 0.0)
+            nodes, weights = tanh_sinh()
+            chance = math.comb(n, reading) * nodes**reading * (1 - nodes) ** (n - reading)
+            truth = float((weights * chance * curve(nodes)).sum())
+            error = float(values.std()) / number**0.5
+            assert abs(float(values.mean()) - truth) < 4 * error + 1e-9
 
 
 def test_readings_when_noise_has_reached_a_token_vary_less():

@@ -7,7 +7,7 @@ from torch import Tensor
 from platform_core import rows
 from platform_core.categorical import KeepAll
 from platform_core.draws import Draws, derive_generator
-from platform_core.schedule import LogLinear
+from platform_core.schedule import Cosine, LogLinear, Polynomial, Schedule
 from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import TinyNetwork, exact_model, index_of, model, two_token_law
 from platform_core.types import Batch
@@ -18,10 +18,11 @@ from platform_mdlm.process import Mdlm
 MASK = 5
 
 
-def sdtt(vocab_size: int = MASK, **options) -> Sdtt:
+def sdtt(vocab_size: int = MASK, told: bool = False, schedule=None, **options) -> Sdtt:
+    """The objective of a small network, which is told the noise level or not."""
     torch.manual_seed(0)
-    network = TinyNetwork(vocab_size + 1)
-    return Sdtt(model(Mdlm(vocab_size), network, LogLinear(), Subs()), **options)
+    process, network = Mdlm(vocab_size, time_conditioned=told), TinyNetwork(vocab_size + 1)
+    return Sdtt(model(process, network, schedule or LogLinear(), Subs()), **options)
 
 
 def times(*values: float) -> Tensor:
@@ -36,9 +37,13 @@ def masks(batch: int, length: int) -> Tensor:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_a_mask_is_taught_from_the_text_in_which_the_teacher_opens_it_or_from_the_last(steps: int):
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("schedule", [LogLinear(), Cosine()])
+def test_a_mask_is_taught_from_the_text_in_which_the_teacher_opens_it_or_from_the_last(
+    steps: int, told: bool, schedule: Schedule
+):
     """Against a chain of the generic sampler's steps that decodes everything, draw for draw."""
-    objective = sdtt(teacher_steps=steps, first_dt=0.1, rounds=1)
+    objective = sdtt(told=told, schedule=schedule, teacher_steps=steps, first_dt=0.1, rounds=1)
     reads, levels = objective.teacher_reads, objective.teacher_reads.schedule
     x_t, t = masks(16, 8), torch.linspace(0.5, 1, 16, dtype=torch.float64)[:, None]
     taught = objective.taught(x_t, t, 0.1, derive_generator("sdtt"))
@@ -70,6 +75,28 @@ def test_an_exact_teacher_says_on_average_what_it_says_at_once():
     said, at_once = taught.exp().mean(0), law.log_x0(x_t[:1], torch.tensor(0.1), process).exp()[0]
     torch.testing.assert_close(said, at_once, rtol=0, atol=4e-3)
     assert taught[:, 0].std(0).max() > 0.1, "it was never asked about another text"
+
+
+@pytest.mark.parametrize("schedule", [LogLinear(), Cosine(), Polynomial(3.0)])
+def test_student_and_teacher_are_told_the_level_of_the_text_that_they_read(schedule, monkeypatch):
+    objective = sdtt(told=True, schedule=schedule, teacher_steps=3, first_dt=0.2, rounds=1)
+    told: dict[str, list[Tensor]] = {}
+    for name, asked in (("student", objective.model), ("teacher", objective.teacher)):
+        levels = told[name] = []
+        encode = asked.backbone.encode
+
+        def listen(inputs, sigma, levels=levels, encode=encode):
+            levels.append((-sigma).exp())
+            return encode(inputs, sigma)
+
+        monkeypatch.setattr(asked.backbone, "encode", listen)
+    x0 = torch.zeros(8, 4, dtype=torch.long)
+    batch = Batch(x0, torch.ones_like(x0, dtype=torch.bool))
+    objective(batch, Draws.derive("test", step=0, first=0, total=8))
+    t = Draws.derive("test", step=0, first=0, total=8).times(8, 0.6)
+    expected = [schedule.alpha(t - 0.2 * step).float() for step in range(3)]
+    torch.testing.assert_close(told["student"], expected[:1])
+    torch.testing.assert_close(told["teacher"], expected)
 
 
 def test_times_fall_by_one_step_each():

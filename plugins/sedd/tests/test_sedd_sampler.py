@@ -10,10 +10,11 @@ from torch import Tensor
 
 from platform_core import rows
 from platform_core.categorical import CleanOnly, KeepAll, Nucleus
+from platform_core.model import MIN_ALPHA
 from platform_core.parameterization import Mean
 from platform_core.process import LOG_ZERO, Absorbing, Interpolating, Uniform
 from platform_core.sampler import Ancestral, Prompt, even_times
-from platform_core.schedule import Cosine, LogLinear
+from platform_core.schedule import Cosine, LogLinear, Polynomial
 from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import (
     ExactScore,
@@ -32,6 +33,7 @@ from platform_core.testing.toy import (
 from platform_sedd.parameterization import Score, above_noise, truncate
 from platform_sedd.process import AbsorbingSedd, UniformSedd
 from platform_sedd.sampler import Analytic, ByScore, Euler, tangent
+from platform_sedd.schedule import Geometric
 
 KINDS = {"absorbing": AbsorbingSedd, "uniform": UniformSedd}
 
@@ -141,7 +143,12 @@ def kernel(sampler: ByScore, log_score: Tensor, states: Tensor, levels, process)
 
 def next_level(sampler: ByScore, schedule, s: Tensor, t: Tensor) -> Tensor:
     """The signal level that a step from time t to time s aims at."""
-    return tangent(schedule, s, t) if isinstance(sampler, Euler) else schedule.alpha(s)
+    if not isinstance(sampler, Euler):
+        return schedule.alpha(s)
+    at_t = t.clone().requires_grad_()
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(schedule.alpha(at_t).sum(), at_t)
+    return schedule.alpha(t) + slope * (s - t)
 
 
 def chain(sampler: ByScore, law, process: Interpolating, schedule) -> Tensor:
@@ -236,27 +243,107 @@ def test_euler_steps_that_leave_more_than_there_is_leave_nothing(states: str):
     assert (law >= 0).all()
 
 
+curves = pytest.mark.parametrize(
+    "schedule",
+    [
+        LogLinear(),
+        Cosine(eps=0),
+        Cosine(),
+        Polynomial(3.0, eps=0),
+        Polynomial(0.5, eps=0),
+        Geometric(),
+        Geometric(5.0, 40.0),
+    ],
+    ids=["straight", "cosine-0", "cosine", "cubic", "root", "geometric", "deep"],
+)
+
+
+@curves
+@pytest.mark.parametrize("steps", [2, 7])
+def test_a_tangent_touches_the_curve_where_the_step_begins(schedule, steps):
+    t, s = even_times(steps, torch.device("cpu"))[:-1], even_times(steps, torch.device("cpu"))[1:]
+    torch.testing.assert_close(tangent(schedule, s, t), next_level(Euler(), schedule, s, t))
+    torch.testing.assert_close(tangent(schedule, t, t), schedule.alpha(t))
+
+
+@both
+@curves
+@samplers
+@pytest.mark.parametrize("steps", [1, 5])
+def test_every_law_is_of_a_step_to_less_noise_and_has_no_negative_chance(
+    states, schedule, sampler, steps, monkeypatch
+):
+    """Also where a schedule begins below the lowest level that a network is told, or a tangent is
+    level.
+    """
+    seen, law = [], sampler.law
+
+    def look(self, log_score, x_t, alpha_s, alpha_t, process):
+        found = law(self, log_score, x_t, alpha_s, alpha_t, process)
+        seen.append((found, alpha_s, alpha_t))
+        return found
+
+    monkeypatch.setattr(sampler, "law", look)
+    process = KINDS[states](3)
+    built = model(process, ExactScore(two_token_law(), process), schedule, Score())
+    sampler(steps=steps)(built, (50, 2), seeded())
+    assert seen
+    for found, alpha_s, alpha_t in seen:
+        assert (found >= 0).all()
+        assert (found.sum(-1) > 0).all()
+        assert (alpha_s >= alpha_t).all()
+        assert (alpha_t >= MIN_ALPHA).all()
+
+
+@both
+@curves
+def test_a_score_is_reversed_to_less_noise_only(states, schedule, monkeypatch):
+    process = KINDS[states](3)
+    seen, reverse = [], process.reverse
+
+    def look(log_score, x_t, alpha_s, alpha_t):
+        seen.append((alpha_s, alpha_t))
+        return reverse(log_score, x_t, alpha_s, alpha_t)
+
+    monkeypatch.setattr(process, "reverse", look)
+    built = model(process, ExactScore(two_token_law(), process), schedule, Score())
+    Ancestral(steps=6)(built, (50, 2), seeded())
+    assert seen
+    assert all((t >= MIN_ALPHA).all() and (t <= s).all() for s, t in seen)
+
+
 @both
 @samplers
 @pytest.mark.parametrize("top_p", [1.0, 0.6])
 def test_samplers_draw_from_the_enumerated_chain(states, sampler, top_p):
+    require_the_chain(states, sampler, LogLinear(), top_p)
+
+
+@both
+@samplers
+@curves
+def test_samplers_draw_from_the_enumerated_chain_of_any_schedule(states, sampler, schedule):
+    require_the_chain(states, sampler, schedule, 1.0)
+
+
+def require_the_chain(states, sampler, schedule, top_p):
     law = two_token_law()
     process = KINDS[states](3)
-    built = model(process, ExactScore(law, process), LogLinear(), Score())
+    built = model(process, ExactScore(law, process), schedule, Score())
     walk = sampler(steps=3, top_p=top_p, final="none")
     tokens = walk(built, (20_000, 2), seeded(3)).tokens
-    expected = chain_without_finish(walk, law, process)
+    expected = chain_without_finish(walk, law, process, schedule)
     assert chi_square(index_of(tokens, process.num_states), expected) > 0.01
 
 
-def chain_without_finish(sampler: ByScore, law, process: Interpolating) -> Tensor:
-    states, schedule = all_sequences(process.num_states, law.length), LogLinear()
+def chain_without_finish(sampler: ByScore, law, process: Interpolating, schedule) -> Tensor:
+    states = all_sequences(process.num_states, law.length)
     reached = process.prior(states).prod(-1)
     times = even_times(sampler.steps, torch.device("cpu")).flatten()
     for t, s in zip(times[:-1], times[1:], strict=True):
         levels = next_level(sampler, schedule, s, t), schedule.alpha(t)
-        log_x0 = law.log_x0(states, levels[1], process)
-        score = process.log_score(log_x0, states, levels[1])
+        log_x0 = law.log_x0(states, above_noise(levels[1]), process)
+        score = process.log_score(log_x0, states, above_noise(levels[1]))
         reached = reached @ kernel(sampler, score, states, levels, process)
     return reached
 

@@ -55,7 +55,7 @@ class Temperature:
         """Temperature tau of a training step."""
         if step >= self.last:
             return self.end
-        progress = max(0, step - self.first) / (self.last - self.first)
+        progress = max(0, step - self.first) / max(1, self.last - self.first)
         return math.exp((1 - progress) * math.log(self.start) + progress * math.log(self.end))
 
 
