@@ -9,6 +9,7 @@ from small_law import CONTEXT, ENDINGS, LAW, TEXTS, asked, close_to, truth
 from platform_core.draws import Draws
 from platform_core.objective import Nelbo, Noised
 from platform_core.process import Absorbing, Uniform
+from platform_core.schedule import LogLinear
 from platform_core.testing.toy import (
     ExactDenoiser,
     TinyNetwork,
