@@ -53,7 +53,7 @@ def test_a_record_is_whole_if_it_says_what_its_metrics_depend_on():
     assert "entropy" in require_whole(Record.read(judged(30.0, 3.0)), every)
     lacking = bound(1.0)
     del lacking["card"]["label"]
-    with pytest.raises(LawBroken, match="the card does not say label, for bits_per_character"):
+    with pytest.raises(LawBroken, match="the card lacks label, needed by bits_per_character"):
         require_whole(Record.read(lacking), every)
     with pytest.raises(LawBroken, match="none of these metrics"):
         require_whole(Record.read({"seconds": 3.0}), every)

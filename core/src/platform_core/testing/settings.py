@@ -1,8 +1,8 @@
-"""What every test folder of the platform begins with; each conftest imports it.
+"""Test settings of the platform, which the conftest of every test folder imports.
 
-Hypothesis draws the same examples every time and holds no clock, workers and what they start have
-one thread each, and no test inherits the precision that another one's accelerator has chosen for
-the whole process.
+Hypothesis draws the same examples every time and has no deadline. Test workers and the processes
+that they start use one thread each. No test inherits the precision that the accelerator of another
+test has set for the whole process.
 """
 
 import os
@@ -21,5 +21,5 @@ settings.load_profile("platform")
 
 @pytest.fixture(autouse=True)
 def fresh_accelerator() -> None:
-    """Forgets the accelerator of the test before."""
+    """Reset the accelerator's global state before each test."""
     AcceleratorState._reset_state(reset_partial_state=True)
