@@ -53,8 +53,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """End of a message that suggests the known word nearest to a misspelt one; empty if none is."""
     import difflib  # only once something is wrong
 
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    by_lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), list(by_lower), n=1)
+    return f"; did you mean {by_lower[near[0]]}?" if near else ""
 
 
 def either(words: Sequence[str]) -> str:

@@ -34,6 +34,7 @@ from platform_core.composition.options import (
     TrainOptions,
 )
 from platform_core.composition.sources import CALLBACKS, SECTIONS, SEED
+from platform_core.composition.words import meant
 from platform_core.errors import UsageError, did_you_mean, either, reason
 from platform_core.record.yaml_tree import word_value
 from platform_core.registry.parts import Plugins
@@ -53,7 +54,7 @@ _ONE_OF_TYPED = re.compile(
     r"Subtypes: \[(.*)\] Errors: .* Given value: (.*)"
 )
 NOTHING = "\0"
-"""The word for None: an option of texts takes the word null for a text."""
+"""The command-line word for None, because options of type str read the word null as a text."""
 
 
 class Parser(jsonargparse.ArgumentParser):
@@ -242,7 +243,7 @@ class Arguments:
                 yield from self._flatten(given, f"{key}.{name}", inner)
 
     def _joined(self, argv: Sequence[str]) -> Iterator[str]:
-        """The words with each option and its value as one, whatever the value begins with."""
+        """Joins each option with its value to one word, also if the value begins with a dash."""
         words = iter(argv)
         for word in words:
             if not word.startswith("--") or word[2:].removesuffix("+") not in self._leaves:
@@ -255,9 +256,9 @@ class Arguments:
                 yield f"{word}={value}"
 
     def _plain_word(self, word: str, texts: dict[str, str | None]) -> str:
-        """A word that jsonargparse takes for what it looks like; values of texts go to `texts`.
+        """Rewrites a word so that jsonargparse reads its plain value; stores texts in `texts`.
 
-        jsonargparse reads values as YAML 1.1, where 1:30 is 90, and `null` and `# a` are nothing.
+        jsonargparse reads values as YAML 1.1, where 1:30 is 90, and `null` and `# a` are null.
         """
         option, given, value = word.partition("=")
         key = option.removeprefix("--")
@@ -277,7 +278,7 @@ class Arguments:
             raise UsageError(f"{key} is {value}; it must be a finite number")
         if isinstance(plain, int) and abs(plain) > LARGEST:
             raise UsageError(f"{key} is {value}; the largest whole number is {LARGEST}")
-        # A text in quotes is a text for every reader of YAML.
+        # JSON puts texts in quotes, and every reader of YAML reads a quoted text as a text.
         return f"{option}={json.dumps(plain)}"
 
     def _require_known(self, key: str, where: str) -> None:
@@ -293,7 +294,7 @@ class Arguments:
             raise UsageError(f"{where}unknown section {section!r}{near}")
         known = sorted(leaf for leaf in self._leaves if leaf.startswith(f"{section}."))
         of = f" of {section} {self.choice.names[section]}" if section in ROLES else ""
-        near = did_you_mean(key, known)
+        near = meant(key, known)
         rest = f"; it has {', '.join(known)}" if known else "; it has no options"
         raise UsageError(f"{where}unknown option {key}{of}{near or rest}")
 
@@ -329,20 +330,20 @@ class Arguments:
         missing = self.plugins.missing_option(self.parser.prog, word.removeprefix("--"))
         if missing:
             return f"unknown option {word}; {missing}"
-        own = {f"--{key}" for key in (*self.own, *ROLES, SEED, "config", "init", "print_config")}
-        known = [*own, *(f"--{key}" for key in self._leaves)]
-        return f"unknown option {word}{did_you_mean(word, known)}"
+        own = [key for key in self.own if key != "run"]
+        known = (*own, *ROLES, SEED, "config", "init", "print_config", *sorted(self._leaves))
+        return f"unknown option {word}{meant(word, known)}"
 
 
 LARGEST = 2**63 - 1
-"""Whole numbers of options are at most as large as those of tensors."""
+"""The largest whole number that an option may have, as in int64 tensors."""
 
 _SIMPLE = {int, float, bool, type(None)}
-"""Types whose values are one word each, besides texts."""
+"""Types other than str whose values are single words."""
 
 
 def _kinds(action: argparse.Action) -> tuple[Any, ...]:
-    """The types between which an option's type chooses; of a Literal, its words."""
+    """The member types of an option's type, with the allowed words in place of a Literal."""
     kind = getattr(action, "_typehint", None)
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     return tuple(

@@ -1,9 +1,9 @@
 """YAML as trees of plain values: mappings with text keys, lists, texts, numbers, true, false, null.
 
-Every YAML file that a person writes (configs, sweeps, corpora) is read here. Words mean what they
-look like: numbers are decimal, true and false are the only truth values, `yes`, `1:30` and
-2024-01-01 are texts. Everything else that YAML can say is refused in one line: two values under one
-key, tags, keys that are no text, nesting, sizes and aliases beyond any config.
+Every YAML file that a person writes (configs, sweeps, corpora) is read here. Only decimal numbers
+are numbers and only true and false are booleans; `yes`, `1:30` and 2024-01-01 are texts. All other
+YAML is refused with a message of one line: two values under one key, tags, keys that are no text,
+and nesting, sizes and aliases that no config needs.
 """
 
 import re
@@ -16,13 +16,13 @@ import yaml
 from platform_core.errors import UsageError
 
 LARGEST_FILE = 2**21
-"""Bytes."""
+"""Largest size of a file, in bytes."""
 DEEPEST = 50
-"""Levels of nesting."""
+"""Largest number of nested levels."""
 MOST_VALUES = 100_000
-"""Values of one file, those that aliases repeat counted each time."""
+"""Largest number of values in one file, where each use of an alias counts."""
 LONGEST_NUMBER = 300
-"""Digits of a whole number."""
+"""Largest number of characters of a whole number."""
 
 _TAG = "tag:yaml.org,2002:"
 _WORDS = (
@@ -37,17 +37,17 @@ _WORDS = (
     ),
     ("merge", r"<<", ["<"]),
 )
-"""What a bare word can be besides a text: the tag, its pattern, and the letters it begins with."""
+"""Kinds of unquoted words that are no texts: the tag, the pattern, possible first letters."""
 
 
 class _Reader(yaml.SafeLoader):
-    """Reads nodes, not values, and knows the words of `_WORDS` alone."""
+    """A loader that reads nodes, not values, and only knows the words of `_WORDS`."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}
     levels = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """The next node, unless it lies too deep."""
+        """Composes the next node; refuses one that is nested too deep."""
         self.levels += 1
         if self.levels > DEEPEST:
             raise _mistake(f"it nests deeper than {DEEPEST} levels", self.peek_event())  # type: ignore[no-untyped-call]
@@ -57,12 +57,12 @@ class _Reader(yaml.SafeLoader):
 
 
 class _Writer(yaml.SafeDumper):
-    """Quotes exactly those texts that `_Reader` would not read as texts."""
+    """A dumper that quotes exactly those texts that `_Reader` would not read as texts."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}
 
     def ignore_aliases(self, data: Any) -> bool:
-        """A value that is used twice is written twice."""
+        """Always True: a value that is used twice is written twice."""
         return True
 
 
@@ -73,14 +73,14 @@ for _name, _pattern, _letters in _WORDS:
 
 
 def read_tree(path: Path, name: str) -> Any:
-    """The values in a file; None of an empty one.
+    """The values in a YAML file; None if the file is empty.
 
     Args:
         path: the file.
-        name: what it is, for messages: "config file", "sweep".
+        name: kind of the file in messages: "config file", "sweep".
 
     Raises:
-        UsageError: it cannot be read, or is no tree of plain values.
+        UsageError: the file cannot be read, or is no tree of plain values.
     """
     try:
         if path.is_file() and path.stat().st_size > LARGEST_FILE:
@@ -94,10 +94,10 @@ def read_tree(path: Path, name: str) -> Any:
 
 
 def parse_tree(text: str, where: str) -> Any:
-    """The values in a text of YAML; `where` is what messages call it.
+    """The values in a text of YAML; `where` is the name of the text in messages.
 
     Raises:
-        UsageError: it is no tree of plain values.
+        UsageError: the text is no tree of plain values.
     """
     try:
         reader = _Reader(text)
@@ -117,12 +117,12 @@ def parse_tree(text: str, where: str) -> Any:
 
 
 def tree_text(values: object) -> str:
-    """Values as YAML, in the order in which they are; `parse_tree` reads the same values again."""
+    """Values as YAML, in their order; `parse_tree` reads the same values again."""
     return str(yaml.dump(values, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=100))
 
 
 def word_value(word: str) -> Any:
-    """A word of a command line as the plain value that it looks like, else as a text."""
+    """The number, boolean or null that a word of a command line spells, else the word as a text."""
     for name, pattern, _ in _WORDS[:4]:
         if re.fullmatch(pattern, word):
             return _scalar(name, word)
@@ -130,13 +130,13 @@ def word_value(word: str) -> Any:
 
 
 class _Values:
-    """Makes values of nodes, and counts them."""
+    """A converter of nodes to values, which counts the values."""
 
     def __init__(self) -> None:
         self.number = 0
 
     def of(self, node: yaml.Node, around: tuple[yaml.Node, ...]) -> Any:
-        """The value of a node inside of others."""
+        """The value of a node, given the nodes that enclose it."""
         self.number += 1
         if self.number > MOST_VALUES:
             raise _mistake(f"it holds more than {MOST_VALUES:,} values", node)
@@ -197,14 +197,14 @@ def _scalar(name: str, text: str) -> Any:
         return int(text)
     if name == "float":
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-    text.encode()  # a half of a surrogate pair is no character
+    text.encode()  # raises an error for half a surrogate pair
     return text
 
 
 class _Mistake(yaml.MarkedYAMLError):
-    """Something that YAML can say and that is not read here."""
+    """An error for valid YAML that is refused here."""
 
 
 def _mistake(problem: str, place: Any) -> _Mistake:
-    """A mistake at the beginning of a node or event."""
+    """An error about a problem at the beginning of a node or event."""
     return _Mistake(problem=problem, problem_mark=place.start_mark)
