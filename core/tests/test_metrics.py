@@ -95,4 +95,4 @@ def test_the_template_of_an_evaluation_measures_a_run_and_is_compared(
     assert "distinct pairs" in out
     assert "ancestral, steps 2" in out
     assert main(["eval", str(run), "--new_part", "--sample.number=1"]) == 2
-    assert "at least 2 samples" in capsys.readouterr().err
+    assert "it must be at least 2" in capsys.readouterr().err

@@ -111,7 +111,7 @@ def tight_for_each_text(subject: Subject) -> Figures:
 
 @LAWS.law(needs=DiffusionObjective)
 def equals_nelbo(subject: Subject) -> Figures:
-    """row_loss equals that of core's nelbo for any logits; up to 1% for bounds of discrete steps."""
+    """row_loss equals that of core's nelbo for any logits; up to 1% with discrete time steps."""
     for setting in settings(subject):
         model, _ = setting.tiny(VOCABULARY)
         objective, generic = make(subject, model), Nelbo(model)

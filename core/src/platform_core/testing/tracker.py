@@ -65,7 +65,7 @@ class TrackerContract:
         self._same(self._kept(directory, identity), expected)
 
     def test_it_takes_whatever_a_run_has_to_say(self, tmp_path: Path) -> None:
-        """A tracker accepts NaN, infinities, any list of any text, and a figure, each twice."""
+        """A tracker accepts NaN, infinities, no samples, any text and a figure, each twice."""
         with self.running(tmp_path / "runs" / "first") as (directory, tracker):
             figure = directory.figures / "levels-step-0000002.json"
             write_json(figure, LEVELS)
