@@ -114,7 +114,7 @@ class Bench:
             "PYTHONWARNINGS": "ignore",
         }
         os.environ.update(self.environment)
-        _import_everything()
+        import_everything()
         made = self.outcome(Case(("run", *TINY, *TEXT, "--output=r")), keep=folder / "base")
         assert made.code == 0, made.errors
         self.finished = folder / "base" / "r"
@@ -131,15 +131,15 @@ class Bench:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        before = _paths(folder)
+        before = paths(folder)
         out, errors = self.folder / "out", self.folder / "errors"
         start = time.monotonic()
         child = os.fork()
         if not child:
-            _command(case.words, folder, out, errors)
-        code = _wait(child, start + SECONDS)
+            become(case.words, folder, out, errors)
+        code = wait(child, start + SECONDS)
         seconds = time.monotonic() - start
-        left = sorted(_paths(folder) - before)
+        left = sorted(paths(folder) - before)
         said = [path.read_text(errors="replace") for path in (out, errors)]
         return Outcome(code, said[0], said[1], seconds, tuple(left))
 
@@ -161,7 +161,8 @@ class Bench:
         return found, codes
 
 
-def _import_everything() -> None:
+def import_everything() -> None:
+    """Imports what commands need, so that processes that fork from this one need not."""
     import accelerate  # noqa: F401
     import datasets  # noqa: F401
     import torch
@@ -181,7 +182,7 @@ def _import_everything() -> None:
     import platform_core.training.run  # noqa: F401
 
 
-def _command(words: Sequence[str], folder: Path, out: Path, errors: Path) -> None:
+def become(words: Sequence[str], folder: Path, out: Path, errors: Path) -> None:
     """Becomes the command, in a process that has just been made."""
     from platform_core.cli import main
 
@@ -205,7 +206,8 @@ def _command(words: Sequence[str], folder: Path, out: Path, errors: Path) -> Non
         os._exit(code)
 
 
-def _wait(child: int, end: float) -> int:
+def wait(child: int, end: float) -> int:
+    """The exit code of a process; it is killed a second after `end`."""
     while time.monotonic() < end + 1:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
@@ -215,7 +217,8 @@ def _wait(child: int, end: float) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _paths(folder: Path) -> set[str]:
+def paths(folder: Path) -> set[str]:
+    """Everything below a folder."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 

@@ -3,6 +3,8 @@
 import ast
 import re
 import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
 SOURCES = sorted([*ROOT.glob("core/src/**/*.py"), *ROOT.glob("plugins/*/src/**/*.py")])
+TEST_FOLDERS = sorted(
+    folder
+    for pattern in ("core/tests", "plugins/*/tests", "tests/third_party/*/tests")
+    for folder in ROOT.glob(pattern)
+)
+PACKAGE_TESTS = sorted(path for folder in TEST_FOLDERS for path in folder.rglob("*.py"))
 LIGHT = (
     "cli/__init__ cli/parser cli/plugins component composition/choice composition/options "
     "composition/sources data/tokenizer/__init__ data/tokenizer/base data/tokenizer/character "
@@ -138,6 +146,64 @@ def test_every_plugin_is_a_member_of_the_workspace(plugin):
     assert f"dlm-platform-{plugin} @ {{root:uri}}/plugins/{plugin}" in root
     assert f"dlm-platform-{plugin} = {{ workspace = true }}" in root
     assert f"plugins/{plugin}" in (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def package_of(path: Path) -> Path:
+    """The folder of the package that a test module belongs to."""
+    return next(folder for folder in path.parents if (folder / "pyproject.toml").is_file())
+
+
+def modules_of(folder: Path) -> set[str]:
+    """Names by which modules of a folder of tests can be imported."""
+    return {path.stem for path in folder.rglob("*.py")}
+
+
+def required(package: Path) -> set[str]:
+    """Packages of the platform that are installed where a package is: its own and its needs."""
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    needs = {re.split(r"[^\w-]", need)[0].removeprefix("dlm-") for need in project["dependencies"]}
+    own = {folder.name for folder in package.glob("src/*")}
+    return {"platform_core", *own, *(need.replace("-", "_") for need in needs)}
+
+
+def folders_climbed(path: Path) -> Iterator[int]:
+    """How many folders above its own a module reaches, by `parents[N]`, `.parent` and `../`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        text = ast.unparse(node) if isinstance(node, ast.Subscript | ast.Attribute) else ""
+        if isinstance(node, ast.Subscript) and re.search(r"__file__.*\.parents\[", text):
+            yield ast.literal_eval(node.slice)
+        elif "__file__" in text and text.endswith(".parent"):
+            yield text.count(".parent") - 1
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            into = re.match(r"((?:\.\./)+)(tests|core|plugins|experiments|docs)\b", node.value)
+            if into:
+                yield into[1].count("../")
+
+
+@pytest.mark.parametrize("path", PACKAGE_TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tests_of_a_package_need_that_package_and_core_alone(path):
+    """And what the package declares; its folder can be copied elsewhere, and its tests pass."""
+    package = package_of(path)
+    others = {ROOT / "tests", *TEST_FOLDERS} - {path.parent}
+    elsewhere = set().union(*map(modules_of, others)) - modules_of(path.parent)
+    modules = {module.split(".")[0] for module in imported(path)}
+    assert not modules & elsewhere
+    assert {name for name in modules if name.startswith("platform_")} <= required(package)
+    depth = len(path.relative_to(package).parents) - 1
+    assert all(climbed <= depth for climbed in folders_climbed(path))
+
+
+def test_a_module_of_tests_that_reaches_outside_of_its_package_is_found(tmp_path):
+    module = tmp_path / "test_it.py"
+    for code, climbed in {
+        'Path(__file__).parents[3] / "tests"': 3,
+        "Path(__file__).parent.parent.parent": 2,
+        'HERE / "../../tests/golden"': 2,
+        'Path(__file__).parent / "golden"': 0,
+        'main(["new-plugin", "../blue"])': 0,
+    }.items():
+        module.write_text(code)
+        assert max(folders_climbed(module), default=0) == climbed
 
 
 def test_nothing_is_called_like_the_standard_library():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from accelerate import Accelerator
-from published import tensors, tolerance
+from published import DUO
 from short_training import OPTIONS, Sequences, flat
 
 from platform_core.cli import main
@@ -85,10 +85,10 @@ def draws(step: int = 0, total: int = 4) -> Draws:
     ("divergence", "published"), [(ReverseKl(), "kl_bwd"), (ForwardKl(), "kl_fwd")]
 )
 def test_divergences_are_the_reference_s(divergence: Divergence, published: str):
-    case = tensors("l.losses")
+    case = DUO.tensors("l.losses")
     student, teacher = case["student_log_p"], case["teacher_log_p"]
     single, double = (case[f"output/{published}_float{bits}"] for bits in (32, 64))
-    torch.testing.assert_close(divergence(student, teacher), single, **tolerance("l.losses"))
+    torch.testing.assert_close(divergence(student, teacher), single, **DUO.tolerance("l.losses"))
     found = divergence(student.double(), teacher.double())
     torch.testing.assert_close(found, double, rtol=1e-12, atol=1e-12)
 
@@ -115,7 +115,7 @@ def test_a_divergence_is_0_where_laws_are_equal_and_finite_where_they_cannot_mee
 
 
 def test_the_step_over_time_is_the_reference_s():
-    case = tensors("l.dt")
+    case = DUO.tensors("l.dt")
     rounds = Rounds(first_dt=1 / 512, round_steps=10_000, rounds=6)
     assert [rounds.dt(step) for step in case["step"].tolist()] == case["output/dt"].tolist()
 

@@ -1,7 +1,12 @@
 """What the README and the list of commands show works as it is written."""
 
+import json
+import os
 import re
 import shlex
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +58,90 @@ def test_the_options_that_are_shown_exist(words, tmp_path, monkeypatch):
         shlex.split(words), find_plugins({}), prog="test", extend=run.arguments, environ={}
     )
     assert composition.config
+
+
+SMALL = (  # noqa: SIM905
+    "--backbone.hidden_size=16 --backbone.num_blocks=1 --backbone.num_heads=2 "
+    "--backbone.cond_size=8 --data.length=32 --train.steps=2 --train.batch_size=2 "
+    "--train.checkpoint_every=1 --evaluate.sequences=4 --evaluate.on_the_way=2 --sample.number=2 "
+    "--sampler.steps=2"
+).split()
+"""Options of a run that takes a second."""
+
+FILES = {
+    "my.txt": "we the people of the united states " * 200,
+    "my/a.jsonl": '{"body": "we the people of the united states"}\n' * 100,
+    "my.jsonl": '{"text": "we the people of the united states"}\n' * 100,
+    "study.yaml": "base: small.yaml\naxes: {process: [duo, mdlm]}\nseeds: 2\n",
+    "small.yaml": "track: {to: none}\n",
+    "my_plugin.py": "".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL)),
+}
+"""Files of the reader's own that the commands speak of."""
+
+ELSEWHERE = "wikitext103", "zero-shot", "wikitext2", "duo.ckpt", "slurm", "--tasks"
+"""Words of commands that need a network, a cluster, or somebody's checkpoint."""
+
+TAKE_LONG = "bench", "dashboard", "--all", "--matrix"
+"""Words of commands that tests of their own try."""
+
+
+def typed(folder: Path, page: str) -> list[tuple[str, int, str]]:
+    """Each command of a page, typed in order in one folder: its exit code and what it said."""
+    for name, content in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    lines = re.findall(r"^    platform (?!run: )(\S.*)$", page, re.MULTILINE)
+    commands = [re.split(r"   +", line)[0] for line in lines]
+    commands = [c for c in commands if not set(shlex.split(c)) & set(TAKE_LONG)]
+    done = subprocess.run(
+        [sys.executable, Path(__file__).parent / "typed.py", folder],
+        input="".join(f"{json.dumps(small(shlex.split(command)))}\n" for command in commands),
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        env={**os.environ, "PLATFORM_CACHE": str(folder / "cache"), "PLATFORM_TRACK__TO": "none"},
+    )
+    assert done.returncode == 0, done.stderr
+    outcomes = [json.loads(line) for line in done.stdout.splitlines()]
+    return [
+        (command, code, said + errors)
+        for command, (code, said, errors) in zip(commands, outcomes, strict=True)
+    ]
+
+
+def small(words: list[str]) -> list[str]:
+    """The same command, of a size that takes a second."""
+    if "run" in words and "--resume" not in words and "--init" not in words:
+        words = [*words, *SMALL]
+        return [word for word in words if not word.startswith("--track")]
+    if "run" in words:
+        return [*words, "--train.steps=3"]
+    return [*words, "--size=300"] if "tokenizer" in words else words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [README, COMMANDS], ids=["README", "commands"])
+def test_every_command_works_when_typed_in_order(page: str, tmp_path: Path) -> None:
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    outcomes = typed(folder, page)
+    assert len(outcomes) > 4
+    for command, code, said in outcomes:
+        print(code, command)
+        if any(word in command for word in ELSEWHERE):
+            assert code in (0, 2), f"{command}\n{said}"
+            assert "Traceback" not in said, f"{command}\n{said}"
+        else:
+            assert code == 0, f"{command}\n{said}"
+
+
+@pytest.mark.slow
+def test_the_dashboard_says_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    command = [sys.executable, "-m", "platform_core.cli", "dashboard"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as served:
+        assert served.stdout is not None
+        said = next(line for line in served.stdout if "http" in line)
+        served.send_signal(signal.SIGINT)
+        served.wait(60)
+    assert "http://127.0.0.1:" in said

@@ -1,3 +1,7 @@
-"""Settings of core's tests."""
+"""Settings of the tests of core."""
 
-from platform_core.testing.settings import fresh_accelerator  # noqa: F401
+from platform_core.testing.settings import (  # noqa: F401
+    fresh_accelerator,
+    pytest_configure,
+    stub_parts,
+)

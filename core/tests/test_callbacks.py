@@ -12,8 +12,10 @@ from platform_core.errors import UsageError
 from platform_core.registry.loading import find_plugins
 from platform_core.training.callbacks import BestCheckpoint, EarlyStopping, Watchers
 
+PLUGINS = find_plugins({"PLATFORM_PLUGINS": "platform_core.testing.stubs"})
+FIRST = ["--process=first"]
 TINY = """
---process mdlm --backbone.hidden_size 16 --backbone.num_blocks 1 --backbone.num_heads 2
+--process first --backbone small --backbone.hidden_size 16
 --data.length 16 --data.corpus text --data.path text.txt --train.batch_size 2
 --train.warmup_steps 0 --train.precision fp32 --train.evaluate_every 2 --train.log_every 1
 --evaluate.on_the_way 2 --evaluate.sequences 2 --sample.number 1 --sampler.steps 2
@@ -25,11 +27,11 @@ def looked(step: int, value: float) -> Progress:
 
 
 def composed(*words: str):
-    return compose(list(words), find_plugins({}), prog="test", environ={})[0]
+    return compose([*FIRST, *words], PLUGINS, prog="test", environ={})[0]
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
+def home(stub_parts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PLATFORM_TRACK__AIM", "false")
     monkeypatch.setenv("PLATFORM_CACHE", str(tmp_path / "cache"))
@@ -115,7 +117,7 @@ def test_a_config_with_callbacks_repeats_itself_and_can_be_overruled(tmp_path):
 
 def test_the_environment_chooses_callbacks():
     environ = {"PLATFORM_CALLBACKS__EARLY_STOPPING__PATIENCE": "9"}
-    found, _ = compose([], find_plugins({}), prog="test", environ=environ)
+    found, _ = compose(FIRST, PLUGINS, prog="test", environ=environ)
     assert found.make_callbacks()["early-stopping"].patience == 9
 
 

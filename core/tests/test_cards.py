@@ -5,13 +5,13 @@ import json
 from itertools import combinations
 
 import pytest
-from sweeps import LN2, bound, judged, of_task, result, write_run
 
 from platform_core.errors import UsageError
 from platform_core.record.cards import UNSAID, Card, Measurement, Record, chosen_metrics
 from platform_core.record.directory import RunDirectory
 from platform_core.record.results import keep_evaluation, measurements, read_result, write_result
 from platform_core.registry.loading import find_plugins
+from platform_core.testing.records import LN2, bound, judged, of_task, result, write_run
 
 METRICS = find_plugins({}).metrics()
 

@@ -8,16 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
-from platform_core.composition.choice import choose
 from platform_core.composition.compatibility import matrix
 from platform_core.composition.compose import Composition, compose, compose_saved
 from platform_core.composition.options import TrainOptions
-from platform_core.composition.sources import read
 from platform_core.errors import IncompatibleError, UsageError
 from platform_core.registry.loading import find_plugins
 from platform_core.registry.parts import Plugins
 
-STUBS = Path(__file__).parents[2] / "tests" / "stub_parts.py"
+STUBS = Path(__file__).parent / "stub_parts.py"
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +56,6 @@ def run(plugins: Plugins, tmp_path: Path) -> Composer:
 
 def options(composition: Composition, role: str) -> dict[str, Any]:
     return dict(composition.factories[role].keywords)
-
-
-def test_a_run_without_names_is_duo_with_dit(plugins: Plugins) -> None:
-    choice = choose(read([], {}).layers, plugins)
-    assert choice.names == {
-        "process": "duo",
-        "schedule": "log-linear",
-        "parameterization": "mean",
-        "backbone": "dit",
-        "objective": "uniform-nelbo",
-        "sampler": "ancestral",
-    }
 
 
 def test_roles_take_the_processes_defaults_and_then_cores(run: Composer) -> None:

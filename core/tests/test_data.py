@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from platform_core.composition.options import DataOptions
 from platform_core.data import sequences as data_module
 from platform_core.data.cache import cache_directory, cached
-from platform_core.data.corpus import SPLITS, Sotu, TextFiles, open_corpus
+from platform_core.data.corpus import SPLITS, Sotu, TextFiles
 from platform_core.data.packing import choose
 from platform_core.data.sequences import Order, PackedRows, TokenSplit, load_data
 from platform_core.data.tokenizer import CharacterTokenizer
@@ -360,19 +360,6 @@ def test_missing_empty_and_undecodable_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()
     with pytest.raises(UsageError, match=r"empty\.txt is empty"):
         TextFiles(str(tmp_path))
-
-
-def test_corpus_names_and_paths_are_checked() -> None:
-    with pytest.raises(UsageError, match="unknown corpus 'sotus'; did you mean sotu\\? known: "):
-        open_corpus(DataOptions(corpus="sotus"))
-    with pytest.raises(
-        UsageError, match=r"unknown corpus 'wikipedia'; known: .* json \(dlm-platform-hub"
-    ):
-        open_corpus(DataOptions(corpus="wikipedia"))
-    with pytest.raises(UsageError, match=r"corpus text needs --data\.path"):
-        open_corpus(DataOptions(corpus="text"))
-    with pytest.raises(UsageError, match=r"for my\.txt add --data\.corpus text"):
-        open_corpus(DataOptions(path="my.txt"))
 
 
 def sotu_years(split: str) -> Iterator[int]:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from platform_core.training.ema import Ema
 
-GOLDEN = load_file(Path(__file__).parents[2] / "tests" / "golden" / "o_ema.safetensors")
+GOLDEN = load_file(Path(__file__).parent / "golden" / "o_ema.safetensors")
 
 
 def test_five_updates_give_the_golden_shadows():

@@ -14,10 +14,9 @@ from platform_core.evaluation.trained import TrainedRun
 from platform_core.registry.loading import find_plugins
 
 WORDS = [
-    "--process=mdlm",
+    "--process=first",
+    "--backbone=small",
     "--backbone.hidden_size=16",
-    "--backbone.num_blocks=1",
-    "--backbone.num_heads=2",
     "--data.corpus=text",
     "--data.length=16",
     "--train.batch_size=4",
@@ -36,7 +35,7 @@ def write(folder, letters):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(stub_parts, tmp_path_factory):
     home = tmp_path_factory.mktemp("eval")
     own = write(home / "own", "abc")
     assert main(["run", *WORDS, f"--data.path={own}", f"--output={home / 'run'}"]) == 0
@@ -118,16 +117,7 @@ def test_json_has_no_number_that_is_none(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (
-            ["--tasks=x", "--evaluate.draws=4"],
-            "--evaluate.draws is not read by the evaluation tasks, which reads evaluate.weights, ",
-        ),
-        (["--judge=x", "--evaluate.protocol=exact"], "is not read by the evaluation judge"),
         (["--sampler.steps=2"], "--sampler.steps is not read by the evaluation bound"),
-        (["--tasks=x", "--judge_length=9"], "--judge_length is for a judge"),
-        (["--judge=x", "--limit=2"], "--limit is for tasks"),
-        (["--judge=x", "--side_by_side"], "--on and --judge are measured one at a time"),
-        (["--tasks=x", "--judge=y"], "--judge and --tasks are measured one at a time"),
     ],
 )
 def test_an_option_that_is_not_read_is_refused(run, capsys, words, message):
@@ -165,12 +155,11 @@ def test_a_run_opened_in_python_measures_and_writes_as_the_verbs_do(run, capsys)
         TrainedRun.open(run.parent)
 
 
-@pytest.mark.parametrize("name", ["bound", "tasks"])
-def test_options_of_the_objective_and_the_precision_are_read(name):
+def test_options_of_the_objective_and_the_precision_are_read():
     evaluations = installed_evaluations(find_plugins({}))
-    require_read(name, evaluations, ["RUN", "--objective.steps=4", "--train.precision", "fp32"])
+    require_read("bound", evaluations, ["RUN", "--objective.steps=4", "--train.precision", "fp32"])
     with pytest.raises(UsageError, match="--train.steps is not read"):
-        require_read(name, evaluations, ["RUN", "--train.steps=4"])
+        require_read("bound", evaluations, ["RUN", "--train.steps=4"])
 
 
 def test_a_network_is_measured_in_the_precision_that_is_asked_for(run, capsys):

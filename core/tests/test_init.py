@@ -19,8 +19,9 @@ from platform_core.registry.loading import find_plugins
 from platform_core.training.run import Run
 from platform_core.training.trainer import Trainer
 
+PLUGINS = find_plugins({"PLATFORM_PLUGINS": "platform_core.testing.stubs"})
 SMALL = (  # noqa: SIM905
-    "--backbone.hidden_size=16 --backbone.num_blocks=1 --backbone.num_heads=2 --process=duo"
+    "--backbone=small --backbone.hidden_size=16 --process=second"
 ).split()
 NEW = (  # noqa: SIM905
     "--train.steps=2 --train.batch_size=4 --train.evaluate_every=0 --evaluate.sequences=8 "
@@ -33,7 +34,7 @@ Platform = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(stub_parts: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     words = random.Random(0).choices(TEXT.split(), k=2000)
     (folder / "words.txt").write_text(" ".join(words))
@@ -79,7 +80,12 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
 
 
 def at_step_0(home: Path, *words: str) -> Trainer:
-    composition, _ = compose(words, find_plugins({}), prog="x", environ={})
+    composition, _ = compose(
+        words,
+        PLUGINS,
+        prog="x",
+        environ={},
+    )
     with Run(composition, RunDirectory(home / "probe" / words[-1]), resume=False) as run:
         return run.trainer
 
@@ -114,7 +120,7 @@ def test_a_student_has_its_teacher_s_network_data_and_tokenizer_and_the_rest_ane
     )
     for section in ("process", "schedule", "parameterization", "backbone", "data"):
         assert after[section] == before[section]
-    assert before["objective"]["name"] == "uniform-nelbo"
+    assert before["objective"]["name"] == "only-uniform"
     assert after["objective"]["name"] == "nelbo"
     assert before["train"]["learning_rate"] == 0.01
     assert after["train"]["learning_rate"] == 2e-3
@@ -185,7 +191,12 @@ def test_every_source_may_name_the_run(
     words, environ = (
         (["--config=start.yaml"], {}) if source == "config" else ([], {"PLATFORM_INIT": "teacher"})
     )
-    composition, _ = compose(words, find_plugins({}), prog="x", environ=environ)
+    composition, _ = compose(
+        words,
+        PLUGINS,
+        prog="x",
+        environ=environ,
+    )
     assert composition.init.run == str(teacher)
     assert composition.data.path == str(home / "words.txt")
 
@@ -194,13 +205,13 @@ MISTAKES = {
     "no such run": (["--init=nowhere"], "nowhere does not exist"),
     "no run directory": (["--init=cache"], "is no run directory"),
     "no name": (["--init"], "--init needs a value"),
-    "no name to resume": (["--resume"], "--resume needs a value"),
+    "no name to resume": (["--process=second", "--resume"], "--resume needs a value"),
     "no checkpoint": (["--init=empty"], "empty has no checkpoint yet"),
     "no such checkpoint": (["--init=teacher", "--init.step=1"], "it has those of 2, 3"),
-    "a step of no run": (["--init.step=1"], "name the run with --init RUN"),
+    "a step of no run": (["--process=second", "--init.step=1"], "name the run with --init RUN"),
     "another process": (
-        ["--init=teacher", "--process=mdlm"],
-        "the network was trained with process duo, not process mdlm; leave that out",
+        ["--init=teacher", "--process=first"],
+        "the network was trained with process second, not process first; leave that out",
     ),
     "another network": (
         ["--init=teacher", "--backbone.hidden_size=32"],

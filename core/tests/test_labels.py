@@ -44,7 +44,7 @@ def letters(tmp_path, monkeypatch):
     component = Component("letters", "letters_plugin:open_letters")
     plugin.platform_corpora = hookimpl(specname="platform_corpora")(lambda: [component])
     monkeypatch.setitem(sys.modules, "letters_plugin", plugin)
-    monkeypatch.setenv("PLATFORM_PLUGINS", "letters_plugin")
+    monkeypatch.setenv("PLATFORM_PLUGINS", "letters_plugin,platform_core.testing.stubs")
 
 
 def options(label="letter", **others):
@@ -104,10 +104,9 @@ def test_addresses_have_a_president_and_a_century():
 
 
 WORDS = [
-    "--process=mdlm",
+    "--process=first",
+    "--backbone=small",
     "--backbone.hidden_size=16",
-    "--backbone.num_blocks=1",
-    "--backbone.num_heads=2",
     "--data.corpus=letters",
     "--data.length=16",
     "--data.label=letter",

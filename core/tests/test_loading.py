@@ -8,20 +8,17 @@ from pathlib import Path
 import pytest
 
 from platform_core import hookspecs
-from platform_core.cli.eval import BOUND, installed_evaluations, own_words
-from platform_core.component import KINDS, ROLES, SERVICES, Component
+from platform_core.component import ROLES, SERVICES, Component
 from platform_core.errors import UsageError
 from platform_core.hookspecs import HOOK_API, HOOKS, ROLE_HOOKS, SERVICE_HOOKS
 from platform_core.registry.loading import find_plugins, load_plugins
 from platform_core.registry.parts import (
-    FIRST_PARTY,
-    FIRST_PARTY_OPTIONS,
     Plugin,
     Plugins,
     resolve,
 )
 
-STUBS = Path(__file__).parents[2] / "tests" / "stub_parts.py"
+STUBS = Path(__file__).parent / "stub_parts.py"
 PREAMBLE = """
 from platform_core.component import Component
 from platform_core.hookspecs import hookimpl
@@ -80,18 +77,6 @@ def test_there_is_one_hook_for_each_kind_and_no_other() -> None:
     assert list(ROLE_HOOKS) == list(ROLES)
     assert list(SERVICE_HOOKS) == list(SERVICES)
     assert sorted(specified) == sorted(HOOKS.values())
-
-
-@pytest.mark.parametrize("kind", SERVICES)
-def test_every_service_hook_is_documented_and_has_a_use_of_our_own(kind: str) -> None:
-    document = inspect.getdoc(getattr(hookspecs, SERVICE_HOOKS[kind]))
-    assert document is not None
-    assert len(document) > 40
-    plugins = find_plugins({})
-    own = plugins.names(kind)
-    assert own
-    for name in own:
-        assert callable(plugins.load(kind, name))
 
 
 def test_metrics_come_from_plugins() -> None:
@@ -283,23 +268,6 @@ def test_a_part_of_a_plugin_of_ours_that_is_not_installed_says_what_to_install()
     with pytest.raises(UsageError) as error:
         nothing_else.get("process", "nonsense")
     assert "dlm-platform-duo" not in str(error.value)
-
-
-def test_what_our_plugins_bring_is_known_without_them() -> None:
-    """Else a message could not say which of them to install."""
-    found: dict[str, dict[str, str]] = {}
-    for part in find_plugins({}).parts(KINDS):
-        plugin = part.plugin.distribution.removeprefix("dlm-platform-")
-        if plugin != "core" and part.role != "command":
-            found.setdefault(part.role, {})[part.component.name] = plugin
-    assert found == FIRST_PARTY
-    own = {
-        word.removeprefix("--"): FIRST_PARTY["evaluation"][name]
-        for name, evaluation in installed_evaluations(find_plugins({})).items()
-        if name != BOUND
-        for word in own_words(evaluation)
-    }
-    assert own == FIRST_PARTY_OPTIONS["platform eval"]
 
 
 def both_noises(**kinds: str) -> Plugins:

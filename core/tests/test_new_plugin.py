@@ -1,11 +1,8 @@
 """`platform new-plugin` writes packages that work at once, or nothing."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import strangers
 
 from platform_core.cli import main
 from platform_core.component import KINDS
@@ -50,7 +47,7 @@ def test_the_package_is_complete_and_has_the_author_s_names(kind, tmp_path, caps
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("kind", WRITTEN)
+@pytest.mark.parametrize("kind", [kind for kind in WRITTEN if kind != "launcher"])
 def test_a_template_is_a_plugin_itself(kind):
     module = f"platform_core.templates.{kind}.plugin"
     plugins = find_plugins({"PLATFORM_PLUGINS": module})
@@ -68,8 +65,6 @@ def test_a_template_is_a_plugin_itself(kind):
         ("lambda", "lambda is a reserved name; choose another, like my-process"),
         ("platform", "platform is a reserved name"),
         ("platform-blue", "leave out the first platform-"),
-        ("duo", "plugin duo exists already (dlm-platform-duo"),
-        ("dlm-platform-duo", "exists already"),
         ("uniform", "a process called uniform exists already (dlm-platform-core"),
         ("cosine --kind schedule", "a schedule called cosine exists already"),
         ("block --kind backbone", "the class of block would be Block"),
@@ -100,22 +95,3 @@ def test_what_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         scaffold.write_package("blue", "schedule", tmp_path / "blue")
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_packages_of_every_kind_pass_their_own_tests(tmp_path):
-    """All installed beside each other, each with its own tests, in one run of pytest."""
-    site, sources = tmp_path / "site", []
-    for kind in WRITTEN:
-        package = tmp_path / kind
-        assert main(["new-plugin", f"my-{kind}", "--kind", kind, "--output", str(package)]) == 0
-        sources.append(strangers.install(package, site))
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", *WRITTEN],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=strangers.environment(site, *sources),
-    )
-    assert done.returncode == 0, done.stdout
-    assert int(done.stdout.split(" passed")[0].split()[-1]) > 3 * len(WRITTEN)

@@ -62,9 +62,8 @@ def test_long_documents_are_cut_where_each_has_a_row():
 
 def test_the_wrap_is_the_published_one():
     tokenizer = SimpleNamespace(vocab_size=200, pad_id=199, bos_id=0, eos_id=1)
-    for case in json.loads(
-        (Path(__file__).parents[2] / "tests" / "golden/r_group_texts.json").read_text()
-    ):
+    golden = Path(__file__).parent / "golden" / "r_group_texts.json"
+    for case in json.loads(golden.read_text()):
         documents = [np.array(row[:-1], dtype=np.uint8) for row in case["input_ids"]]
         way = choose(tokenizer, case["block_size"], packing="packed", marks="published")
         rows = [row for part in way.rows(documents) for row in part.ids.tolist()]

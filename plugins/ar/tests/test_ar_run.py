@@ -9,12 +9,12 @@ import pytest
 from platform_core.cli import main
 from platform_core.composition.compose import Composition, compose
 from platform_core.errors import IncompatibleError
-from platform_core.registry.loading import load_plugins
+from platform_core.registry.loading import find_plugins
 
 TEXT = "we the people of these united states in order to form a more perfect union"
 
 SMALL = (  # noqa: SIM905
-    "run --process=ar --backbone.hidden_size=16 --backbone.num_blocks=1 --backbone.num_heads=2 "
+    "run --process=ar --backbone=small --backbone.hidden_size=16 "
     "--data.corpus=text --data.length=16 --train.steps=4 --train.batch_size=4 "
     "--train.warmup_steps=1 --train.evaluate_every=2 --evaluate.on_the_way=8 --sample.number=2 "
     "--track.aim=false"
@@ -22,19 +22,8 @@ SMALL = (  # noqa: SIM905
 
 
 def composed(*words: str) -> Composition:
-    return compose(words, load_plugins({}), prog="platform run", environ={})[0]
-
-
-def test_the_process_brings_its_family_along() -> None:
-    names = composed("--process=ar").names
-    assert names == {
-        "process": "ar",
-        "schedule": "log-linear",
-        "parameterization": "next-token",
-        "backbone": "dit",
-        "objective": "next-token",
-        "sampler": "left-to-right",
-    }
+    plugins = find_plugins({"PLATFORM_PLUGINS": "platform_core.testing.stubs"})
+    return compose(("--backbone=small", *words), plugins, prog="platform run", environ={})[0]
 
 
 @pytest.mark.parametrize("schedule", ["log-linear", "cosine", "polynomial"])
@@ -60,7 +49,7 @@ def test_parts_of_diffusion_and_of_autoregression_do_not_mix(words: str, message
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def small(stub_parts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     chosen = random.Random(0).choices(TEXT.split(), k=3000)
     (tmp_path / "words.txt").write_text(" ".join(chosen))
     monkeypatch.setenv("PLATFORM_CACHE", str(tmp_path / "cache"))

@@ -1,7 +1,5 @@
 """D3PM's parts by name: the family's defaults, both noises, and what is refused."""
 
-from pathlib import Path
-
 import pytest
 
 from platform_core.composition.compose import Composition, compose
@@ -12,12 +10,11 @@ from platform_core.sampler import Ancestral
 from platform_d3pm.objective import DiscreteNelbo
 from platform_d3pm.process import AbsorbingD3pm, UniformD3pm
 
-STUBS = Path(__file__).parents[3] / "tests" / "stub_parts.py"
-PLUGINS = find_plugins({"PLATFORM_PLUGINS": str(STUBS)})
+PLUGINS = find_plugins({"PLATFORM_PLUGINS": "platform_core.testing.stubs"})
 
 
 def composed(*argv: str) -> Composition:
-    argv = ("--process=d3pm", "--backbone=narrow", *argv)
+    argv = ("--process=d3pm", "--backbone=small", *argv)
     return compose(argv, PLUGINS, prog="platform run", environ={})[0]
 
 

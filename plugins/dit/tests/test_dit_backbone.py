@@ -11,7 +11,7 @@ from platform_core.errors import UsageError
 from platform_core.types import TopTokens
 from platform_dit.backbone import SIZES, Dit
 
-GOLDEN = Path(__file__).parents[3] / "tests" / "golden"
+GOLDEN = Path(__file__).parent / "golden"
 BIDIRECTIONAL = load_file(GOLDEN / "b_dit.safetensors")
 CAUSAL = load_file(GOLDEN / "c_dit_causal.safetensors")
 REFERENCE = {"hidden_size": 32, "num_blocks": 2, "num_heads": 2, "cond_size": 16}

@@ -11,7 +11,7 @@ from platform_core.backbone import reader
 from platform_dit.attention import Sdpa
 from platform_dit.backbone import CachedReader, Dit
 
-CAUSAL = load_file(Path(__file__).parents[3] / "tests" / "golden" / "c_dit_causal.safetensors")
+CAUSAL = load_file(Path(__file__).parent / "golden" / "c_dit_causal.safetensors")
 STATES, LENGTH = 19, 24
 
 

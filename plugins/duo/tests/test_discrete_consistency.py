@@ -1,8 +1,9 @@
 """Discrete consistency: which texts are compared, at which levels, and what the loss is."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from published import tensors
 from torch import Tensor
 
 from platform_core import rows
@@ -11,12 +12,16 @@ from platform_core.parameterization import PredictsClean
 from platform_core.process import Uniform
 from platform_core.schedule import LogLinear
 from platform_core.testing.allocations import LargestTensor
+from platform_core.testing.golden import Golden
 from platform_core.testing.toy import TinyNetwork, model
 from platform_core.types import Batch
 from platform_duo.objective import DiscreteConsistency
 from platform_duo.process import Duo
 from platform_duo.schedule import Gaussian
 from platform_duo.trajectory import draw_trajectory
+
+GOLDEN = Golden(Path(__file__).parent / "golden")
+tensors = GOLDEN.tensors
 
 STATES = 7
 

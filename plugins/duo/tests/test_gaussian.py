@@ -1,18 +1,22 @@
 """DUO's operator: printed values, the published code's, dense quadrature and simulation."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from published import tensors, tolerance
 from torch import Tensor
 
+from platform_core.testing.golden import Golden
 from platform_core.testing.toy import chi_square, double
 from platform_duo import gaussian
 from platform_duo.operators import Poly9, Quadrature, Series, series_terms
+
+GOLDEN = Golden(Path(__file__).parent / "golden")
+tensors, tolerance = GOLDEN.tensors, GOLDEN.tolerance
 
 PRINTED = """
 2 -3 9.9847052831e-01 -8.3382963815e-03
@@ -217,7 +221,10 @@ def test_the_shipped_tables_are_these(name: str, num_states: int):
 
 @pytest.mark.parametrize("num_states", [30522, 50257])
 def test_the_series_is_the_published_one(num_states: int):
-    case, within = tensors(f"i.series_{num_states}"), tolerance(f"i.series_{num_states}")
+    case, within = (
+        tensors(f"i.series_{num_states}"),
+        tolerance(f"i.series_{num_states}"),
+    )
     series = Series(num_states, -3.5, -1.75)
     terms, gamma = series_terms(num_states, 150), case["gamma"].double()
     torch.testing.assert_close(terms, case["output/coefficients_m"], rtol=1e-9, atol=0)

@@ -1,17 +1,21 @@
 """The modes, profiles, segments and presets of Psi-samplers have their printed values."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
-from published import tensors, tolerance
 from torch import Tensor
 
 from platform_core.sampler import LAST_TIME, even_times
 from platform_core.schedule import Cosine, LogLinear, Polynomial, Schedule
+from platform_core.testing.golden import Golden
 from platform_duo.kappa import mixing_of
 from platform_duo.profile import Segments, profile_of
 from platform_duo.sampler import PRESETS, Psi
+
+GOLDEN = Golden(Path(__file__).parent / "golden")
+tensors, tolerance = GOLDEN.tensors, GOLDEN.tolerance
 
 CPU = torch.device("cpu")
 SCHEDULES: dict[str, Schedule] = {"log-linear": LogLinear(1e-3), "cosine": Cosine(1e-3)}

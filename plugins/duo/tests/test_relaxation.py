@@ -6,15 +6,16 @@ its 36 golden tokens that is the argmax each time; what it costs is measured her
 
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from published import tensors, tolerance
 from torch import Tensor
 
 from platform_core.testing.allocations import LargestTensor
+from platform_core.testing.golden import Golden
 from platform_core.testing.toy import chi_square, double
 from platform_core.types import TopTokens
 from platform_duo import gaussian
@@ -33,6 +34,9 @@ from platform_duo.relaxation import (
     soften,
 )
 
+GOLDEN = Golden(Path(__file__).parent / "golden")
+tensors, tolerance = GOLDEN.tensors, GOLDEN.tolerance
+
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -50,7 +54,10 @@ def standard_error(values: Tensor) -> float:
 
 
 def test_the_mean_below_a_ceiling_is_the_reference_s():
-    case, within = tensors("k.log_mean_exp_trunc_normal"), tolerance("k.log_mean_exp_trunc_normal")
+    case, within = (
+        tensors("k.log_mean_exp_trunc_normal"),
+        tolerance("k.log_mean_exp_trunc_normal"),
+    )
     value = log_mean_exp_below(case["c"], case["sigma"])
     torch.testing.assert_close(value, case["output/value"], **within)
 

@@ -1,18 +1,23 @@
 """Paths of two values have the joint law of a dense argmax, at the price of three numbers."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from published import tensors
 from scipy import stats
 from torch import Tensor
 
 from platform_core.draws import derive_generator
 from platform_core.testing.allocations import LargestTensor
+from platform_core.testing.golden import Golden
 from platform_core.testing.toy import chi_square
 from platform_duo import gaussian
 from platform_duo.relaxation import largest_normals
 from platform_duo.trajectory import Trajectory, draw_trajectory
+
+GOLDEN = Golden(Path(__file__).parent / "golden")
+tensors = GOLDEN.tensors
 
 DRAWS = 40_000
 

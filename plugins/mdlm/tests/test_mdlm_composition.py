@@ -4,16 +4,18 @@ import pytest
 
 from platform_core.composition.compose import Composition, compose
 from platform_core.errors import IncompatibleError, UsageError
-from platform_core.registry.loading import load_plugins
+from platform_core.registry.loading import find_plugins
 from platform_mdlm.objective import MaskedNelbo
 from platform_mdlm.parameterization import Subs
 from platform_mdlm.process import Mdlm
 from platform_mdlm.sampler import CachedAncestral
 
+PLUGINS = find_plugins({"PLATFORM_PLUGINS": "platform_core.testing.stubs"})
+
 
 def composed(*argv: str) -> Composition:
-    argv = ("--process=mdlm", "--backbone=dit", *argv)
-    return compose(argv, load_plugins(), prog="platform run", environ={})[0]
+    argv = ("--process=mdlm", "--backbone=small", *argv)
+    return compose(argv, PLUGINS, prog="platform run", environ={})[0]
 
 
 def test_the_family_s_defaults_are_its_own_parts():

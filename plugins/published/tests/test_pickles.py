@@ -15,7 +15,7 @@ import torch
 from platform_published import pickles as foreign
 from platform_published.pickles import ForeignError, Inert, Name, TorchArchive, plain, read_pickle
 
-GOLDEN = Path(__file__).parents[3] / "tests" / "golden"
+GOLDEN = Path(__file__).parent / "golden"
 
 
 class Call:

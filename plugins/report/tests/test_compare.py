@@ -7,9 +7,8 @@ import math
 from dataclasses import replace
 
 import pytest
-from sweeps import LN2, bound, changed, judged, of_task, result, write_run
+from swept import compared, measured_alike
 
-from platform_core.cli import main
 from platform_core.composition.options import DataOptions, EvaluateOptions
 from platform_core.data.sequences import load_data
 from platform_core.errors import UsageError
@@ -29,11 +28,11 @@ from platform_core.record.cards import (
 from platform_core.record.directory import RunDirectory
 from platform_core.record.results import measurements
 from platform_core.registry.loading import find_plugins
+from platform_core.testing.records import LN2, bound, result, write_run
 from platform_report.tables import FORMATS, Column, Nothing, Number, Probability, Table, Words
 
 METRICS = find_plugins({}).metrics()
 BITS, PERPLEXITY = METRICS["bits_per_character"], METRICS["perplexity"]
-JUDGED, MAUVE = METRICS["generative_perplexity"], METRICS["mauve"]
 
 
 def measured(record, run="here"):
@@ -44,15 +43,7 @@ def measured(record, run="here"):
 def two(tmp_path, monkeypatch):
     """Two runs that were measured alike; their directories."""
     monkeypatch.chdir(tmp_path)
-    write_run(tmp_path / "a", result(1.0, 0.03))
-    write_run(tmp_path / "b", result(1.2, 0.04, seed=2))
-    return tmp_path
-
-
-def compared(*words, capsys):
-    code = main(["compare", *words])
-    out = capsys.readouterr()
-    return code, out.out, out.err
+    return measured_alike(tmp_path)
 
 
 # What a value depends on
@@ -114,36 +105,6 @@ def test_bits_per_character_need_as_many_characters():
     assert BITS.differences(other, measured(bound(1.0))) == {"characters": (639, 640)}
 
 
-SAMPLES = {
-    "judge__digest": "9" * 64,
-    "judge_length": 64,
-    "perplexity": "another definition",
-    "sample__number": 8,
-    "sample__length": 64,
-    "sample__weights": "raw",
-    "sample__prompt": "My",
-    "sample__template": "a_c",
-    "sample__label": "19th",
-    "tokenizer__digest": "9" * 64,
-}
-
-
-@pytest.mark.parametrize("place", SAMPLES)
-def test_judged_figures_need_the_same(place):
-    other = measured(judged(30.0, 3.0))
-    changed(other.record.card.facts, {place: SAMPLES[place]})
-    mine = measured(judged(30.0, 3.0))
-    assert list(JUDGED.differences(other, mine)) == [place.replace("__", ".")]
-    of_the_judge = place.startswith("judge") or place == "perplexity"
-    assert bool(METRICS["entropy"].differences(other, mine)) != of_the_judge
-
-
-def test_samplers_and_guidance_are_what_is_compared():
-    other = measured(judged(30.0, 3.0, steps=64, sample__guidance=2.0))
-    assert not JUDGED.differences(other, measured(judged(30.0, 3.0)))
-    assert MAUVE.differences(measured(judged(30.0, 3.0, split="test")), other)
-
-
 def test_what_one_card_does_not_say_is_a_difference():
     silent = bound(1.0)
     del silent["card"]["conditional"]
@@ -152,15 +113,6 @@ def test_what_one_card_does_not_say_is_a_difference():
 
 
 # Numbers
-
-
-def test_errors_are_in_the_units_of_their_numbers():
-    record = measured(bound(1.5, 0.02))
-    assert METRICS["nats_per_token"].error(record) == 0.02
-    assert METRICS["bits_per_token"].error(record) == pytest.approx(0.02 / LN2)
-    assert BITS.error(record) == pytest.approx(0.02 / LN2 * 2)
-    assert PERPLEXITY.error(record) == pytest.approx(0.02 * math.exp(1.5))
-    assert JUDGED.error(measured(judged(30.0, 3.0))) == 0.5
 
 
 def test_the_error_of_a_result_is_read_in_nats(two):
@@ -280,32 +232,6 @@ def test_every_setting_that_all_share_has_its_table(two, capsys):
     assert "sotu, test text: exact protocol, ema weights" in out
 
 
-def test_generated_text_is_shown_with_its_entropy_and_cost(two, capsys):
-    for name, perplexity in (("c", 30.0), ("d", 40.0)):
-        more = {f"judged-{n}": judged(perplexity + n, 3.0, steps=n) for n in (8, 32)}
-        write_run(two / name, result(1.0), evaluations=more)
-    code, out, _ = compared("c", "d", "--metric", "generative_perplexity", capsys=capsys)
-    assert code == 0
-    lines = [line.split("  ") for line in out.splitlines()]
-    found = [[word.strip() for word in line if word] for line in lines if line[0] in "cd"]
-    assert [line[:5] for line in found if line] == [
-        ["c", "ancestral, steps 32", "32", "62.00 ± 0.50", "3.000 ± 0.010"],
-        ["c", "ancestral, steps 8", "8", "38.00 ± 0.50", "3.000 ± 0.010"],
-        ["d", "ancestral, steps 32", "32", "72.00 ± 0.50", "3.000 ± 0.010"],
-        ["d", "ancestral, steps 8", "8", "48.00 ± 0.50", "3.000 ± 0.010"],
-    ]
-    assert "Real text: perplexity 20, entropy 3.1." in out
-
-
-def test_generated_text_under_unlike_judges_is_refused(two, capsys):
-    write_run(two / "c", result(1.0), evaluations={"j": judged(30.0, 3.0)})
-    write_run(two / "d", result(1.0), evaluations={"j": judged(9.0, 3.0, judge__digest="9" * 64)})
-    code, _, err = compared("c", "d", capsys=capsys)
-    assert code == 2
-    assert "judge.digest 99999999… (c: 44444444…)" in err
-    assert compared("c", "d", "--metric", "entropy", capsys=capsys)[0] == 0
-
-
 def test_what_no_card_says_is_told(two, capsys):
     for name in ("c", "d"):
         silent = result(1.0)
@@ -331,7 +257,6 @@ def test_what_no_card_says_is_told(two, capsys):
         (["a", "a/"], "give at least two runs"),
         (["a", "nowhere"], "nowhere does not exist"),
         (["a", "empty"], "empty has no bits_per_character; measure it with `platform eval empty`"),
-        (["a", "b", "--metric", "mauve"], "a has no mauve"),
         (["a", "b", "--format", "xls"], "invalid choice: 'xls'"),
     ],
 )
@@ -455,36 +380,3 @@ def test_cards_of_bounds_say_all_that_bounds_depend_on(tmp_path, monkeypatch):
 
 
 # Tasks
-
-
-def test_each_task_that_all_runs_have_is_a_table(two, capsys):
-    for name, acc in (("c", 0.5), ("d", 0.6)):
-        more = {"piqa": of_task("piqa", acc), "boolq": of_task("boolq", acc + 0.1)}
-        more["of-one"] = of_task(f"only-{name}", acc)
-        write_run(two / name, result(1.0), evaluations=more)
-    code, out, _ = compared("c", "d", "--metric", "tasks", "--format", "json", capsys=capsys)
-    assert code == 0
-    found = json.loads(out)
-    assert [table["title"] for table in found] == ["boolq, 100 items", "piqa, 100 items"]
-    first, second = found[1]["rows"]
-    assert (first["acc"]["value"], first["acc"]["spread"]) == (0.5, 0.05)
-    assert second["Δ acc"]["value"] == pytest.approx(0.1)
-    assert "Chance: acc 0.25." in found[1]["remarks"]
-    assert "acc_standard_error" not in out
-    assert compared("c", "d", "--metric", "tasks.acc", capsys=capsys)[0] == 0
-    _, out, _ = compared("c", "d", capsys=capsys)
-    assert "piqa, 100 items" in out
-    assert "bits per character" in out
-
-
-def test_tasks_that_were_asked_unlike_are_refused(two, capsys):
-    write_run(two / "c", result(1.0), evaluations={"t": of_task("piqa", 0.5)})
-    write_run(two / "d", result(1.0), evaluations={"t": of_task("piqa", 0.5, num_fewshot=5)})
-    code, _, err = compared("c", "d", "--metric", "tasks.acc", capsys=capsys)
-    assert code == 2
-    assert "tasks.acc of d does not belong in one column with c: num_fewshot 5 (c: None)" in err
-    code, _, err = compared("a", "c", "--metric", "tasks", capsys=capsys)
-    assert code == 2
-    assert "a has no tasks.acc; measure it with `platform eval a --tasks NAME,...`" in err
-    code, _, err = compared("a", "b", "--metric", "tasks", capsys=capsys)
-    assert "a has no tasks; measure it with `platform eval a --tasks NAME,...`" in err

@@ -1,20 +1,17 @@
 """`platform report` on sweeps in any state, and the statistics behind it."""
 
-import csv
-import io
-import json
 import random
 import re
-import shutil
 
 import pytest
 from scipy import stats
-from sweeps import LN2, FakeSweep, bound, judged, of_task, result
+from swept import AXES, BITS, curves, read_rows, reported, rows, three_rows
 
 from platform_core.cli import main
 from platform_core.evaluation import plots
 from platform_core.record.cards import chosen_metrics
 from platform_core.registry.loading import find_plugins
+from platform_core.testing.records import LN2, FakeSweep, result
 from platform_report.figures import Curve, averaged, draw, frontier, series
 from platform_report.reading import read_sweep
 from platform_report.significance import deviation, holm, paired, two_sided, welch
@@ -22,66 +19,16 @@ from platform_report.summary import tables
 from platform_report.tables import FORMATS
 
 METRICS = find_plugins({}).metrics()
-AXES = {"process": ["duo", "mdlm", "sedd"], "seed": ["1", "2", "3"]}
-BITS = "bits per character"
-PERPLEXITY = "generative perplexity"
-
-
-def curves(loss):
-    lines = [
-        {"step": step, "subset": "train", "time": 1.0, "loss": loss} for step in range(10, 210, 10)
-    ]
-    on_the_way = {"subset": "validation", "time": 1.0, "bits_per_character": loss}
-    return [*lines, {"step": 100, **on_the_way}, {"step": 200, **on_the_way}]
-
-
-def measured(nats, seed, *, perplexity):
-    """What a finished trial has written."""
-    judging = {
-        f"judged-{steps}": judged(perplexity / steps, 3.0, steps=steps, seconds=steps / 10)
-        for steps in (8, 32)
-    }
-    test = {"test-ema": bound(nats + 1, evaluate__split="test", seed=seed)}
-    return {
-        "ended": result(nats, seconds=100 * nats, memory=1e9 * nats, seed=seed),
-        "evaluations": judging | test,
-        "metrics": curves(nats),
-        "aim": f"hash{seed}",
-    }
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """Three rows: whole; one seed failed and one waits; nothing but failures."""
-    fake = FakeSweep(tmp_path_factory.mktemp("home") / "my & <sweep>", AXES)
-    for seed, nats in (("1", 1.0), ("2", 1.2), ("3", 1.1)):
-        labels = {"process": "mdlm", "seed": seed}
-        fake.add(labels, **measured(nats, int(seed), perplexity=320.0))
-    fake.add({"process": "duo", "seed": "1"}, **measured(2.0, 1, perplexity=640.0))
-    fake.add(
-        {"process": "duo", "seed": "2"}, status="failed", code=1, message="loss is <NaN>,\nat 3"
-    )
-    fake.add({"process": "duo", "seed": "3"}, status="waiting")
-    fake.add({"process": "sedd", "seed": "1"}, status="failed", code=-9, metrics=curves(3.0))
-    fake.add({"process": "sedd", "seed": "2"}, status="running")
-    fake.add({"process": "sedd", "seed": "3"}, status="failed", code=1)
-    return fake.write()
+    return three_rows(tmp_path_factory.mktemp("home") / "my & <sweep>")
 
 
 @pytest.fixture(scope="module")
 def page(sweep):
-    """The page of it, against mdlm."""
-    printed = ["--format", "json", "--to", str(sweep / "printed.json")]
-    assert main(["report", str(sweep), "--baseline", "process=mdlm", *printed]) == 0
-    return (sweep / "report" / "index.html").read_text()
-
-
-def read_rows(text):
-    return list(csv.DictReader(io.StringIO(text)))
-
-
-def rows(sweep, name="results"):
-    return read_rows((sweep / "report" / "tables" / f"{name}.csv").read_text())
+    return reported(sweep)
 
 
 def tabled(fake, *metrics, **baseline):
@@ -172,25 +119,6 @@ def test_one_seed_has_a_difference_but_no_p(sweep, page):
     assert mdlm["test"] == "baseline"
 
 
-def test_further_evaluations_and_samples_have_tables_of_their_own(sweep, page):
-    assert float(rows(sweep, "bound-1")[0][BITS]) == pytest.approx(4.2 / LN2)
-    samples = rows(sweep, "samples-1")
-    assert [(row["process"], row["NFE"], float(row[PERPLEXITY])) for row in samples] == [
-        ("mdlm", "8", 40.0),
-        ("mdlm", "32", 10.0),
-        ("duo", "8", 80.0),
-        ("duo", "32", 20.0),
-    ]
-    assert {float(row["unigram entropy (nats)"]) for row in samples} == {3.0}
-    assert float(samples[2][f"Δ {PERPLEXITY}"]) == 40.0
-
-
-def test_generative_perplexity_never_comes_without_entropy(sweep):
-    made = tables(read_sweep(sweep), [METRICS["generative_perplexity"]], {}, "")
-    assert list(made) == ["samples-1", "trials"]
-    assert "unigram entropy (nats)" in [column.title for column in made["samples-1"].columns]
-
-
 def test_equal_seeds_are_compared_in_pairs_and_others_by_welch(tmp_path):
     fake = FakeSweep(tmp_path / "s", AXES)
     values = {
@@ -248,22 +176,6 @@ def test_exact_values_beside_bounds_are_marked(tmp_path):
     assert duo["notes"] == ""
 
 
-def test_tasks_have_a_table_each(tmp_path):
-    fake = FakeSweep(tmp_path / "s", {"process": ["duo", "mdlm"], "seed": ["1", "2"]})
-    for process, acc in (("duo", 0.5), ("mdlm", 0.6)):
-        for seed in ("1", "2"):
-            asked = {name: of_task(name, acc + int(seed) / 100) for name in ("boolq", "piqa")}
-            fake.add({"process": process, "seed": seed}, result(1.0), evaluations=asked)
-    assert main(["report", str(fake.write()), "--baseline", "process=duo"]) == 0
-    for number in (1, 2):
-        duo, mdlm = rows(tmp_path / "s", f"tasks-{number}")
-        assert float(duo["acc"]) == pytest.approx(0.515)
-        assert float(mdlm["Δ acc"]) == pytest.approx(0.1)
-    written = (tmp_path / "s/report/report.md").read_text()
-    assert "**boolq, 100 items**" in written
-    assert "Chance: acc 0.25." in written
-
-
 def test_a_card_that_lacks_a_fact_is_told_with_what_to_do(tmp_path):
     fake = FakeSweep(tmp_path / "s", {"process": ["duo", "mdlm"]})
     for process in ("duo", "mdlm"):
@@ -303,53 +215,6 @@ def test_the_page_links_to_runs_and_to_aim(page, sweep):
     assert "--baseline process=mdlm" in page
 
 
-def test_all_plots_are_on_the_page_and_beside_it(page, sweep):
-    names = {path.stem for path in (sweep / "report" / "plots").iterdir()}
-    assert names == {
-        "loss",
-        "bits_per_character",
-        "bits_per_character-seconds",
-        "bits_per_character-memory",
-        "generative_perplexity-nfe-1",
-        "generative_perplexity-seconds-1",
-        "generative_perplexity-entropy-1",
-    }
-    assert page.count("<svg") == len(names)
-
-
-@pytest.mark.slow
-def test_a_report_is_written_again_as_it_was(sweep, tmp_path):
-    copy = tmp_path / "s"
-    shutil.copytree(sweep, copy)
-    words = ["report", str(copy), "--baseline", "process=mdlm"]
-    found = []
-    for more in ([], ["--metric", "entropy"], []):
-        assert main([*words, *more]) == 0
-        files = [path for path in sorted((copy / "report").rglob("*")) if path.is_file()]
-        found.append({path.relative_to(copy): path.read_bytes() for path in files})
-    assert found[0] == found[2]
-    gone = {path.name for path in found[0].keys() - found[1].keys()}
-    assert {"results.csv", "loss.svg"} & gone == {"results.csv"}
-
-
-def test_markdown_and_latex_have_every_table(page, sweep):
-    markdown = (sweep / "report" / "report.md").read_text()
-    latex = (sweep / "report" / "report.tex").read_text()
-    assert markdown.count("\n| :--- |") == latex.count(r"\toprule") == 4
-    assert (sweep / "report" / "report.csv").read_text().startswith("process,n,bits per char")
-    assert r"exit code 1: loss is \textless{}NaN\textgreater{}, at 3" in latex
-
-
-def test_what_is_printed_may_be_a_file_of_another_format(page, sweep):
-    printed = json.loads((sweep / "printed.json").read_text())
-    assert [table["title"] for table in printed] == [
-        "Results at the end of training",
-        "sotu, test text: exact protocol, ema weights",
-        "Generated text, judged by ruler",
-        "Every trial",
-    ]
-
-
 def test_a_sweep_without_any_result_has_a_report(tmp_path):
     fake = FakeSweep(tmp_path / "s", AXES)
     for seed in AXES["seed"]:
@@ -367,7 +232,6 @@ def test_a_sweep_without_any_result_has_a_report(tmp_path):
         (["--baseline", "proces=mdlm"], "no axis proces (its axes are process); did you mean"),
         (["--baseline", "process=mdl"], "axis process has no mdl (there are duo, mdlm, sedd)"),
         (["--baseline", "seed=1"], "no axis seed"),
-        (["--metric", "mauv"], "unknown metric mauv; did you mean mauve?"),
     ],
 )
 def test_mistakes_are_told_in_one_line(words, message, sweep, capsys):

@@ -1,7 +1,5 @@
 """SEDD's parts by name: the family's defaults, both noises, and what is refused."""
 
-from pathlib import Path
-
 import pytest
 
 from platform_core.composition.compatibility import goes_with, matrix
@@ -17,12 +15,11 @@ from platform_sedd.process import AbsorbingSedd, UniformSedd
 from platform_sedd.sampler import Analytic, Euler
 from platform_sedd.schedule import Geometric
 
-STUBS = Path(__file__).parents[3] / "tests" / "stub_parts.py"
-PLUGINS = find_plugins({"PLATFORM_PLUGINS": str(STUBS)})
+PLUGINS = find_plugins({"PLATFORM_PLUGINS": "platform_core.testing.stubs"})
 
 
 def composed(*argv: str) -> Composition:
-    argv = ("--process=sedd", "--backbone=narrow", *argv)
+    argv = ("--process=sedd", "--backbone=small", *argv)
     return compose(argv, PLUGINS, prog="platform run", environ={})[0]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from platform_core.cli.parser import show_help
 from platform_core.composition.compose import compose_saved
+from platform_core.composition.help_page import HelpPage
 from platform_core.composition.words import underscored
 from platform_core.errors import UsageError
 from platform_core.record.directory import RunDirectory, first_argument
@@ -36,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
         plugins,
         prog="platform eval RUN",
         extend=partial(arguments, evaluations),
+        page=HelpPage(reads=read_by(evaluations)),
     )
     name = chosen(evaluations, asked)
     require_read(name, evaluations, argv)
@@ -51,6 +53,11 @@ def main(argv: Sequence[str]) -> int:
 def installed_evaluations(plugins: "Plugins") -> "Evaluations":
     """The classes of all evaluations that are installed, by name."""
     return {name: plugins.load("evaluation", name) for name in plugins.names("evaluation")}
+
+
+def read_by(evaluations: "Evaluations") -> tuple[str, ...]:
+    """The sections and options that any evaluation reads."""
+    return (*(key for each in evaluations.values() for key in each.reads), *READ_BY_ALL)
 
 
 def arguments(evaluations: "Evaluations", parser: ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platform_core.composition.compose import compose, compose_saved
+from platform_core.composition.help_page import HelpPage
 from platform_core.errors import UsageError, either
 from platform_core.record.directory import RunDirectory
 from platform_core.registry.loading import load_plugins
@@ -39,7 +40,9 @@ def main(argv: Sequence[str]) -> int:
                 "--resume continues in the run's own directory; leave out --output, --overwrite"
             )
     else:
-        composition, asked = compose(argv, load_plugins(), prog="platform run", extend=arguments)
+        composition, asked = compose(
+            argv, load_plugins(), prog="platform run", extend=arguments, page=PAGE
+        )
         name = f"{composition.names['process']}-{composition.names['backbone']}"
         directory = RunDirectory.named(asked.output, default=name)
         directory.refuse_existing(overwrite=asked.overwrite)
@@ -64,6 +67,26 @@ def main(argv: Sequence[str]) -> int:
     if run.accelerator.is_main_process:
         print(summary(run, result))
     return 0
+
+
+PAGE = HelpPage(
+    {
+        "--process NAME": "the family: absorbing, uniform, duo, mdlm, sedd, d3pm, ar",
+        "--backbone NAME": "the network: dit, or hf for one of transformers",
+        "--backbone.size tiny": "its size; small is that of the papers, for a GPU",
+        "--data.corpus NAME": "the text: sotu, text, json, a corpus of the hub, ...",
+        "--data.path PATH": "where your own text is",
+        "--data.length N": "tokens in a sequence",
+        "--train.steps N": "updates of the weights",
+        "--train.batch_size N": "sequences in an update",
+        "--train.learning_rate X": "step size of AdamW",
+        "--sampler.steps N": "reverse steps of the samples",
+        "--output DIR": "run directory to make",
+        "--resume DIR": "continue a run",
+        "--init RUN": "start from the weights of a run",
+    }
+)
+"""The options that matter first."""
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from platform_core.cli.parser import show_help
 from platform_core.composition.compose import compose_saved
+from platform_core.composition.help_page import HelpPage
 from platform_core.errors import UsageError
 from platform_core.record.directory import first_argument
 from platform_core.record.files import write_text
@@ -20,7 +21,12 @@ def main(argv: Sequence[str]) -> int:
         return show_help("platform sample", __doc__, arguments)
     directory = first_argument(argv, "platform sample RUN")
     composition, asked = compose_saved(
-        directory.config, argv, load_plugins(), prog="platform sample RUN", extend=arguments
+        directory.config,
+        argv,
+        load_plugins(),
+        prog="platform sample RUN",
+        extend=arguments,
+        page=HelpPage(reads=("sampler", "sample", "seed", "train.precision")),
     )
 
     from platform_core.evaluation.figures import require_format, write

@@ -19,8 +19,7 @@ OF_TEXT = ("corpus", "path", "column")
 def main(argv: Sequence[str]) -> int:
     """Trains, writes and measures a tokenizer."""
     if argv[:1] in (["-h"], ["--help"]):
-        print(f"usage: {USAGE}")
-        return 0
+        argv = ["train", "--help"]
     if argv[:1] != ["train"]:
         raise UsageError(f"the only action is train: {USAGE}")
 

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace as Values
 
     from platform_core.callback import Callback
+    from platform_core.composition.help_page import HelpPage
     from platform_core.composition.parser import Arguments
     from platform_core.model import Model
     from platform_core.objective import Objective
@@ -198,6 +199,7 @@ def compose(
     extend: Extend | None = None,
     environ: Mapping[str, str] = os.environ,
     parsers: Parsers | None = None,
+    page: "HelpPage | None" = None,
 ) -> tuple[Composition, Namespace]:
     """The composition that the command line, its config files and the environment ask for.
 
@@ -211,6 +213,7 @@ def compose(
         extend: adds the verb's own arguments to the parser.
         environ: environment variables.
         parsers: a cache, for callers that compose many times with one verb and the same plugins.
+        page: what `--help` shows.
 
     Returns:
         The composition, and the values of the verb's own arguments.
@@ -220,7 +223,7 @@ def compose(
             or the network of `--init` was trained with other parts or options.
         SystemExit: after `--help` or `--print_config`.
     """
-    request = read(argv, environ)
+    request = replace(read(argv, environ), page=page)
     start = _start(request)
     if start is None:
         choice = choose(request.layers, plugins, request.rest)
@@ -246,6 +249,7 @@ def compose_saved(
     extend: Extend | None = None,
     environ: Mapping[str, str] = os.environ,
     training: bool = False,
+    page: "HelpPage | None" = None,
 ) -> tuple[Composition, Namespace]:
     """As `compose`, on top of a run's saved config, for verbs that use a trained network.
 
@@ -255,7 +259,7 @@ def compose_saved(
     Raises:
         UsageError: as `compose`; or the network was trained with other parts or options.
     """
-    request = read(["--config", str(saved), *argv], environ)
+    request = replace(read(["--config", str(saved), *argv], environ), page=page)
     if not training:
         request = replace(request, layers=tuple(map(_without_callbacks, request.layers)))
     arguments, values = _parse_trained(
@@ -388,7 +392,7 @@ def _parse(
 
     arguments = Arguments(choice, classes, plugins, prog=prog, extend=extend, show=request.help)
     if request.help:
-        arguments.parser.print_help()
+        arguments.print_help(request.page)
         raise SystemExit(0)
     kept[key] = arguments
     return arguments, arguments.parse(request.rest)

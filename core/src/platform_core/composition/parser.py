@@ -25,6 +25,7 @@ from platform_core.composition.choice import (
     process_options,
 )
 from platform_core.composition.computed import COMPUTED
+from platform_core.composition.help_page import HelpPage, hide, worded
 from platform_core.composition.options import (
     DataOptions,
     EvaluateOptions,
@@ -65,6 +66,18 @@ class Parser(jsonargparse.ArgumentParser):
         raise UsageError(" ".join(message.split())) from ex
 
 
+class Formatter(jsonargparse.DefaultHelpFormatter):
+    """Says types and defaults in words, and keeps the lines of a list."""
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        return worded(super()._expand_help(action))
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n  " in text:
+            return "\n".join(indent + line for line in text.splitlines())
+        return super()._fill_text(text, width, indent)
+
+
 class Arguments:
     """The command-line parser for one choice of parts.
 
@@ -92,6 +105,7 @@ class Arguments:
             prog=prog,
             usage=f"{prog} [--ROLE NAME] [--ROLE.OPTION VALUE] ...",
             allow_abbrev=False,
+            formatter_class=Formatter,
         )
         self.parser.add_argument("--seed", type=int, default=1, help="seed of every random draw.")
         if extend is not None:
@@ -149,6 +163,16 @@ class Arguments:
                 raise UsageError(f"{sources.get(key, '')}{key} is null; expected a text")
             normal[key] = text
         return normal
+
+    def print_help(self, page: HelpPage | None) -> None:
+        """Prints the page; defaults are those of the process, config files and the environment."""
+        page = page or HelpPage()
+        for given in self.choice.options:
+            for key, value in self._flatten(given, given.key, given.value):
+                self.parser.set_defaults({key: value})
+        hide(self.parser, page, self.own)
+        self.parser.description = page.beginning()
+        self.parser.print_help()
 
     def section(self, values: jsonargparse.Namespace, section: str) -> dict[str, Any]:
         """The options of one section by name; empty for a part without options."""

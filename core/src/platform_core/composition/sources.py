@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from platform_core.component import ROLES
+from platform_core.composition.help_page import HelpPage
 from platform_core.composition.words import underscored
 from platform_core.errors import UsageError, did_you_mean
 
@@ -47,6 +48,8 @@ class Request:
     rest: tuple[str, ...]
     """The command line without these names, --init, --config, --help and --print_config."""
     help: bool = False
+    page: HelpPage | None = None
+    """What `--help` shows; None for every option."""
     print_config: bool = False
 
 

@@ -1,8 +1,19 @@
-"""Sweeps and runs made of files alone, for tests of what reads them."""
+"""Fake records, runs and sweeps, made of files only, for tests of code that reads them.
+
+`bound`, `judged` and `of_task` return records as `platform eval` writes them, `result` the record
+of a finished run. A keyword `a__b=value` sets the value at a.b of the record's card. `write_run`
+writes such records into a run directory, and `FakeSweep` makes a sweep directory of such runs.
+"""
 
 import json
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, Self
+
+Record = dict[str, Any]
+"""The content of a JSON file of a run."""
+
 
 TEXT = "1" * 64
 TOKENIZER = "2" * 64
@@ -11,9 +22,9 @@ JUDGE = "4" * 64
 LN2 = math.log(2)
 
 
-def card(**changes):
-    """Of a bound; `a__b=value` changes what is at a.b."""
-    made = {
+def card(**changes: Any) -> Record:
+    """The card of a bound, with changes as in `changed`."""
+    made: Record = {
         "kind": "bound",
         "step": 800,
         "evaluate": {
@@ -45,8 +56,8 @@ def card(**changes):
     return changed(made, changes)
 
 
-def changed(made, changes):
-    """A card with other values at some places."""
+def changed(made: Record, changes: Mapping[str, Any]) -> Record:
+    """Set values of a card in place and return it; the key `a__b` stands for the place a.b."""
     for place, value in changes.items():
         *path, last = place.split("__")
         inside = made
@@ -56,8 +67,8 @@ def changed(made, changes):
     return made
 
 
-def bound(nats, error=0.01, **changes):
-    """A record of `platform eval`, of 1280 tokens that are 640 characters."""
+def bound(nats: float, error: float | None = 0.01, **changes: Any) -> Record:
+    """A record of a bound, in nats per token, on 1280 tokens that are 640 characters."""
     return {
         "nats_per_token": nats,
         "standard_error": error,
@@ -71,8 +82,15 @@ def bound(nats, error=0.01, **changes):
     }
 
 
-def result(nats, error=0.01, *, seconds=100.0, memory=1.5e9, **changes):
-    """The `result.json` of a run, whose error is in bits."""
+def result(
+    nats: float,
+    error: float | None = 0.01,
+    *,
+    seconds: float = 100.0,
+    memory: float = 1.5e9,
+    **changes: Any,
+) -> Record:
+    """The `result.json` of a run in its old form, whose error is in bits per token."""
     record = bound(nats, error, **changes)
     record["standard_error"] = None if error is None else error / LN2
     return record | {
@@ -83,9 +101,17 @@ def result(nats, error=0.01, *, seconds=100.0, memory=1.5e9, **changes):
     }
 
 
-def judged(perplexity, entropy, *, steps=8, nfe=None, seconds=1.0, **changes):
-    """A record of `platform eval --judge`."""
-    made = {
+def judged(
+    perplexity: float,
+    entropy: float,
+    *,
+    steps: int = 8,
+    nfe: float | None = None,
+    seconds: float = 1.0,
+    **changes: Any,
+) -> Record:
+    """A record of `platform eval --judge`, on 64 samples of a sampler with `steps` steps."""
+    made: Record = {
         "judge": {"name": "ruler", "digest": JUDGE, "dtype": "float32"},
         "judge_length": 128,
         "perplexity": "of tokens 2..",
@@ -106,7 +132,7 @@ def judged(perplexity, entropy, *, steps=8, nfe=None, seconds=1.0, **changes):
         "step": 800,
         "seed": 1,
     }
-    figures = {"perplexity": perplexity, "perplexity_error": 0.5, "mauve": None}
+    figures: Record = {"perplexity": perplexity, "perplexity_error": 0.5, "mauve": None}
     figures |= {"entropy": entropy, "entropy_error": 0.01}
     return {
         "samples": figures,
@@ -118,9 +144,9 @@ def judged(perplexity, entropy, *, steps=8, nfe=None, seconds=1.0, **changes):
     }
 
 
-def of_task(task, acc, *, items=100, **changes):
-    """A record of `platform eval --tasks`."""
-    made = {
+def of_task(task: str, acc: float, *, items: int = 100, **changes: Any) -> Record:
+    """A record of `platform eval --tasks`: the accuracy on a task with four choices."""
+    made: Record = {
         "kind": "tasks",
         "task": task,
         "task_version": 1.0,
@@ -138,8 +164,23 @@ def of_task(task, acc, *, items=100, **changes):
     return {"metrics": metrics, "items": items, "card": changed(made, changes)}
 
 
-def write_run(path: Path, ended=None, *, evaluations=None, metrics=(), aim=None):
-    """A run directory with these records."""
+def write_run(
+    path: Path,
+    ended: Record | None = None,
+    *,
+    evaluations: Mapping[str, Record] | None = None,
+    metrics: Iterable[Record] = (),
+    aim: str | None = None,
+) -> Path:
+    """Write a run directory with these records, and return its path.
+
+    Args:
+        path: the run directory, which must not exist.
+        ended: content of `result.json`; None for a run that has not ended.
+        evaluations: the run's later evaluations by name.
+        metrics: lines of `metrics.jsonl`.
+        aim: the identity that Aim has for the run.
+    """
     path.mkdir(parents=True)
     (path / "config.yaml").write_text("seed: 1\n")
     if ended is not None:
@@ -154,20 +195,30 @@ def write_run(path: Path, ended=None, *, evaluations=None, metrics=(), aim=None)
 
 
 class FakeSweep:
-    """A sweep's directory, trial by trial.
+    """The directory of a sweep, made trial by trial.
 
     Args:
-        path: of it.
-        axes: labels by axis.
+        path: the sweep directory, which is made.
+        axes: the labels of each axis.
     """
 
-    def __init__(self, path: Path, axes):
-        self.path, self.axes, self.trials = path, axes, []
+    def __init__(self, path: Path, axes: Mapping[str, list[str]]) -> None:
+        self.path, self.axes = path, axes
+        self.trials: list[Record] = []
         (path / "state").mkdir(parents=True)
         (path / "sweep.yaml").write_text("axes:\n  process: [<duo>, mdlm]\n")
 
-    def add(self, labels, ended=None, *, status="finished", message="", code=None, **records):
-        """A trial at a place on the axes, with what it has written so far."""
+    def add(
+        self,
+        labels: Mapping[str, str],
+        ended: Record | None = None,
+        *,
+        status: str = "finished",
+        message: str = "",
+        code: int | None = None,
+        **records: Any,
+    ) -> Self:
+        """Add a trial with these labels; `ended` and `records` are passed to `write_run`."""
         name = ",".join(f"{axis}={label}" for axis, label in labels.items())
         if status != "waiting":
             write_run(self.path / "trials" / name, ended, **records)
@@ -184,8 +235,8 @@ class FakeSweep:
         )
         return self
 
-    def write(self):
-        """The list of trials; the directory is then whole."""
+    def write(self) -> Path:
+        """Write the list of trials, which completes the directory; return the directory's path."""
         plan = {"format": 1, "axes": self.axes, "evaluate": [], "trials": self.trials}
         (self.path / "trials.json").write_text(json.dumps(plan))
         return self.path

@@ -10,22 +10,13 @@ from torch import nn
 from platform_core.backbone import Backbone
 from platform_core.component import Component
 from platform_core.hookspecs import hookimpl
-from platform_core.objective import Nelbo
-from platform_core.parameterization import Mean
 from platform_core.process import Absorbing, AbsorbingOrUniform, Uniform
 from platform_core.sampler import Ancestral
 from platform_core.schedule import LogLinear
+from platform_core.testing.stubs import First, OnlyUniform, Second  # noqa: F401
 from platform_core.types import Hidden, Inputs, Noise
 
 HERE = __name__
-
-
-class First(Absorbing):
-    """A family of its own."""
-
-
-class Second(Uniform):
-    """Another."""
 
 
 class Either(AbsorbingOrUniform):
@@ -116,12 +107,6 @@ class Uneven(LogLinear):
         self.num_states = num_states
 
 
-class OnlyUniform(Nelbo):
-    """A bound of uniform noise alone."""
-
-    requires: ClassVar = {"process": Uniform, "parameterization": Mean}
-
-
 class Quick(Ancestral):
     """A sampler with a default of its own.
 
@@ -165,7 +150,7 @@ def platform_processes() -> Iterable[Component]:
             f"{HERE}:Second",
             defaults={"backbone": "narrow", "sampler": "quick", "objective": "only-uniform"},
         ),
-        Component("careless", f"{HERE}:First", defaults={"sampler.stpes": 7}),
+        Component("careless", f"{HERE}:First", defaults={"backbone": "narrow", "sampler.stpes": 7}),
         Component(
             "either",
             f"{HERE}:Either",

@@ -15,7 +15,7 @@ from platform_core.schedule import LogLinear
 from platform_core.types import Batch
 from platform_dit.backbone import Dit
 
-GOLDEN = Path(__file__).parents[3] / "tests" / "golden"
+GOLDEN = Path(__file__).parents[1] / "plugins/dit/tests/golden"
 TENSORS = load_file(GOLDEN / "c_dit_causal.safetensors")
 CASES = {case["id"]: case for case in json.loads((GOLDEN / "cases.json").read_text())["cases"]}
 

@@ -28,7 +28,7 @@ from platform_published.export import transformers_tokenizer
 from platform_published.importing import OF_STATES, Source, import_run
 from platform_published.layouts import read_published
 
-GOLDEN = Path(__file__).parents[3] / "tests" / "golden"
+GOLDEN = Path(__file__).parents[1] / "plugins/published/tests/golden"
 EXPECTED = load_file(GOLDEN / "s_expected.safetensors")
 STATES = {"s_duo": 35, "s_mdlm": 35, "s_ar": 30, "s_hub_duo": 35, "s_hub_mdlm": 35}
 PATHS = {name: GOLDEN / (name if "hub" in name else f"{name}.ckpt") for name in STATES}
