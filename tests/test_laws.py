@@ -40,15 +40,15 @@ QUICK = [
     ("process:score-of-another", "score-of-itself", "log_score at x_t"),
     ("process:wrong-rate", "rate-of-jumps", "the rate at alpha"),
     ("process:odd-prior", "prior-draws", "p = 0.0e"),
-    ("process:everything-changes", "changeable", r"of states \[0, 1, 2, 3\], true of \[3\]"),
+    ("process:everything-changes", "changeable", r"true for \[0, 1, 2, 3\], should be for \[3\]"),
     ("process:hasty-draw", "reverse-draws", "from state"),
-    ("process:global-noise", "draws-by-seed", "something else from the same generator"),
+    ("process:global-noise", "draws-by-seed", "other tokens from the same generator"),
     ("parameterization:logits", "rows-normalise", "a sum with absorbing"),
     ("parameterization:mask-too", "nothing-on-the-mask", "is 1 and should be 0"),
     ("parameterization:carries-another", "carries-over", "is 0 and should be 1"),
     ("parameterization:shifted", "score-of-itself", "is 1 and should be 0"),
     ("parameterization:sharpened", "exact-when-the-network-is", "the score is off by"),
-    ("parameterization:half-precision", "float32-at-least", "of torch.bfloat16 it is"),
+    ("parameterization:half-precision", "float32-at-least", "for torch.bfloat16 it is"),
     ("parameterization:in-place", "float32-at-least", "the logits were changed"),
     ("parameterization:no-gradient", "finite-gradients", "all gradients are 0"),
     ("parameterization:predicts-masks", "most-likely-is-a-token", "0 to 4 of 4|4 to 4 of 4"),
@@ -65,7 +65,7 @@ QUICK = [
     ("sampler:miscounts", "counts-evaluations", "nfe 5, 6 calls"),
     ("sampler:leaves-masks", "tokens-of-the-vocabulary", "0 to 5"),
     ("sampler:incomplete", "complete", "lacks __call__"),
-    ("sampler:requires-another-role", "requires-classes", "LogLinear is no Process"),
+    ("sampler:requires-another-role", "requires-classes", "LogLinear is not a Process"),
     ("backbone:unused-weight", "gradients-everywhere", "no gradient reaches unused"),
     ("backbone:looks-ahead", "causal-does-not-look-ahead", "token 1 changes those before it"),
     ("backbone:blinkered", "sees-the-whole-text", "first position does not see the last"),
@@ -159,8 +159,8 @@ def test_a_name_is_a_plugin_s_a_distribution_s_or_a_part_s(names: list[str], exp
     [
         ("dou", "nothing called 'dou' is installed; did you mean duo?"),
         ("process:dou", "did you mean duo?"),
-        ("proces:duo", "'proces' is no role"),
-        ("zzz", "platform plugins lists what is"),
+        ("proces:duo", "'proces' is not a role"),
+        ("zzz", "platform plugins lists all parts"),
     ],
 )
 def test_an_unknown_name_is_refused(name: str, message: str):
@@ -182,7 +182,7 @@ def test_the_verdict_is_for_a_reader():
     assert re.search(r"\n  BROKEN slope: slope is the derivative of alpha\.\n +slope is -", said)
     assert said.count("\n") == 2
     said = verdict_on(shifted, verbose=False)
-    assert "\n  not applicable (it is no MaskFree): nothing-on-the-mask" in said
+    assert "\n  not applicable (it is not a MaskFree): nothing-on-the-mask" in said
     assert re.search(r"^2 parts: \d+ passed, \d BROKEN, 1 not applicable, ", total(slope + shifted))
     assert "passed         slope: " not in verdict_on(slope, verbose=True)
     assert "passed         inverse: " in verdict_on(slope, verbose=True)

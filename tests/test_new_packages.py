@@ -50,8 +50,8 @@ def test_the_template_of_a_launcher_is_a_plugin_itself():
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("duo", "plugin duo is there already (dlm-platform-duo"),
-        ("dlm-platform-duo", "is there already"),
+        ("duo", "plugin duo exists already (dlm-platform-duo"),
+        ("dlm-platform-duo", "exists already"),
     ],
 )
 def test_the_name_of_a_plugin_that_is_there_writes_nothing(word, said, tmp_path, capsys):

@@ -30,7 +30,7 @@ def test_a_record_is_whole_if_it_says_what_its_metrics_depend_on():
     assert "entropy" in require_whole(Record.read(judged(30.0, 3.0)), every)
     lacking = bound(1.0)
     del lacking["card"]["label"]
-    with pytest.raises(LawBroken, match="the card does not say label, for bits_per_character"):
+    with pytest.raises(LawBroken, match="the card lacks label, needed by bits_per_character"):
         require_whole(Record.read(lacking), every)
     with pytest.raises(LawBroken, match="none of these metrics"):
         require_whole(Record.read({"seconds": 3.0}), every)
@@ -73,4 +73,4 @@ def test_the_template_of_an_evaluation_measures_a_run_and_is_compared(
     assert "distinct pairs" in out
     assert "ancestral, steps 2" in out
     assert main(["eval", str(run), "--new_part", "--sample.number=1"]) == 2
-    assert "at least 2 samples" in capsys.readouterr().err
+    assert "it must be at least 2" in capsys.readouterr().err

@@ -121,7 +121,7 @@ def test_a_component_of_another_form_is_refused(fields: Mapping[str, object], pr
         ),
         ("@hookimpl\ndef platform_smaplers(): return []", "unknown hook 'platform_smaplers'"),
         ("@hookimpl\ndef platform_samplers(registry): return []", "registry"),
-        ("@hookimpl\ndef platform_samplers(): return ['x']", "'x', which is no Component"),
+        ("@hookimpl\ndef platform_samplers(): return ['x']", "'x', which is not a Component"),
         ("@hookimpl\ndef platform_samplers(): 1 / 0", "ZeroDivisionError"),
         (sampler("Bad_Name"), "not kebab-case"),
         ("def platform_samplers(): return []", "@hookimpl"),
@@ -223,7 +223,7 @@ def test_a_file_plugin_may_not_take_the_name_of_a_module(tmp_path: Path) -> None
     file = tmp_path / "json.py"
     file.write_text(PREAMBLE + sampler("one"))
     plugins = find_plugins({"PLATFORM_PLUGINS": str(file)})
-    assert "a module called json already; rename the file" in found(plugins, "json").reason
+    assert "a module called json exists already; rename the file" in found(plugins, "json").reason
 
 
 def test_a_file_plugin_that_does_not_exist_is_the_users_mistake() -> None:
@@ -241,7 +241,7 @@ def test_a_file_plugin_that_does_not_exist_is_the_users_mistake() -> None:
             "unclear",
             "requires .absorbing. of process; stub_parts:Unclear.requires must",
         ),
-        ("schedule-like", "is no part of that role"),
+        ("schedule-like", "is not a part of that role"),
     ],
 )
 def test_a_part_that_cannot_be_had_names_its_plugin_and_the_reason(name: str, said: str) -> None:
@@ -285,7 +285,7 @@ def test_an_option_decides_what_the_objects_of_a_part_are() -> None:
         "states any": "Uniform",
     }
     assert plugins.form("process", "x", {"states": "any"}).__name__ == "Uniform"
-    with pytest.raises(UsageError, match="process x has no objects but those with states masks or"):
+    with pytest.raises(UsageError, match="process x needs one of its options: states masks or"):
         plugins.form("process", "x", {"states": "none"})
 
 
@@ -294,7 +294,7 @@ def test_an_option_decides_what_the_objects_of_a_part_are() -> None:
     [
         ("Interpolating", "is not complete: platform_core.process:Interpolating lacks prior"),
         ("Nowhere", "could not be imported from platform_core.process:Nowhere"),
-        ("PosteriorMixture", "is no part of that role: platform_core.process:PosteriorMixture"),
+        ("PosteriorMixture", "is not a part of that role: platform_core.process:PosteriorMixture"),
     ],
 )
 def test_a_kind_that_cannot_be_had_is_refused_with_its_part(target: str, said: str) -> None:

@@ -1,1 +1,1 @@
-"""Registry: the plugins that are installed, and the parts that they bring."""
+"""Registry of the installed plugins and the parts that they provide."""

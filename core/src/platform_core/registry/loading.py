@@ -1,10 +1,10 @@
-"""Finding and loading plugins, so that one that fails stops nobody else.
+"""Finding and loading plugins, so that a plugin that fails does not stop the others.
 
 A plugin comes from the entry-point group `platform_core.plugins`, or is a file or module named by
-PLATFORM_PLUGINS, which is what `-p` sets. One that raises, exits, misspells a hook or was written
-for another hook API is kept as broken, with its traceback; two distributions that claim one plugin
-name are a conflict, and neither is loaded. pluggy's own loader stops at the first of these and
-silently skips the second of two equal names.
+PLATFORM_PLUGINS, which `-p` sets. A plugin that raises, exits, misspells a hook or was written for
+another hook API is kept as broken, with its traceback. Two distributions that claim one plugin name
+are a conflict, and neither is loaded. pluggy's own loader would stop at the first broken plugin and
+silently skip the second of two plugins with one name.
 """
 
 import importlib
@@ -39,10 +39,10 @@ STRICT = "PLATFORM_STRICT_PLUGINS"
 
 
 def load_plugins(environ: Mapping[str, str] = os.environ) -> Plugins:
-    """All plugins; those left out are warned of in one line each on standard error.
+    """All plugins; print a one-line warning on standard error for each that is left out.
 
     Raises:
-        UsageError: as `find_plugins`; or plugins are to be strict and one is broken or in conflict.
+        UsageError: as `find_plugins` and `require_strict`.
     """
     plugins = installed() if environ is os.environ else find_plugins(environ)
     require_strict(plugins, environ)
@@ -52,7 +52,7 @@ def load_plugins(environ: Mapping[str, str] = os.environ) -> Plugins:
 
 
 def installed() -> Plugins:
-    """All plugins of this process, found once for each setting of variables and search path."""
+    """All plugins, cached for each setting of the PLATFORM_ variables and of `sys.path`."""
     settings = sorted(pair for pair in os.environ.items() if pair[0].startswith("PLATFORM_"))
     return _found(tuple(settings), tuple(sys.path))
 
@@ -63,10 +63,10 @@ def _found(settings: tuple[tuple[str, str], ...], path: tuple[str, ...]) -> Plug
 
 
 def require_strict(plugins: Plugins, environ: Mapping[str, str] = os.environ) -> None:
-    """Stops at what is broken or in conflict, where `--strict-plugins` asks for it.
+    """Refuse broken and conflicting plugins if `--strict-plugins` asks for it.
 
     Raises:
-        UsageError: something is.
+        UsageError: a plugin is broken or in conflict, or several provide a part of one name.
     """
     problems = plugins.problems() + plugins.clashes()
     if problems and environ.get(STRICT, "").lower() not in ("", "0", "false"):
@@ -74,7 +74,7 @@ def require_strict(plugins: Plugins, environ: Mapping[str, str] = os.environ) ->
 
 
 def find_plugins(environ: Mapping[str, str] = os.environ) -> Plugins:
-    """All plugins, the broken ones included.
+    """All plugins, including broken, conflicting and disabled plugins.
 
     Raises:
         UsageError: a file of PLATFORM_PLUGINS does not exist.
@@ -103,7 +103,7 @@ class Source:
     load: Callable[[], object]
 
     def is_disabled(self, disabled: list[str]) -> bool:
-        """Whether its name or its distribution's is among the disabled ones."""
+        """Whether the plugin's name or its distribution's is among the disabled names."""
         return any(self.found.goes_by(name) for name in disabled)
 
 
@@ -135,13 +135,13 @@ def _named(names: list[str]) -> Iterator[Source]:
 
 
 def _run_file(path: Path) -> object:
-    """The file as a module, found again by targets that begin with its `__name__`."""
+    """Import a file as a module, which targets that begin with its `__name__` then find."""
     name = re.sub(r"\W", "_", path.stem)
     present = importlib.util.find_spec(name)
     if name in sys.modules and present and present.origin == str(path):
         return sys.modules[name]
     if present and present.origin != str(path):
-        raise ImportError(f"there is a module called {name} already; rename the file")
+        raise ImportError(f"a module called {name} exists already; rename the file")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -173,7 +173,7 @@ def _load(manager: pluggy.PluginManager, source: Source) -> Plugin:
             components=tuple(_collect(manager, name)),
             metrics=_metrics(manager, name) if METRICS_HOOK in hooks else (),
         )
-    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
+    except (Exception, SystemExit) as error:  # third-party code may raise anything
         if manager.has_plugin(name):
             manager.unregister(name=name)
         return replace(
@@ -185,8 +185,8 @@ def _load(manager: pluggy.PluginManager, source: Source) -> Plugin:
 
 
 def _collect(manager: pluggy.PluginManager, name: str) -> Iterator[tuple[str, Component]]:
-    """Kind and component, of one plugin: its functions are called by themselves, so that what one
-    raises is that plugin's alone.
+    """Yield (kind, component) of one plugin. Its functions are called directly, not through the
+    hook of all plugins, so that only this plugin is broken if they raise.
     """
     for kind in KINDS:
         hook = HOOKS[kind]
@@ -194,11 +194,11 @@ def _collect(manager: pluggy.PluginManager, name: str) -> Iterator[tuple[str, Co
         for function in _implementations(manager, hook, name):
             for component in function():
                 if not isinstance(component, Component):
-                    raise TypeError(f"{hook} returned {component!r}, which is no Component")
+                    raise TypeError(f"{hook} returned {component!r}, which is not a Component")
                 if component.name in seen:
                     raise ValueError(f"{hook} returned {component.name} twice")
                 if component.defaults and kind != "process":
-                    raise ValueError(f"{kind} {component.name} has defaults: only processes may")
+                    raise ValueError(f"{kind} {component.name} has defaults; only processes may")
                 seen.add(component.name)
                 yield kind, component
 
@@ -211,7 +211,7 @@ def _metrics(manager: pluggy.PluginManager, name: str) -> tuple["Metric", ...]:
     for function in _implementations(manager, METRICS_HOOK, name):
         for metric in function():
             if not isinstance(metric, Metric):
-                raise TypeError(f"{METRICS_HOOK} returned {metric!r}, which is no Metric")
+                raise TypeError(f"{METRICS_HOOK} returned {metric!r}, which is not a Metric")
             if metric.name in found:
                 raise ValueError(f"{METRICS_HOOK} returned {metric.name} twice")
             found[metric.name] = metric

@@ -1,7 +1,7 @@
-"""The parts that plugins provide, by role and name, and what is said when one cannot be had.
+"""The parts that plugins provide, by role and name, and messages on parts that are unavailable.
 
-`plugins` fills it; composition, `platform plugins` and the tests read it. A part's class is
-imported by `load`, nothing earlier.
+`loading` fills this registry; composition, `platform plugins` and tests read it. A part's class is
+not imported before `load` needs it.
 """
 
 import importlib
@@ -29,7 +29,7 @@ BASES = {
     "tokenizer": "platform_core.data.tokenizer.base:Tokenizer",
     "callback": "platform_core.callback:Callback",
 }
-"""The abstract class of each kind; components of the other kinds are functions."""
+"""Kind -> abstract class of its components; components of other kinds are functions."""
 
 FIRST_PARTY = {
     "process": {name: name for name in ("ar", "d3pm", "duo", "mdlm", "sedd")},
@@ -81,7 +81,7 @@ FIRST_PARTY = {
     ),
     "launcher": {"local": "sweep", "slurm": "sweep"},
 }
-"""The platform's own plugins that provide a part, so that a missing one can be named."""
+"""Kind -> name of a part -> the platform's own plugin that provides it, for error messages."""
 
 FIRST_PARTY_OPTIONS = {
     "platform eval": {
@@ -91,7 +91,7 @@ FIRST_PARTY_OPTIONS = {
         ),
     }
 }
-"""Verb -> options that the platform's own plugins add to it, and which plugin does."""
+"""Verb -> option -> the platform's own plugin that adds the option to the verb."""
 
 Status = Literal["loaded", "broken", "conflict", "disabled"]
 
@@ -115,16 +115,16 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "ddpm_cache": ("ancestral",),
     "elbo": ("nelbo",),
 }
-"""Names of parts elsewhere -> their names here."""
+"""Name of a part in other programs -> names of similar parts in the platform."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One plugin as the loader found it."""
+    """A plugin, as the loader found it."""
 
     name: str
     distribution: str
-    """Name of the distribution, or `file` or `module` for one named with `-p`."""
+    """Name of the distribution, or `file` or `module` for a plugin named with `-p`."""
     version: str
     value: str
     """The module, or the path of the file."""
@@ -138,11 +138,11 @@ class Plugin:
 
     @property
     def provider(self) -> str:
-        """Distribution and version, or the file or module."""
+        """The distribution and its version, or the path of the file or name of the module."""
         return f"{self.distribution} {self.version or self.value}"
 
     def goes_by(self, name: str) -> bool:
-        """Whether this is the plugin's name or, written any way, its distribution's."""
+        """Whether a name is the plugin's or, in any spelling, its distribution's."""
         return name == self.name or normal(name) == normal(self.distribution)
 
 
@@ -160,7 +160,7 @@ class Part:
 
 
 class Plugins:
-    """Everything that is installed."""
+    """All installed plugins, and their parts by role and name."""
 
     def __init__(self, plugins: Sequence[Plugin]) -> None:
         self.plugins = tuple(plugins)
@@ -171,7 +171,7 @@ class Plugins:
                 self._parts[role].setdefault(component.name, []).append(part)
 
     def names(self, role: str) -> list[str]:
-        """Names that may be asked for, in alphabetical order."""
+        """The names of a role's parts, in alphabetical order."""
         return sorted(self._parts[role])
 
     def parts(self, kinds: Sequence[str] = ROLES) -> Iterator[Part]:
@@ -184,7 +184,7 @@ class Plugins:
         """The metrics of all plugins by name.
 
         Raises:
-            UsageError: two plugins bring one of the same name.
+            UsageError: two plugins provide a metric of the same name.
         """
         found: dict[str, tuple[Metric, Plugin]] = {}
         for plugin in self.plugins:
@@ -225,7 +225,8 @@ class Plugins:
         """The class or function of this name, imported now.
 
         Raises:
-            UsageError: as `get`; or it cannot be imported, or is not of the role or kind.
+            UsageError: as `get`; or the part cannot be imported, is not of the role or kind, or is
+                not complete.
         """
         part = self.get(role, name)
         found = _imported(part, part.component.target)
@@ -234,8 +235,8 @@ class Plugins:
         return found
 
     def forms(self, role: str, name: str) -> Mapping[str, type]:
-        """The classes that a part's objects can have, by the option that asks for each ("states
-        uniform"); without such an option, its own.
+        """The classes that a part's objects can have, by the option that selects each ("states
+        uniform"); for a part without such an option, only the part's own class, under "".
 
         Raises:
             UsageError: as `load`.
@@ -256,7 +257,7 @@ class Plugins:
             option, _, value = form.partition(" ")
             if not option or str(options.get(option)) == value:
                 return kind
-        raise UsageError(f"{role} {name} has no objects but those with {either(list(by_option))}")
+        raise UsageError(f"{role} {name} needs one of its options: {either(list(by_option))}")
 
     def problems(self) -> list[str]:
         """One line for each plugin that is broken or in conflict."""
@@ -296,7 +297,7 @@ class Plugins:
         return head + "; ".join(said)
 
     def left_out(self) -> list[str]:
-        """A line for each plugin that is not loaded and may provide what is missing."""
+        """A line for each plugin that is not loaded and may provide a missing part."""
         return [
             f"plugin {p.name} ({p.provider}) is {_STATE[p.status]} and may provide it"
             f"{'' if p.status == 'disabled' else f': {p.reason}'}"
@@ -305,21 +306,21 @@ class Plugins:
         ]
 
     def absence(self, plugin: str) -> str:
-        """Why one of the platform's own plugins brings nothing, and what to do."""
+        """Why one of the platform's own plugins provides nothing, and what to do."""
         found = [p for p in self.plugins if p.goes_by(f"dlm-platform-{plugin}")]
         if found:
             return f"it is {found[0].status}"
         return f"it is not installed: pip install -e plugins/{plugin} in the platform's repository"
 
     def missing_option(self, command: str, option: str) -> str:
-        """Which plugin of the platform's brings an option that a command lacks, and how to have it.
+        """Which of the platform's plugins adds an option that a command lacks, and how to get it.
 
         Args:
-            command: as its parser is called, such as "platform eval RUN".
-            option: without its dashes.
+            command: name of the command's parser, such as "platform eval RUN".
+            option: name of the option, without its dashes.
 
         Returns:
-            The end of a message; empty if no plugin of the platform's brings such an option.
+            The end of a message; empty if none of the platform's plugins adds such an option.
         """
         verb = " ".join(command.split()[:2])
         plugin = FIRST_PARTY_OPTIONS.get(verb, {}).get(option)
@@ -353,20 +354,20 @@ def _imported(part: Part, target: str) -> Any:
     """The class or function at a target of a part."""
     try:
         found = resolve(target)
-    except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+    except (Exception, SystemExit) as error:  # third-party code may raise anything
         raise UsageError(f"{part} could not be imported from {target}: {reason(error)}") from error
     if part.role not in BASES:
         if not callable(found):
-            raise UsageError(f"{part} cannot be called: {target} is no function")
+            raise UsageError(f"{part} cannot be called: {target} is not a function")
         return found
     base = resolve(BASES[part.role])
     if not (isinstance(found, type) and isinstance(base, type) and issubclass(found, base)):
-        raise UsageError(f"{part} is no part of that role: {target} is not a {BASES[part.role]}")
+        raise UsageError(f"{part} is not a part of that role: {target} is not a {BASES[part.role]}")
     return found
 
 
 def _require_complete(part: Part, target: str) -> None:
-    """Refuses a class of objects that lacks a method, or does not say properly what it requires."""
+    """Refuse a class that leaves a method abstract, or whose `requires` is invalid."""
     kind = _imported(part, target)
     if inspect.isabstract(kind):
         lacking = ", ".join(sorted(vars(kind)["__abstractmethods__"]))
@@ -380,12 +381,12 @@ def _require_complete(part: Part, target: str) -> None:
 
 
 def normal(distribution: str) -> str:
-    """A distribution's name as package indexes compare it."""
+    """A distribution's name, normalized as package indexes do."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def clash(found: Sequence[Part]) -> str:
-    """Who provides one name twice."""
+    """A message that names all plugins that provide a part of one name."""
     providers = " and ".join(
         f"{part.plugin.provider} (plugin {part.plugin.name}, {part.component.target})"
         for part in found

@@ -2,11 +2,11 @@
 
 OWN_VERBS = {
     "run": ("run", "train a model, evaluate and sample it"),
-    "eval": ("eval", "the bound of a trained network; its samples judged; tasks"),
+    "eval": ("eval", "measure a trained network: its bound, its samples, tasks"),
     "sample": ("sample", "draw texts from a trained network"),
-    "tokenizer": ("tokenizer", "train a vocabulary of pieces of words"),
+    "tokenizer": ("tokenizer", "train a byte-level BPE tokenizer"),
     "check": ("check", "test parts against the laws of their roles"),
     "new-plugin": ("new_plugin", "write a package with a part of your own"),
-    "plugins": ("plugins", "list the parts that are installed, and what goes with what"),
+    "plugins": ("plugins", "list installed parts, and which parts go together"),
 }
-"""Verb -> its module in `platform_core.cli`, and its line in `platform --help`."""
+"""Verb -> (the verb's module in `platform_core.cli`, its line in `platform --help`)."""

@@ -1,1 +1,1 @@
-"""What training and evaluation both stand on: the device, and weights on disk."""
+"""Common base of training and evaluation: the device, checkpoints, and signals."""

@@ -1,4 +1,4 @@
-"""Where a run computes: device, precision, threads, processes, from what the machine has."""
+"""Device, precision and threads of a run, chosen by the machine's hardware; and their record."""
 
 import os
 import platform
@@ -28,7 +28,7 @@ PACKAGES = (
 
 
 def start(precision: str = "auto") -> Accelerator:
-    """The accelerator of this process: a GPU where there is one, else the CPU cores it may use.
+    """The accelerator of this process: a GPU if there is one, else the CPU cores it may use.
 
     Raises:
         UsageError: sharding was asked for without a GPU, where it would silently do nothing.
@@ -53,7 +53,7 @@ def available_cores() -> int:
 
 
 def has_bf16(*, cpu: bool) -> bool:
-    """Whether the processor multiplies bfloat16 matrices itself; emulated, they are slow."""
+    """Whether the hardware multiplies bfloat16 matrices natively; emulation is slow."""
     if not cpu:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     cpuinfo = Path("/proc/cpuinfo")
@@ -61,7 +61,7 @@ def has_bf16(*, cpu: bool) -> bool:
 
 
 def describe(accelerator: Accelerator) -> dict[str, Any]:
-    """What made the numbers of a run: versions, device, precision, threads."""
+    """Provenance of a run's numbers: versions, device, processes, precision, threads."""
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -84,6 +84,6 @@ def versions() -> dict[str, str]:
 
 
 def peak_rss_bytes() -> int:
-    """Largest resident memory of this process so far."""
+    """Largest resident memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,9 +1,10 @@
-"""Checkpoints: tensors as safetensors, the rest as JSON; written beside, renamed, checked.
+"""Checkpoints: tensors as safetensors and plain values as JSON, written atomically and verified.
 
     checkpoints/step-0001000/{model,ema,optimizer}.safetensors and state.json
 
-A directory of this name is complete or does not exist. `state.json` holds the digest of every file,
-so that a damaged checkpoint is noticed and the one before it is used.
+A checkpoint is written to another directory, which is then renamed: a directory of this name is
+complete or does not exist. `state.json` holds the digest of every file of tensors, so that a
+damaged checkpoint is noticed and the one before it is used.
 """
 
 import json
@@ -27,7 +28,7 @@ _DAMAGE = (OSError, ValueError, KeyError, safetensors.SafetensorError)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one checkpoint holds: groups of tensors by file name, and plain values."""
+    """The contents of one checkpoint: groups of tensors by file name, and plain values."""
 
     tensors: Mapping[str, Tensors]
     state: Mapping[str, Any]
@@ -41,18 +42,18 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: where they are; made when the first is written.
-        keep: how many of the latest stay.
+        folder: directory of the checkpoints; made when the first checkpoint is written.
+        keep: number of the latest checkpoints to keep.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = folder
         self.keep = keep
         self.kept: set[int] = set()
-        """Steps whose checkpoints stay however old they are."""
+        """Steps whose checkpoints are never deleted."""
 
     def save(self, step: int, checkpoint: Checkpoint) -> Path:
-        """Writes a checkpoint; on failure the earlier ones are intact and nothing of it is left.
+        """Write a checkpoint; on failure nothing of it is left and earlier ones are intact.
 
         Raises:
             CheckpointError: the disk is full or cannot be written.
@@ -75,14 +76,14 @@ class Checkpoints:
         return final
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of a step is, or would be."""
+        """The directory of a step's checkpoint, which need not exist."""
         return self.folder / f"step-{step:07d}"
 
     def at(self, step: int) -> Checkpoint:
-        """The checkpoint of that step.
+        """Read the checkpoint of a step.
 
         Raises:
-            CheckpointError: it is damaged, or not there.
+            CheckpointError: the checkpoint is damaged or missing.
         """
         try:
             return _read(self.path(step))
@@ -90,7 +91,7 @@ class Checkpoints:
             raise CheckpointError(f"{self.path(step)} cannot be read: {error}") from error
 
     def load(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole, or None where there is none at all.
+        """Read the newest checkpoint that is not damaged; None if there are no checkpoints.
 
         Raises:
             CheckpointError: there are checkpoints, but every one of them is damaged.
@@ -114,10 +115,10 @@ class Checkpoints:
 
 
 def load_weights(module: nn.Module, tensors: Tensors, *, source: str) -> None:
-    """Copies saved tensors into a module.
+    """Copy saved tensors into a module.
 
     Raises:
-        CheckpointError: the names or shapes are those of another architecture.
+        CheckpointError: the names or shapes of the tensors are those of another architecture.
     """
     own = weights(module)
     for name in sorted(own.keys() ^ tensors.keys()):
@@ -128,7 +129,7 @@ def load_weights(module: nn.Module, tensors: Tensors, *, source: str) -> None:
         if tensor.shape != tensors[name].shape:
             here, there = list(tensor.shape), list(tensors[name].shape)
             raise CheckpointError(
-                f"{source} is of another architecture: {name} is {there} there, {here} here"
+                f"{source} is of another architecture: {name} is {there}, not {here}"
             )
     for name, tensor in own.items():
         tensor.data.copy_(tensors[name])
@@ -155,6 +156,6 @@ def _read(folder: Path) -> Checkpoint:
     groups = {}
     for name, expected in state.pop("files").items():
         if digest(folder / name) != expected:
-            raise ValueError(f"{name} is not what was written")
+            raise ValueError(f"{name} does not match its digest")
         groups[name.removesuffix(".safetensors")] = load_file(folder / name)
     return Checkpoint(groups, state)

@@ -1,8 +1,8 @@
-"""Signals that ask to stop: noticed within a block, so that what was done can be saved first.
+"""Signals that ask to stop: noticed within a block, so that a run can be saved before it ends.
 
-What the process that started this one has ignored (nohup does, and a shell for what it runs in the
-background) stays ignored, and after the block everything is handled as before. Signals are handled
-in the main thread alone.
+A signal that the parent process ignores (nohup does, and a shell for background jobs) stays
+ignored, and after the block the earlier handlers are restored. Only the main thread handles
+signals.
 """
 
 import signal
@@ -18,11 +18,11 @@ Handler = Callable[[int, FrameType | None], Any]
 
 @contextmanager
 def handled(*numbers: int, by: Handler) -> Iterator[None]:
-    """Signals are handled by a function within the block, but for those that are ignored.
+    """Handle signals by a function within the block, except for signals that are ignored.
 
     Args:
-        numbers: of the signals.
-        by: what is called with the number of a signal and the frame that it interrupts.
+        numbers: numbers of the signals.
+        by: function that is called with the signal's number and the frame that it interrupts.
     """
     before = {number: signal.getsignal(number) for number in numbers}
     try:
@@ -32,7 +32,7 @@ def handled(*numbers: int, by: Handler) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            if handler is not None:  # set by no Python, which therefore cannot set it again
+            if handler is not None:  # None was not set by Python, which cannot restore it
                 signal.signal(number, handler)
 
 
@@ -61,10 +61,10 @@ def blocked(*numbers: int) -> Iterator[None]:
 
 
 class Interruption:
-    """Notices, within `with`, signals that ask to save what was done and leave.
+    """Records, within `with`, signals that ask the process to save its work and end.
 
     Args:
-        numbers: of the signals.
+        numbers: numbers of the signals; SIGTERM, SIGINT and SIGUSR1 by default.
         second_stops: whether a second Ctrl-C raises KeyboardInterrupt, and so stops at once.
     """
 
@@ -92,7 +92,7 @@ class Interruption:
 
     @property
     def exit_code(self) -> int:
-        """What the process should end with: `EXIT_CTRL_C` after Ctrl-C, else `EXIT_INTERRUPTED`."""
+        """Exit code for the process: `EXIT_CTRL_C` after Ctrl-C, else `EXIT_INTERRUPTED`."""
         return EXIT_CTRL_C if self.signal == signal.SIGINT else EXIT_INTERRUPTED
 
     def _notice(self, number: int, _: FrameType | None) -> None:

@@ -1,7 +1,7 @@
-"""New packages: a copy of a template, under a name of the author's own.
+"""Creation of new packages for `platform new-plugin`: copies of a template under another name.
 
-The templates are packages that work (`templates`), so that linters, types and tests hold for them;
-their names are replaced word by word. `platform new-plugin` uses it.
+The templates are working packages (`templates`), so that linters, type checks and tests apply to
+them; in a copy, their names are replaced word by word.
 """
 
 import keyword
@@ -27,23 +27,23 @@ USES = {
     "launcher": "platform sweep FILE.yaml --launcher {name}",
     "callback": "platform run --callbacks {name}",
 }
-"""How a component of each kind of service is used; a part is named to `platform run`."""
+"""Kind of service -> the command that uses a component of it; parts are named to `platform run`."""
 
 NEEDS = {"launcher": "dlm-platform-sweep>=0.1,<0.2"}
-"""What a package of a kind depends on besides core; the others need torch."""
+"""Kind -> what its packages depend on besides core; packages of other kinds depend on torch."""
 
 
 def require_free(name: str, kind: str, plugins: Plugins) -> None:
-    """Refuses a name that a package, its plugin or its part cannot have.
+    """Refuse a name that a package, its plugin or its part cannot have.
 
     Raises:
-        UsageError: saying why, and what can be done.
+        UsageError: the name is invalid, reserved or taken; the message says what to do.
     """
     try:
         Component(name, "module:Class")
     except ValueError as error:
         raise UsageError(
-            f"{name!r} is no name for a package; use small letters, digits and single hyphens, "
+            f"{name!r} is not a valid package name; use small letters, digits and single hyphens, "
             "like my-process"
         ) from error
     if keyword.iskeyword(name) or keyword.issoftkeyword(name) or name in RESERVED:
@@ -54,7 +54,7 @@ def require_free(name: str, kind: str, plugins: Plugins) -> None:
         )
     for plugin in plugins.plugins:
         if plugin.goes_by(name) or plugin.goes_by(distribution(name)):
-            raise UsageError(f"plugin {name} is there already ({plugin.provider}); choose another")
+            raise UsageError(f"plugin {name} exists already ({plugin.provider}); choose another")
     class_name = _words(name, kind)["NewPart"]
     if re.search(rf"\b{class_name}\b", (TEMPLATES / kind / f"{kind}.py").read_text("utf-8")):
         raise UsageError(
@@ -65,12 +65,12 @@ def require_free(name: str, kind: str, plugins: Plugins) -> None:
     if taken:
         provider = taken[0].plugin.provider
         raise UsageError(
-            f"{with_article(kind)} called {name} is there already ({provider}); choose another name"
+            f"{with_article(kind)} called {name} exists already ({provider}); choose another name"
         )
 
 
 def distribution(name: str) -> str:
-    """The name that pip knows a package by."""
+    """The distribution name of a package, for pip."""
     return f"platform-{name}"
 
 
@@ -81,15 +81,15 @@ def use(name: str, kind: str) -> str:
 
 
 def write_package(name: str, kind: str, folder: Path) -> None:
-    """Writes a package of one part, as a whole or not at all.
+    """Write a package with one part; on failure, nothing is written.
 
     Args:
-        name: of the part, of the plugin, and of the package behind `platform-`.
+        name: name of the part and the plugin; the package is called platform-NAME.
         kind: a role, or the kind of a service.
-        folder: where, which must not exist.
+        folder: folder of the package, which must not exist.
 
     Raises:
-        UsageError: it does, or cannot be written.
+        UsageError: the folder exists or cannot be written.
     """
     if folder.exists() or folder.is_symlink():
         raise UsageError(f"{folder} exists; give another --output")
@@ -98,7 +98,7 @@ def write_package(name: str, kind: str, folder: Path) -> None:
         _copy(TEMPLATES / "package", beside, words)
         source = beside / "src" / words["platform_new_part"]
         _copy(TEMPLATES / kind, source, words)
-        if (source / TESTS).exists():  # of its own, in place of the tests of every package
+        if (source / TESTS).exists():  # replaces the tests of `package`
             (source / TESTS).replace(beside / "tests" / TESTS)
         (beside / "src" / words["platform_new_part"] / "py.typed").touch()
 

@@ -1,14 +1,17 @@
-"""Laws that every part must keep, for authors of plugins and for `platform check`.
+"""The laws that every part must keep, for authors of plugins and for `platform check`.
+
+The whole test file of a plugin is
 
     from platform_core.testing import ContractTests
 
     class TestMine(ContractTests):
         plugin = "my-plugin"
 
-is the whole test file of a plugin. A law is a sentence and a function that raises `LawBroken` with
-figures (`law`); the modules named after roles hold them, `structure` those of every part. `subject`
-says what is examined, `partners` which other parts it is examined with, and `toy` has laws of text
-small enough to enumerate. `TrackerContract` does for a tracker what `ContractTests` does for parts.
+A law is a statement about a part, with a function that raises `LawBroken` with figures (`law`). The
+modules named after roles contain the laws of each role, `structure` the laws of all parts, and
+`services` and `metrics` those of services and metrics. `subject` describes the part under test,
+`partners` finds the parts to test it with, and `toy` has text distributions small enough to
+enumerate. `TrackerContract` tests a tracker as `ContractTests` tests a part.
 """
 
 from platform_core.testing.contract import ContractTests

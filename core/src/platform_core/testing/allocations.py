@@ -1,4 +1,4 @@
-"""The largest tensor that a piece of code makes, as an upper bound on what it may allocate."""
+"""Measurement of the largest tensor that code makes, for tests that limit its memory."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
-    """Remembers the number of elements of the largest result of any operation."""
+    """Records the number of elements of the largest tensor that any operation returns."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

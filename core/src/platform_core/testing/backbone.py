@@ -1,6 +1,6 @@
-"""Laws of backbones: a small network, its weights moved a little from where they start.
+"""Laws of backbones, tested on small networks with perturbed initial weights.
 
-Networks often begin with zeros that hide what they would do.
+Networks are often initialized with zeros, which would hide faults.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ LAWS = Laws("backbone")
 
 NUM_STATES, BATCH, LENGTH = 7, 3, 6
 CLOSE = 1e-4
-"""What float32 networks may differ by between two ways to the same logits."""
+"""Allowed relative difference between two float32 computations of the same logits."""
 
 
 def make(
@@ -30,10 +30,10 @@ def make(
     num_labels: int = 0,
     seed: int = 0,
 ) -> Backbone:
-    """A network in evaluation mode.
+    """Make the network in evaluation mode, with perturbed weights.
 
     Raises:
-        Inapplicable: it does not come in this form.
+        Inapplicable: the backbone does not support these arguments.
     """
     torch.manual_seed(seed)
     try:
@@ -53,7 +53,7 @@ def make(
 
 
 def each_form(subject: Subject, seed: int = 0) -> Iterator[tuple[str, Backbone, Noise | None]]:
-    """Each of the forms that processes ask for and that there is, with its noise level."""
+    """Yield (name, network, noise level) of each form that processes need and the part supports."""
     reads = {parameter.name for parameter in parameters(subject.chosen)}
     level = torch.tensor([[0.1], [1.0], [3.0]])
     forms = {
@@ -72,12 +72,12 @@ def each_form(subject: Subject, seed: int = 0) -> Iterator[tuple[str, Backbone, 
 
 
 def text(seed: int = 0) -> Tokens:
-    """Some tokens."""
+    """Random tokens, `[BATCH, LENGTH]`."""
     return torch.randint(NUM_STATES, (BATCH, LENGTH), generator=torch.Generator().manual_seed(seed))
 
 
 def close(what: str, found: Tensor, expected: Tensor, allowed: float = CLOSE) -> str:
-    """Requires equal features up to rounding."""
+    """Require two tensors to be equal up to rounding; return their largest difference as text."""
     difference = float((found - expected).abs().nan_to_num(torch.inf).max())
     size = float(expected.abs().max().clamp_min(1))
     require(
@@ -89,8 +89,8 @@ def close(what: str, found: Tensor, expected: Tensor, allowed: float = CLOSE) ->
 @LAWS.law(heavy=True)
 @torch.no_grad()
 def shape_and_dtype(subject: Subject) -> Figures:
-    """Logits are [batch, length, num_states], finite, and of the dtype of the weights; in every
-    form that processes ask for.
+    """Logits are [batch, length, num_states], finite, and of the dtype of the weights, in every
+    form that processes need.
     """
     forms = []
     for name, network, sigma in each_form(subject):
@@ -101,7 +101,7 @@ def shape_and_dtype(subject: Subject) -> Figures:
         require(logits.dtype == weights, figures)
         require(bool(logits.isfinite().all()), f"{name}: a logit is not finite")
         forms.append(name)
-    require(bool(forms), "it can be made for no process")
+    require(bool(forms), "it supports no form that processes need")
     return ", ".join(forms)
 
 
@@ -125,7 +125,9 @@ def decoder_by_rows(subject: Subject) -> Figures:
 @LAWS.law(heavy=True)
 @torch.no_grad()
 def same_input_same_output(subject: Subject) -> Figures:
-    """In evaluation mode a text has the same logits each time, and whatever texts are beside it."""
+    """In evaluation mode, a sequence's logits are the same at every call and do not depend on the
+    rest of the batch.
+    """
     for name, network, sigma in each_form(subject):
         logits = network(text(), sigma)
         require(torch.equal(logits, network(text(), sigma)), f"{name}: the second time differs")
@@ -137,7 +139,7 @@ def same_input_same_output(subject: Subject) -> Figures:
 @LAWS.law(heavy=True)
 @torch.no_grad()
 def soft_inputs(subject: Subject) -> Figures:
-    """Probabilities that are all on one token, dense or as top tokens, are read as that token."""
+    """Soft inputs with all probability on one token, dense or top tokens, act as that token."""
     name, network, sigma = next(each_form(subject))
     hard = network(text(), sigma)
     dense = nn.functional.one_hot(text(), NUM_STATES).to(hard.dtype)
@@ -158,7 +160,7 @@ def soft_inputs(subject: Subject) -> Figures:
 @LAWS.law(heavy=True)
 @torch.no_grad()
 def state_dict_round_trip(subject: Subject) -> Figures:
-    """Weights that are loaded into a network of another seed give the same logits, bit for bit."""
+    """Weights loaded into a network of another seed give the same logits, bit for bit."""
     forms = zip(each_form(subject, 0), each_form(subject, 1), strict=True)
     for (name, one, sigma), (_, other, _) in forms:
         before = one(text(), sigma)
@@ -171,7 +173,7 @@ def state_dict_round_trip(subject: Subject) -> Figures:
 
 @LAWS.law(heavy=True)
 def gradients_everywhere(subject: Subject) -> Figures:
-    """A loss of the logits has a finite gradient with respect to every parameter, and none is 0."""
+    """A loss on the logits has a finite, nonzero gradient with respect to every parameter."""
     for name, network, sigma in each_form(subject):
         logits = network(text(), sigma)
         weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
@@ -193,7 +195,7 @@ def gradients_everywhere(subject: Subject) -> Figures:
 @LAWS.law(heavy=True)
 @torch.no_grad()
 def reads_the_noise_level(subject: Subject) -> Figures:
-    """One that is told the noise level gives other logits at another one."""
+    """A time-conditioned backbone gives different logits at different noise levels."""
     forms = {name: (network, sigma) for name, network, sigma in each_form(subject)}
     if "told the noise level" not in forms:
         raise Inapplicable("it is never told the noise level")
@@ -207,7 +209,7 @@ def reads_the_noise_level(subject: Subject) -> Figures:
 @LAWS.law(heavy=True)
 @torch.no_grad()
 def sees_the_whole_text(subject: Subject) -> Figures:
-    """One that is not causal sees every token from every position."""
+    """In a backbone that is not causal, every position sees every token."""
     network = make(subject)
     changed = network(text(), None), network(_with_another(LENGTH - 1), None)
     first = float((changed[0] - changed[1])[:, 0].abs().max())
@@ -219,17 +221,17 @@ def sees_the_whole_text(subject: Subject) -> Figures:
 
 
 def _with_another(place: int) -> Tokens:
-    """The text with another token in one place."""
+    """The tokens of `text()`, with another token at one position."""
     changed = text()
     changed[:, place] = (changed[:, place] + 1) % NUM_STATES
     return changed
 
 
 def causal_form(subject: Subject) -> Backbone:
-    """The causal network.
+    """Make the backbone in its causal form.
 
     Raises:
-        Inapplicable: there is none.
+        Inapplicable: the backbone has no causal form.
     """
     if "causal" not in {parameter.name for parameter in parameters(subject.chosen)}:
         raise Inapplicable("it has no causal form")
@@ -239,7 +241,7 @@ def causal_form(subject: Subject) -> Backbone:
 @LAWS.law(heavy=True)
 @torch.no_grad()
 def causal_does_not_look_ahead(subject: Subject) -> Figures:
-    """One that is causal gives a position the same logits whatever tokens come after it."""
+    """In a causal backbone, the logits at a position do not depend on later tokens."""
     network = causal_form(subject)
     before = network(text(), None)
     for place in range(1, LENGTH):
@@ -254,7 +256,7 @@ def causal_does_not_look_ahead(subject: Subject) -> Figures:
 @LAWS.law(heavy=True)
 @torch.no_grad()
 def reader_reads_the_same(subject: Subject) -> Figures:
-    """One that is causal has the same features read piece by piece as encoded at once."""
+    """A causal backbone gives the same features whether text is read in pieces or at once."""
     network = causal_form(subject)
     with torch.no_grad():
         whole = network.encode(text(), None)
@@ -266,7 +268,7 @@ def reader_reads_the_same(subject: Subject) -> Figures:
 @LAWS.law(needs=Conditional, heavy=True)
 @torch.no_grad()
 def labels_are_read(subject: Subject) -> Figures:
-    """One that is told labels gives other logits under another label, and others under none."""
+    """A backbone that takes labels gives different logits for each label, and for none."""
     network = make(subject, num_labels=2)
     assert isinstance(network, Conditional)
     logits = {
@@ -283,7 +285,7 @@ def labels_are_read(subject: Subject) -> Figures:
 @LAWS.law(needs=Separating, heavy=True)
 @torch.no_grad()
 def documents_are_kept_apart(subject: Subject) -> Figures:
-    """A document has the features in a sequence of several that it has by itself."""
+    """A document has the same features among other documents of its sequence as alone."""
     network = make(subject)
     assert isinstance(network, Separating)
     documents = torch.tensor([0, 0, 1, 1, 1, 2]).expand(BATCH, LENGTH)

@@ -1,4 +1,4 @@
-"""Which laws are tested on which parts, and the verdicts."""
+"""Selection of the laws for each part, and the verdicts of testing them."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,49 +35,49 @@ ROLE_LAWS = {
 }
 
 FOR_SERVICES = ("complete", "registers-lightly")
-"""The laws of structure that also hold for services."""
+"""Ids of the laws in `structure` that services must keep too."""
 
 Outcome = Literal["passed", "broken", "inapplicable"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of one law on one part."""
+    """The outcome of testing one law on one part."""
 
     outcome: Outcome
     says: str
-    """Figures, or why the law does not apply."""
+    """Figures of the test, or why the law does not apply."""
     seconds: float
 
 
 @dataclass(frozen=True)
 class Case:
-    """One law on one part."""
+    """One law to be tested on one part."""
 
     subject: Subject
     law: Law
 
     @cached_property
     def reason_against(self) -> str:
-        """Why the law does not apply, as far as the class of the part tells."""
+        """Why the law does not apply, as far as the part's class shows; empty if it applies."""
         try:
             return self.law.reason_against(self.subject)
         except UsageError:
-            return "" if self.law.id == "complete" else "its class cannot be had"
+            return "" if self.law.id == "complete" else "its class cannot be loaded"
 
     def test(self) -> Figures:
-        """Tests the law, whatever was drawn before.
+        """Test the law, with torch's random state seeded for the test and restored afterwards.
 
         Raises:
-            LawBroken: it does not hold.
-            Inapplicable: it says nothing of this part.
+            LawBroken: the part breaks the law.
+            Inapplicable: the law does not apply to the part.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return self.law.test(self.subject)
 
     def verdict(self) -> Verdict:
-        """The outcome; whatever a part raises breaks the law."""
+        """Test the law and return the verdict; any exception of the part breaks the law."""
         if self.reason_against:
             return Verdict("inapplicable", self.reason_against, 0.0)
         started = perf_counter()
@@ -90,13 +90,13 @@ class Case:
             outcome, found = "inapplicable", str(why)
         except LawBroken as broken:
             outcome, found = "broken", str(broken)
-        except Exception as error:  # a stranger's part may raise anything
+        except Exception as error:  # third-party code may raise anything
             outcome, found = "broken", reason(error)
         return Verdict(outcome, found, perf_counter() - started)
 
 
 def cases(parts: Iterable[Part], plugins: Plugins) -> Iterator[Case]:
-    """Every law of every part; those of its structure once, the others in each of its forms."""
+    """Yield each part's laws: those of `structure` once, those of its role for each form."""
     for part in parts:
         if part.role not in ROLES:
             subject = Subject(part, plugins)
@@ -111,13 +111,13 @@ def cases(parts: Iterable[Part], plugins: Plugins) -> Iterator[Case]:
 
 
 def named(names: Sequence[str], plugins: Plugins) -> list[Part]:
-    """The parts that names stand for, each once; all parts for no name at all.
+    """The parts selected by names, each part once; all installed parts if no name is given.
 
-    A name is a plugin's or its distribution's, which stands for all its parts, a part's, or
+    A name is that of a plugin or a distribution, which selects all its parts, that of a part, or
     ROLE:PART.
 
     Raises:
-        UsageError: there is none of the name.
+        UsageError: a name selects no installed part.
     """
     parts = list(plugins.parts(KINDS))
     if not names:
@@ -143,11 +143,11 @@ def _named(name: str, parts: Sequence[Part], plugins: Plugins) -> list[Part]:
                 f"plugin {name} has no parts: {plugin.reason or 'its hooks are empty'}"
             )
     if colon and role not in KINDS:
-        raise UsageError(f"{role!r} is no role; the roles are {', '.join(KINDS)}")
+        raise UsageError(f"{role!r} is not a role; the roles are {', '.join(KINDS)}")
     known = [part.component.name for part in parts if not colon or part.role == role]
     known += [] if colon else [plugin.name for plugin in plugins.plugins]
     known += [] if colon else [plugin.distribution for plugin in plugins.plugins]
     near = did_you_mean(own if colon else name, known)
     raise UsageError(
-        f"nothing called {name!r} is installed{near or '; platform plugins lists what is'}"
+        f"nothing called {name!r} is installed{near or '; platform plugins lists all parts'}"
     )

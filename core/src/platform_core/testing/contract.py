@@ -1,4 +1,4 @@
-"""Contract tests for pytest: an author's whole test file is a class with one line in it."""
+"""Contract tests for pytest: a plugin's whole test file is a subclass with one line."""
 
 from typing import Any
 
@@ -7,26 +7,26 @@ from platform_core.testing.law import Inapplicable
 
 
 class ContractTests:
-    """All laws of all parts, services and metrics of a plugin, each a test of its own.
+    """One test for each law of each part, service and metric of a plugin.
 
-    Subclass it and name the plugin.
+    Subclass this class and set `plugin`.
 
-    pytest is not imported before a test runs: it is no dependency of the platform.
+    pytest is imported only when a test runs, because the platform does not depend on it.
 
     Args:
-        plugin: name of the plugin or of its distribution; or of a part, as for `platform check`.
-            None for every part that is installed.
-        heavy: False for the quick laws alone, True for the others alone; None for all.
+        plugin: name of a plugin, a distribution or a part, as for `platform check`; None for every
+            installed part.
+        heavy: False for only the quick laws, True for only the heavy laws, None for all laws.
     """
 
     plugin: str | None = None
     heavy: bool | None = None
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
-        """One test for each law that applies to each part."""
+        """Generate a test for each law that applies to each part."""
         if "case" not in metafunc.fixturenames:
             return
-        from platform_core.testing.check import cases, named  # torch
+        from platform_core.testing.check import cases, named  # imports torch
         from platform_core.testing.metrics import metric_cases
 
         plugins = find_plugins()

@@ -1,4 +1,4 @@
-"""Values that other code computed, stored beside the tests that compare with them.
+"""Reference values that other code computed, stored beside the tests that compare with them.
 
     GOLDEN = Golden(Path(__file__).parent / "golden")
 
@@ -7,9 +7,9 @@
         loss = ours(case["logits"], case["x0"])
         torch.testing.assert_close(loss, case["output/nll"], **GOLDEN.tolerance("d.loss"))
 
-The folder has a `cases.json`, whose list `cases` says of each case its `id`, the safetensors `file`
-with its tensors, `suggested_rtol` and `suggested_atol`, and what else the author notes. The tensors
-of a case are named `<id>/<param|input|output>/<name>`.
+The folder has a `cases.json`, whose list `cases` gives for each case its `id`, the safetensors
+`file` with its tensors, `suggested_rtol` and `suggested_atol`, and any notes of the author. The
+tensors of a case are named `<id>/<param|input|output>/<name>`.
 """
 
 import json
@@ -33,7 +33,7 @@ class Golden:
         self.cases: dict[str, dict[str, Any]] = {case["id"]: case for case in listed}
 
     def tensors(self, case: str) -> dict[str, Tensor]:
-        """The tensors of a case: `t` of its inputs or parameters, `output/alpha` of its outputs.
+        """The tensors of a case: inputs and parameters by name, outputs by `output/<name>`.
 
         Raises:
             KeyError: there is no such case.
@@ -47,6 +47,6 @@ class Golden:
         }
 
     def tolerance(self, case: str) -> dict[str, float]:
-        """`rtol` and `atol` for `torch.testing.assert_close`: how exact the stored values are."""
+        """`rtol` and `atol` of a case's stored values, for `torch.testing.assert_close`."""
         about = self.cases[case]
         return {"rtol": about["suggested_rtol"], "atol": about["suggested_atol"]}

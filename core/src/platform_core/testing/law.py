@@ -1,4 +1,4 @@
-"""What a law is: a sentence that must hold of a part, and the test of it."""
+"""Laws: statements that must hold for a part, each with its test."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from platform_core.testing.subject import Subject
 
 Figures = str | None
-"""What a law found where it holds, for a reader who wants to see it."""
+"""Figures of a test that a part passed, as text for the user; None if there are none."""
 
 Test = Callable[["Subject"], Figures]
 
@@ -23,16 +23,16 @@ class Inapplicable(Exception):  # noqa: N818  # no error at all
 
 @dataclass(frozen=True)
 class Law:
-    """One law.
+    """A law: its statement, its test, and the parts that it applies to.
 
     Args:
-        id: kebab-case, by which reports name it.
-        says: one sentence: what must hold.
-        test: raises `LawBroken` or `Inapplicable`; what it returns are figures.
-        role: of the parts that it is about; None for all.
-        needs: the class that a part must be of for the law to say anything.
-        heavy: takes more than a moment.
-        against: says of a part why the law does not apply to it; empty where it does.
+        id: the law's name in reports, in kebab-case.
+        says: the statement that must hold, in one sentence.
+        test: raises `LawBroken` or `Inapplicable`; returns figures.
+        role: role of the parts that the law is about; None for all parts.
+        needs: base class of the objects of the parts that the law applies to.
+        heavy: whether the test takes more than a moment.
+        against: returns why the law does not apply to a part; empty if it applies.
     """
 
     id: str
@@ -44,18 +44,18 @@ class Law:
     against: "Callable[[Subject], str] | None" = None
 
     def reason_against(self, subject: "Subject") -> str:
-        """Why the law does not apply to a part, as far as that is known before it is tested; empty
-        if it does.
+        """Why the law does not apply to a part, as far as known before the test; empty if it may
+        apply.
         """
         if self.against is not None and (reason := self.against(subject)):
             return reason
         if self.needs is object or issubclass(subject.kind, self.needs):
             return ""
-        return f"it is no {self.needs.__name__}"
+        return f"it is not a {self.needs.__name__}"
 
 
 class Laws:
-    """The laws of one role, in the order in which a module writes them down."""
+    """The laws of one role, in the order of their definition."""
 
     def __init__(self, role: str | None) -> None:
         self.role = role
@@ -71,8 +71,8 @@ class Laws:
         heavy: bool = False,
         against: "Callable[[Subject], str] | None" = None,
     ) -> Callable[[Test], Test]:
-        """Makes a law of a function: its name is the id, the first line of its docstring what it
-        says.
+        """Decorate a function as a law. The function's name becomes the law's id, and the first
+        paragraph of its docstring the law's statement.
         """
 
         def add(test: Test) -> Test:
@@ -85,6 +85,6 @@ class Laws:
 
 
 def require(holds: bool, figures: str) -> None:
-    """Raises LawBroken with the figures, unless it holds."""
+    """Raise LawBroken with the figures unless `holds` is true."""
     if not holds:
         raise LawBroken(figures)

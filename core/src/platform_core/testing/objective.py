@@ -1,8 +1,8 @@
-"""Laws of objectives, on a law of text small enough to know -log p.
+"""Laws of objectives, tested on a distribution of text small enough to know -log p.
 
-    bound of the exact network = -log p,    mean bound of any other >= entropy
+    bound of the exact network = -log p,    mean bound of any other network >= entropy
 
-The exact network of uniform noise predicts a token from all others but itself (`toy`).
+For uniform noise, the exact network predicts a token from all other tokens (`toy`).
 """
 
 from typing import final
@@ -33,12 +33,12 @@ LAWS = Laws("objective")
 
 TEXTS = 60_000
 ERRORS = 5.0
-"""Standard errors that chance is allowed: one right part in two million would be accused."""
+"""Allowed deviation in standard errors; a correct part fails one test in two million."""
 VOCABULARY, BATCH, LENGTH = 5, 4, 6
 
 
 def make(subject: Subject, model: Model) -> Objective:
-    """The objective of a model, as training begins."""
+    """The objective of a model in evaluation mode, in its state before training."""
     objective: Objective = subject.make(model=model)
     if isinstance(objective, Following):
         objective.after_update(0, weights(model.backbone))
@@ -46,13 +46,13 @@ def make(subject: Subject, model: Model) -> Objective:
 
 
 def draws(seed: int = 0, total: int = BATCH) -> Draws:
-    """What a batch draws from."""
+    """The random draws of a batch of `total` sequences."""
     return Draws.derive("laws", seed, step=0, first=0, total=total)
 
 
 @torch.no_grad()
 def excess(subject: Subject, setting: Setting, *, mistaken: bool) -> tuple[float, float, float]:
-    """Mean of bound + log p over many texts of the law, its standard error, and the entropy."""
+    """Mean of bound + log p over many sequences, its standard error, and mean -log p; in nats."""
     law = two_token_law()
     objective = make(subject, setting.exact(law, mistaken=mistaken))
     chosen = torch.multinomial(
@@ -69,7 +69,7 @@ def excess(subject: Subject, setting: Setting, *, mistaken: bool) -> tuple[float
 
 @LAWS.law(heavy=True)
 def tight(subject: Subject) -> Figures:
-    """The mean bound of the exact network is that of -log p, up to the error of 60,000 draws."""
+    """The mean bound of the exact network is the mean -log p, up to the error of 60,000 draws."""
     said = []
     for setting in settings(subject):
         mean, error, entropy = excess(subject, setting, mistaken=False)
@@ -93,8 +93,8 @@ def never_below(subject: Subject) -> Figures:
 
 @LAWS.law(needs=DiffusionObjective, heavy=True)
 def tight_for_each_text(subject: Subject) -> Figures:
-    """The bound of the exact network, summed over noise levels and all noisy texts, is -log p
-    of each text; up to 0.02 nats where it is a bound of steps.
+    """The bound of the exact network, summed over noise levels and all noisy sequences, is -log p
+    of each sequence; up to 0.02 nats for a bound of discrete steps.
     """
     law = two_token_law()
     for setting in settings(subject):
@@ -111,7 +111,7 @@ def tight_for_each_text(subject: Subject) -> Figures:
 
 @LAWS.law(needs=DiffusionObjective)
 def equals_nelbo(subject: Subject) -> Figures:
-    """row_loss is that of core's nelbo, for any logits; up to 1% where it is a bound of steps."""
+    """row_loss equals that of core's nelbo for any logits; up to 1% with discrete time steps."""
     for setting in settings(subject):
         model, _ = setting.tiny(VOCABULARY)
         objective, generic = make(subject, model), Nelbo(model)
@@ -159,7 +159,7 @@ def row_loss_is_no_less_than_zero(subject: Subject) -> Figures:
 
 
 def padded() -> Batch:
-    """Texts, some tokens of which do not count."""
+    """A batch of sequences in which some tokens do not count."""
     generator = derive_generator("batch")
     x0 = torch.randint(VOCABULARY, (BATCH, LENGTH), generator=generator)
     counted = torch.arange(LENGTH) < torch.tensor([[6], [3], [0], [5]])
@@ -167,7 +167,7 @@ def padded() -> Batch:
 
 
 def losses(objective: Objective, batch: Batch, seed: int = 0) -> dict[str, Loss]:
-    """The training loss and both bounds."""
+    """The training loss, the exact bound and the published bound."""
     return {
         "forward": objective(batch, draws(seed)),
         "bound": objective.bound(batch, draws(seed)),
@@ -198,7 +198,7 @@ def per_token(subject: Subject) -> Figures:
 
 @LAWS.law()
 def same_draws_same_loss(subject: Subject) -> Figures:
-    """Losses depend on the text and its draws and on nothing else."""
+    """Losses depend only on the batch and its draws."""
     for setting in settings(subject):
         batch = padded()
         objective = make(subject, setting.tiny(VOCABULARY)[0])
@@ -217,7 +217,7 @@ def same_draws_same_loss(subject: Subject) -> Figures:
 
 @final
 class Listener(Conditional, Separating):
-    """Another network that insists on being told what is known of the texts."""
+    """A wrapper of a network that requires every call to pass the batch's labels and documents."""
 
     def __init__(self, network: Backbone, expected: Conditions) -> None:
         super().__init__()
@@ -225,7 +225,6 @@ class Listener(Conditional, Separating):
 
     @property
     def decoder(self) -> nn.Module:
-        """The other's."""
         return self.network.decoder
 
     def encode(
@@ -235,7 +234,7 @@ class Listener(Conditional, Separating):
         labels: Labels | None = None,
         documents: Documents | None = None,
     ) -> Hidden:
-        """The other's features."""
+        """Features of the wrapped network, once the labels and documents are checked."""
         for name, told in {"labels": labels, "documents": documents}.items():
             right = told is not None and torch.equal(told, self.expected[name])
             require(right, f"a call of the network is not told the {name} of the batch")
@@ -259,7 +258,7 @@ def tells_the_network(subject: Subject) -> Figures:
 
 @LAWS.law()
 def gradients(subject: Subject) -> Figures:
-    """The gradient of the training loss is finite, and not 0; of no counted token it is 0."""
+    """The gradient of the training loss is finite and not 0; without counted tokens, it is 0."""
     for setting in settings(subject):
         model, network = setting.tiny(VOCABULARY)
         objective = make(subject, model).train()

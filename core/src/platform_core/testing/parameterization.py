@@ -1,6 +1,6 @@
-"""Laws of parameterizations that end in a score, each beside every kind of noise that it goes with.
+"""Laws of parameterizations with a score, tested with each process of `partners.settings`.
 
-Rows of random logits, one for each state that the network may have read.
+The inputs are rows of random logits, eight rows for each state x_t that the network may have read.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ ALPHA_S, ALPHA_T = 0.7, 0.4
 
 @dataclass(frozen=True)
 class Rows:
-    """What a parameterization is asked about."""
+    """Inputs of a parameterization: in each row, a noisy token x_t and the network's logits."""
 
     setting: Setting
     parameterization: ScoreBased
@@ -38,16 +38,16 @@ class Rows:
 
     @property
     def alpha(self) -> Tensor:
-        """The noise level of all rows."""
+        """The signal level of all rows."""
         return level(ALPHA_T)
 
     @property
     def noisy(self) -> Tensor:
-        """The rows of tokens that noise can have reached."""
+        """Whether noise can have reached the token of each row, `[rows]`."""
         return self.process.changeable(self.x_t)
 
     def log_x0(self, logits: Logits | None = None) -> Tensor:
-        """The predicted law of the clean token."""
+        """The predicted log-probabilities of the clean tokens."""
         assert isinstance(self.parameterization, PredictsClean)
         logits = self.logits if logits is None else logits
         return self.parameterization.log_x0(logits, self.x_t, self.process)
@@ -58,7 +58,7 @@ class Rows:
 
 
 def rows(subject: Subject, scale: float = 2.0) -> Iterator[Rows]:
-    """Eight rows for each state, beside each process."""
+    """Yield eight rows for each state, in each setting of the part."""
     for setting in settings(subject):
         process, parameterization = setting.parts(VOCABULARY)
         assert isinstance(process, Diffusion)
@@ -72,7 +72,7 @@ def rows(subject: Subject, scale: float = 2.0) -> Iterator[Rows]:
 
 @LAWS.law(needs=PredictsClean)
 def rows_normalise(subject: Subject) -> Figures:
-    """Every row of log_x0 is a law: its probabilities sum to 1, also for extreme logits."""
+    """The probabilities of every row of log_x0 sum to 1, also for extreme logits."""
     for scale in (1.0, 30.0):
         for asked in rows(subject, scale):
             total = asked.log_x0().exp().sum(-1)
@@ -93,8 +93,8 @@ def nothing_on_the_mask(subject: Subject) -> Figures:
 
 @LAWS.law(needs=ScoreBased)
 def carries_over(subject: Subject) -> Figures:
-    """A reverse step opens no token that noise cannot have reached; and where log_x0 depends on
-    such a token, it is certain of it.
+    """A reverse step opens no token that noise cannot have reached; and if log_x0 depends on such a
+    token, it predicts the token with certainty.
     """
     said = []
     for asked in rows(subject):
@@ -110,7 +110,7 @@ def carries_over(subject: Subject) -> Figures:
 
 
 def _substitution(asked: Rows, parameterization: PredictsClean) -> str:
-    """What is said of tokens without noise."""
+    """Whether log_x0 substitutes tokens without noise, as text; if so, require certainty."""
     tokens = asked.x_t[~asked.noisy][: VOCABULARY * 2]
     same = asked.logits[:1].expand(len(tokens), -1)
     law = parameterization.log_x0(same, tokens, asked.process).exp()
@@ -123,7 +123,7 @@ def _substitution(asked: Rows, parameterization: PredictsClean) -> str:
 
 @LAWS.law(needs=ScoreBased)
 def exact_when_the_network_is(subject: Subject) -> Figures:
-    """With the logits of exact predictions, the score is exact."""
+    """With exact logits, the score is exact."""
     law, worst = two_token_law(), 0.0
     for setting in settings(subject):
         process, parameterization = setting.parts(law.num_tokens)
@@ -138,7 +138,7 @@ def exact_when_the_network_is(subject: Subject) -> Figures:
 
 @LAWS.law(needs=ScoreBased)
 def score_of_itself(subject: Subject) -> Figures:
-    """log_score is 0 at x_t and no number is NaN."""
+    """log_score is 0 at x_t and nowhere NaN."""
     for asked in rows(subject):
         score = asked.log_score()[asked.noisy]
         require(not score.isnan().any(), f"{asked.setting}: log_score is NaN")
@@ -164,8 +164,8 @@ def finite_gradients(subject: Subject) -> Figures:
 
 @LAWS.law(needs=ScoreBased)
 def float32_at_least(subject: Subject) -> Figures:
-    """Of logits in bfloat16 the score is float32, of float64 it is float64; and the logits stay as
-    they are.
+    """The score is float32 for logits in bfloat16 or float32 and float64 for logits in float64; the
+    logits are not modified.
     """
     wider = {torch.bfloat16: torch.float32, torch.float32: torch.float32}
     for dtype in (torch.bfloat16, torch.float32, torch.float64):
@@ -173,7 +173,7 @@ def float32_at_least(subject: Subject) -> Figures:
             logits = asked.logits.to(dtype)
             before = logits.clone()
             found = asked.log_score(logits).dtype
-            figures = f"{asked.setting}: of {dtype} it is {found}"
+            figures = f"{asked.setting}: for {dtype} it is {found}"
             require(found == wider.get(dtype, dtype), figures)
             require(torch.equal(logits, before), f"{asked.setting}: the logits were changed")
     return None
@@ -181,7 +181,7 @@ def float32_at_least(subject: Subject) -> Figures:
 
 @LAWS.law(needs=ScoreBased)
 def most_likely_is_a_token(subject: Subject) -> Figures:
-    """most_likely is of the vocabulary, however large the logit of a mask."""
+    """most_likely returns tokens of the vocabulary, however large the logit of a mask."""
     for asked in rows(subject):
         logits = asked.logits.clone()
         logits[:, VOCABULARY:] += 50
@@ -216,7 +216,7 @@ def reverse_draws(subject: Subject) -> Figures:
 
 
 def _draw(parameterization: ScoreBased, process: Diffusion, logits: Logits, state: int) -> Tokens:
-    """Earlier tokens of one state, once for each row of logits."""
+    """Draw an earlier token x_s from the state x_t, once for each row of logits."""
     generator = derive_generator("reverse", state)
     x_t = torch.full((len(logits),), state)
     alpha_s, alpha_t = (level(a).expand(len(logits)) for a in (ALPHA_S, ALPHA_T))

@@ -1,4 +1,4 @@
-"""The other parts that one is examined with: as few as it needs, the platform's own first."""
+"""Parts to test another part with: as few as it needs, the platform's own parts first."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,12 +32,12 @@ from platform_core.testing.toy import (
 )
 
 ATTEMPTS = 50
-"""Compositions that are tried before a part is said to go with nothing."""
+"""Number of compositions that are tried before a part is reported to go with no other parts."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A process and a parameterization that a part goes with."""
+    """A process and a parameterization that go with the part under test."""
 
     process: Subject
     parameterization: Subject
@@ -47,21 +47,21 @@ class Setting:
         return f"with {self.process.name}{form} and {self.parameterization.name}"
 
     def parts(self, vocab_size: int) -> tuple[Process, Parameterization]:
-        """Both of them, for a vocabulary."""
+        """Make the process and the parameterization for a vocabulary of `vocab_size` tokens."""
         process: Process = self.process.make(vocab_size=vocab_size)
         return process, self.parameterization.make(
             vocab_size=vocab_size, num_states=process.num_states
         )
 
     def exact(self, law: ToyLaw, *, mistaken: bool = False) -> Model:
-        """The model of a law whose network knows it, under alpha = 1 - t.
+        """A model that predicts a distribution of text exactly, with alpha = 1 - t.
 
         Args:
-            law: of text.
-            mistaken: the network knows it badly.
+            law: distribution of the text.
+            mistaken: whether the network's logits are perturbed (`toy.Mistaken`).
 
         Raises:
-            Inapplicable: what logits would say so is not known.
+            Inapplicable: the exact logits of the parameterization are not known.
         """
         process, parameterization = self.parts(law.num_tokens)
         backbone = exact_backbone(law, process, parameterization)
@@ -70,7 +70,7 @@ class Setting:
         return Model(process, LogLinear(eps=0), parameterization, backbone).eval()
 
     def tiny(self, vocab_size: int) -> tuple[Model, TinyNetwork | CausalNetwork]:
-        """A model with a small network that knows nothing yet, and that network."""
+        """A model with a small untrained network, and that network."""
         process, parameterization = self.parts(vocab_size)
         kind = CausalNetwork if process.causal else TinyNetwork
         backbone = kind(process.num_states)
@@ -78,14 +78,14 @@ class Setting:
 
 
 def exact_backbone(law: ToyLaw, process: Process, parameterization: Parameterization) -> Backbone:
-    """The network whose output stands for a law of text.
+    """The network whose logits represent a distribution of text exactly.
 
-    A parameterization that predicts clean tokens reads it from their log-probabilities. Of any
-    other score, three readings are tried: these, these relative to equally likely tokens, and the
-    score itself.
+    For a parameterization that predicts clean tokens, logits are the log-probabilities of these
+    tokens. For any other `ScoreBased` parameterization three kinds of logits are tried:
+    log-probabilities, log-probabilities relative to the uniform distribution, and log-scores.
 
     Raises:
-        Inapplicable: none of them gives the right score.
+        Inapplicable: none of these logits gives the exact score.
     """
     if not isinstance(process, Diffusion):
         return ExactPredictor(law, process.num_states)
@@ -96,13 +96,13 @@ def exact_backbone(law: ToyLaw, process: Process, parameterization: Parameteriza
             backbone = kind(law, process)
             if score_error(law, process, parameterization, backbone) < 1e-9:
                 return backbone
-    raise Inapplicable("which logits of this parameterization are exact is not known")
+    raise Inapplicable("the exact logits of this parameterization are not known")
 
 
 def score_error(
     law: ToyLaw, process: Diffusion, parameterization: ScoreBased, backbone: Backbone
 ) -> float:
-    """How far a model's score is from the exact one, at most, where a token can change."""
+    """The largest error of a model's score over changeable tokens; relative for scores above 1."""
     states = all_sequences(process.num_states, law.length)
     worst = 0.0
     for level in (0.7, 0.2):
@@ -116,11 +116,11 @@ def score_error(
 
 
 def settings(subject: Subject) -> list[Setting]:
-    """What a part is examined with: each of core's processes, if it goes with them, else the first
-    that it goes with; each with the first parameterization that goes with both.
+    """The settings to test a part in: each of core's processes that goes with the part, else the
+    first other process; each with the first parameterization that goes with both.
 
     Raises:
-        Inapplicable: nothing that is installed goes with it.
+        Inapplicable: no installed process and parameterization go with the part.
     """
     found = list(_settings(subject))
     core = [setting for setting in found if setting.process.part.plugin.name == "core"]
@@ -128,7 +128,7 @@ def settings(subject: Subject) -> list[Setting]:
         core = found[:1]
     chosen = core or found[:1]
     if not chosen:
-        raise Inapplicable("no process and parameterization that are installed go with it")
+        raise Inapplicable("no installed process and parameterization go with it")
     return chosen
 
 
@@ -146,8 +146,8 @@ def _settings(subject: Subject) -> Iterator[Setting]:
 
 
 def candidates(subject: Subject, role: str) -> list[Subject]:
-    """Parts of a role in the order in which they are tried: itself alone for its own role, else
-    core's, its own plugin's, and all others.
+    """The parts of a role to test a part with: core's first, then those of the part's plugin, then
+    all others. For the part's own role, only the part itself.
     """
     if role == subject.role:
         return [subject]
@@ -160,7 +160,7 @@ def candidates(subject: Subject, role: str) -> list[Subject]:
 
 
 def _usable(subject: Subject) -> bool:
-    """Whether a part can be had and says what it requires: another plugin's fault is its own."""
+    """Whether a part can be loaded and requires classes; a faulty part is no partner for others."""
     try:
         return all(isinstance(needed, type) for needed in requirements(subject.kind).values())
     except UsageError:
@@ -168,7 +168,7 @@ def _usable(subject: Subject) -> bool:
 
 
 def compatible(parts: Sequence[Subject]) -> bool:
-    """Whether all requirements among some parts are met."""
+    """Whether parts meet all requirements that they have of each other."""
     kinds = {part.role: part.kind for part in parts}
     return all(
         issubclass(kinds.get(role, needed), needed)
@@ -178,11 +178,11 @@ def compatible(parts: Sequence[Subject]) -> bool:
 
 
 def composition(subject: Subject) -> Composition:
-    """All six roles around a part: a family's defaults, or the nearest to them that go with it.
+    """Compose a part with parts of the other roles: a process's defaults, if they go with it.
 
     Raises:
-        LawBroken: nothing does, though there are parts for every role.
-        Inapplicable: there are none for some role.
+        LawBroken: no composition with the part is valid, though every role has installed parts.
+        Inapplicable: some role has no installed parts.
     """
     lacking = [role for role in ROLES if not candidates(subject, role)]
     if lacking:
@@ -195,7 +195,7 @@ def composition(subject: Subject) -> Composition:
             return compose(words, subject.plugins, prog="check", environ={})[0]
         except UsageError as error:
             refused = refused or str(error)
-    raise LawBroken(refused or "nothing that is installed goes with what it requires")
+    raise LawBroken(refused or "no installed parts meet its requirements")
 
 
 def _compositions(subject: Subject) -> Iterator[Mapping[str, str]]:

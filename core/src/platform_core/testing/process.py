@@ -1,9 +1,9 @@
-"""Laws of processes with noise, by enumeration of a vocabulary of three.
+"""Laws of diffusion processes, tested by enumerating a vocabulary of three tokens.
 
-They use the interface of `Diffusion` alone, so that a prior may move with time. The law of x_t is
-read from the score (`toy.marginals`), that of a step forward from the posterior:
+The laws use only the interface of `Diffusion`, so that a prior may change with time. q(x_t | x_0)
+is computed from the score (`toy.marginals`), and a forward step from the posterior:
 
-    q(x_t | x_s) = q(x_s | x_t, x_0) q(x_t | x_0) / q(x_s | x_0),  whatever x_0 is
+    q(x_t | x_s) = q(x_s | x_t, x_0) q(x_t | x_0) / q(x_s | x_0),  for every x_0
 """
 
 import torch
@@ -25,7 +25,7 @@ LEVELS = (0.85, 0.5, 0.2)
 ROUNDING = 1e-9
 DRAWS = 30_000
 UNLIKELY = 1e-6
-"""p-values below this are no chance: one right part in a million would be accused."""
+"""Smaller p-values count as a fault; a correct part fails one test in a million."""
 
 
 def make(subject: Subject) -> Diffusion:
@@ -35,7 +35,7 @@ def make(subject: Subject) -> Diffusion:
 
 
 def level(alpha: float) -> Tensor:
-    """A signal level for all."""
+    """A signal level as a tensor, `[1]`, float64."""
     return torch.tensor([alpha], dtype=torch.float64)
 
 
@@ -45,19 +45,19 @@ def marginal(process: Diffusion, alpha: float) -> Tensor:
 
 
 def posteriors(process: Diffusion, log_x0: LogProbs, alpha_s: float, alpha_t: float) -> Tensor:
-    """q(x_s | x_t) under laws of x_0, `[laws, x_t, x_s]`."""
+    """q(x_s | x_t) under distributions of x_0, `[distributions, x_t, x_s]`."""
     states = torch.arange(process.num_states).expand(len(log_x0), -1)
     laws = log_x0[:, None].expand(-1, process.num_states, -1)
     return process.posterior(laws, states, level(alpha_s), level(alpha_t))
 
 
 def certain(process: Diffusion) -> LogProbs:
-    """Each token of the vocabulary for sure, float64."""
+    """Log-probabilities of the one-hot distribution of each token; `[tokens, states]`, float64."""
     return log_one_hot(torch.arange(process.vocab_size), process.num_states, torch.float64)
 
 
 def some_laws(process: Diffusion, number: int = 4) -> LogProbs:
-    """Laws of the clean token, nothing of them on a mask; float64."""
+    """Random log-probabilities of the clean token, none on a mask; `[number, states]`, float64."""
     generator = derive_generator("laws of the clean token")
     shape = (number, process.vocab_size)
     law = torch.rand(shape, generator=generator, dtype=torch.float64).log().neg()
@@ -66,7 +66,7 @@ def some_laws(process: Diffusion, number: int = 4) -> LogProbs:
 
 
 def agree(what: str, found: Tensor, expected: Tensor, allowed: float = ROUNDING) -> str:
-    """Requires two tables to be equal, and says how closely they are."""
+    """Require two tables to agree; return their largest difference as text."""
     found, expected = found.detach(), expected.detach()
     difference = (found - expected).abs().nan_to_num(torch.inf)
     place = int(difference.argmax())
@@ -79,7 +79,7 @@ def agree(what: str, found: Tensor, expected: Tensor, allowed: float = ROUNDING)
 
 
 def drawn_from(what: str, outcomes: Tokens, probs: Tensor) -> float:
-    """Requires draws to have a law; their p-value."""
+    """Require draws to fit a distribution by a chi-square test; return the p-value."""
     counts = torch.bincount(outcomes.flatten(), minlength=len(probs)).double()
     shares = counts / counts.sum()
     figures = ", ".join(
@@ -95,12 +95,12 @@ def drawn_from(what: str, outcomes: Tokens, probs: Tensor) -> float:
 
 @LAWS.law(needs=Diffusion)
 def signal(subject: Subject) -> Figures:
-    """alpha is the chance that a token is kept: q(x | x) - q(x | y) = alpha for tokens x and y."""
+    """alpha is the probability of keeping a token: q(x | x) - q(x | y) = alpha for tokens x, y."""
     process = make(subject)
     for alpha in LEVELS:
         table = marginal(process, alpha)[:, :VOCABULARY]
         kept = table.diagonal() - table.roll(1, 0).diagonal()
-        agree(f"what is kept at alpha {alpha:g}", kept, torch.full_like(kept, alpha))
+        agree(f"the chance to keep a token at alpha {alpha:g}", kept, torch.full_like(kept, alpha))
     return agree(
         "q(x | x) at alpha 1",
         marginal(process, 1.0)[:, :VOCABULARY],
@@ -122,14 +122,14 @@ def rows_normalise(subject: Subject) -> Figures:
 
 
 def kernel(process: Diffusion, alpha_s: float, alpha_t: float) -> Tensor:
-    """q(x_t | x_s), `[x_s, x_t]`, as the posteriors of certain tokens imply it.
+    """q(x_t | x_s), `[x_s, x_t]`, as the posteriors given each x_0 imply it.
 
     Raises:
-        LawBroken: they imply different ones.
+        LawBroken: two x_0 imply different forward steps.
     """
     before, after = marginal(process, alpha_s), marginal(process, alpha_t)
     backward = posteriors(process, certain(process), alpha_s, alpha_t)
-    # [x_0, x_t, x_s]; a posterior given what cannot be is not looked at.
+    # [x_0, x_t, x_s]; posteriors given an impossible x_t are ignored.
     joint = torch.where(after[..., None] > 0, backward * after[..., None], 0.0)
     possible = before > 1e-12
     steps = (joint / before[:, None].clamp_min(1e-12)).transpose(1, 2)
@@ -145,8 +145,8 @@ def kernel(process: Diffusion, alpha_s: float, alpha_t: float) -> Tensor:
 
 @LAWS.law(needs=Diffusion)
 def bayes(subject: Subject) -> Figures:
-    """The posterior is Bayes' rule: it implies one step forward q(x_t | x_s) whatever x_0 is, and
-    that step's rows sum to 1.
+    """The posterior obeys Bayes' rule: it implies the same forward step q(x_t | x_s) for every x_0,
+    and the rows of that step sum to 1.
     """
     process = make(subject)
     for alpha_s, alpha_t in ((0.85, 0.5), (0.5, 0.2), (0.85, 0.2)):
@@ -157,8 +157,8 @@ def bayes(subject: Subject) -> Figures:
 
 @LAWS.law(needs=Diffusion)
 def bayes_of_a_law(subject: Subject) -> Figures:
-    """The posterior under a law of x_0 is the mixture of those under each x_0, weighted by
-    p(x_0 | x_t).
+    """The posterior under a distribution of x_0 is the mixture of the posteriors given each x_0,
+    weighted by p(x_0 | x_t).
     """
     process = make(subject)
     laws = some_laws(process)
@@ -177,8 +177,8 @@ def bayes_of_a_law(subject: Subject) -> Figures:
 
 @LAWS.law(needs=Diffusion)
 def marginals_compose(subject: Subject) -> Figures:
-    """Steps forward compose (Chapman-Kolmogorov): from r to t is from r to s and on to t, and they
-    take q(x_s | x_0) to q(x_t | x_0).
+    """Forward steps compose (Chapman-Kolmogorov): the step from r to t is the step from r to s and
+    then from s to t, and a step takes q(x_s | x_0) to q(x_t | x_0).
     """
     process = make(subject)
     r, s, t = LEVELS
@@ -189,7 +189,7 @@ def marginals_compose(subject: Subject) -> Figures:
 
 @LAWS.law(needs=Diffusion)
 def reverse_is_posterior(subject: Subject) -> Figures:
-    """The reverse step from the score of a law of x_0 is the posterior under that law."""
+    """The reverse step from the score of a distribution of x_0 is the posterior under it."""
     process = make(subject)
     laws = some_laws(process)
     states = torch.arange(process.num_states).expand(len(laws), -1)
@@ -204,7 +204,7 @@ def reverse_is_posterior(subject: Subject) -> Figures:
 
 @LAWS.law(needs=Diffusion)
 def rate_of_jumps(subject: Subject) -> Figures:
-    """rate is how often the forward process jumps to x_t from any other state, per unit of time."""
+    """rate is the rate per unit of time of forward jumps to x_t from each other state."""
     process = make(subject)
     states = torch.arange(process.num_states)
     dt, slope = 1e-6, -0.7
@@ -222,7 +222,9 @@ def rate_of_jumps(subject: Subject) -> Figures:
 
 @LAWS.law(needs=Diffusion)
 def score_of_itself(subject: Subject) -> Figures:
-    """log_score is 0 at x_t, and of one law of x_0 the same up to a factor at every x_t."""
+    """log_score is 0 at x_t, and the scores of one distribution of x_0 imply the same q_t at every
+    x_t.
+    """
     process = make(subject)
     laws = some_laws(process)
     states = torch.arange(process.num_states).expand(len(laws), -1)
@@ -235,21 +237,21 @@ def score_of_itself(subject: Subject) -> Figures:
 
 @LAWS.law(needs=Diffusion)
 def changeable(subject: Subject) -> Figures:
-    """changeable is true exactly of the states that a reverse step may change."""
+    """changeable is true for exactly the states that a reverse step may change."""
     process = make(subject)
     states = torch.arange(process.num_states)
     rows = posteriors(process, some_laws(process), 0.85, 0.5)
     stays = rows.diagonal(dim1=1, dim2=2).amin(0)
     moves, said = stays < 1 - 1e-12, process.changeable(states)
-    figures = f"said of states {states[said].tolist()}, true of {states[moves].tolist()}"
+    figures = f"it is true for {states[said].tolist()}, should be for {states[moves].tolist()}"
     require(bool((moves == said).all()), figures)
     return figures
 
 
 @LAWS.law(needs=Diffusion)
 def corrupt_draws(subject: Subject) -> Figures:
-    """corrupt draws each token by itself from q(x_t | x_0), at each level of [batch, 1] and
-    [batch, length].
+    """corrupt draws each token independently from q(x_t | x_0), for signal levels of shape
+    [batch, 1] and [batch, length].
     """
     process = make(subject)
     lowest = 1.0
@@ -311,7 +313,7 @@ def reverse_draws(subject: Subject) -> Figures:
 
 @LAWS.law(needs=Diffusion)
 def draws_by_seed(subject: Subject) -> Figures:
-    """corrupt and sample_prior depend on the generator that they are handed and on nothing else."""
+    """The draws of corrupt and sample_prior depend only on the generator that is passed."""
     process = make(subject)
     x0 = torch.randint(VOCABULARY, (64, 8), generator=derive_generator("text"))
     alpha = torch.full((64, 1), 0.5, dtype=torch.float64)
@@ -324,7 +326,7 @@ def draws_by_seed(subject: Subject) -> Figures:
     for name, one, same, other in zip(
         ("corrupt", "sample_prior"), draw(1, 1), draw(1, 2), draw(2, 1), strict=True
     ):
-        require(torch.equal(one, same), f"{name} draws something else from the same generator")
+        require(torch.equal(one, same), f"{name} draws other tokens from the same generator")
         # Where nearly all noise is one state, two draws may well be the same.
         only = marginal(process, 1e-30).max() > 0.99 and name == "sample_prior"
         require(only or not torch.equal(one, other), f"{name} does not read its generator")
@@ -333,7 +335,7 @@ def draws_by_seed(subject: Subject) -> Figures:
 
 @LAWS.law(heavy=True)
 def defaults_go_together(subject: Subject) -> Figures:
-    """The parts that it names as defaults are there and go together."""
+    """The default parts that a process names are installed and go together."""
     words = [f"--process.{option}={value}" for option, value in subject.options.items()]
     try:
         made, _ = compose(

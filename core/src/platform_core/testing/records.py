@@ -1,8 +1,8 @@
-"""Records, runs and sweeps that are made of files alone, for tests of what reads them.
+"""Fake records, runs and sweeps, made of files only, for tests of code that reads them.
 
-`bound`, `judged` and `of_task` are records as `platform eval` writes them, `result` is that of a
-finished run. A keyword `a__b=value` changes what their card says at a.b. `write_run` writes such
-records into a run directory, and `FakeSweep` makes the directory of a sweep from such runs.
+`bound`, `judged` and `of_task` return records as `platform eval` writes them, `result` the record
+of a finished run. A keyword `a__b=value` sets the value at a.b of the record's card. `write_run`
+writes such records into a run directory, and `FakeSweep` makes a sweep directory of such runs.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 Record = dict[str, Any]
-"""What a file of a run says, as JSON has it."""
+"""The content of a JSON file of a run."""
 
 
 TEXT = "1" * 64
@@ -23,7 +23,7 @@ LN2 = math.log(2)
 
 
 def card(**changes: Any) -> Record:
-    """The card of a bound."""
+    """The card of a bound, with changes as in `changed`."""
     made: Record = {
         "kind": "bound",
         "step": 800,
@@ -57,7 +57,7 @@ def card(**changes: Any) -> Record:
 
 
 def changed(made: Record, changes: Mapping[str, Any]) -> Record:
-    """The same card, with other values at some places: `a__b` stands for the place a.b."""
+    """Set values of a card in place and return it; the key `a__b` stands for the place a.b."""
     for place, value in changes.items():
         *path, last = place.split("__")
         inside = made
@@ -68,7 +68,7 @@ def changed(made: Record, changes: Mapping[str, Any]) -> Record:
 
 
 def bound(nats: float, error: float | None = 0.01, **changes: Any) -> Record:
-    """A bound of so many nats per token, of 1280 tokens that are 640 characters."""
+    """A record of a bound, in nats per token, on 1280 tokens that are 640 characters."""
     return {
         "nats_per_token": nats,
         "standard_error": error,
@@ -110,7 +110,7 @@ def judged(
     seconds: float = 1.0,
     **changes: Any,
 ) -> Record:
-    """A record of `platform eval --judge`: 64 samples of a sampler with so many steps."""
+    """A record of `platform eval --judge`, on 64 samples of a sampler with `steps` steps."""
     made: Record = {
         "judge": {"name": "ruler", "digest": JUDGE, "dtype": "float32"},
         "judge_length": 128,
@@ -145,7 +145,7 @@ def judged(
 
 
 def of_task(task: str, acc: float, *, items: int = 100, **changes: Any) -> Record:
-    """A record of `platform eval --tasks`: the accuracy on a task of four choices."""
+    """A record of `platform eval --tasks`: the accuracy on a task with four choices."""
     made: Record = {
         "kind": "tasks",
         "task": task,
@@ -172,13 +172,13 @@ def write_run(
     metrics: Iterable[Record] = (),
     aim: str | None = None,
 ) -> Path:
-    """Writes a run directory with these records, and returns its path.
+    """Write a run directory with these records, and return its path.
 
     Args:
-        path: of the run; it must not exist.
-        ended: its `result.json`; None for a run that has not ended.
-        evaluations: its later evaluations by name.
-        metrics: the lines of its `metrics.jsonl`.
+        path: the run directory, which must not exist.
+        ended: content of `result.json`; None for a run that has not ended.
+        evaluations: the run's later evaluations by name.
+        metrics: lines of `metrics.jsonl`.
         aim: the identity that Aim has for the run.
     """
     path.mkdir(parents=True)
@@ -198,8 +198,8 @@ class FakeSweep:
     """The directory of a sweep, made trial by trial.
 
     Args:
-        path: of the directory, which is made.
-        axes: labels by axis.
+        path: the sweep directory, which is made.
+        axes: the labels of each axis.
     """
 
     def __init__(self, path: Path, axes: Mapping[str, list[str]]) -> None:
@@ -218,7 +218,7 @@ class FakeSweep:
         code: int | None = None,
         **records: Any,
     ) -> Self:
-        """Adds a trial at a place on the axes; `ended` and `records` are those of `write_run`."""
+        """Add a trial with these labels; `ended` and `records` are passed to `write_run`."""
         name = ",".join(f"{axis}={label}" for axis, label in labels.items())
         if status != "waiting":
             write_run(self.path / "trials" / name, ended, **records)
@@ -236,7 +236,7 @@ class FakeSweep:
         return self
 
     def write(self) -> Path:
-        """Writes the list of trials, after which the directory is whole; returns its path."""
+        """Write the list of trials, which completes the directory; return the directory's path."""
         plan = {"format": 1, "axes": self.axes, "evaluate": [], "trials": self.trials}
         (self.path / "trials.json").write_text(json.dumps(plan))
         return self.path

@@ -1,4 +1,4 @@
-"""Laws of samplers, beside networks that know a law of text, and beside one that knows nothing."""
+"""Laws of samplers, tested with networks that predict exactly and with untrained networks."""
 
 from collections.abc import Iterator
 
@@ -20,12 +20,12 @@ LAWS = Laws("sampler")
 STEPS, FEW = 128, 6
 TEXTS = 20_000
 DISTANCE = 0.02
-"""Total variation that is left to chance (0.008 in so many texts) and to the grid of steps."""
+"""Allowed total variation, from chance (0.008 for `TEXTS` sequences) and from the grid of steps."""
 VOCABULARY, BATCH, LENGTH = 5, 8, 7
 
 
 def make(subject: Subject, model: Model, steps: int) -> Sampler:
-    """The sampler with so many steps, where it has steps."""
+    """The sampler with a number of steps, if it has the option."""
     process = model.process
     sampler: Sampler = subject.make(
         options={"steps": steps},
@@ -44,7 +44,7 @@ def texts(
     prompt: Prompt | None = None,
     steps: int = STEPS,
 ) -> tuple[Tokens, Tensor]:
-    """Texts that are drawn with exact predictions, and the table of their law."""
+    """Sequences drawn with exact predictions, and the table of their true probabilities."""
     law = two_token_law()
     model = setting.exact(law)
     sampler = make(subject, model, steps)
@@ -54,8 +54,8 @@ def texts(
 
 @LAWS.law(heavy=True)
 def draws_the_data(subject: Subject) -> Figures:
-    """With exact predictions, and 128 steps where it has steps, the law of the samples is that of
-    the data.
+    """With exact predictions, and 128 steps if the sampler has steps, samples have the distribution
+    of the data.
     """
     said = []
     for setting in settings(subject):
@@ -72,7 +72,7 @@ def draws_the_data(subject: Subject) -> Figures:
 
 @LAWS.law(heavy=True)
 def texts_are_independent(subject: Subject) -> Figures:
-    """Neighbours in a batch are equal as often as independent draws are."""
+    """Neighbouring sequences of a batch are equal as often as independent draws are."""
     said = []
     for setting in settings(subject):
         tokens, probs = texts(subject, setting, steps=FEW)
@@ -90,7 +90,9 @@ def texts_are_independent(subject: Subject) -> Figures:
 
 @LAWS.law(heavy=True)
 def conditions_on_a_prompt(subject: Subject) -> Figures:
-    """Given the first token, the second has its law given the first; where prompts are exact."""
+    """Given the first token as a prompt, the second token is drawn from its distribution given the
+    first; only for processes under which prompts are exact.
+    """
     said = []
     for setting in settings(subject):
         if issubclass(setting.process.kind, Diffusion) and not issubclass(
@@ -108,14 +110,14 @@ def conditions_on_a_prompt(subject: Subject) -> Figures:
         require(distance <= 2 * DISTANCE, figures)
         said.append(figures)
     if not said:
-        raise Inapplicable("under such noise, prompts are an approximation")
+        raise Inapplicable("under the noise of these processes, prompts are an approximation")
     return "; ".join(said)
 
 
 def trials(
     subject: Subject,
 ) -> Iterator[tuple[Setting, Sampler, Model, TinyNetwork | CausalNetwork]]:
-    """The sampler with a few steps beside a network that knows nothing, and likes masks."""
+    """Yield the sampler with few steps, and an untrained network whose logits prefer masks."""
     for setting in settings(subject):
         model, network = setting.tiny(VOCABULARY)
         with torch.no_grad():
@@ -127,7 +129,7 @@ def trials(
 def sample(
     sampler: Sampler, model: Model, seed: int = 0, prompt: Prompt | None = None, batch: int = BATCH
 ) -> Sample:
-    """A batch."""
+    """Draw a batch of sequences with a seeded generator."""
     return sampler(model, (batch, LENGTH), derive_generator("sample", seed), prompt)
 
 
@@ -146,9 +148,7 @@ def tokens_of_the_vocabulary(subject: Subject) -> Figures:
 
 @LAWS.law()
 def same_seed_same_sample(subject: Subject) -> Figures:
-    """Samples depend on the generator and the model and on nothing else: not on other draws, nor on
-    what was sampled before.
-    """
+    """Samples depend only on the generator and the model, not on other draws or earlier samples."""
     for setting, sampler, model, _ in trials(subject):
         torch.manual_seed(1)
         first, other = sample(sampler, model, 0).tokens, sample(sampler, model, 1).tokens
@@ -161,7 +161,7 @@ def same_seed_same_sample(subject: Subject) -> Figures:
 
 @LAWS.law()
 def keeps_the_prompt(subject: Subject) -> Figures:
-    """Given tokens stay in their places, and all others are drawn."""
+    """Given tokens stay in their places, and all other tokens are drawn."""
     for setting, sampler, model, _ in trials(subject):
         generator = derive_generator("prompt")
         tokens = torch.randint(VOCABULARY, (BATCH, LENGTH), generator=generator)
@@ -181,7 +181,7 @@ def keeps_the_prompt(subject: Subject) -> Figures:
 
 @LAWS.law()
 def counts_evaluations(subject: Subject) -> Figures:
-    """For a batch of one text, nfe is the number of times that the network was called."""
+    """For a batch of one sequence, nfe is the number of calls of the network."""
     said = []
     for setting, sampler, model, network in trials(subject):
         network.calls = 0

@@ -1,4 +1,4 @@
-"""Laws of schedules."""
+"""Laws of schedules: range, derivative and inverse of alpha(t)."""
 
 import torch
 from torch import Tensor
@@ -20,12 +20,12 @@ def make(subject: Subject) -> Schedule:
 
 
 def times(number: int = 99) -> Tensor:
-    """Times inside (0, 1), float64."""
+    """Times inside (0, 1), `[number, 1]`, float64."""
     return torch.linspace(0.01, 0.99, number, dtype=torch.float64)[:, None]
 
 
 def worst(found: Tensor, expected: Tensor, at: Tensor, allowed: float, what: str) -> str:
-    """Requires that two curves agree, and says how closely they do."""
+    """Require two curves to agree; return their largest difference as text."""
     difference = (found - expected).abs() / expected.abs().clamp_min(1)
     place = int(difference.nan_to_num(torch.inf).argmax())
     here = f"{what} is {found.flatten()[place]:.9g} and should be {expected.flatten()[place]:.9g} "
@@ -102,7 +102,7 @@ def shapes_and_dtypes(subject: Subject) -> Figures:
 
 @LAWS.law()
 def elementwise(subject: Subject) -> Figures:
-    """What is said of a time does not depend on the other times beside it."""
+    """The values at a time do not depend on the other times of the tensor."""
     schedule, t = make(subject), times(7)
     for name in ("alpha", "slope", "inverse"):
         method = getattr(schedule, name)

@@ -1,7 +1,7 @@
-"""Laws of what surrounds a model: verbs, evaluations, trackers, corpora, tokenizers, launchers and
-callbacks.
+"""Laws of services: verbs, evaluations, trackers, corpora, tokenizers, launchers and callbacks.
 
-They run without a network and without training: in a temporary directory, on texts of a few words.
+The laws are tested without a model and without training, on texts of a few words; laws that may
+write files run in a temporary directory.
 """
 
 import io
@@ -43,12 +43,12 @@ SERVICE_LAWS = {
 }
 
 TEXTS = ("to be, or not to be", "", "that is\nthe question", "be  be")
-"""What tokenizers are built of."""
+"""The texts that tokenizers are built from."""
 
 
 @contextmanager
 def elsewhere() -> Iterator[Path]:
-    """An empty directory as the current one."""
+    """Change to an empty temporary directory within the block."""
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         yield Path(folder)
 
@@ -66,7 +66,7 @@ def answer(main: Callable[[list[str]], int], words: list[str]) -> tuple[int, str
 
 @ANY_SERVICE.law()
 def has_a_summary(subject: Subject) -> Figures:
-    """Its summary is one line, for `platform plugins`."""
+    """A service's summary, which `platform plugins` shows, is one line."""
     summary = subject.part.component.summary
     require(bool(summary.strip()) and "\n" not in summary, f"its summary is {summary!r}")
     return summary
@@ -74,7 +74,7 @@ def has_a_summary(subject: Subject) -> Figures:
 
 @COMMAND.law()
 def helps(subject: Subject) -> Figures:
-    """It says how it is used when it is given --help, with exit code 0."""
+    """With --help, a verb prints its usage and ends with exit code 0."""
     with elsewhere():
         code, said = answer(subject.chosen, ["--help"])
     require(code == 0, f"--help ends with {code}")
@@ -84,9 +84,7 @@ def helps(subject: Subject) -> Figures:
 
 @COMMAND.law()
 def refuses_unknown_options(subject: Subject) -> Figures:
-    """An option that it does not have is refused by `UsageError` in one line, and nothing is
-    written.
-    """
+    """An unknown option of a verb raises a one-line `UsageError`, and nothing is written."""
     with elsewhere() as folder:
         try:
             code, _ = answer(subject.chosen, ["--no_such_option=1"])
@@ -100,11 +98,11 @@ def refuses_unknown_options(subject: Subject) -> Figures:
 
 @EVALUATION.law()
 def own_words_parse(subject: Subject) -> Figures:
-    """Its own words can be added to a parser, and without them it is not asked for."""
+    """An evaluation's options can be added to a parser; without them, it is not asked for."""
     parser = ArgumentParser(add_help=False)
     subject.chosen.arguments(parser)
     asked = parser.parse_args([])
-    require(not subject.chosen.is_asked(asked), "it is asked for without any of its words")
+    require(not subject.chosen.is_asked(asked), "it is asked for without any of its options")
     words = [action.option_strings[0] for action in parser._actions]
     hyphens = [word for word in words if "-" in word[2:]]
     require(not hyphens, f"{', '.join(hyphens)} must be written with underscores")
@@ -113,7 +111,7 @@ def own_words_parse(subject: Subject) -> Figures:
 
 @EVALUATION.law()
 def reads_what_there_is(subject: Subject) -> Figures:
-    """What it reads are sections of options, or single options in them."""
+    """An evaluation `reads` only sections of options, or single options of them."""
     known = {*SECTIONS, *ROLES, SEED}
     wrong = [key for key in subject.chosen.reads if key.partition(".")[0] not in known]
     require(not wrong, f"it reads {', '.join(wrong)}; the sections are {', '.join(sorted(known))}")
@@ -122,7 +120,7 @@ def reads_what_there_is(subject: Subject) -> Figures:
 
 @cache
 def needs_options(name: str, target: str) -> str:
-    """Why the corpus of a name cannot be opened by it alone; empty if it can."""
+    """Why a corpus cannot be opened by its name without options; empty if it can."""
     from platform_core.data.hub import offline_if_unreachable
 
     try:
@@ -135,21 +133,21 @@ def needs_options(name: str, target: str) -> str:
 
 
 def needs_more_than_its_name(subject: Subject) -> str:
-    """As `needs_options`, which remembers what it has tried."""
+    """Why the corpus under test cannot be opened without options; `needs_options` caches this."""
     return needs_options(subject.name, subject.part.component.target)
 
 
 def opened(subject: Subject) -> Corpus:
-    """The corpus without any options."""
+    """Open the corpus without options."""
     found = subject.chosen(DataOptions(corpus=subject.name))
-    require(isinstance(found, Corpus), f"{found!r} is no Corpus")
+    require(isinstance(found, Corpus), f"{found!r} is not a Corpus")
     assert isinstance(found, Corpus)
     return found
 
 
 @CORPUS.law(against=needs_more_than_its_name)
 def same_documents_each_time(subject: Subject) -> Figures:
-    """Its splits are known ones, and each gives the same texts each time, in the same order."""
+    """A corpus has only known splits, and each gives the same texts in the same order each time."""
     corpus = opened(subject)
     require(bool(corpus.splits), "it has no splits")
     unknown = set(corpus.splits) - set(SPLITS)
@@ -158,15 +156,18 @@ def same_documents_each_time(subject: Subject) -> Figures:
     for split in corpus.splits:
         first = list(islice(corpus.documents(split), 50))
         require(bool(first), f"the split {split} is empty")
-        require(all(isinstance(text, str) for text in first), f"{split} has what is no text")
-        require(first == list(islice(opened(subject).documents(split), 50)), f"{split} changes")
+        require(all(isinstance(text, str) for text in first), f"a text of {split} is not a str")
+        require(
+            first == list(islice(opened(subject).documents(split), 50)),
+            f"the texts of {split} change",
+        )
         counts[split] = len(first)
     return ", ".join(f"{split}: {number} read" for split, number in counts.items())
 
 
 @CORPUS.law(against=needs_more_than_its_name)
 def fingerprint_stays(subject: Subject) -> Figures:
-    """Its fingerprint is a text that does not change while the documents stay."""
+    """A corpus's fingerprint is a string that stays the same as long as its documents do."""
     first, second = opened(subject).fingerprint(), opened(subject).fingerprint()
     require(isinstance(first, str) and bool(first), f"its fingerprint is {first!r}")
     require(first == second, f"it is {first}, and then {second}")
@@ -175,7 +176,7 @@ def fingerprint_stays(subject: Subject) -> Figures:
 
 @CORPUS.law()
 def refuses_what_it_does_not_read(subject: Subject) -> Figures:
-    """A path that it cannot read is refused by `UsageError` in one line."""
+    """A path that a corpus cannot read raises a one-line `UsageError`."""
     with elsewhere():
         try:
             corpus = subject.chosen(DataOptions(corpus=subject.name, path="nowhere/at all"))
@@ -183,19 +184,19 @@ def refuses_what_it_does_not_read(subject: Subject) -> Figures:
         except UsageError as error:
             require("\n" not in str(error), f"its message has several lines: {error}")
             return str(error)[:80]
-    require(False, "it takes --data.path 'nowhere/at all' without a word")
+    require(False, "it accepts --data.path 'nowhere/at all' without an error")
     return None
 
 
 def built(subject: Subject) -> Tokenizer:
-    """The tokenizer of a few words."""
+    """The tokenizer built from `TEXTS`."""
     found: Tokenizer = subject.chosen.of_texts(TEXTS)
     return found
 
 
 @TOKENIZER.law(needs=BuiltTokenizer)
 def text_comes_back(subject: Subject) -> Figures:
-    """Text that it was built of is read back as it was, from ids of its vocabulary."""
+    """Texts that a tokenizer was built from are decoded unchanged from ids of its vocabulary."""
     tokenizer = built(subject)
     for text, ids in zip(TEXTS, tokenizer.encode_all(TEXTS), strict=True):
         require(ids.size == 0 or int(ids.max()) < tokenizer.vocab_size, f"ids of {text!r}: {ids}")
@@ -208,26 +209,28 @@ def text_comes_back(subject: Subject) -> Figures:
 
 @TOKENIZER.law(needs=BuiltTokenizer)
 def marks_are_no_text(subject: Subject) -> Figures:
-    """Padding, beginning and end are in the vocabulary, count no characters and come of no text."""
+    """The ids of padding, beginning and end are in the vocabulary, have no characters, and never
+    result from text.
+    """
     tokenizer = built(subject)
     marks = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id]
     require(all(0 <= mark < tokenizer.vocab_size for mark in marks), f"marks are {marks}")
     require(tokenizer.count_characters(np.array(marks)) == 0, "marks count as characters")
     used = {int(i) for ids in tokenizer.encode_all(TEXTS) for i in ids}
-    require(not used & set(marks), "text is read as a mark")
+    require(not used & set(marks), "text is encoded as a mark")
     return f"{marks}"
 
 
 @TOKENIZER.law(needs=BuiltTokenizer)
 def json_round_trip(subject: Subject) -> Figures:
-    """`from_dict` makes the same tokenizer of what `to_dict` gives, through JSON."""
+    """`from_dict` restores the same tokenizer from the values of `to_dict`, through JSON."""
     tokenizer = built(subject)
     values = json.loads(json.dumps(tokenizer.to_dict()))
     require(values.get("kind") == subject.name, f"its kind is {values.get('kind')!r}")
     again = subject.chosen.from_dict(values)
     for text in TEXTS:
         same = np.array_equal(tokenizer.encode(text), again.encode(text))
-        require(same, f"{text!r} is read in another way afterwards")
+        require(same, f"{text!r} is encoded differently afterwards")
     return f"{len(json.dumps(values))} bytes"
 
 
@@ -243,7 +246,7 @@ def unusable(subject: Subject) -> str:
 
 def launcher(subject: Subject, folder: Path) -> Any:
     """The launcher of a sweep without trials."""
-    # By name: launchers are of the plugin sweep, which core does not import.
+    # Resolved by name, because launchers belong to the plugin sweep, which core does not import.
     slurm: Any = resolve("platform_sweep.file:SlurmOptions")
     made_from: Any = resolve("platform_sweep.launcher:Setting")
     return subject.chosen(made_from(SweepDirectory(folder / "sweep"), slurm(), 1))
@@ -251,22 +254,22 @@ def launcher(subject: Subject, folder: Path) -> Any:
 
 @LAUNCHER.law(against=unusable)
 def ends_without_tasks(subject: Subject) -> Figures:
-    """With no trials it has nothing to come, and says how it leaves."""
+    """Without trials, a launcher's `poll` returns False and its `stop` returns a message."""
     base: Any = resolve("platform_sweep.launcher:Launcher")
     with elsewhere() as folder:
         found = launcher(subject, folder)
-        require(isinstance(found, base), f"{found!r} is no Launcher")
+        require(isinstance(found, base), f"{found!r} is not a Launcher")
         require(found.interval > 0, f"its interval is {found.interval}")
         found.start([])
-        require(not found.poll(), "something is still to come")
+        require(not found.poll(), "poll returns True without trials")
         said = found.stop()
-    require(isinstance(said, str) and bool(said), "it does not say how it leaves")
+    require(isinstance(said, str) and bool(said), "stop returns no message")
     return str(said)
 
 
 @CALLBACK.law()
 def options_have_defaults(subject: Subject) -> Figures:
-    """Each option has a type and a default, so that its name alone chooses it."""
+    """Each option of a callback has a type and a default, so that its name alone chooses it."""
     options = parameters(subject.chosen)
     faults = [p.name for p in options if p.annotation is p.empty or p.default is p.empty]
     require(not faults, f"{', '.join(faults)} have no type or no default")
@@ -274,7 +277,7 @@ def options_have_defaults(subject: Subject) -> Figures:
 
 
 def seen(callback: Callback, steps: range) -> list[Any]:
-    """What a callback makes of some updates and looks."""
+    """A callback's reactions to some updates and evaluations, as (stop, keep) each."""
     reactions = []
     for step in steps:
         loss = 3.0 + (-1) ** step / (step + 1)
@@ -287,12 +290,12 @@ def seen(callback: Callback, steps: range) -> list[Any]:
 
 @CALLBACK.law()
 def goes_on_from_its_state(subject: Subject) -> Figures:
-    """One that was stopped and restored from JSON decides as one that was not."""
+    """A callback restored from its state, through JSON, decides as one that was never stopped."""
     whole, first, second = (subject.chosen() for _ in range(3))
     expected = seen(whole, range(1, 20))
     before = seen(first, range(1, 9))
     second.restore(json.loads(json.dumps(dict(first.state()))))
     after = seen(second, range(9, 20))
-    require(before + after == expected, "it decides otherwise after it was restored")
+    require(before + after == expected, "it decides differently after it was restored")
     stops = sum(stop for stop, _ in expected)
     return f"asked to stop {stops} times, to keep {sum(keep for _, keep in expected)} times"

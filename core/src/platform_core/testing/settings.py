@@ -1,8 +1,9 @@
-"""What every test folder of the platform begins with; each conftest imports it.
+"""Test settings of the platform, which the conftest of every test folder imports.
 
-Hypothesis draws the same examples every time and holds no clock, workers and what they start have
-one thread each, and no test inherits the precision that another one's accelerator has chosen for
-the whole process. The fixture `stub_parts` registers the parts of `stubs` for a test module.
+Hypothesis draws the same examples every time and has no deadline. Test workers and the processes
+that they start use one thread each. No test inherits the precision that the accelerator of another
+test has set for the whole process. The fixture `stub_parts` registers the parts of `stubs` for a
+test module.
 """
 
 import os
@@ -22,13 +23,13 @@ settings.load_profile("platform")
 
 @pytest.fixture(autouse=True)
 def fresh_accelerator() -> None:
-    """Forgets the accelerator of the test before."""
+    """Reset the accelerator's global state before each test."""
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
 def stub_parts() -> Iterator[str]:
-    """Registers the parts of `platform_core.testing.stubs` for commands; yields that module's name.
+    """Register the parts of `platform_core.testing.stubs` for commands; yield that module's name.
 
     `find_plugins({})` does not read the environment; `find_plugins()` does.
     """
@@ -38,7 +39,7 @@ def stub_parts() -> Iterator[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Registers the mark `slow`, so that the tests of one package need no configuration."""
+    """Register the mark `slow`, so that the tests of one package need no configuration."""
     config.addinivalue_line(
         "markers", "slow: takes more than a few seconds; left out of the quick set"
     )

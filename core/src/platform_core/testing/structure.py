@@ -1,4 +1,4 @@
-"""Laws of every part: that it can be found, chosen, configured and read."""
+"""Laws of every part: the part can be imported, chosen and configured, and is documented."""
 
 import inspect
 import os
@@ -25,7 +25,7 @@ HEAVY_MODULES = ("torch", "accelerate", "datasets", "transformers")
 
 @LAWS.law()
 def complete(subject: Subject) -> Figures:
-    """Its class can be imported, is of its role, and leaves no method abstract."""
+    """The part's class can be imported, is of the part's role, and leaves no method abstract."""
     try:
         subject.plugins.load(subject.role, subject.name)
     except UsageError as error:
@@ -36,8 +36,8 @@ def complete(subject: Subject) -> Figures:
 
 @LAWS.law()
 def typed_options(subject: Subject) -> Figures:
-    """Each argument of its constructor has a type, is computed or has a default, and none is
-    called name.
+    """Each argument of the part's constructor has a type, and a default unless it is computed from
+    other parts; no argument is called name.
     """
     computed = COMPUTED[subject.role]
     options = [p for p in parameters(subject.chosen) if p.name not in computed]
@@ -54,7 +54,7 @@ def typed_options(subject: Subject) -> Figures:
 
 @LAWS.law()
 def documented(subject: Subject) -> Figures:
-    """Its summary is one line, and its docstring explains each option under Args."""
+    """The part's summary is one line, and its docstring explains each option under Args."""
     summary = subject.part.component.summary
     require(bool(summary.strip()) and "\n" not in summary, f"its summary is {summary!r}")
     require(bool(subject.chosen.__doc__), "its class has no docstring, which --help shows")
@@ -75,24 +75,24 @@ def _explained(owner: type) -> list[str]:
 
 @LAWS.law()
 def requires_classes(subject: Subject) -> Figures:
-    """What it requires are classes of other roles."""
+    """The part's `requires` maps other roles to classes of these roles."""
     required = getattr(subject.kind, "requires", {})
     for role, needed in required.items():
-        require(role in ROLES and role != subject.role, f"requires {role!r}, no other role")
+        require(role in ROLES and role != subject.role, f"requires {role!r}, not another role")
         base = resolve(BASES[role])
         assert isinstance(base, type)
         is_class = isinstance(needed, type)
-        require(is_class, f"requires {role} {needed!r}, which is no class")
-        require(issubclass(needed, base), f"{needed.__name__} is no {base.__name__}")
+        require(is_class, f"requires {role} {needed!r}, which is not a class")
+        require(issubclass(needed, base), f"{needed.__name__} is not a {base.__name__}")
     return ", ".join(f"{role} {needed.__name__}" for role, needed in required.items()) or "nothing"
 
 
 @LAWS.law(heavy=True)
 def registers_lightly(subject: Subject) -> Figures:
-    """Registering its plugin imports no torch."""
+    """Registering the part's plugin imports no torch, accelerate, datasets or transformers."""
     plugin = subject.part.plugin
     if plugin.distribution == "file":
-        raise Inapplicable("a plugin that is a file holds its parts itself")
+        raise Inapplicable("a plugin that is a single file contains its parts")
     imported = _heavy_imports(plugin.value, plugin.hooks)
     require(not imported, f"importing {plugin.value} and calling its hooks imports {imported}")
     return plugin.value
@@ -119,7 +119,7 @@ def _heavy_imports(module: str, hooks: tuple[str, ...]) -> str:
 
 @LAWS.law(heavy=True)
 def config_round_trip(subject: Subject) -> Figures:
-    """The config of a composition with it, composed again, is the same byte for byte."""
+    """The config of a composition with the part, composed again, is the same byte for byte."""
     made = composition(subject)
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "config.yaml"

@@ -1,9 +1,9 @@
 """A plugin of small parts, so that the tests of a package need no other package's parts.
 
 `-p platform_core.testing.stubs`, or the environment variable
-`PLATFORM_PLUGINS=platform_core.testing.stubs`, registers them: a backbone `small` that reads
-whatever a network can be given, the processes `first` (masks) and `second` (uniform noise), which
-are classes of their own, and the bound `only-uniform`, which requires uniform noise. The fixture
+`PLATFORM_PLUGINS=platform_core.testing.stubs`, registers the parts: a backbone `small` that reads
+every kind of input of a network, the processes `first` (masks) and `second` (uniform noise), each
+with a class of its own, and the objective `only-uniform`, which requires uniform noise. The fixture
 `stub_parts` of `platform_core.testing.settings` sets the variable for a test module.
 """
 
@@ -25,11 +25,11 @@ HERE = __name__
 
 
 class First(Absorbing):
-    """A family of its own, with masks."""
+    """A process with masks, in a class of its own."""
 
 
 class Second(Uniform):
-    """Another family, with uniform noise."""
+    """A process with uniform noise, in a class of its own."""
 
 
 class OnlyUniform(Nelbo):
@@ -39,13 +39,13 @@ class OnlyUniform(Nelbo):
 
 
 class Small(Conditional, Separating):
-    """A network that adds to each token the average of what its position sees, in one layer.
+    """A network of one layer, which mixes each token with the average of the tokens it sees.
 
     Args:
-        num_states: tokens of the vocabulary, and the mask where the process has one.
-        causal: whether a position sees only those to its left.
+        num_states: number of tokens of the vocabulary, plus 1 if the process has a mask.
+        causal: whether a position sees only itself and the positions to its left.
         time_conditioned: whether the network is told the noise level.
-        num_labels: labels of the data; 0 where they have none.
+        num_labels: number of labels of the data; 0 if they have none.
         hidden_size: features of a position.
     """
 
@@ -76,7 +76,9 @@ class Small(Conditional, Separating):
         labels: Labels | None = None,
         documents: Documents | None = None,
     ) -> Hidden:
-        assert (labels is None) == (self.labels is None), "labels are given where data have them"
+        assert (labels is None) == (self.labels is None), (
+            "labels are given exactly to networks that are told them"
+        )
         features = self._embedded(inputs)
         if self.level is not None and sigma is not None:
             features = features + self.level(sigma.to(features.dtype))[:, None]
@@ -93,7 +95,7 @@ class Small(Conditional, Separating):
         return inputs.to(table.dtype) @ table if inputs.is_floating_point() else table[inputs]
 
     def _seen(self, features: Tensor, documents: Documents | None) -> Tensor:
-        """The weight of each position in the average of each other, `[batch, length, length]`."""
+        """For each position, weights of the averaged positions, `[batch, length, length]`."""
         batch, length, _ = features.shape
         seen = features.new_ones(batch, length, length)
         if self.causal:
@@ -105,7 +107,7 @@ class Small(Conditional, Separating):
 
 @hookimpl
 def platform_processes() -> Iterable[Component]:
-    """Two families."""
+    """The processes, with their default parts of other roles."""
     masks, uniform = {"backbone": "small"}, {"backbone": "small", "objective": "only-uniform"}
     return [
         Component("first", f"{HERE}:First", "masks", defaults=masks),
@@ -115,11 +117,11 @@ def platform_processes() -> Iterable[Component]:
 
 @hookimpl
 def platform_backbones() -> Iterable[Component]:
-    """One network."""
+    """The backbone `small`, by import path."""
     return [Component("small", f"{HERE}:Small", "one layer that averages what a position sees")]
 
 
 @hookimpl
 def platform_objectives() -> Iterable[Component]:
-    """One bound."""
+    """The objective `only-uniform`, by import path."""
     return [Component("only-uniform", f"{HERE}:OnlyUniform", "a bound for uniform noise")]

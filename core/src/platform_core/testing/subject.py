@@ -1,4 +1,4 @@
-"""What is examined: one part, in one of the forms that its options give it."""
+"""The part under test, in one of the forms that its options select."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -21,12 +21,12 @@ SMALL: Mapping[str, object] = {
 
 @dataclass(frozen=True)
 class Subject:
-    """A part as the laws see it.
+    """The part under test, which laws load and make objects of.
 
     Args:
-        part: what was registered.
-        plugins: everything that is installed.
-        form: the option that decides what its objects are ("states uniform"), or nothing.
+        part: the registered part.
+        plugins: all installed plugins.
+        form: the option that selects the class of the part's objects ("states uniform"), or empty.
     """
 
     part: Part
@@ -46,30 +46,30 @@ class Subject:
 
     @cached_property
     def chosen(self) -> Any:
-        """The class, or for some services the function, that its name stands for.
+        """The part's class or, for some services, the part's function.
 
         Raises:
-            UsageError: it cannot be had.
+            UsageError: the part cannot be loaded.
         """
         return self.plugins.load(self.role, self.name)
 
     @cached_property
     def kind(self) -> type:
-        """The class of its objects."""
+        """The class of the part's objects in this form."""
         return self.plugins.forms(self.role, self.name)[self.form]
 
     @property
     def options(self) -> dict[str, object]:
-        """The options that its form stands for."""
+        """The option that selects the form, as {name: value}; empty without a form."""
         option, _, value = self.form.partition(" ")
         return {option: value} if option else {}
 
     def make(self, *, options: Mapping[str, object] | None = None, **computed: object) -> Any:
-        """An object of it, small where it can be.
+        """Make an object of the part, with the options of `SMALL` that the part has.
 
         Args:
-            options: more options, left out where it has none of the name.
-            computed: what follows from other parts; it takes what it knows.
+            options: further options; options that the part does not have are ignored.
+            computed: arguments computed from other parts; those it does not take are ignored.
         """
         given = {**SMALL, **(options or {})}
         known = accepted(self.chosen, [*given, *computed])
@@ -78,7 +78,7 @@ class Subject:
 
 
 def subjects(part: Part, plugins: Plugins) -> Iterator[Subject]:
-    """A part in each of its forms; as it is where its class cannot be had."""
+    """Yield a part in each of its forms; once, without a form, if its class cannot be loaded."""
     try:
         forms = list(plugins.forms(part.role, part.component.name))
     except UsageError:
@@ -88,7 +88,7 @@ def subjects(part: Part, plugins: Plugins) -> Iterator[Subject]:
 
 
 def parameters(part: type) -> list[inspect.Parameter]:
-    """All that a constructor takes, also through **kwargs of its parents."""
+    """All parameters of a class's constructor, including those that **kwargs passes to parents."""
     found: dict[str, inspect.Parameter] = {}
     for owner in part.__mro__:
         if owner is object or "__init__" not in vars(owner):

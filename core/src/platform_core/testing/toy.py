@@ -1,8 +1,9 @@
-"""Laws of text small enough to enumerate, and networks that know them: the oracles of exactness.
+"""Distributions of text small enough to enumerate, and networks that predict them exactly.
 
-A `ToyLaw` is a table of probabilities of all sequences. `ExactDenoiser` turns it into the network
-that a trained one approximates; `integrated_bound` takes the expectation and the integral of an
-objective without Monte Carlo. The laws of this package use them, and the platform's own tests.
+A `ToyLaw` is a table of the probabilities of all sequences. `ExactDenoiser` is the network that a
+network trained on such text approximates; `integrated_bound` computes the expectation and integral
+of an objective without Monte Carlo. The laws of `platform_core.testing` and the platform's own
+tests use this module.
 """
 
 import itertools
@@ -24,7 +25,7 @@ from platform_core.types import Hidden, Inputs, LogProbs, Noise, Tokens, TopToke
 
 
 class ToyLaw:
-    """A law of sequences, `probs` of shape [tokens] * length."""
+    """A distribution of sequences; `probs` has shape [tokens] * length."""
 
     def __init__(self, probs: Tensor) -> None:
         self.probs = probs / probs.sum()
@@ -43,7 +44,8 @@ class ToyLaw:
     ) -> LogProbs:
         """log p(x_0 at l | x_t elsewhere) for every position l; `own_evidence` adds x_t at l."""
         if not process.time_conditioned:
-            # Masks say nothing and tokens all: the signal level cancels, any but 0 and 1 will do.
+            # A mask holds no evidence of x_0, a token determines it: the signal level cancels, so
+            # any level except 0 and 1 will do.
             alpha = torch.tensor(0.5)
         if process.num_states**self.length < len(x_t) and (alpha == alpha.flatten()[0]).all():
             states = all_sequences(process.num_states, self.length)
@@ -75,7 +77,7 @@ class ToyLaw:
 
 
 class Table(Backbone):
-    """A network whose logits are ready after `encode`."""
+    """A network whose `encode` returns the logits; its decoder is the identity."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,10 +90,11 @@ class Table(Backbone):
 
 
 class ExactDenoiser(Table):
-    """The best network for a law: its conditionals, read from a table.
+    """The optimal network for a distribution: its conditionals, read from a table.
 
     Args:
-        own_evidence: predict p(x_0 | x_t) rather than leave x_t of the same position out.
+        own_evidence: whether to predict p(x_0 | x_t); if not, x_t of the position itself is left
+            out of the condition.
     """
 
     def __init__(self, law: ToyLaw, process: Diffusion, *, own_evidence: bool = False) -> None:
@@ -107,15 +110,15 @@ class ExactDenoiser(Table):
 
 
 class ExactScore(ExactDenoiser):
-    """The same network for a parameterization that reads exp(logits) / vocab_size as the law."""
+    """`ExactDenoiser` for a parameterization whose probabilities are exp(logits) / vocab_size."""
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
-        """Log-probabilities relative to those of equally likely tokens."""
+        """Log-probabilities relative to the uniform distribution."""
         return super().encode(inputs, sigma) + math.log(self.process.vocab_size)
 
 
 class ExactLogScore(ExactDenoiser):
-    """The same network for a parameterization that reads logits as the score itself."""
+    """`ExactDenoiser` for a parameterization whose logits are the log-score."""
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
         """log q_t(y) / q_t(x_t)."""
@@ -125,7 +128,7 @@ class ExactLogScore(ExactDenoiser):
 
 
 class ExactPredictor(Table):
-    """The best network from left to right: it reads a start and a text, and gives the law of each
+    """The optimal left-to-right network: it reads a start token and a sequence, and predicts each
     next token.
     """
 
@@ -149,12 +152,12 @@ class ExactPredictor(Table):
 
 
 class Mistaken(Table):
-    """Another network with mistakes: noise in its logits that the token at each place decides.
+    """A network whose logits are another's plus fixed noise for each position and token there.
 
     Args:
-        right: whose logits are ready after `encode`.
+        right: the other network, whose `encode` returns the logits.
         shape: `(length, num_states)`.
-        scale: standard deviation of the mistakes, in nats.
+        scale: standard deviation of the noise, in nats.
     """
 
     def __init__(self, right: Backbone, shape: tuple[int, int], scale: float = 0.5) -> None:
@@ -167,14 +170,14 @@ class Mistaken(Table):
         self.right, self.mistakes = right, scale * noise
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
-        """The right logits and the mistakes."""
+        """The logits of `right` plus the noise."""
         assert isinstance(inputs, Tensor), "a table is read by tokens"
         places = torch.arange(inputs.shape[1])
         return self.right.encode(inputs, sigma) + self.mistakes[places, inputs]
 
 
 class TinyNetwork(Backbone):
-    """A trainable network of one attention-free mixing layer, in float64 if asked."""
+    """A small trainable network with one mixing layer and no attention."""
 
     def __init__(self, num_states: int, width: int = 8, *, tied: bool = False) -> None:
         super().__init__()
@@ -190,7 +193,7 @@ class TinyNetwork(Backbone):
         return self.head
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
-        """Each token with the average of its sequence and the noise level."""
+        """Features of each token, from its embedding, the sequence average and the noise level."""
         self.calls += 1
         features = self._embedded(inputs)
         average = features.mean(1, keepdim=True).expand_as(features)
@@ -207,7 +210,7 @@ class TinyNetwork(Backbone):
 
 
 class CausalNetwork(Backbone):
-    """A trainable causal network that only encodes whole texts, told no noise level."""
+    """A small trainable causal network that encodes whole sequences only, without noise level."""
 
     def __init__(self, num_states: int, width: int = 8) -> None:
         super().__init__()
@@ -221,7 +224,7 @@ class CausalNetwork(Backbone):
         return self.head
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
-        """Each token with the average of those up to it."""
+        """Features of each token, from its embedding and the average of the embeddings up to it."""
         self.calls += 1
         features = self.embedding(inputs)
         places = torch.arange(1, features.shape[1] + 1, device=features.device)
@@ -236,7 +239,7 @@ def model(
     schedule: Schedule | None = None,
     parameterization: Parameterization | None = None,
 ) -> Model:
-    """A model, by default of alpha = 1 - t and the mean of the clean token."""
+    """A model, by default with alpha = 1 - t and the parameterization `Mean`."""
     return Model(process, schedule or LogLinear(eps=0), parameterization or Mean(), backbone)
 
 
@@ -246,23 +249,23 @@ def exact_model(
     schedule: Schedule | None = None,
     parameterization: Parameterization | None = None,
 ) -> Model:
-    """The model of a law whose predictions are exact."""
+    """The model that predicts a distribution exactly."""
     built = process(law.num_tokens)
     return model(built, ExactDenoiser(law, built), schedule, parameterization)
 
 
 def one_token_law() -> ToyLaw:
-    """One position with p = (.6, .3, .1)."""
+    """The distribution (.6, .3, .1) of one token."""
     return ToyLaw(torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64))
 
 
 def two_token_law() -> ToyLaw:
-    """Two dependent positions over three tokens."""
+    """A distribution of two dependent tokens, over a vocabulary of three."""
     return random_law(3, 2, seed=1)
 
 
 def random_law(num_tokens: int, length: int, *, seed: int) -> ToyLaw:
-    """A law drawn from the flat Dirichlet."""
+    """A distribution drawn from the flat Dirichlet distribution."""
     flat = np.random.default_rng(seed).dirichlet(np.ones(num_tokens**length))
     return ToyLaw(torch.from_numpy(flat).reshape([num_tokens] * length))
 
@@ -273,7 +276,7 @@ def all_sequences(num_tokens: int, length: int) -> Tokens:
 
 
 def tanh_sinh(step: float = 1 / 16) -> tuple[Tensor, Tensor]:
-    """Nodes in (0, 1) and weights that integrate functions with singular ends."""
+    """Quadrature nodes in (0, 1) and weights, for functions that are singular at the ends."""
     s = torch.arange(-3.2, 3.2 + step / 2, step, dtype=torch.float64)
     inner = math.pi / 2 * s.sinh()
     nodes = torch.sigmoid(2 * inner)
@@ -298,13 +301,15 @@ def integrated_bound(
 
 
 def stepped_bound(objective: DiffusionObjective, x0: Tokens, steps: Stepwise) -> Tensor:
-    """The same of a chain whose steps have equal levels between them: their sum."""
+    """The bound of each sequence for a chain of discrete steps: every x_t enumerated, the sum over
+    steps.
+    """
     t = (torch.arange(steps.num_steps, dtype=torch.float64) + 0.5) / steps.num_steps
     return bound_at(objective, x0, steps.alpha(t), -steps.slope(t) / steps.num_steps)
 
 
 def bound_at(objective: DiffusionObjective, x0: Tokens, nodes: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum over signal levels of what is integrated, where alpha has slope -1."""
+    """Weighted sum over signal levels of the bound's integrand, where alpha has slope -1."""
     process, backbone = objective.denoiser.process, objective.model.backbone
     length = x0.shape[1]
     states = all_sequences(process.num_states, length)
@@ -334,7 +339,7 @@ def reverse_kernel(
     alpha_t: Tensor,
     truncation: Truncation | None = None,
 ) -> Tensor:
-    """Chances `[x_t, x_s]` of one reverse step of whole sequences under exact predictions."""
+    """Probabilities `[x_t, x_s]` of one reverse step of whole sequences, with exact predictions."""
     states = all_sequences(process.num_states, law.length)
     log_x0 = (truncation or KeepAll())(law.log_x0(states, alpha_t, process))
     rows = process.posterior(log_x0, states, alpha_s, alpha_t)
@@ -351,12 +356,12 @@ def chain_law(
     alphas: Tensor,
     truncation: Truncation | None = None,
 ) -> Tensor:
-    """Law over `all_sequences` of ancestral steps from pure noise along falling noise levels."""
+    """Probabilities of `all_sequences` after ancestral steps from pure noise along `alphas`."""
     states = all_sequences(process.num_states, law.length)
     reached = process.noise(states, alphas.new_zeros(states.shape)).prod(-1)
     for alpha_t, alpha_s in zip(alphas[:-1], alphas[1:], strict=True):
         kernel = reverse_kernel(law, process, alpha_s, alpha_t, truncation)
-        possible = reached > 0  # given a state that noise never makes, nothing is defined
+        possible = reached > 0  # a step from an impossible state is undefined
         reached = reached[possible] @ kernel[possible]
     return reached
 
@@ -364,11 +369,11 @@ def chain_law(
 def marginals(process: Diffusion, alpha: Tensor) -> Tensor:
     """q(x_t | x_0) of every token x_0 at each level, `[levels, tokens, states]`, float64.
 
-    Of any diffusion: its score is known up to a factor, which summing to 1 settles.
+    This works for any diffusion: the score gives q up to a factor, which normalization determines.
     """
     clean = torch.arange(process.vocab_size).expand(len(alpha), -1)
     certain = log_one_hot(clean, process.num_states, torch.float64)
-    level = alpha.double().clamp_min(1e-300)  # at 0 a clean token may have no score
+    level = alpha.double().clamp_min(1e-300)  # at alpha 0 a clean token may have no score
     return process.log_score(certain, clean, level[:, None]).softmax(-1)
 
 
@@ -392,7 +397,7 @@ def index_of(x: Tokens, num_states: int) -> Tokens:
 
 
 def seeded(seed: int = 0) -> torch.Generator:
-    """A generator that always draws the same."""
+    """A generator with a fixed seed."""
     return torch.Generator().manual_seed(seed)
 
 

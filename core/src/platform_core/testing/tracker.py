@@ -1,4 +1,4 @@
-"""What every tracker must do, as tests for pytest: an author names the class and reads it back.
+"""Contract tests of trackers for pytest: an author sets the class and reads its numbers back.
 
     from platform_core.testing import TrackerContract
 
@@ -24,7 +24,7 @@ from platform_core.record.files import write_json
 from platform_core.record.tracker import About, Tracker
 
 Point = tuple[str, int, float]
-"""SUBSET/NAME, step and value."""
+"""(SUBSET/NAME, step, value) of one logged number."""
 
 LEVELS = {
     "kind": "levels",
@@ -36,38 +36,36 @@ LEVELS = {
         {"start": 0.5, "end": 1.0, "nats_per_token": 1.5, "standard_error": 0.1},
     ],
 }
-"""A figure, as a run keeps it."""
+"""The data of a figure, as a run saves it."""
 
 
 class TrackerContract:
-    """Tests of one tracker; subclass it and say which.
+    """Tests of one tracker; subclass this class, set `tracker` and override `points`.
 
     Args:
-        tracker: the class.
+        tracker: the tracker's class.
     """
 
     tracker: type[Tracker]
 
     def points(self, directory: RunDirectory, identity: str | None) -> Sequence[Point] | None:
-        """What the tracker has kept of a run, after it was closed; None: it cannot be read, and
-        the tests of what is kept are skipped.
-        """
+        """The numbers that a closed tracker has kept of a run; None skips the tests of them."""
         return None
 
     def test_it_can_be_used_here_or_says_why_in_one_line(self) -> None:
-        """`unusable` is None or a line, and a title is there for messages."""
+        """`unusable` returns None or one line, and `title` is not empty."""
         missing = self.tracker.unusable()
         assert missing is None or (missing and "\n" not in missing)
         assert self.tracker.title
 
     def test_it_keeps_every_number_of_a_run(self, tmp_path: Path) -> None:
-        """Numbers are found under SUBSET/NAME and their step."""
+        """A tracker keeps each number under SUBSET/NAME and its step."""
         directory, identity = self.shown(tmp_path / "runs" / "first", range(1, 4))
         expected = {("train/loss", step): 1 / step for step in range(1, 4)}
         self._same(self._kept(directory, identity), expected)
 
     def test_it_takes_whatever_a_run_has_to_say(self, tmp_path: Path) -> None:
-        """NaN, infinities, no samples, samples of any text, a figure; each twice."""
+        """A tracker accepts NaN, infinities, no samples, any text and a figure, each twice."""
         with self.running(tmp_path / "runs" / "first") as (directory, tracker):
             figure = directory.figures / "levels-step-0000002.json"
             write_json(figure, LEVELS)
@@ -79,15 +77,15 @@ class TrackerContract:
                 tracker.figure(figure, step=2)
 
     def test_it_begins_under_the_name_that_it_gave(self, tmp_path: Path) -> None:
-        """An identity is text, and the new one where there is one."""
+        """An identity is None or a string, and equals `new_identity()` unless that is None."""
         given = self.tracker.new_identity()
         with self.running(tmp_path / "runs" / "first", identity=given) as (_, tracker):
             assert tracker.identity is None or isinstance(tracker.identity, str)
             assert given in (None, tracker.identity)
 
     def test_a_resumed_run_goes_on_in_the_same_place(self, tmp_path: Path) -> None:
-        """Stopped after step 4 and resumed from the checkpoint of step 2: nothing is there twice,
-        nothing is missing, and the identity is the same.
+        """A run stopped after step 4 and resumed from the checkpoint of step 2 has each number
+        once, and the same identity.
         """
         path = tmp_path / "runs" / "first"
         _, before = self.shown(path, range(1, 5))
@@ -97,7 +95,7 @@ class TrackerContract:
         self._same(self._kept(directory, after), expected)
 
     def test_two_runs_side_by_side_do_not_mix(self, tmp_path: Path) -> None:
-        """Each keeps its own numbers."""
+        """Each of two runs has its own numbers only."""
         self.tracker.prepare(tmp_path / "runs")
         first, one = self.shown(tmp_path / "runs" / "first", range(1, 3))
         second, two = self.shown(tmp_path / "runs" / "second", range(3, 5))
@@ -105,13 +103,13 @@ class TrackerContract:
         self._same(self._kept(second, two), {("train/loss", step): 1 / step for step in (3, 4)})
 
     def test_it_can_prepare_twice(self, tmp_path: Path) -> None:
-        """A sweep that is continued prepares again."""
+        """`prepare` can be called again, as a continued sweep does."""
         (tmp_path / "sweep" / "trials").mkdir(parents=True)
         for _ in range(2):
             self.tracker.prepare(tmp_path / "sweep" / "trials")
 
     def test_it_reaches_for_no_other_machine(self, tmp_path: Path, monkeypatch: Any) -> None:
-        """From within Python, at least, no connection is opened but on this machine."""
+        """A tracker connects to no other machine through Python's sockets."""
         connect = socket.socket.connect
 
         def refuse(this: socket.socket, address: Any) -> None:
@@ -125,13 +123,13 @@ class TrackerContract:
     def shown(
         self, path: Path, steps: Sequence[int], *, identity: str | None = None, step: int = 0
     ) -> tuple[RunDirectory, str | None]:
-        """A run of some steps that the tracker shows; its loss is 1 / step.
+        """Log a run whose loss is 1 / step; return its directory and the tracker's identity.
 
         Args:
-            path: of the run directory; made if missing.
-            steps: at which something is logged.
-            identity: of a resumed run; else a new one.
-            step: of the checkpoint that the run goes on from.
+            path: the run directory; made if missing.
+            steps: steps to log.
+            identity: identity of a resumed run; None for a new identity.
+            step: step of the checkpoint from which the run is resumed.
         """
         identity = identity or self.tracker.new_identity()
         with self.running(path, identity=identity, step=step) as (directory, tracker):
@@ -144,7 +142,7 @@ class TrackerContract:
     def running(
         self, path: Path, *, identity: str | None = None, step: int = 0
     ) -> "Iterator[tuple[RunDirectory, Tracker]]":
-        """The directory of a run and its tracker, which is closed in the end."""
+        """Open a tracker for a run, yield (run directory, tracker), and close the tracker."""
         path.mkdir(parents=True, exist_ok=True)
         directory = RunDirectory(path)
         said = About(
@@ -166,7 +164,7 @@ class TrackerContract:
         if points is None:
             import pytest
 
-            pytest.skip("the test says no way to read what the tracker keeps")
+            pytest.skip("points is not overridden, so the tracker's numbers cannot be read")
         return points
 
     def _same(self, points: Sequence[Point], expected: dict[tuple[str, int], float]) -> None:

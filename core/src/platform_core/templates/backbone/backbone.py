@@ -3,8 +3,8 @@
     hidden = encode(inputs, sigma)     every position, mixing them           [batch, length, width]
     logits = decoder(hidden rows)      any number of single positions        [rows, num_states]
 
-Here attention mixes them. Two capabilities more are classes to derive from: `Conditional` (labels)
-and `Separating` (documents).
+In this backbone, attention mixes the positions. To read labels, derive from `Conditional`; to keep
+the documents of a sequence apart, derive from `Separating`.
 """
 
 from typing import final
@@ -22,15 +22,15 @@ class NewPart(Backbone):
     """A transformer with sinusoidal positions, to which the embedded noise level is added.
 
     Args:
-        num_states: tokens of the vocabulary, and the mask where the process has one.
-        causal: whether a position sees only those to its left.
+        num_states: number of tokens of the vocabulary, plus 1 if the process has a mask.
+        causal: whether a position sees only itself and the positions to its left.
         time_conditioned: whether the network is told the noise level.
         hidden_size: width of the residual stream.
         num_blocks: layers of attention and MLP.
-        num_heads: attention heads in each; hidden_size is a multiple of twice that.
+        num_heads: attention heads in each block; hidden_size must be a multiple of 2 num_heads.
 
     Raises:
-        ValueError: sizes that do not fit each other.
+        ValueError: a size is below 1, or hidden_size is not a multiple of 2 num_heads.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class NewPart(Backbone):
         if min(hidden_size, num_blocks, num_heads) < 1 or hidden_size % (2 * num_heads):
             raise ValueError(
                 f"hidden_size is {hidden_size}, num_blocks {num_blocks} and num_heads {num_heads}; "
-                "each is at least 1 and hidden_size a multiple of 2 num_heads, as 128 of 4"
+                "each must be at least 1, and hidden_size a multiple of 2 num_heads"
             )
         self.embedding = nn.Embedding(num_states, hidden_size)
         self.level = nn.Linear(2, hidden_size) if time_conditioned else None
@@ -62,7 +62,7 @@ class NewPart(Backbone):
         return self.head
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
-        """Features of each position, after the last norm."""
+        """Features of each position after the last norm, `[batch, length, hidden_size]`."""
         assert (sigma is not None) == (self.level is not None), (
             "sigma is given exactly to networks that are time-conditioned"
         )
@@ -77,7 +77,7 @@ class NewPart(Backbone):
         return features
 
     def _embed(self, inputs: Inputs) -> Hidden:
-        """Of tokens; or the average under probabilities, or under the top weights."""
+        """Embeddings of tokens, or averages of them under probabilities or top-token weights."""
         table = self.embedding.weight
         if isinstance(inputs, TopTokens):
             weights = inputs.weights.to(table.dtype)
@@ -90,7 +90,7 @@ class NewPart(Backbone):
 
 
 class Block(nn.Module):
-    """Attention, then an MLP, each added to what it reads through a norm."""
+    """Attention, then an MLP, each with a norm before it and a residual connection around it."""
 
     def __init__(self, width: int, num_heads: int, *, causal: bool) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""A package of the platform: a callback with a limit of time."""
+"""A package of the platform: a callback that limits the time of training."""

@@ -1,9 +1,9 @@
-"""The callback: what sees each update of a training.
+"""The callback: code that runs after each logged update of training.
 
     update -> Progress -> after_update -> Reaction: figures, the wish to stop, a checkpoint to keep
 
-What it keeps between updates is in `state`, so that a resumed training goes on as if it had never
-stopped.
+`state` returns what a callback remembers between updates, so that a resumed training continues as
+if it had never stopped.
 """
 
 import math
@@ -16,13 +16,13 @@ from platform_core.callback import Callback, Progress, Reaction
 
 @final
 class NewPart(Callback):
-    """Ends a training that has taken long enough.
+    """Ends a training after a number of minutes.
 
     Args:
-        minutes: of training, over all starts of the run.
+        minutes: minutes of training, summed over all starts of the run.
 
     Raises:
-        ValueError: minutes is no number above 0.
+        ValueError: minutes is not a finite number above 0.
     """
 
     def __init__(self, minutes: float = 60.0) -> None:

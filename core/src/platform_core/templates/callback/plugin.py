@@ -1,4 +1,4 @@
-"""The callback that this package adds."""
+"""Registration of the callback that this package adds."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from platform_core.hookspecs import hookimpl
 
 @hookimpl
 def platform_callbacks() -> Iterable[Component]:
-    """One callback."""
+    """The callbacks of this package, by name and import path."""
     return [
         Component(
             "new-part",

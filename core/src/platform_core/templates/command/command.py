@@ -1,8 +1,8 @@
-"""The verb: what `platform new-part RUN` does.
+"""The verb `platform new-part RUN`: counts the weights of a run's network.
 
     words after the verb -> main(argv) -> exit code
 
-A mistake of the user raises `UsageError` with one line; `platform` prints it and ends with 2.
+A mistake of the user raises a one-line `UsageError`; `platform` prints it and ends with code 2.
 """
 
 from collections import Counter
@@ -12,17 +12,17 @@ from platform_core.cli.parser import Parser
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints how many weights each part of a run's network has.
+    """Print how many weights each module of a run's network has.
 
     Raises:
-        UsageError: the words are wrong, or there is no such run.
+        UsageError: an option is wrong, or the run does not exist.
     """
     parser = Parser(prog="platform new-part", description=__doc__, allow_abbrev=False)
     parser.add_argument("run", metavar="RUN", help="directory of the run")
-    parser.add_argument("--depth", type=int, default=1, help="names are cut to so many words")
+    parser.add_argument("--depth", type=int, default=1, help="levels of modules to list")
     asked = parser.parse_args(list(argv))
 
-    # Not at the top: torch, which `--help` does not need.
+    # Imported here, because it imports torch, which `--help` does not need.
     from platform_core.evaluation.trained import TrainedRun
 
     run = TrainedRun.open(asked.run)

@@ -1,4 +1,4 @@
-"""The command that this package adds."""
+"""Registration of the command that this package adds."""
 
 from collections.abc import Iterable
 
@@ -8,11 +8,11 @@ from platform_core.hookspecs import hookimpl
 
 @hookimpl
 def platform_commands() -> Iterable[Component]:
-    """One verb."""
+    """The verbs of this package, by name and import path."""
     return [
         Component(
             "new-part",
             "platform_core.templates.command.command:main",
-            "how many weights a run has, by module",
+            "count the weights of a run by module",
         )
     ]

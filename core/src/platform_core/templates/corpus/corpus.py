@@ -2,8 +2,8 @@
 
     document number n: "A+B=C"; n % 20 = 9 is validation, n % 20 = 19 is test, others are train
 
-Documents of a split always come in the same order, and the fingerprint changes whenever a document
-or its split does: packed tokens are cached under it.
+Documents of a split always come in the same order. Packed tokens are cached under the fingerprint,
+which therefore must change whenever a document or its split does.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ HELD_OUT = {9: "validation", 19: "test"}
 
 @final
 class NewPart(Corpus):
-    """Sums of two numbers, one in each document.
+    """A corpus of sums of two numbers, one in each document.
 
     Args:
         largest: the largest number that is added.
@@ -38,7 +38,7 @@ class NewPart(Corpus):
                 yield f"{a}+{b}={a + b}"
 
     def fingerprint(self) -> str:
-        """Of the rule: the documents follow from it."""
+        """A description of the rule, from which all documents follow."""
         return f"new-part {NUMBER} {self.largest} {sorted(HELD_OUT.items())}"
 
 
@@ -46,13 +46,13 @@ def open_corpus(options: DataOptions) -> Corpus:
     """The corpus that `--data.corpus new-part` names.
 
     Raises:
-        UsageError: a path is given, or one that is no number.
+        UsageError: `--data.path` is given and is not a whole number.
     """
     if options.path is None:
         return NewPart()
     if not options.path.isdecimal():
         raise UsageError(
-            f"data.path is {options.path}; for corpus new-part it is the largest number that is "
-            f"added, {LARGEST} by default"
+            f"data.path is {options.path}; for corpus new-part it must be a whole number, the "
+            f"largest that is added, {LARGEST} by default"
         )
     return NewPart(int(options.path))

@@ -1,4 +1,4 @@
-"""The corpus that this package adds."""
+"""Registration of the corpus that this package adds."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from platform_core.hookspecs import hookimpl
 
 @hookimpl
 def platform_corpora() -> Iterable[Component]:
-    """One corpus."""
+    """The corpora of this package, by name and import path."""
     return [
         Component(
             "new-part",

@@ -1,4 +1,4 @@
-"""The evaluation: one way to measure a trained network, and the metric that tables show of it.
+"""The evaluation: one way to measure a trained network, and the metric that tables show.
 
     samples -> distinct pairs of neighbouring tokens / all such pairs, of each sample -> the mean
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def title(measurement: Measurement) -> str:
-    """The title of a table."""
+    """The title of a table of this metric."""
     return f"Variety of {measurement.fact('sample.number')} samples"
 
 
@@ -57,7 +57,7 @@ class NewPart(Evaluation):
         parser.add_argument(
             "--new_part",
             action="store_true",
-            help="instead of the bound of text: how varied --sample.number samples are",
+            help="measure how varied --sample.number samples are, instead of the bound of text",
         )
 
     @classmethod
@@ -67,7 +67,7 @@ class NewPart(Evaluation):
     def records(self, run: "TrainedRun", asked: Namespace) -> Iterator[Measured]:
         composition, options = run.composition, run.composition.sample
         if options.number < 2:
-            raise UsageError(f"sample.number is {options.number}; at least 2 samples are compared")
+            raise UsageError(f"sample.number is {options.number}; it must be at least 2")
         run = run.with_average(options.weights)
         samples = run.sample()
         shares = [distinct(tokens) for tokens in samples.tokens]
@@ -94,6 +94,6 @@ class NewPart(Evaluation):
 
 
 def distinct(tokens: Sequence[int]) -> float:
-    """The share of pairs of neighbouring tokens that are distinct; 1 of fewer than two tokens."""
+    """The share of pairs of neighbouring tokens that are distinct; 1 for fewer than two tokens."""
     pairs = list(pairwise(tokens))
     return len(set(pairs)) / len(pairs) if pairs else 1.0

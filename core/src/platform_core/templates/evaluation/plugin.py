@@ -1,4 +1,4 @@
-"""The evaluation that this package adds, and its metric."""
+"""Registration of the evaluation that this package adds, and of its metric."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def platform_evaluations() -> Iterable[Component]:
-    """One evaluation."""
+    """The evaluations of this package, by name and import path."""
     return [
         Component(
             "new-part",
@@ -24,7 +24,7 @@ def platform_evaluations() -> Iterable[Component]:
 
 @hookimpl
 def platform_metrics() -> Iterable["Metric"]:
-    """The number that tables show of it."""
+    """The metrics that tables show of this package's records."""
     from platform_core.templates.evaluation.evaluation import METRIC
 
     return [METRIC]

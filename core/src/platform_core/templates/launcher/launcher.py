@@ -1,9 +1,9 @@
-"""The launcher: what runs the trials of a sweep.
+"""The launcher: starts the trials of a sweep.
 
-    start(tasks);  poll() every `interval` seconds until it says that nothing is left
+    start(tasks);  poll() every `interval` seconds until it returns False: no trials are left
 
-An `Attempt` is the process of one trial, with its log, its state and its lock; a launcher says when
-and where attempts begin. This one runs a trial at a time, those with the shortest names first.
+An `Attempt` is the process of one trial, with its log, its state and its lock; a launcher decides
+when and where attempts begin. This launcher runs one trial at a time, the shortest name first.
 """
 
 import signal
@@ -16,7 +16,7 @@ from platform_sweep.launcher import Launcher, Setting
 
 @final
 class NewPart(Launcher):
-    """One trial at a time on this machine."""
+    """Runs one trial at a time on this machine."""
 
     interval = 0.1
 
@@ -32,7 +32,7 @@ class NewPart(Launcher):
             self._running = None
         if self._running is None and self._waiting:
             self._running = Attempt.begin(self._waiting[0])
-            if self._running is not None:  # else somebody has the trial: asked again next time
+            if self._running is not None:  # else another process has the trial: tried again later
                 del self._waiting[0]
         return self._running is not None or bool(self._waiting)
 

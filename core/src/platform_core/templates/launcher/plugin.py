@@ -1,4 +1,4 @@
-"""The launcher that this package adds."""
+"""Registration of the launcher that this package adds."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from platform_core.hookspecs import hookimpl
 
 @hookimpl
 def platform_launchers() -> Iterable[Component]:
-    """One launcher."""
+    """The launchers of this package, by name and import path."""
     return [
         Component(
             "new-part",

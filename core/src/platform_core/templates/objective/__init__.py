@@ -1,1 +1,1 @@
-"""A package of the platform: the bound, with less weight on almost clean text."""
+"""A package of the platform: an objective with less weight on almost clean text."""

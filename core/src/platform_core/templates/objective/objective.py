@@ -1,9 +1,9 @@
-"""The objective: what training descends, and the bound on -log p that evaluation reports.
+"""The objective: the loss of training, and the bound on -log p that evaluation reports.
 
     training:   (1 - alpha)^power f        evaluation:   f, the integrand of the bound
 
-`Nelbo` has f for any process and parameterization. An objective with a closed form of its own
-derives from `DiffusionObjective` and has one method, `row_loss`.
+`Nelbo` computes f for any diffusion process and score-based parameterization. An objective with a
+closed form of its own derives from `DiffusionObjective` and implements one method, `row_loss`.
 """
 
 import math
@@ -16,7 +16,7 @@ from platform_core.types import Logits, Nats, Noise, Tokens
 
 @final
 class NewPart(Nelbo):
-    """The bound of any diffusion; training has less weight on almost clean text.
+    """The bound of any diffusion; training gives less weight to almost clean text.
 
     Args:
         t_min: training draws times from [t_min, 1]; the exact bound ignores it.
@@ -30,7 +30,7 @@ class NewPart(Nelbo):
     def __init__(self, model: Model, t_min: float = 1e-3, power: float = 1.0) -> None:
         super().__init__(model, t_min)
         if not 0 <= power < math.inf:
-            raise ValueError(f"power is {power:g}; it must be at least 0 (the bound), or 1")
+            raise ValueError(f"power is {power:g}; it must be at least 0, for example 1")
         self.power = power
 
     def descended(

@@ -1,4 +1,4 @@
-"""The part that this package adds."""
+"""Registration of the part that this package adds."""
 
 from collections.abc import Iterable
 
@@ -8,11 +8,11 @@ from platform_core.hookspecs import hookimpl
 
 @hookimpl
 def platform_objectives() -> Iterable[Component]:
-    """One objective."""
+    """The objectives of this package, by name and import path."""
     return [
         Component(
             "new-part",
             "platform_core.templates.objective.objective:NewPart",
-            "the bound; training has less weight on almost clean text",
+            "the bound; training gives less weight to almost clean text",
         )
     ]

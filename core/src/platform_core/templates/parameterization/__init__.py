@@ -1,1 +1,1 @@
-"""A package of the platform: laws of the clean token at a temperature."""
+"""A package of the platform: predictions of the clean token at a temperature."""

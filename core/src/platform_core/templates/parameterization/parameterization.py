@@ -1,9 +1,9 @@
-"""The parameterization: what the network's output means.
+"""The parameterization: the meaning of the network's output.
 
     x_theta = softmax(logits / temperature)
 
-Whoever predicts the law of the clean token has one method, `log_x0`; scores, bounds and samplers
-follow from it.
+A parameterization that predicts the clean token implements one method, `log_x0`; scores, bounds and
+samplers follow from it.
 """
 
 import math
@@ -16,10 +16,11 @@ from platform_core.types import Logits, LogProbs, Tokens
 
 @final
 class NewPart(PredictsClean):
-    """The softmax of the logits at a temperature is the law of the clean token.
+    """The softmax of the logits at a temperature is the distribution of the clean token.
 
     Args:
-        temperature: above 1 evens predictions out, below 1 sharpens them; 1 is mean. Above 0.
+        temperature: above 1 flattens predictions, below 1 sharpens them; 1 equals the
+            parameterization mean. Must be above 0.
 
     Raises:
         ValueError: temperature is not above 0.

@@ -1,4 +1,4 @@
-"""The part that this package adds."""
+"""Registration of the part that this package adds."""
 
 from collections.abc import Iterable
 
@@ -8,11 +8,11 @@ from platform_core.hookspecs import hookimpl
 
 @hookimpl
 def platform_parameterizations() -> Iterable[Component]:
-    """One parameterization."""
+    """The parameterizations of this package, by name and import path."""
     return [
         Component(
             "new-part",
             "platform_core.templates.parameterization.parameterization:NewPart",
-            "logits give the law of the clean token at a temperature",
+            "the softmax at a temperature predicts the clean token",
         )
     ]

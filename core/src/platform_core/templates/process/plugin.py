@@ -1,4 +1,4 @@
-"""The part that this package adds."""
+"""Registration of the part that this package adds."""
 
 from collections.abc import Iterable
 
@@ -8,12 +8,12 @@ from platform_core.hookspecs import hookimpl
 
 @hookimpl
 def platform_processes() -> Iterable[Component]:
-    """One process, and what it goes with where nothing else is asked for."""
+    """The processes of this package, by name and import path, with default parts of other roles."""
     return [
         Component(
             "new-part",
             "platform_core.templates.process.process:NewPart",
-            "noise replaces tokens, by those of small ids more often",
+            "noise replaces tokens by random ones, small ids more often",
             defaults={
                 "parameterization": "mean",
                 "schedule": "log-linear",

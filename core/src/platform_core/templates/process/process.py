@@ -1,10 +1,10 @@
-"""The process: tokens become others, by a prior that falls with their ids.
+"""The process: noise replaces tokens by draws from a prior that falls with the token id.
 
     q(x_t | x_0) = alpha_t 1{x_t = x_0} + (1 - alpha_t) pi[x_t],   pi[v] ~ (v + 1)^-tilt
 
 `Interpolating` derives the score, the reverse step and the bound from `prior` and `sample_prior`.
-For a prior that changes on the way there is `platform_core.process.MovingPrior`; for masks derive
-from `Absorbing`.
+For a prior that changes with time, derive from `platform_core.process.MovingPrior`; for masks, from
+`Absorbing`.
 """
 
 import math
@@ -18,10 +18,10 @@ from platform_core.types import Noise, Tokens
 
 @final
 class NewPart(Interpolating):
-    """Noise that replaces tokens by any of the vocabulary, those of small ids more often.
+    """Noise that replaces tokens by random tokens of the vocabulary, small ids more often.
 
     Args:
-        tilt: 0 is uniform noise; at 1 the chance of a token falls as 1 / (id + 1). At least 0.
+        tilt: 0 is uniform noise; at 1 the prior is proportional to 1 / (id + 1). At least 0.
 
     Raises:
         ValueError: tilt is below 0.
@@ -35,11 +35,11 @@ class NewPart(Interpolating):
         self.total = math.fsum((token + 1) ** -tilt for token in range(vocab_size))
 
     def prior(self, tokens: Tokens) -> Noise:
-        """(token + 1)^-tilt over its sum."""
+        """(token + 1)^-tilt, divided by its sum over the vocabulary."""
         return (tokens + 1).double() ** -self.tilt / self.total
 
     def sample_prior(self, shape: tuple[int, ...], generator: torch.Generator) -> Tokens:
-        """By the cumulative sum of the prior."""
+        """Draw tokens by inverting the cumulative sum of the prior."""
         device = generator.device
         cumulative = self.prior(torch.arange(self.num_states, device=device)).cumsum(-1)
         uniform = torch.rand(shape, generator=generator, dtype=torch.float64, device=device)

@@ -1,1 +1,1 @@
-"""A package of the platform: the reverse process on an uneven grid of times."""
+"""A package of the platform: a sampler on an uneven grid of times."""

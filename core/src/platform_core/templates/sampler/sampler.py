@@ -1,10 +1,10 @@
-"""The sampler: how text is drawn.
+"""The sampler: draws text from a trained model.
 
     x_1 ~ prior;  x_s ~ q(x_s | x_t, prediction(x_t)) along a falling grid of times;  then one last
     call that removes noise
 
-`GridSampler` has the walk and its options, and `Walk` the reverse step; a sampler says what one
-step is and, where it needs another grid, at which signal levels to stop.
+`GridSampler` implements the walk and its options, and `Walk` the reverse step. A sampler implements
+one step and, if it needs an uneven grid, the signal levels of the grid.
 """
 
 import math
@@ -22,8 +22,8 @@ class NewPart(GridSampler):
     """Walks the reverse process on a grid of times that is finer where text is almost clean.
 
     Args:
-        bend: times are even times to this power; 1 is the sampler ancestral. Above 0.
-        options: those of every sampler on a grid.
+        bend: times are even times to this power; 1 equals the sampler ancestral. Must be above 0.
+        options: options of `GridSampler`.
 
     Raises:
         ValueError: an option is out of range.
@@ -40,5 +40,5 @@ class NewPart(GridSampler):
         return schedule.alpha(even_times(self.steps, device) ** self.bend)
 
     def step(self, walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:
-        """A draw from the posterior."""
+        """Draw x_s from the reverse step."""
         return walk.step(x_t, alpha_s, alpha_t)

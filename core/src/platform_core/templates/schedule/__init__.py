@@ -1,1 +1,1 @@
-"""A package of the platform: alpha as a power of 1 - t."""
+"""A package of the platform: a schedule, alpha = (1 - t)^power."""

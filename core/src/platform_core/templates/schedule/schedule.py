@@ -1,4 +1,4 @@
-"""The schedule: how much of a clean token is left at time t.
+"""The schedule: the signal level alpha at time t.
 
 alpha(t) = (1 - t)^power,   slope = d alpha / dt,   inverse(alpha(t)) = t
 """

@@ -1,4 +1,4 @@
-"""The tokenizer that this package adds."""
+"""Registration of the tokenizer that this package adds."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from platform_core.hookspecs import hookimpl
 
 @hookimpl
 def platform_tokenizers() -> Iterable[Component]:
-    """One kind of tokenizer."""
+    """The kinds of tokenizers of this package, by name and import path."""
     return [
         Component(
             "new-part",

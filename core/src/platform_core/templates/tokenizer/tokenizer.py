@@ -1,8 +1,8 @@
 """The tokenizer: text as token ids, and back.
 
-`PieceTokenizer` makes the vocabulary of the pieces that `cut` finds in a corpus, with tokens for
-padding, the beginning and the end of a document and unknown pieces in front. Derive from
-`platform_core.data.tokenizer.base.Tokenizer` where tokens are no pieces of text.
+`PieceTokenizer` makes the vocabulary of the pieces that `cut` finds in a corpus, after the tokens
+for padding, the beginning and the end of a document, and unknown pieces. Derive from
+`platform_core.data.tokenizer.base.Tokenizer` if tokens are not pieces of text.
 """
 
 import re

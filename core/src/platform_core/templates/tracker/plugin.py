@@ -1,4 +1,4 @@
-"""The part that this package adds."""
+"""Registration of the part that this package adds."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from platform_core.hookspecs import hookimpl
 
 @hookimpl
 def platform_trackers() -> Iterable[Component]:
-    """One tracker."""
+    """The trackers of this package, by name and import path."""
     return [
         Component(
             "new-part",

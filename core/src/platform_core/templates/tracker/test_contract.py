@@ -6,17 +6,17 @@ from platform_core.testing import ContractTests, TrackerContract
 
 
 class TestNewPart(ContractTests):
-    """All of them; `platform check new-part` prints the same."""
+    """All laws of the part, which `platform check new-part` tests too."""
 
     plugin = "new-part"
 
 
 class TestTracker(TrackerContract):
-    """What is told is kept, also over a resumed run."""
+    """The tracker keeps all that is logged, also in a resumed run."""
 
     tracker = NewPart
 
     def points(self, directory: RunDirectory, identity: str | None) -> list[tuple[str, int, float]]:
-        """What the table has."""
+        """The numbers in the table, as (name, step, value)."""
         found = rows(directory.path / "new-part" / "metrics.csv")
         return [(name, int(step), float(value)) for step, name, value in found]

@@ -1,9 +1,9 @@
-"""The tracker: where a run is shown while it trains.
+"""The tracker: shows a run while it trains.
 
     RUN/new-part/metrics.csv      step,name,value       RUN/new-part/NAME-STEP.txt    samples
 
-`platform run --track.to new-part` opens it, tells it what metrics.jsonl records, and closes it.
-What it raises costs the run one warning.
+`platform run --track.to new-part` opens the tracker, passes it the numbers of metrics.jsonl, and
+closes it. If the tracker raises an error, the run prints one warning and continues.
 """
 
 import csv
@@ -22,8 +22,8 @@ class NewPart(Tracker):
     """A table of numbers, and samples as files beside it.
 
     Args:
-        folder: where; made if missing.
-        step: rows of later steps are dropped, because a resumed run writes them again.
+        folder: folder of the files; made if missing.
+        step: last step to keep; later rows are dropped, because a resumed run writes them again.
     """
 
     title = "new-part"
@@ -38,34 +38,33 @@ class NewPart(Tracker):
 
     @classmethod
     def open(cls, directory: RunDirectory, about: About, identity: str | None) -> Self:
-        """A table in the run directory, or more of it."""
+        """Open the table of a run directory; a resumed run continues its table."""
         return cls(directory.path / "new-part", about.step)
 
     @property
     def identity(self) -> str | None:
-        """None: what lies in the run directory is found without one."""
+        """None: the files in the run directory are found without an identity."""
         return None
 
     def log(self, metrics: Mapping[str, float], *, step: int, subset: str) -> None:
-        """A row for each number."""
+        """Write a row for each number."""
         self._table.writerows([step, f"{subset}/{name}", metrics[name]] for name in metrics)
         self._stream.flush()
 
     def text(self, name: str, samples: Sequence[str], *, step: int) -> None:
-        """A file for all samples of a step."""
+        """Write all samples of a step to one file."""
         path = self._folder / f"{name}-{step:07d}.txt"
         path.write_text(BETWEEN_SAMPLES.join(samples) + "\n", encoding="utf-8")
 
     def figure(self, path: Path, *, step: int) -> None:
-        """A table has no place for figures, which are in the run directory anyway."""
+        """Ignore the figure: a table has no place for it, and the run directory has it anyway."""
 
     def close(self) -> None:
-        """Closes the table."""
         self._stream.close()
 
 
 def rows(path: Path) -> list[list[str]]:
-    """The whole rows of a table without its head; none of a missing file."""
+    """The complete rows of a table without its head; none if the file is missing."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as stream:

@@ -4,6 +4,6 @@ from platform_core.testing import ContractTests
 
 
 class TestNewPart(ContractTests):
-    """All of them; `platform check new-part` prints the same."""
+    """All laws of the part, which `platform check new-part` tests too."""
 
     plugin = "new-part"
