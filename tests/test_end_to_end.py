@@ -550,11 +550,14 @@ def test_an_output_that_cannot_be_made_gets_one_line(
 def test_two_processes_learn_what_one_does_in_two_micro_batches(
     home: Path, platform: Platform, small: list[str], finished: Path, student: bool
 ) -> None:
-    words = [*small, "--train.precision=fp32", "--overwrite"]
+    """And what one batch does: all have the same noise, so their losses are equal to rounding."""
+    words = [*small, "--train.precision=fp32", "--train.log_every=1", "--overwrite"]
     if student:
         words += [f"--init={finished}", "--objective=discrete-consistency"]
         words += ["--objective.round_steps=4"]
-    assert platform(*words, "--train.accumulate=2", "--output=one").returncode == 0
+    for accumulate, name in ((1, "whole"), (2, "one"), (4, "four")):
+        done = platform(*words, f"--train.accumulate={accumulate}", f"--output={name}")
+        assert done.returncode == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     done = subprocess.run(
         [*launch, "--master_port=29517", "-m", "platform_core.cli", *words, "--output=two"],
@@ -568,6 +571,16 @@ def test_two_processes_learn_what_one_does_in_two_micro_batches(
     one, two = numbers(home / "one"), numbers(home / "two")
     assert two["tokens"] == one["tokens"]
     assert two["bits_per_token"] == pytest.approx(one["bits_per_token"], rel=1e-5)
+    whole = losses(home / "whole")
+    assert len(whole) == numbers(home / "whole")["steps"]
+    for name in ("one", "four", "two"):
+        assert losses(home / name) == pytest.approx(whole, rel=1e-4), name
+
+
+def losses(run: Path) -> list[float]:
+    """The loss of every update."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if line["subset"] == "train"]
 
 
 @pytest.mark.slow

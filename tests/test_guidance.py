@@ -411,6 +411,16 @@ def test_training_leaves_out_a_share_of_the_labels(monkeypatch):
     assert stats.binomtest(int(left_out.sum()), len(rows), 0.5).pvalue > 0.01
 
 
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_micro_batches_leave_out_the_labels_that_the_whole_batch_does(accumulate, monkeypatch):
+    """And not those of the same places in each."""
+    whole = labels_read(trainer(label_dropout=0.5), monkeypatch, 6)
+    read = labels_read(trainer(label_dropout=0.5, accumulate=accumulate), monkeypatch, 6)
+    assert torch.equal(read, whole)
+    left_out = (read == 2).view(6, accumulate, -1)
+    assert not torch.equal(left_out, left_out[:, :1].expand_as(left_out))
+
+
 def test_a_restored_trainer_with_labels_goes_on_bit_for_bit():
     whole = trainer(label_dropout=0.3)
     for _ in range(2):

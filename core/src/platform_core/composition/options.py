@@ -91,7 +91,9 @@ class TrainOptions:
     Args:
         steps: optimizer updates.
         batch_size: sequences per update, over all processes and accumulated micro-batches.
-        accumulate: micro-batches per update; more use less memory for the same result.
+        accumulate: micro-batches per update; more use less memory for the same result: noise and
+            left-out labels belong to a sequence's place in the batch, so losses are equal up to
+            rounding. Dropout of the network does not: where it has any, losses differ by chance.
         learning_rate: peak step size.
         warmup_steps: updates over which the learning rate rises from 0.
         decay: the learning rate after warm-up: constant, or a half cosine down to 0 at the last
@@ -155,7 +157,7 @@ class EvaluateOptions:
         draws: noise levels at which each sequence is read, one in each of as many equal parts; more
             lower the standard error. A model that needs none ignores it.
         on_the_way: how many for the bounds during training.
-        batch_size: sequences at once.
+        batch_size: sequences at once; the figures are the same for any, up to rounding.
         weights: the average of the weights (ema) or the last ones (raw).
         protocol: exact, or the papers' (published), which leaves out the ends of the noise levels.
     """
@@ -180,7 +182,7 @@ class SampleOptions:
     Args:
         number: how many samples.
         length: tokens in each; by default as long as in training.
-        batch_size: samples at once.
+        batch_size: samples at once; another number draws other texts.
         weights: the average of the weights (ema) or the last ones (raw).
         prompt: text that every sample begins with (exact under absorbing noise and from left to
             right, an approximation under uniform noise).
