@@ -99,9 +99,9 @@ class Draws:
         """
         generator = torch.Generator(device=self.device)
         batch = len(columns[0])
-        rows = zip(*(column.split(1) for column in columns), strict=True)
         found: Drawn | None = None
-        for number, (seed, row) in enumerate(zip(self._seeds(batch), rows, strict=True)):
+        for number, seed in enumerate(self._seeds(batch)):
+            row = (column[number : number + 1] for column in columns)
             drawn = draw(*row, generator.manual_seed(seed))
             found = _for_all(drawn, batch) if found is None else found
             _put(found, drawn, number)
@@ -118,7 +118,8 @@ class Draws:
 def _for_all(drawn: Drawn, batch: int) -> Drawn:
     """Room for what is drawn of a whole batch; put together at the end, it would be there twice."""
     if isinstance(drawn, Tensor):
-        return drawn.new_empty((batch, *drawn.shape[1:]))
+        room: Any = drawn.new_empty((batch, *drawn.shape[1:]))
+        return room  # type: ignore[no-any-return]
     parts = [_for_all(part, batch) for part in drawn]
     return type(drawn)(parts) if type(drawn) is tuple else type(drawn)(*parts)
 

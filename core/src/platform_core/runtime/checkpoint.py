@@ -133,9 +133,9 @@ def load_weights(module: nn.Module, tensors: Tensors, *, source: str) -> None:
             )
     for name, tensor in own.items():
         tensor.data.copy_(tensors[name])
-    if (name := first_not_finite(module)) is not None:
+    if (wrong := first_not_finite(module)) is not None:
         raise CheckpointError(
-            f"{source} holds a network that has diverged: the weight {name} is not finite (NaN or "
+            f"{source} holds a network that has diverged: the weight {wrong} is not finite (NaN or "
             "infinite), so it neither writes nor can be measured; take an earlier checkpoint, or "
             "train again with a lower --train.learning_rate"
         )

@@ -53,6 +53,7 @@ def draws(seed: int = 0, total: int = BATCH, first: int = 0) -> Draws:
 
 def _without_bound(subject: Subject) -> str:
     """Why laws of bounds do not apply; empty if they do."""
+    assert issubclass(subject.kind, Objective), "laws of objectives"
     return "" if subject.kind.has_bound else "it says that it has no bound"
 
 
