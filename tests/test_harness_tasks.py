@@ -267,6 +267,20 @@ def test_what_is_printed_says_what_is_known(home, tasks, capsys):
     assert "cannot be scored" not in said
 
 
+@pytest.mark.slow
+def test_where_nothing_is_compared_the_error_is_that_of_the_whole_text(home, tasks, capsys):
+    path = f"--task_path={write_tasks(tasks, [CHOICES[1]])}"
+    capsys.readouterr()
+    assert main(["eval", str(home / "run"), "--tasks=texts", path, "--draws=4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["mean_noise_error_of_a_score"] > 0
+    assert found["items_compared"] == 0
+    assert main(["eval", str(home / "run"), "--tasks=texts", path, "--draws=4"]) == 0
+    said = capsys.readouterr().out
+    assert "nats a text\n" in said
+    assert "open" not in said
+
+
 def test_tasks_are_asked_of_a_model_and_what_cannot_be_scored_is_wrong(tasks):
     """In two items the other choice would win, and is the right one."""
     lacking = {"query": "ab", "choices": ["é", "ca"], "gold": 1}
@@ -282,6 +296,7 @@ def test_tasks_are_asked_of_a_model_and_what_cannot_be_scored_is_wrong(tasks):
     assert choices.metrics["chance"] == pytest.approx((1 / 2 + 1 / 2 + 1 / 3) / 3)
     assert choices.counts["items_that_cannot_be_scored"] == 2
     assert choices.counts["items_undecided_by_noise"] == 0
+    assert [found.counts["items_compared"] for found in (choices, endings, texts)] == [1, 0, 0]
     expected = -log_prob(lm, ids("ab"), 1) / 2 / math.log(2)
     assert texts.metrics["bits_per_byte"] == pytest.approx(expected, abs=1e-5)
     assert set(endings.metrics) >= {"perplexity", "acc"}

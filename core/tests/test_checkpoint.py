@@ -114,6 +114,13 @@ def test_weights_round_trip_into_another_module():
     assert torch.equal(source.embed.weight, target.out.weight)
 
 
+def test_weights_that_are_not_finite_are_refused_by_name():
+    broken = {n: t.detach().clone() for n, t in weights(nn.Linear(2, 3)).items()}
+    broken["bias"][1] = torch.nan
+    with pytest.raises(CheckpointError, match="the weight bias is not finite"):
+        load_weights(nn.Linear(2, 3), broken, source="x")
+
+
 def test_weights_of_another_architecture_are_refused_by_name_or_shape():
     with pytest.raises(CheckpointError, match=r"another architecture: only this model .* bias"):
         load_weights(nn.Linear(2, 3), {"weight": torch.zeros(3, 2)}, source="x")

@@ -167,3 +167,48 @@ def test_options_of_the_objective_and_the_precision_are_read():
 def test_a_network_is_measured_in_the_precision_that_is_asked_for(run, capsys):
     (record,) = records(capsys, run, "--train.precision=fp32")
     assert record["card"]["precision"] == "no"
+
+
+BOUNDLESS = """
+from platform_core.component import Component
+from platform_core.hookspecs import hookimpl
+from platform_core.objective import Nelbo
+
+class Boundless(Nelbo):
+    "A loss that is no bound."
+    has_bound = False
+
+    def bound(self, batch, draws, protocol="exact"):
+        raise AssertionError("it is never called")
+
+@hookimpl
+def platform_objectives():
+    return [Component("boundless", f"{__name__}:Boundless", "no bound")]
+"""
+
+
+@pytest.mark.slow
+def test_a_run_whose_objective_has_no_bound_has_no_figures_of_one(run, tmp_path, capsys):
+    (tmp_path / "boundless.py").write_text(BOUNDLESS)
+    plugin, home = ["-p", str(tmp_path / "boundless.py")], tmp_path / "run"
+    own = write(tmp_path / "own", "abc")
+    words = [*WORDS, "--objective=boundless", f"--data.path={own}", f"--output={home}"]
+    assert main([*plugin, "run", *words, "--train.evaluate_every=1"]) == 0
+    note = "the objective boundless has no bound on -log p, so none was measured"
+    said = capsys.readouterr().out
+    assert note in said
+    assert "perplexity" not in said
+    result = json.loads((home / "result.json").read_text())
+    assert result["note"] == note
+    assert not {"perplexity", "bits_per_character", "standard_error"} & set(result)
+    assert main([*plugin, "eval", str(home)]) == 2
+    refused = capsys.readouterr().err
+    assert "Boundless says that it has no bound" in refused
+    assert refused.count("\n") == 1
+    assert main([*plugin, "sample", str(home)]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(run), str(home)]) == 0
+    said = capsys.readouterr().out
+    assert f"{home}: the objective has no bound on -log p." in said
+    (row,) = [line.split() for line in said.splitlines() if line.startswith(f"{home} ")]
+    assert set(row[1:]) == {"\N{EN DASH}"}

@@ -223,7 +223,7 @@ MISTAKES = {
     "changed by hand": (["--init=other"], "is of another architecture"),
     "characters it does not know": (["--init=teacher", "--data.path=strange.txt"], "'!'"),
     "with resume": (["--resume=teacher", "--init=teacher"], "leave one of them out"),
-    "with resume, at length": (["--resume=teacher", "--init.run", "teacher"], "leave one of them out"),
+    "with resume, at length": (["--resume=teacher", "--init.run", "teacher"], "leave one of them"),
     "over itself": (
         ["--init=teacher", "--output=teacher", "--overwrite"],
         "is the run that --init starts from",

@@ -245,3 +245,13 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
     saved = module.state_dict(keep_vars=True)
     buffers = {name: buffer for name, buffer in module.named_buffers() if name in saved}
     return dict(module.named_parameters()) | buffers
+
+
+def first_not_finite(module: nn.Module) -> str | None:
+    """The name of the first parameter that holds NaN or an infinite number; None if all are
+    finite.
+    """
+    for name, parameter in module.named_parameters():
+        if not parameter.isfinite().all():
+            return name
+    return None

@@ -14,6 +14,7 @@ from platform_core.registry.loading import load_plugins
 from platform_core.runtime.signals import Interruption
 
 if TYPE_CHECKING:
+    from platform_core.composition.options import EvaluateOptions
     from platform_core.training.run import Run
 
 
@@ -109,21 +110,6 @@ def _early(argv: Sequence[str]) -> Namespace:
 
 def summary(run: "Run", result: dict[str, Any]) -> str:
     """The figures, the samples and the costs of a finished run, for a person to read."""
-    known = {
-        "bits per character": "bits_per_character",
-        "unigram": "unigram_bits",
-        "bigram": "bigram_bits",
-        "5-gram": "fivegram_bits",
-    }
-    figures = {name: result[key] for name, key in known.items() if key in result}
-    same = "; the n-grams predict the same tokens" if "unigram_bits" in result else ""
-    error = result["standard_error"] / math.log(2) * result["tokens"] / result["characters"]
-    said = (
-        f"standard error {error:.3f}"
-        if math.isfinite(error)
-        else "no standard error of one sequence"
-    )
-    evaluated = run.composition.evaluate
     path = run.directory.path
     viewers = [kind.viewer(path.parent) for kind in run.trackers.kinds.values()]
     named = [viewer for viewer in viewers if viewer]
@@ -135,10 +121,29 @@ def summary(run: "Run", result: dict[str, Any]) -> str:
         *([f"stopped early: {result['stopped']}"] if "stopped" in result else []),
         f"{result['steps']} steps in {result['seconds']:.0f} s, {result['parameters']:,} weights, "
         f"peak memory {result['peak_rss_bytes'] / 1e9:.2f} GB",
-        f"{evaluated.split} text, {result['tokens']:,} tokens, {evaluated.weights} weights, "
-        f"{evaluated.protocol} bound: perplexity {result['perplexity']:.2f} per token",
-        *(f"  {name:20} {value:.3f}" for name, value in figures.items()),
-        f"  ({said}{same})",
+        *_figures(result, run.composition.evaluate),
         f"record: {path}   more samples: platform sample {path}{curves}",
     ]
     return "\n".join(lines)
+
+
+def _figures(result: dict[str, Any], evaluated: "EvaluateOptions") -> list[str]:
+    """The lines on the bound and the n-grams, or why there is no bound."""
+    known = {
+        "bits per character": "bits_per_character",
+        "unigram": "unigram_bits",
+        "bigram": "bigram_bits",
+        "5-gram": "fivegram_bits",
+    }
+    lines = [f"  {name:20} {result[key]:.3f}" for name, key in known.items() if key in result]
+    if "bits_per_token" not in result:
+        return [result["note"], *lines]
+    same = "; the n-grams predict the same tokens" if "unigram_bits" in result else ""
+    error = result["standard_error"] / math.log(2) * result["tokens"] / result["characters"]
+    said = f"standard error {error:.3f}" if math.isfinite(error) else "standard error unknown"
+    return [
+        f"{evaluated.split} text, {result['tokens']:,} tokens, {evaluated.weights} weights, "
+        f"{evaluated.protocol} bound: perplexity {result['perplexity']:.2f} per token",
+        *lines,
+        f"  ({said}{same})",
+    ]

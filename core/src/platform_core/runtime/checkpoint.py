@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from platform_core.errors import UsageError
-from platform_core.model import Tensors, weights
+from platform_core.model import Tensors, first_not_finite, weights
 from platform_core.record.files import WriteError, digest, whole_folder
 
 _DAMAGE = (OSError, ValueError, KeyError, safetensors.SafetensorError)
@@ -118,7 +118,8 @@ def load_weights(module: nn.Module, tensors: Tensors, *, source: str) -> None:
     """Copy saved tensors into a module.
 
     Raises:
-        CheckpointError: the names or shapes of the tensors are those of another architecture.
+        CheckpointError: the names or shapes are those of another architecture, or a weight is not
+            finite.
     """
     own = weights(module)
     for name in sorted(own.keys() ^ tensors.keys()):
@@ -133,6 +134,12 @@ def load_weights(module: nn.Module, tensors: Tensors, *, source: str) -> None:
             )
     for name, tensor in own.items():
         tensor.data.copy_(tensors[name])
+    if (wrong := first_not_finite(module)) is not None:
+        raise CheckpointError(
+            f"{source} holds a network that has diverged: the weight {wrong} is not finite (NaN or "
+            "infinite), so it neither writes nor can be measured; take an earlier checkpoint, or "
+            "train again with a lower --train.learning_rate"
+        )
 
 
 def _whose(name: str, own: Tensors) -> str:

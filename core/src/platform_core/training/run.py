@@ -30,6 +30,7 @@ from platform_core.evaluation.ngram import NgramBits, baselines
 from platform_core.evaluation.samples import Samples, generate, prompt_tokens
 from platform_core.evaluation.trained import load_start
 from platform_core.guidance import label_number
+from platform_core.record.bounds import NO_BOUND
 from platform_core.record.cards import Card, Record
 from platform_core.record.directory import BETWEEN_SAMPLES, RunDirectory
 from platform_core.record.files import write_json, write_text
@@ -196,17 +197,22 @@ class Run:
         """Evaluates the bound and samples during training; returns the figures of the bound."""
         bound = self.bound(self.composition.evaluate.on_the_way)
         samples, step = self.samples(), self.trainer.step
-        figures = bound.curves()
-        self.log(figures, subset=self.composition.evaluate.split)
+        figures = bound.curves() if bound else {}
+        if bound:
+            self.log(figures, subset=self.composition.evaluate.split)
+            meter.say(f"step {step}: {bound.bits_per_character:.3f} bits per character")
         self.keep_samples(samples, f"step-{step:07d}")
         self.keep_figures(bound, samples, f"step-{step:07d}")
-        meter.say(f"step {step}: {bound.bits_per_character:.3f} bits per character")
         meter.pause()
         return figures
 
-    def bound(self, sequences: int) -> Bound:
-        """The bound on this many sequences (0: all), with the `evaluate` options."""
+    def bound(self, sequences: int) -> Bound | None:
+        """The bound that `evaluate` options ask for, of so many sequences (0: all); None where the
+        objective says that it has none.
+        """
         options = self.composition.evaluate
+        if not self.built.objective.has_bound:
+            return None
         with self.weights(options.weights):
             return evaluate(
                 self.built.objective,
@@ -257,13 +263,13 @@ class Run:
             )
             self.tracker.text("samples", samples.texts, step=self.trainer.step)
 
-    def keep_figures(self, bound: Bound, samples: Samples, name: str) -> None:
-        """Writes the trajectory and the bound by noise level to data files and to the trackers."""
+    def keep_figures(self, bound: Bound | None, samples: Samples, name: str) -> None:
+        """What is drawn of a look, as data, and as plots in the tracker."""
         if not self.accelerator.is_main_process:
             return
         evaluated = self.composition.evaluate
         records = [samples.trajectory.record()] if samples.trajectory else []
-        if bound.levels:
+        if bound and bound.levels:
             records.append(levels_record(bound, evaluated.split, evaluated.protocol))
         for record in records:
             path = self.directory.figures / f"{record['kind']}-{name}.json"
@@ -278,8 +284,9 @@ class Run:
         # N-grams are not counted in streamed text.
         streamed = self.composition.data.streaming
         ngrams = None if streamed else baselines(self.data, options.split, options.sequences)
-        # Apart from the curve of bounds during training, which are on fewer sequences.
-        self.log(bound.curves(), subset="final")
+        # Not a point of the curve on the way, which is of fewer sequences.
+        if bound:
+            self.log(bound.curves(), subset="final")
         self.keep_samples(samples, "final")
         self.keep_figures(bound, samples, "final")
         result = self._result(bound, samples, ngrams, time.perf_counter() - start)
@@ -288,17 +295,10 @@ class Run:
         return result
 
     def _result(
-        self, bound: Bound, samples: Samples, ngrams: NgramBits | None, seconds: float
+        self, bound: Bound | None, samples: Samples, ngrams: NgramBits | None, seconds: float
     ) -> dict[str, Any]:
         figures = {
-            "bits_per_character": bound.bits_per_character,
-            "bits_per_token": bound.bits_per_token,
-            "standard_error": bound.standard_error,
-            "nats_per_token": bound.nats_per_token,
-            "perplexity": bound.perplexity,
-            "tokens": bound.tokens,
-            "characters": bound.characters,
-            "levels": [asdict(level) for level in bound.levels],
+            **_figures(bound, self.composition.names["objective"]),
             **({f"{name}_bits": value for name, value in asdict(ngrams).items()} if ngrams else {}),
             "steps": self.trainer.step,
             **({"stopped": self.watchers.stopped} if self.watchers.stopped else {}),
@@ -309,7 +309,7 @@ class Run:
         }
         return Record(figures, self._card(bound, samples)).to_dict()
 
-    def _card(self, bound: Bound, samples: Samples) -> Card:
+    def _card(self, bound: Bound | None, samples: Samples) -> Card:
         """The card of the result; it also says which run and weights this run started from."""
         composition, kept = self.composition, self.directory.init
         started = {"init": json.loads(kept.read_text())} if kept.exists() else {}
@@ -320,12 +320,16 @@ class Run:
             "label": composition.sample.label,
             "guidance": composition.sample.guidance,
         }
-        facts = bound_facts(bound, composition.evaluate, composition.data, self.data)
+        facts = (
+            bound_facts(bound, composition.evaluate, composition.data, self.data)
+            if bound
+            else {"evaluate": asdict(composition.evaluate), "data": asdict(composition.data)}
+        )
         return card_of(
             composition,
             self.data.tokenizer,
             self.accelerator,
-            kind=bound_kind(bound),
+            kind=bound_kind(bound) if bound else NO_BOUND,
             step=self.trainer.step,
             units="standard_error and levels in nats per token; *_bits per character of the same "
             "text, by n-grams of its tokens",
@@ -352,6 +356,22 @@ class Run:
             print(f"note: {note}", file=sys.stderr)
         said = about(self.directory, runtime.versions(), self.trainer.step)
         return open_trackers(self.trackers.kinds, self.directory, said)
+
+
+def _figures(bound: Bound | None, objective: str) -> dict[str, Any]:
+    """What the result has of a bound, or why it has nothing."""
+    if bound is None:
+        return {"note": f"the objective {objective} has no bound on -log p, so none was measured"}
+    return {
+        "bits_per_character": bound.bits_per_character,
+        "bits_per_token": bound.bits_per_token,
+        "standard_error": bound.standard_error,
+        "nats_per_token": bound.nats_per_token,
+        "perplexity": bound.perplexity,
+        "tokens": bound.tokens,
+        "characters": bound.characters,
+        "levels": [asdict(level) for level in bound.levels],
+    }
 
 
 def due(step: int, every: int) -> bool:

@@ -17,10 +17,10 @@ from torch import Tensor
 from platform_core.composition.options import TrainOptions
 from platform_core.data.sequences import Data, LabelledSplit, Order, Sequences
 from platform_core.data.streaming import Consecutive, StreamedSplit
-from platform_core.draws import Draws, derive_generator, derive_seed
+from platform_core.draws import Draws, derive_seed
 from platform_core.errors import UsageError
 from platform_core.guidance import without_some
-from platform_core.model import weights
+from platform_core.model import first_not_finite, weights
 from platform_core.objective import Following, Loss, Objective
 from platform_core.runtime import state
 from platform_core.runtime.checkpoint import Checkpoint, CheckpointError, load_weights
@@ -116,9 +116,12 @@ class Trainer:
         norm = self.accelerator.clip_grad_norm_(self.trained.values(), limit)
         mean = float(self.accelerator.reduce(loss) / tokens)
         if not math.isfinite(mean) or not math.isfinite(float(norm)):
+            name = first_not_finite(self.objective)
+            weight = f", because the weight {name} is not finite" if name else ""
             raise UsageError(
-                f"step {self.step}: the loss is {mean:g} and the gradient's norm {float(norm):g}; "
-                f"lower --train.learning_rate (now {self.options.learning_rate:g}) and resume"
+                f"step {self.step}: the loss is {mean:g} and the gradient's norm {float(norm):g}"
+                f"{weight}; lower --train.learning_rate (now {self.options.learning_rate:g}) and "
+                "resume"
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -189,24 +192,26 @@ class Trainer:
         if batch.labels is None:
             return batch
         assert isinstance(self.split, LabelledSplit), "labels are of a labelled split"
-        generator = derive_generator(self.seed, "labels", self.step, first)
         share, none = self.options.label_dropout, len(self.split.names)
-        return batch._replace(labels=without_some(batch.labels, none, share, generator))
+        left = self._draws("labels", first).each(
+            lambda labels, generator: without_some(labels, none, share, generator), batch.labels
+        )
+        return batch._replace(labels=left)
 
     def _descend(self, batch: Batch, first: int, scale: Tensor) -> Tensor:
         device = self.accelerator.device
         torch.manual_seed(derive_seed(self.seed, "dropout", self.step, first))
-        draws = Draws.derive(
-            self.seed,
-            "train",
-            step=self.step,
-            first=first,
-            total=self.options.batch_size,
-            device=device,
-        )
+        draws = self._draws("train", first, device)
         loss: Loss = self.prepared(batch.to(device), draws)
         self.accelerator.backward(loss.total * scale)
         return loss.total.detach()
+
+    def _draws(self, purpose: str, first: int, device: torch.device | str = "cpu") -> Draws:
+        """Of this step, for the micro-batch that begins at a place of the global batch."""
+        total = self.options.batch_size
+        return Draws.derive(
+            self.seed, purpose, step=self.step, first=first, total=total, device=device
+        )
 
 
 def learning_rate(options: TrainOptions, step: int) -> float:

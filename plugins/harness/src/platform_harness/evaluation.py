@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DRAWS = 32
 NOISE, UNDECIDED = "mean_noise_error_of_a_score", "items_undecided_by_noise"
+COMPARED = "items_compared"
 OF_TASKS = ("limit", "task_path", "num_fewshot", "draws", "context")
 
 
@@ -175,11 +176,12 @@ def _said(record: Record) -> str:
             known = "" if error is None else f" +- {error:.4f}"
             lines.append(f"  {name:<21} {value:.4f}{known}")
     if card["draws"] > 1:
-        noise, undecided = (figures[name] for name in (NOISE, UNDECIDED))
-        lines.append(
-            f"  error from noise      {noise:.2f} nats a choice; it leaves {undecided} items open "
-            "(ahead by less than 2 errors)"
+        open_items = (
+            f" choice; it leaves {figures[UNDECIDED]} items open (ahead by less than 2 errors)"
+            if figures[COMPARED]
+            else " text"
         )
+        lines.append(f"  error from noise      {figures[NOISE]:.2f} nats a{open_items}")
     for name, what in (
         ("items_with_cut_context", "were cut at the left to the length of training"),
         (

@@ -102,6 +102,7 @@ class Counts:
     cut: set[Key] = field(default_factory=set)
     unknown: set[Key] = field(default_factory=set)
     unscored: set[Key] = field(default_factory=set)
+    compared: set[Key] = field(default_factory=set)
     undecided: set[Key] = field(default_factory=set)
     errors: list[float] = field(default_factory=list)
 
@@ -111,6 +112,7 @@ class Counts:
             "items_with_cut_context": len(self.cut),
             "items_with_unknown_characters": len(self.unknown),
             "items_that_cannot_be_scored": len(self.unscored),
+            "items_compared": len(self.compared),
             "items_undecided_by_noise": len(self.undecided),
             "mean_noise_error_of_a_score": sum(self.errors) / max(1, len(self.errors)),
         }
@@ -169,8 +171,11 @@ class TrainedLm(LM):  # type: ignore[misc]  # lm_eval's types are not read
             if not self.reader.readable(text):
                 self.counts[key[0]].unknown.add(key)
             items.append(_Item(key, self._windows(text), [], seed=self._seed(key)))
-        found = iter(self._answers([item for item in items if item.texts]))
-        return [sum(next(found).log_probs) if item.texts else 0.0 for item in items]
+        asked = [item for item in items if item.texts]
+        by_key = dict(zip((item.key for item in asked), self._answers(asked), strict=True))
+        for key, answer in by_key.items():
+            self.counts[key[0]].errors.append(answer.sum_error)
+        return [sum(by_key[item.key].log_probs) if item.texts else 0.0 for item in items]
 
     def generate_until(self, requests: list[Instance]) -> NoReturn:
         """Refuse tasks of generated text, because samplers have no stopping text.
@@ -218,6 +223,8 @@ class TrainedLm(LM):  # type: ignore[misc]  # lm_eval's types are not read
         log_probs = answer.log_probs if answer else []
         if answer:
             counts.errors += answer.standard_errors
+            if len(log_probs) > 1:
+                counts.compared.add(item.key)
             if answer.margin < 2 * answer.margin_error:
                 counts.undecided.add(item.key)
         # Below all scores, even after division by the choice's characters or bytes.

@@ -146,7 +146,7 @@ class RunJudge(Judge):
         run = TrainedRun.open(directory.path, plugins=plugins, accelerator=accelerator)
         composition = run.composition
         objective: type[Objective] = composition.classes["objective"]
-        if objective.noise_levels:
+        if objective.noise_levels or not objective.has_bound:
             raise UsageError(
                 f"{directory.path} is a run of process {composition.names['process']}, whose bound "
                 f"is not the likelihood itself; {POSSIBLE}"
