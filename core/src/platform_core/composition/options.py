@@ -35,7 +35,9 @@ class DataOptions:
         length: tokens in a sequence.
         tokenizer: characters (those of the corpus), text8 (a to z and space), a kind that a plugin
             brings, a tokenizer.json of `platform tokenizer train` or of a run, a folder with it or
-            with GPT-2's vocab.json and merges.txt, or a name or folder of transformers.
+            with GPT-2's vocab.json and merges.txt, or a name, folder or tokenizer.json of
+            transformers.
+        end_token: token that ends a text, for a tokenizer of transformers that does not say which.
         packing: fill every sequence with documents one after another (packed), or give each
             document one, cut or padded (padded); else what the corpus says, or packed.
         marks: the beginning and the end of each document (documents) or none of them (none); or, as
@@ -56,6 +58,7 @@ class DataOptions:
     column: str | None = None
     length: int = 128
     tokenizer: str = "characters"
+    end_token: str | None = None
     packing: Packing | None = None
     marks: Marks | None = None
     document_masks: bool = False
