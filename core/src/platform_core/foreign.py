@@ -9,6 +9,7 @@ weights, configurations or tokenizers come from elsewhere.
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ MAX_OBJECT_BYTES = 256 * 2**20
 
 MAX_LAYERS = 4096
 """A configuration with more layers is refused: building that many would take hours."""
+
+COUNTS_LAYERS = re.compile(r"^(num_|n_|encoder_|decoder_)?(num_)?(hidden_)?(layers?|blocks|depth)$")
+"""Names of fields that count layers: num_hidden_layers, n_layer, n_layers, n_blocks, depth."""
 
 MAX_COUNT = 2**40
 """A configuration with a larger whole number is refused: it is no size of a network."""
@@ -107,7 +111,7 @@ def require_sizes(values: object, source: str) -> None:
 
 
 def _largest(name: str) -> int:
-    return MAX_LAYERS if "layer" in name and "id" not in name or name == "depth" else MAX_COUNT
+    return MAX_LAYERS if COUNTS_LAYERS.search(name) else MAX_COUNT
 
 
 def weight_files(folder: Path) -> list[Path]:
