@@ -217,7 +217,7 @@ def test_a_trajectory_is_drawn_of_a_trained_run(
     way = Trajectory.read(json.loads((tmp_path / "way.json").read_text()))
     assert len(way.tokens) == 5 + 2
     assert main([*words, "--trajectory", str(tmp_path / "way.txt")]) == 2
-    assert "way.txt is no figure" in capsys.readouterr().err
+    assert "way.txt cannot hold a figure" in capsys.readouterr().err
 
 
 def test_a_result_says_how_it_was_made(finished: Path) -> None:

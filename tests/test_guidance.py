@@ -454,10 +454,10 @@ def test_labels_are_of_one_batch_only():
             "choose backbone dit, or leave out --data.label",
         ),
         ("--process=ar --data.label=century", "the causal form reads no labels; leave out"),
-        ("--sample.label=18th", "'18th', but this model knows no labels; leave it out"),
+        ("--sample.label=18th", "'18th', but this model has no labels; leave it out"),
         ("--data.label=century --sample.guidance=2", "no label to guide to; give --sample.label"),
         ("--data.label=century --sample.guidance=-1 --sample.label=a", "finite number of at least"),
-        ("--data.label=century --sample.guidance=.inf --sample.label=a", "finite number of at"),
+        ("--data.label=century --sample.guidance=.inf --sample.label=a", "finite number"),
         ("--data.label=century --train.label_dropout=1", "label_dropout is 1; it must be at least"),
         ("--data.label=century --train.label_dropout=0", "never learns to write without a label"),
         (

@@ -42,7 +42,7 @@ def test_early_stopping_waits_as_long_as_it_is_told():
     values = [3.0, 2.0, 1.95, 1.85, 1.8, 1.79]
     said = [stopping.after_look(looked(step, value)).stop for step, value in enumerate(values)]
     assert [bool(reason) for reason in said] == [False, False, False, False, False, True]
-    assert said[-1] == "nats_per_token has not been lower for 2 looks than 1.8500 at step 3"
+    assert said[-1] == "nats_per_token has not improved for 2 evaluations since 1.8500 at step 3"
 
 
 def test_the_best_checkpoint_is_the_one_of_the_lowest_figure():
@@ -64,7 +64,7 @@ def test_a_callback_goes_on_from_its_state(make):
 
 
 def test_a_figure_that_no_look_measures_is_the_users_mistake():
-    with pytest.raises(UsageError, match="'nats_per_tokn', but a look measures .* did you mean"):
+    with pytest.raises(UsageError, match="'nats_per_tokn', but runs measure .* did you mean"):
         EarlyStopping(figure="nats_per_tokn").after_look(looked(1, 2.0))
 
 
@@ -136,7 +136,10 @@ def test_the_environment_chooses_callbacks():
             "callback early-stopping: patience is 0; it must",
         ),
         (["--callbacks.early-stopping.patience=two"], "patience is two; expected int"),
-        (["--callbacks.early-stopping.min_delta=.nan"], "min_delta is nan; it must be a number"),
+        (
+            ["--callbacks.early-stopping.min_delta=.nan"],
+            "min_delta is .nan; it must be a finite number",
+        ),
     ],
 )
 def test_a_mistake_about_callbacks_is_one_clear_line(words, message):
@@ -157,7 +160,7 @@ def test_a_run_ends_early_keeps_its_best_and_is_then_complete(home, capsys):
     words += ["--callbacks=best-checkpoint", "--callbacks.early-stopping.patience=2"]
     assert main(["run", *words, "--output=run"]) == 0
     said = capsys.readouterr().out
-    assert "stopped early: early-stopping: nats_per_token has not been lower for 2 looks" in said
+    assert "stopped early: early-stopping: nats_per_token has not improved for 2 " in said
     result = json.loads((home / "run/result.json").read_text())
     assert result["steps"] == 6
     assert result["stopped"].startswith("early-stopping: ")

@@ -125,7 +125,7 @@ def test_numbers_need_no_equals_sign(run: Composer, number: str) -> None:
         ["--process=first"],
         ["--process=second", "--backbone.label=1e-3", "--backbone.slope=1e-7", "--schedule=cosine"],
         ["--process=first", "--backbone.label= ü: #\n 'x' ", "--backbone.scales=[3, 0.1]"],
-        ["--process=first", "--backbone=wide", "--backbone.depth=3", "--backbone.slope=.inf"],
+        ["--process=first", "--backbone=wide", "--backbone.depth=3", "--backbone.slope=-1e300"],
         ["--process=first", "--track.to=none"],
         ["--process=first", "--track.to=aim,tensorboard"],
         ["--process=first", "--sample.prompt=123", "--sample.blank=#", "--data.path=true"],
@@ -247,6 +247,12 @@ MISTAKES = [
     (["--process.vocab_size=3"], "process.vocab_size is computed from the other parts"),
     (["--backbone.hidden_size=9"], "backbone narrow: hidden_size 9 is not a multiple of num_heads"),
     (["--backbone=wide"], "missing: --backbone.depth"),
+    (["--train.learning_rate=.inf"], "train.learning_rate is .inf; it must be a finite number"),
+    (["--backbone.slope", "-.inf"], "backbone.slope is -.inf; it must be a finite number"),
+    (["--train.steps=1:30"], "train.steps is 1:30; expected int"),
+    (["--train.steps=0x10"], "train.steps is 0x10; expected int"),
+    (["--train.compile=yes"], "train.compile is yes; expected bool"),
+    ([f"--seed={'9' * 40}"], "the largest whole number is 9223372036854775807"),
     (["--schedule=named"], "has a parameter called name, which is reserved"),
     (["--process=careless"], "process careless (file "),
     (["--config=nowhere.yaml"], "config file nowhere.yaml cannot be read: No such file"),
@@ -431,3 +437,27 @@ def test_the_matrix_has_what_goes_with_some_value_of_an_option(plugins: Plugins)
     assert "only-uniform" in matrix(plugins, "process")["either"]["objective"]
     assert "either" in matrix(plugins, "objective")["only-uniform"]["process"]
     assert "first" not in matrix(plugins, "objective")["only-uniform"]["process"]
+
+
+TEXTS = ["#include <x>", "# a", "null", "~", "yes", "1:30", "0100", "[1]", "{a: 1}", "- a", "é", ""]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_an_option_of_texts_takes_the_words_as_they_are(run: Composer, text: str) -> None:
+    for words in ([f"--sample.prompt={text}"], ["--sample.prompt", text]):
+        composition = run("--process=first", *words)
+        assert composition.sample.prompt == text
+        file = run.file(composition.config)
+        assert run("--config", file).sample.prompt == text
+
+
+@pytest.mark.parametrize("written", ["0100", "100", "+100"])
+def test_numbers_are_decimal_in_files_and_words(run: Composer, written: str) -> None:
+    file = run.file(f"train: {{steps: {written}}}")
+    assert run("--process=first", "--config", file).train.steps == 100
+    assert run("--process=first", f"--train.steps={written}").train.steps == 100
+
+
+def test_a_key_of_a_config_file_is_given_once(run: Composer) -> None:
+    file = run.file("seed: 1\ntrain: {steps: 1}\nseed: 2")
+    assert "line 3: 'seed' is given twice" in run.error("--process=first", "--config", file)

@@ -102,7 +102,7 @@ def test_the_suite_is_the_seven_corpora_and_words_may_repeat():
 
 
 def test_texts_that_cannot_be_are_refused():
-    with pytest.raises(UsageError, match="--on =x names no corpus; it is CORPUS or CORPUS=PATH"):
+    with pytest.raises(UsageError, match="--on =x names no corpus; give CORPUS or CORPUS=PATH"):
         texts(["=x"], DataOptions())
     with pytest.raises(UsageError, match="given its century, which other corpora lack"):
         texts(["ptb"], DataOptions(label="century"))

@@ -247,7 +247,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], str], str]] = {
     "no such name": (lambda _: "acme/none", "transformers cannot load the tokenizer acme/none"),
     "broken files": (broken_files, "merges.txt are no tokenizer: the tokenizers library"),
     "files without an end": (no_end, r"lacks the token <\|endoftext\|>"),
-    "broken model": (broken_model, "tokenizer.json is no tokenizer .*library cannot read it"),
+    "broken model": (broken_model, "tokenizer.json is no tokenizer .*cannot read the model"),
     "special token that is not there": (no_such_special, r"lacks the token \[PAD\]"),
 }
 
@@ -263,7 +263,7 @@ def test_any_text_is_known_so_nothing_is_replaced(trained: ByteLevelTokenizer) -
     assert trained.with_unknown("error") is trained
     with pytest.raises(UsageError, match=r"--data\.unknown replace is for characters and text8"):
         trained.with_unknown("replace")
-    with pytest.raises(UsageError, match=r"U\+DCFF at character 1, which UTF-8 cannot say"):
+    with pytest.raises(UsageError, match=r"U\+DCFF at character 1, which UTF-8 cannot encode"):
         trained.encode("a\udcff")
 
 

@@ -110,5 +110,5 @@ def test_the_ending_of_its_name_decides_what_a_figure_is(tmp_path: Path):
     assert Trajectory.read(json.loads((tmp_path / "way.json").read_text())) == WAY
     figures.write(WAY.record(), tmp_path / "way.svg")
     assert "<svg" in (tmp_path / "way.svg").read_text()
-    with pytest.raises(UsageError, match=r"way.txt is no figure; .*\.json, \.png"):
+    with pytest.raises(UsageError, match=r"way.txt cannot hold a figure; .*\.json, \.png"):
         figures.require_format(tmp_path / "way.txt")

@@ -4,6 +4,7 @@ Each error is shown as one line on standard error with exit code 2, without a tr
 """
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 
 EXIT_MISTAKE = 2
@@ -26,12 +27,35 @@ class IncompatibleError(UsageError):
     """A choice of parts of a model that do not work together."""
 
 
+LONGEST_VALUE = 200
+"""Characters of a value that a message repeats."""
+LONGEST_MESSAGE = 1400
+
+
+def one_line(message: object) -> str:
+    """A message for a terminal: one line, long values cut, control characters escaped."""
+    text = " ".join(str(message).split())
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    for pattern in (r"'[^']+'", r'"[^"]+"', r"\S+"):
+        text = re.sub(pattern, _shortened, text)
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}…"
+
+
+def _shortened(value: "re.Match[str]") -> str:
+    word = value[0]
+    if len(word) <= LONGEST_VALUE:
+        return word
+    half = LONGEST_VALUE // 4
+    return f"{word[:half]}…({len(word)} characters)…{word[-half:]}"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """End of a message that suggests the known word nearest to a misspelt one; empty if none is."""
     import difflib  # only once something is wrong
 
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    by_lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), list(by_lower), n=1)
+    return f"; did you mean {by_lower[near[0]]}?" if near else ""
 
 
 def either(words: Sequence[str]) -> str:

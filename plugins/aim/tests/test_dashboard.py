@@ -18,6 +18,7 @@ import pytest
 
 from platform_aim.bookmarks import BOOKMARKS, bookmark
 from platform_aim.dashboard import main
+from platform_aim.secret import Secret
 from platform_aim.tracker import AimTracker
 from platform_core.errors import UsageError
 from platform_core.record.directory import RunDirectory
@@ -55,21 +56,30 @@ def taken_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def get(port: int, path: str) -> tuple[int, bytes]:
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
-        connection.request("GET", path)
+def opened(line: str, taken_port: int) -> Secret:
+    """What the printed address says."""
+    found = re.search(
+        rf"http://127\.0\.0\.1:(\d+)/\?key=(\S+) \(port {taken_port} is taken\)$", line
+    )
+    assert found, line
+    return Secret(int(found[1]), found[2])
+
+
+def get(secret: Secret, path: str) -> tuple[int, bytes]:
+    with closing(http.client.HTTPConnection("127.0.0.1", secret.port, timeout=30)) as connection:
+        connection.request("GET", path, headers=secret.cookie)
         response = connection.getresponse()
         return response.status, response.read()
 
 
-def num_active(port: int) -> int:
-    return int(json.loads(get(port, "/api/projects/activity")[1])["num_active_runs"])
+def num_active(secret: Secret) -> int:
+    return int(json.loads(get(secret, "/api/projects/activity")[1])["num_active_runs"])
 
 
-def shows(port: int, tag: str) -> bool:
+def shows(secret: Secret, tag: str) -> bool:
     """Whether a query on a hyper-parameter, which reads the index, finds a run."""
     status, body = get(
-        port, "/api/runs/search/run?" + urlencode({"q": f'run.process.tag == "{tag}"'})
+        secret, "/api/runs/search/run?" + urlencode({"q": f'run.process.tag == "{tag}"'})
     )
     assert status == 200
     return tag.encode() in body
@@ -103,27 +113,24 @@ def test_it_serves_on_the_next_free_port_and_leaves_nothing_behind(
     dashboard = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert dashboard.stdout is not None
-        line = dashboard.stdout.readline()
-        found = re.search(rf"http://127\.0\.0\.1:(\d+) \(port {taken_port} is taken\)$", line)
-        assert found, line
-        port = int(found[1])
-        assert get(port, "/")[0] == 200
-        assert get(port, "/api/projects")[0] == 200
+        secret = opened(dashboard.stdout.readline(), taken_port)
+        assert get(secret, "/")[0] == 200
+        assert get(secret, "/api/projects")[0] == 200
         server, arguments = child_of(dashboard.pid)
         assert "uvicorn" in arguments
 
-        assert shows(port, "closed")
+        assert shows(secret, "closed")
         run = track(runs, f"live-{stop}")
-        wait_until(lambda: shows(port, f"live-{stop}"), 20)
-        assert num_active(port) == 1
+        wait_until(lambda: shows(secret, f"live-{stop}"), 20)
+        assert num_active(secret) == 1
         run.close()
-        assert num_active(port) == 0
+        assert num_active(secret) == 0
     finally:
         dashboard.send_signal(stop)
         _, error = dashboard.communicate(timeout=30)
     assert dashboard.returncode == 0
     assert error == ""
-    assert not answers(port)
+    assert not answers(secret.port)
     # The server leads a session, and so a process group, of its own.
     with pytest.raises(ProcessLookupError):
         os.killpg(server, 0)
@@ -148,17 +155,15 @@ def test_a_run_that_was_killed_is_shown_from_the_start(tmp_path: Path, taken_por
     dashboard = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert dashboard.stdout is not None
-        found = re.search(r":(\d+) \(", dashboard.stdout.readline())
-        assert found
-        port = int(found[1])
-        assert shows(port, "lost")
-        assert num_active(port) == 0
+        secret = opened(dashboard.stdout.readline(), taken_port)
+        assert shows(secret, "lost")
+        assert num_active(secret) == 0
         line = dashboard.stdout.readline()
         assert line == "Runs: 1, 1 of them killed and now ended. Ctrl-C stops the dashboard.\n"
-        marks = json.loads(get(port, "/api/dashboards/")[1])
+        marks = json.loads(get(secret, "/api/dashboards/")[1])
         assert {mark["name"] for mark in marks} == {mark.name for mark in BOOKMARKS}
-        bookmark("127.0.0.1", port)
-        assert json.loads(get(port, "/api/dashboards/")[1]) == marks
+        bookmark(secret)
+        assert json.loads(get(secret, "/api/dashboards/")[1]) == marks
     finally:
         dashboard.terminate()
         dashboard.communicate(timeout=30)

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from platform_aim.bookmarks import BOOKMARKS
+from platform_aim.queries import check
 from platform_aim.repository import index, open_repository
 from platform_aim.tracker import AimTracker
 from platform_core.errors import UsageError
@@ -24,7 +26,6 @@ from platform_core.record.tracker import (
     Guarded,
     NoTracker,
     Several,
-    Tracker,
 )
 
 WARNING = "platform: warning: Aim tracking is off: "
@@ -275,6 +276,30 @@ def test_a_figure_is_an_image_and_the_bound_by_noise_level_also_curves(
     assert found == {"0.0-0.1": {7: 2.5}, "0.9-1.0": {7: 1.5}}
 
 
+def test_the_end_of_a_run_is_no_point_of_the_curves_by_noise_level(
+    repository: Path, tmp_path: Path
+) -> None:
+    level = {"start": 0.0, "end": 1.0, "standard_error": None}
+    record = {"kind": "levels", "subset": "validation", "protocol": "exact", "nats_per_token": 2.0}
+    looks = {"levels-step-0000005": 2.5, "levels-step-0000009": 2.0, "levels-final": 1.5}
+    tracker = make_tracker(repository)
+    for name, nats in looks.items():
+        path = tmp_path / f"{name}.json"
+        figures.keep({**record, "levels": [{**level, "nats_per_token": nats}]}, path)
+        # The last look and the end are of the same step.
+        tracker.figure(path, step=5 if nats == 2.5 else 9)
+    tracker.close()
+    mine = f'run.hash == "{tracker.identity}" and metric.name == "level_nats_per_token"'
+    found = {curve.context["subset"]: points(curve) for curve in query(repository, "metrics", mine)}
+    assert found == {"validation": {5: 2.5, 9: 2.0}, "final": {9: 1.5}}
+    [shown] = [
+        mark.state["select"]["query"] for mark in BOOKMARKS if mark.name == "Bound by noise level"
+    ]
+    check(shown)
+    [curve] = query(repository, "metrics", f"({shown}) and ({mine})")
+    assert points(curve) == found["validation"]
+
+
 def python(code: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT + code, *arguments],
@@ -434,18 +459,121 @@ def test_a_failing_tracker_warns_once_and_is_off(
     check_one_warning(capsys, "RuntimeError")
 
 
-def test_a_tracker_that_never_answers_is_given_up(capsys: pytest.CaptureFixture[str]) -> None:
+class Silent(Failing):
+    """Never answers where it is told to."""
+
+    def __init__(self, where: str, end: threading.Event) -> None:
+        super().__init__(where)
+        self.end = end
+        self._fail("open")
+
+    def _fail(self, here: str) -> None:
+        if here == self.where:
+            self.end.wait()
+
+
+@pytest.mark.parametrize("where", ["open", "log", "text", "figure", "close"])
+def test_a_tracker_that_never_answers_is_given_up(
+    where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     end = threading.Event()
-
-    def make() -> Tracker:
-        end.wait()
-        return NoTracker()
-
-    tracker = Guarded(make, title="Aim", identity="kept", patience=0.1)
+    tracker = Guarded(lambda: Silent(where, end), title="Aim", identity="kept", patience=0.1)
+    use(tracker)
     use(tracker)
     end.set()
-    assert tracker.identity == "kept"
+    assert tracker.identity == ("kept" if where == "open" else None)
     check_one_warning(capsys, "no answer in 0.1 s")
+
+
+FULL = """
+import errno, faulthandler, gc, itertools, os, sys, threading
+from pathlib import Path
+from platform_aim.repository import import_aim, open_repository
+from platform_aim.tracker import AimTracker
+from platform_core.record import tracker as record
+from platform_core.record.directory import RunDirectory
+
+faulthandler.dump_traceback_later(110, exit=True)
+runs, about = Path(sys.argv[1]), record.About("x", {"process": "duo"}, {"seed": 1}, {})
+open_repository(runs / ".aim")
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+def begin(name, patience):
+    make = lambda: AimTracker.open(RunDirectory(runs / name), about, None)
+    return record.Guarded(make, title="Aim", patience=patience)
+
+def train(tracker):
+    for step in range(3):
+        tracker.log({"loss": 1.0}, step=step, subset="train")
+    tracker.close()
+    gc.collect()
+"""
+
+COLLECTED = """
+from aim.sdk.reporter import RunStatusReporter
+
+def fails(self, about):
+    RunStatusReporter._touch_flag = full  # what a heartbeat writes, which closing waits for
+    full()
+
+AimTracker._describe = fails
+tracker = begin("x", 60.0)
+record._ABANDONED.clear()
+del tracker
+gc.collect()
+print("trains on")
+"""
+
+EVERYWHERE = """
+gc.freeze()
+seen = 0
+
+def trace_until(end):
+    calls = itertools.count()
+    def trace(frame, event, argument):
+        global seen
+        if "platform_aim" in frame.f_code.co_filename or "/aim/" in frame.f_code.co_filename:
+            seen = next(calls)
+            if seen == end:
+                full()
+    threading.settrace(trace)
+
+for number in itertools.count(0, 9):
+    trace_until(number)
+    tracker = begin(str(number), 3.0)
+    threading.settrace(None)
+    train(tracker)
+    if seen < number:
+        break
+print(number, "points; trains on")
+os._exit(0)
+"""
+
+
+def trained_on_a_full_disk(runs: Path, code: str) -> tuple[str, str]:
+    process = subprocess.run(
+        [sys.executable, "-c", FULL + code, str(runs)], capture_output=True, text=True, timeout=120
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout, process.stderr
+
+
+@pytest.mark.slow
+def test_the_training_does_not_wait_for_what_garbage_collection_closes(tmp_path: Path) -> None:
+    output, error = trained_on_a_full_disk(tmp_path, COLLECTED)
+    assert output == "trains on\n"
+    assert error.startswith(WARNING + "OSError: [Errno 28] No space left on device")
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_wherever_a_run_begins_costs_a_warning(tmp_path: Path) -> None:
+    output, error = trained_on_a_full_disk(tmp_path, EVERYWHERE)
+    points, said = output.split(maxsplit=1)
+    assert int(points) > 100
+    assert said == "points; trains on\n"
+    assert error.count(WARNING) > int(points) / 9 / 2
 
 
 @pytest.mark.slow

@@ -317,7 +317,7 @@ def test_mistakes_are_one_line(home, tasks, capsys):
     assert "--on and --tasks are measured one at a time" in refused(
         capsys, run, "--tasks=choices", path, "--on", "sotu"
     )
-    assert "--tasks names none" in refused(capsys, run, "--tasks=,", path)
+    assert "--tasks names no task" in refused(capsys, run, "--tasks=,", path)
 
 
 def test_a_misspelt_task_has_a_near_one_named(tasks, monkeypatch):

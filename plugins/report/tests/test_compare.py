@@ -327,8 +327,8 @@ def test_what_no_card_says_is_told(two, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["a"], "name at least two runs"),
-        (["a", "a/"], "name at least two runs"),
+        (["a"], "give at least two runs"),
+        (["a", "a/"], "give at least two runs"),
         (["a", "nowhere"], "nowhere does not exist"),
         (["a", "empty"], "empty has no bits_per_character; measure it with `platform eval empty`"),
         (["a", "b", "--metric", "mauve"], "a has no mauve"),

@@ -446,7 +446,7 @@ def test_a_directory_of_something_else_is_left_alone(
     (home / "out" / "mine.txt").touch()
     write(set=TINY, seeds=1)
     assert main(["sweep", "s.yaml", "--output", "out"]) == 2
-    assert "out is there and no sweep" in capsys.readouterr().err
+    assert "out exists and is no sweep" in capsys.readouterr().err
 
 
 def test_what_a_kill_left_before_the_record_began_is_made_anew(stage: Stage) -> None:

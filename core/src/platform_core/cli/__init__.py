@@ -1,9 +1,9 @@
 """The command `platform`: finds the verb and reports mistakes in one line.
 
-Imports nothing of weight, so that `platform --help` is immediate. Core's own verbs are modules of
-this package with `main(argv) -> exit code`; the others come from plugins through the hook
-`platform_commands`. Those of the platform's own plugins are listed here, so that the help needs no
-look at what is installed.
+Imports nothing heavy, so that `platform --help` answers at once. Core's own verbs are modules of
+this package with `main(argv) -> exit code`; other verbs come from plugins through the hook
+`platform_commands`. The verbs of the platform's own plugins are listed here, so that the help
+imports no plugin.
 """
 
 import os
@@ -20,19 +20,20 @@ from platform_core.errors import (
     EXIT_MISTAKE,
     UsageError,
     did_you_mean,
+    one_line,
 )
 from platform_core.registry.verbs import OWN_VERBS
 
 TOOLS = {
     "sweep": ("sweep", "train many models that differ in a few options, checked before any starts"),
-    "compare": ("report", "numbers of runs in one table, if they were measured alike"),
-    "report": ("report", "tables, plots and a page of a sweep"),
-    "import": ("published", "make a run of a published checkpoint"),
-    "export": ("published", "make a folder for transformers of a run"),
+    "compare": ("report", "show numbers of several runs, if measured alike, in one table"),
+    "report": ("report", "make tables, plots and a web page of a sweep"),
+    "import": ("published", "make a run directory from a published checkpoint"),
+    "export": ("published", "export a run as a folder for transformers"),
     "dashboard": ("aim", "show the curves of runs in Aim's web interface"),
-    "bench": ("bench", "measure what training and sampling cost, in time and memory, side by side"),
+    "bench": ("bench", "measure time and memory of training and sampling, side by side"),
 }
-"""Verb -> the plugin of the platform that brings it, and its line in `platform --help`."""
+"""Verb -> (the platform's plugin that provides the verb, the verb's line in `platform --help`)."""
 
 USAGE = """\
 usage: platform VERB [options]     platform VERB --help says more
@@ -42,7 +43,7 @@ verbs:
 
 options of every verb:
   -p FILE.py     load a plugin from a file; -p PACKAGE.MODULE from a module; may be repeated
-  -p no:NAME     leave out a plugin, by its name or its distribution's
+  -p no:NAME     leave out the plugin, or the distribution, called NAME
   --strict-plugins
                  stop if a plugin is broken or in conflict
   --version      print versions
@@ -52,7 +53,7 @@ Plugins may bring more verbs: `platform plugins` lists them.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; 2 is a mistake of the user's, reported in one line."""
+    """Runs one command and returns its exit code; a user's mistake is reported in one line."""
     command = "platform"
     try:
         words, settings = split_global_options(sys.argv[1:] if argv is None else argv)
@@ -62,23 +63,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _dispatch(verb, words[1:])
         sys.stdout.flush()
     except UsageError as error:
-        print(f"{command}: error: {error}", file=sys.stderr)
+        print(f"{command}: error: {one_line(error)}", file=sys.stderr)
         return EXIT_MISTAKE
     except KeyboardInterrupt:
         return EXIT_CTRL_C
     except BrokenPipeError:
-        # The reader has gone; what is left in the buffer must not fail again at exit.
+        # The reader closed the pipe; flushing the rest of the buffer at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except OSError as error:
-        # A full disk, a directory that may not be written: the machine's state, not a defect.
-        print(f"{command}: error: {error}", file=sys.stderr)
+        # A full disk or an unwritable directory is the machine's state, not a defect.
+        print(f"{command}: error: {one_line(error)}", file=sys.stderr)
         return EXIT_MISTAKE
     return code
 
 
 def verbs() -> dict[str, str]:
-    """The platform's own verbs that are installed, with a line each; imports no plugin."""
+    """The platform's own installed verbs, each with its line of help; imports no plugin."""
     own = {verb: line for verb, (_, line) in OWN_VERBS.items()}
     tools = {v: line for v, (name, line) in TOOLS.items() if find_spec(f"platform_{name}")}
     return own | tools
@@ -96,7 +97,7 @@ def _dispatch(verb: str, argv: Sequence[str]) -> int:
 
 
 def _main(verb: str) -> Any:
-    """The function behind a verb.
+    """The `main` function of a verb.
 
     Raises:
         UsageError: there is no such verb, or its plugin cannot be used.
@@ -125,9 +126,10 @@ def _version() -> str:
 
 
 def split_global_options(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The words that are the verb's, and the options of every verb as environment variables.
+    """Splits a command line into the verb's words and the global options.
 
-    Variables, so that processes which a verb starts load the same plugins.
+    The global options become environment variables, so that processes which a verb starts load the
+    same plugins.
 
     Raises:
         UsageError: -p has no value.
@@ -167,7 +169,7 @@ def _present(variable: str) -> list[str]:
 
 @contextmanager
 def environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for the time of one command."""
+    """Sets environment variables for the duration of one command."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:

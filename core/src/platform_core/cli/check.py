@@ -1,4 +1,4 @@
-"""`platform check`: whether installed parts keep the laws of their roles, with figures."""
+"""`platform check`: test whether installed parts obey the laws of their roles, with figures."""
 
 import json
 import sys
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints a verdict on each part; 1 if any law is broken."""
+    """Prints a verdict on each part; returns 1 if a part breaks a law, else 0."""
     asked = _arguments().parse_args(list(argv))
     if not asked.names and not asked.all and asked.role is None:
         raise UsageError("name a plugin or a part, such as duo or process:duo, or give --all")
     plugins = load_plugins()
-    # Not at the top: torch.
+    # Imported here, because `testing.check` imports torch.
     from tqdm import tqdm
 
     from platform_core.testing.check import cases, named
@@ -58,21 +58,24 @@ def _arguments() -> Parser:
         "names",
         nargs="*",
         metavar="NAME",
-        help="a plugin, a distribution, a part, or ROLE:PART; several are examined one by one",
+        help="a plugin, a distribution, a part, or ROLE:PART; several may be named",
     )
-    parser.add_argument("--all", action="store_true", help="every part that is installed")
+    parser.add_argument("--all", action="store_true", help="check every installed part")
     parser.add_argument(
-        "--role", choices=KINDS, help="parts of this role, or services of this kind, alone"
+        "--role", choices=KINDS, help="check only parts of this role, or services of this kind"
     )
     parser.add_argument(
-        "-v", "--verbose", action="store_true", help="each law by itself, with what it says"
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="list every law with its statement and its figures",
     )
-    parser.add_argument("--json", action="store_true", help="the same for programs")
+    parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
     return parser
 
 
 def verdict_on(judged: Sequence["Judged"], *, verbose: bool) -> str:
-    """What a reviewer reads of one part."""
+    """The verdict on one part as text: counts, then broken and inapplicable laws, or all laws."""
     subject = judged[0][0].subject
     counts = count(judged)
     head = f"{subject}  ({subject.part.plugin.provider}): {counts}"
@@ -104,7 +107,7 @@ _WORDS = {"passed": "passed", "broken": "BROKEN", "inapplicable": "not applicabl
 
 
 def count(judged: Sequence["Judged"]) -> str:
-    """How many laws came out how."""
+    """The number of laws with each outcome, and their total time in seconds, as text."""
     counts = Counter(verdict.outcome for _, verdict in judged)
     seconds = sum(verdict.seconds for _, verdict in judged)
     broken = f"{counts['broken']} BROKEN" if counts["broken"] else "0 broken"
@@ -115,13 +118,13 @@ def count(judged: Sequence["Judged"]) -> str:
 
 
 def total(judged: Sequence["Judged"]) -> str:
-    """The last line."""
+    """The last line of the output: the number of parts, and the counts over all of them."""
     parts = {(case.subject.role, case.subject.name) for case, _ in judged}
     return f"{len(parts)} {'part' if len(parts) == 1 else 'parts'}: {count(judged)}"
 
 
 def as_plain(judged: Sequence["Judged"]) -> dict[str, Any]:
-    """The verdicts as plain values."""
+    """The verdicts and their counts by outcome, as plain values for JSON."""
     counts = Counter(verdict.outcome for _, verdict in judged)
     return {
         "counts": {outcome: counts.get(outcome, 0) for outcome in OUTCOMES},

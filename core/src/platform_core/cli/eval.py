@@ -1,4 +1,4 @@
-"""`platform eval RUN`: the bound of a trained network on any text, or what plugins measure."""
+"""`platform eval RUN`: measure a trained network: its bound on any text, or a plugin's figures."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Evaluations = Mapping[str, type[Evaluation]]
 
 BOUND = "bound"
-"""What is measured where no other evaluation is asked for."""
+"""The evaluation that runs if no other is asked for."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -62,10 +62,10 @@ def arguments(evaluations: "Evaluations", parser: ArgumentParser) -> None:
 
 
 def chosen(evaluations: "Evaluations", asked: Namespace) -> str:
-    """The one evaluation that the words ask for.
+    """The name of the one evaluation that the command line asks for.
 
     Raises:
-        UsageError: they ask for several.
+        UsageError: the command line asks for several evaluations.
     """
     names = [name for name, evaluation in evaluations.items() if evaluation.is_asked(asked)]
     if len(names) > 1:
@@ -80,7 +80,7 @@ def require_read(name: str, evaluations: "Evaluations", argv: Sequence[str]) -> 
     """Refuses options of the command line that the evaluation does not read.
 
     Raises:
-        UsageError: one is given.
+        UsageError: such an option is given.
     """
     given = [word.partition("=")[0].removesuffix("+") for word in underscored(argv)]
     own, reads = own_words(evaluations[name]), (*evaluations[name].reads, *READ_BY_ALL)
@@ -102,14 +102,14 @@ def require_read(name: str, evaluations: "Evaluations", argv: Sequence[str]) -> 
 
 
 READ_BY_ALL = ("train.precision",)
-"""What this verb reads itself, whatever is measured."""
+"""Options that the verb itself reads, for every evaluation."""
 
 SECTIONS_OF_OPTIONS = ("evaluate", "sample", "sampler", "data", "train", "track", "objective")
-"""Sections whose options an evaluation may read; the network's own are refused before."""
+"""Sections whose options an evaluation may read; `compose_saved` refuses those of the network."""
 
 
 def own_words(evaluation: "type[Evaluation]") -> list[str]:
-    """The options that an evaluation adds, as they are shown."""
+    """The options that an evaluation adds, such as --judge, each in its first spelling."""
     parser = ArgumentParser(add_help=False)
     evaluation.arguments(parser)
     return [action.option_strings[0] for action in parser._actions]
@@ -118,7 +118,7 @@ def own_words(evaluation: "type[Evaluation]") -> list[str]:
 def measure(
     run: "TrainedRun", evaluation: "Evaluation", directory: RunDirectory, asked: Namespace
 ) -> None:
-    """Keeps and prints everything that an evaluation finds."""
+    """Runs an evaluation; saves and prints each of its records."""
     from platform_core.evaluation import figures
     from platform_core.record.files import json_text
     from platform_core.record.results import keep_evaluation

@@ -1,4 +1,4 @@
-"""`platform new-plugin NAME`: an installable package with one part that works, to be changed."""
+"""`platform new-plugin NAME`: make an installable package with one working part, to be changed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from platform_core.templates.scaffold import distribution, require_free, use, wr
 
 
 def main(argv: Sequence[str]) -> int:
-    """Writes the package and says what to do with it."""
+    """Writes the package and prints the commands that install, check and use it."""
     asked = _arguments().parse_args(list(argv))
     require_free(asked.name, asked.kind, load_plugins())
     folder = asked.output or Path(distribution(asked.name))
@@ -27,9 +27,13 @@ def main(argv: Sequence[str]) -> int:
 
 def _arguments() -> Parser:
     parser = Parser(prog="platform new-plugin", description=__doc__, allow_abbrev=False)
-    parser.add_argument("name", metavar="NAME", help="of the part and of the plugin, like my-noise")
-    parser.add_argument("--kind", choices=KINDS, default="process", help="what it is (process)")
     parser.add_argument(
-        "--output", metavar="DIR", type=Path, help="folder to make (platform-NAME, here)"
+        "name", metavar="NAME", help="name of the part and of the plugin, such as my-noise"
+    )
+    parser.add_argument(
+        "--kind", choices=KINDS, default="process", help="kind of the part (process)"
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", type=Path, help="folder to make (./platform-NAME)"
     )
     return parser

@@ -1,4 +1,4 @@
-"""The parser of verbs that compose nothing."""
+"""The command-line parser of verbs that build no composition."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from platform_core.errors import UsageError
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a mistake by raising, in one line; takes `-` for `_` in names of options."""
+    """Raises a mistake as a one-line `UsageError`; reads `-` as `_` in names of options."""
 
     def parse_known_args(  # type: ignore[override]  # of several overloads, all of this form
         self, args: Sequence[str], namespace: Any = None
@@ -17,12 +17,12 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(underscored(args), namespace)
 
     def error(self, message: str) -> NoReturn:
-        """The parser's complaint without its usage."""
+        """Raises the parser's message as `UsageError`, without the usage text."""
         raise UsageError(message)
 
 
 def show_help(prog: str, description: str | None, add: Callable[[Any], None]) -> int:
-    """Prints the words of a verb that also takes the options of a run, which `RUN --help` shows."""
+    """Prints the own options of a verb that also takes a run's, which `VERB RUN --help` shows."""
     parser = Parser(
         prog=prog,
         description=description,
@@ -35,7 +35,7 @@ def show_help(prog: str, description: str | None, add: Callable[[Any], None]) ->
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1, as an argument's type."""
+    """Reads a whole number of at least 1; the `type` of an argument."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)

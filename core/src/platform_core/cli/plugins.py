@@ -1,4 +1,4 @@
-"""`platform plugins`: the parts that are installed, who provides them, and what goes with what."""
+"""`platform plugins`: list installed parts, their plugins, and which parts go together."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,11 +11,11 @@ from platform_core.registry.loading import find_plugins, require_strict
 from platform_core.registry.parts import Plugins
 
 PAIRED = ("process", "parameterization")
-"""Roles that others have requirements on: the rows of the matrix."""
+"""Roles that parts of other roles have requirements on; their parts are the rows of a matrix."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints the listing; nothing imports a part, except for the matrix."""
+    """Prints the listing; only the matrix imports parts."""
     asked = _arguments().parse_args(list(argv))
     plugins = find_plugins()
     if asked.matrix:
@@ -32,17 +32,17 @@ def main(argv: Sequence[str]) -> int:
 def _arguments() -> Parser:
     parser = Parser(prog="platform plugins", description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        "-v", "--verbose", action="store_true", help="also each plugin's hooks, and tracebacks"
+        "-v", "--verbose", action="store_true", help="also show each plugin's hooks and tracebacks"
     )
     parser.add_argument(
-        "--matrix", action="store_true", help="which parts go together (imports them)"
+        "--matrix", action="store_true", help="show which parts go together (imports them)"
     )
-    parser.add_argument("--json", action="store_true", help="the same for programs")
+    parser.add_argument("--json", action="store_true", help="print the listing as JSON")
     return parser
 
 
 def listing(plugins: Plugins) -> dict[str, Any]:
-    """Parts and plugins as plain values."""
+    """Parts, metrics and plugins as plain values for JSON."""
     return {
         "components": [
             {
@@ -78,7 +78,7 @@ def listing(plugins: Plugins) -> dict[str, Any]:
 
 
 def show_parts(plugins: Plugins) -> None:
-    """A line for each part."""
+    """Prints a table with a line for each part and each metric."""
     rows = [
         (part.role, part.component.name, part.plugin.provider, part.component.summary)
         for part in plugins.parts(KINDS)
@@ -92,7 +92,7 @@ def show_parts(plugins: Plugins) -> None:
 
 
 def show_problems(plugins: Plugins, *, verbose: bool) -> None:
-    """What was left out and why; with hooks and tracebacks if verbose."""
+    """Prints conflicts and the plugins left out, with reasons; if verbose, hooks and tracebacks."""
     for clash in plugins.clashes():
         print(f"\nconflict: {clash}")
     for plugin in plugins.plugins:
@@ -108,7 +108,7 @@ def show_problems(plugins: Plugins, *, verbose: bool) -> None:
 
 
 def show_matrix(plugins: Plugins, *, as_json: bool) -> None:
-    """For each process, and each parameterization, what goes with it."""
+    """Prints, for each process and each parameterization, the parts that go with it."""
     from platform_core.composition.compatibility import matrix
 
     matrices = {role: matrix(plugins, role) for role in PAIRED}
@@ -122,7 +122,7 @@ def show_matrix(plugins: Plugins, *, as_json: bool) -> None:
 
 
 def matrix_table(role: str, found: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
-    """One role's matrix; a name that goes with every row is in every row."""
+    """One role's matrix as a table: a row for each of its parts, a column for each other role."""
     others = [other for other in ROLES if other != role]
     rows = [
         (name, *(" ".join(row[other]) or "-" for other in others)) for name, row in found.items()
@@ -133,7 +133,7 @@ def matrix_table(role: str, found: Mapping[str, Mapping[str, Sequence[str]]]) ->
 def missing(
     plugins: Plugins, matrices: Mapping[str, Mapping[str, Mapping[str, Sequence[str]]]]
 ) -> Iterable[str]:
-    """Why a part is not in the matrix."""
+    """Lines that say why parts that cannot be loaded are not in a matrix."""
     for role in PAIRED:
         for name in plugins.names(role):
             if name not in matrices[role]:
@@ -144,7 +144,7 @@ def missing(
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns, two spaces apart."""
+    """Rows of cells as text, in aligned columns two spaces apart."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

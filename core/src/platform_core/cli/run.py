@@ -1,4 +1,4 @@
-"""`platform run`: trains, evaluates and samples, in a run directory that is the whole record."""
+"""`platform run`: trains, evaluates and samples, in a run directory that holds the whole record."""
 
 import math
 from argparse import ArgumentParser, Namespace
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs to the end (0), or until a signal (75; 130 after Ctrl-C) with everything saved."""
+    """Trains to the end (exit code 0), or saves at a signal and stops (75; 130 after Ctrl-C)."""
     early = _early(argv)
     resumed: Path | None = early.resume
     if resumed is not None and early.init is not None:
         raise UsageError(
-            "--resume continues from its own checkpoints and --init starts anew; leave one out"
+            "--resume continues a run and --init starts a new one; leave one of them out"
         )
     if resumed is not None:
         directory = RunDirectory.existing(resumed)
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
         )
         if asked.output or asked.overwrite:
             raise UsageError(
-                "--resume continues in its own directory; leave out --output, --overwrite"
+                "--resume continues in the run's own directory; leave out --output, --overwrite"
             )
     else:
         composition, asked = compose(argv, load_plugins(), prog="platform run", extend=arguments)
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """The words of this verb that are no options of a part or section."""
+    """Adds this verb's own options, those that belong to no part and no section."""
     parser.add_argument("--output", metavar="DIR", help="run directory to make (runs/PARTS-TIME)")
     parser.add_argument("--resume", metavar="DIR", help="run directory to continue")
     parser.add_argument(
@@ -76,7 +76,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def _early(argv: Sequence[str]) -> Namespace:
-    """The two options that decide how all others are read."""
+    """Reads --resume and --init first, because they decide how all other options are read."""
     early = ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--resume", nargs="?", type=Path)
     early.add_argument("--init", "--init.run", nargs="?")
@@ -95,7 +95,11 @@ def summary(run: "Run", result: dict[str, Any]) -> str:
     figures = {name: result[key] for name, key in known.items() if key in result}
     same = "; the n-grams predict the same tokens" if "unigram_bits" in result else ""
     error = result["standard_error"] / math.log(2) * result["tokens"] / result["characters"]
-    said = f"standard error {error:.3f}" if math.isfinite(error) else "of one sequence"
+    said = (
+        f"standard error {error:.3f}"
+        if math.isfinite(error)
+        else "no standard error of one sequence"
+    )
     evaluated = run.composition.evaluate
     path = run.directory.path
     viewers = [kind.viewer(path.parent) for kind in run.trackers.kinds.values()]

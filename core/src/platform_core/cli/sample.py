@@ -1,4 +1,4 @@
-"""`platform sample RUN`: texts of a trained network."""
+"""`platform sample RUN`: generate texts with a trained network."""
 
 import json
 import sys
@@ -35,8 +35,8 @@ def main(argv: Sequence[str]) -> int:
     if drawn is not None:
         if samples.trajectory is None:
             raise UsageError(
-                f"sampler {composition.names['sampler']} does not walk from noise to text all at "
-                "once, so there is no --trajectory; choose another sampler of a diffusion process"
+                f"sampler {composition.names['sampler']} does not denoise all tokens together, "
+                "so there is no --trajectory; choose another sampler of a diffusion process"
             )
         write({"step": step, **samples.trajectory.record()}, drawn)
     if asked.format == "jsonl":
@@ -58,12 +58,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """The words of this verb that are no options of a part or section."""
+    """Adds this verb's own options, those that belong to no part and no section."""
     parser.add_argument("run", metavar="RUN", help="directory of the run")
-    parser.add_argument("--format", choices=["text", "jsonl"], default="text", help="of the output")
+    parser.add_argument("--format", choices=["text", "jsonl"], default="text", help="output format")
     parser.add_argument(
         "--trajectory",
         metavar="FILE",
-        help="how the first sample came about: a plot (.svg, .png, .pdf) or its data (.json)",
+        help="write how the first sample was denoised: a plot (.svg, .png, .pdf) or data (.json)",
     )
-    parser.add_argument("--to", metavar="FILE", help="write there instead of printing")
+    parser.add_argument("--to", metavar="FILE", help="write the texts there, not to stdout")

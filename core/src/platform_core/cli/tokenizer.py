@@ -1,4 +1,4 @@
-"""`platform tokenizer train`: a byte-level vocabulary of the training text."""
+"""`platform tokenizer train`: train a byte-level BPE tokenizer on the training text."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 USAGE = "platform tokenizer train --size 4096 --output DIR; it has --help"
 OF_TEXT = ("corpus", "path", "column")
-"""Options of data that say what the text is; the others are of sequences."""
+"""Options of `data` that select the text; its other options describe sequences."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"usage: {USAGE}")
         return 0
     if argv[:1] != ["train"]:
-        raise UsageError(f"say what to do: {USAGE}")
+        raise UsageError(f"the only action is train: {USAGE}")
 
     from platform_core.composition.options import DataOptions
     from platform_core.composition.parser import Parser
@@ -31,8 +31,10 @@ def main(argv: Sequence[str]) -> int:
     from platform_core.record.files import write_json
 
     parser = Parser(prog="platform tokenizer train", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--size", type=int, default=4096, help="tokens of the vocabulary.")
-    parser.add_argument("--output", metavar="DIR", required=True, help="folder, or FILE.json.")
+    parser.add_argument("--size", type=int, default=4096, help="number of tokens.")
+    parser.add_argument(
+        "--output", metavar="DIR", required=True, help="folder or FILE.json to write."
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier tokenizer.")
     elsewhere = {field.name for field in fields(DataOptions)} - set(OF_TEXT)
     parser.add_class_arguments(DataOptions, "data", skip=elsewhere)
@@ -50,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def characters_per_token(corpus: "Corpus", tokenizer: "Tokenizer") -> float:
-    """Of validation text, without beginnings and ends."""
+    """Characters per token of the validation text, begin and end tokens not counted."""
     texts = list(corpus.documents("validation"))
     tokens = sum(map(len, tokenizer.encode_all(texts)))
     return sum(map(len, texts)) / max(tokens, 1)

@@ -1,9 +1,9 @@
-"""First pass of composition: which part plays each role, and which options still hold.
+"""First pass of composition: which part fills each role, and which options still apply.
 
     process's defaults < config files, left to right < environment < command line
 
-Reads names only and imports no part, so that a misspelt one is reported at once. `compose` then
-builds the parser of exactly the chosen classes (`arguments`).
+Reads names only and imports no part, so that a misspelt name is reported at once. `compose` then
+builds the parser of exactly the chosen classes (`parser.Arguments`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ FALLBACK = {
     "objective": "nelbo",
     "sampler": "ancestral",
 }
-"""What plays a role that the process says nothing about."""
+"""Role -> the part that fills the role if the process names none."""
 
 
 @dataclass(frozen=True)
@@ -33,43 +33,43 @@ class Given:
     value: Any
     source: str
     part: str | None
-    """The part it was given for, where that was settled when it was given."""
+    """The part that the option was given for; None if no layer had named that part by then."""
 
     @property
     def section(self) -> str:
-        """The first word of the key."""
+        """The first word of the key, such as train of train.steps."""
         return self.key.partition(".")[0]
 
     @property
     def where(self) -> str:
-        """The file or the variable."""
+        """The config file or the environment variable that gives the option."""
         return variable(self.key) if self.source == ENVIRONMENT else self.source
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One part for each role, and the options of config files and the environment that hold."""
+    """One part for each role, and the options of config files and the environment that apply."""
 
     names: Mapping[str, str]
     origins: Mapping[str, str]
-    """Where each name is from, for `--help`."""
+    """Role -> the source of the name, for `--help`."""
     options: tuple[Given, ...]
     notes: tuple[str, ...]
-    """What a later layer made void."""
+    """Notes to the user on names and options that a later layer made void."""
     callbacks: tuple[str, ...] = ()
-    """Those that see the training, in the order in which they were first named."""
+    """Names of callbacks, in the order in which they were first named."""
 
 
 def choose(layers: Sequence[Layer], plugins: Plugins, words: Sequence[str] = ()) -> Choice:
-    """One part for each role, later layers over earlier ones.
+    """Chooses one part for each role; later layers override earlier ones.
 
-    A layer that names another process takes with it what was only the old one's default: the roles
-    and options of a complete saved config then follow the new family.
+    If a layer names another process, names and options that equal the old process's defaults change
+    to the new process's defaults. A complete saved config thus follows the new process.
 
     Args:
-        layers: what each source says, the weakest first.
-        plugins: where parts come from.
-        words: the rest of the command line, whose options of callbacks choose these.
+        layers: the names and options of each source, the weakest source first.
+        plugins: the installed plugins, which provide the parts.
+        words: the rest of the command line; an option of a callback also chooses the callback.
 
     Raises:
         UsageError: a name is unknown, or provided twice.
@@ -88,28 +88,28 @@ def choose(layers: Sequence[Layer], plugins: Plugins, words: Sequence[str] = ())
 
 
 def named_on(words: Sequence[str]) -> list[str]:
-    """The callbacks whose options the words of a command line give."""
+    """The names of the callbacks whose options a command line gives."""
     begin = f"--{CALLBACKS}."
     return [callback_of(word[2:].partition("=")[0]) for word in words if word.startswith(begin)]
 
 
 def callback_key(name: str) -> str:
-    """The key under which the options of a callback stand."""
+    """The key of a callback's options: callbacks.NAME, with `_` for `-`."""
     return f"{CALLBACKS}.{name.replace('-', '_')}"
 
 
 def callback_of(key: str) -> str:
-    """The callback of a key `callbacks.NAME.option`."""
+    """The name of the callback in a key `callbacks.NAME.option`."""
     return key.split(".")[1].replace("_", "-")
 
 
 def _of_chosen(given: Given, callbacks: Sequence[str]) -> bool:
-    """Whether an option is of a part, a section, or a callback that is still chosen."""
+    """Whether an option belongs to a chosen callback, or to a part or section."""
     return given.section != CALLBACKS or callback_of(given.key) in callbacks
 
 
 class _Choosing:
-    """The layers read so far."""
+    """The names and options of the layers read so far."""
 
     def __init__(self, plugins: Plugins) -> None:
         self.plugins = plugins
@@ -119,7 +119,7 @@ class _Choosing:
         self.callbacks: list[str] = []
 
     def names(self) -> dict[str, str]:
-        """The part of every role, were this all."""
+        """Role -> name, if no more layers followed."""
         process = self.process()
         defaults = {**FALLBACK, **process_names(self.plugins, process), "process": process}
         return {
@@ -127,7 +127,7 @@ class _Choosing:
         }
 
     def origins(self) -> dict[str, str]:
-        """Where each name is from."""
+        """Role -> the source of the name."""
         process = self.process()
         defaults = dict.fromkeys(process_names(self.plugins, process), f"default of {process}")
         return {
@@ -136,11 +136,11 @@ class _Choosing:
         }
 
     def process(self) -> str:
-        """The process, were this all."""
+        """The name of the process, if no more layers followed."""
         return self.named["process"][0] if "process" in self.named else DEFAULT_PROCESS
 
     def add(self, layer: Layer) -> None:
-        """Takes in one more layer."""
+        """Adds a layer, which overrides the layers before it."""
         before = self.names()
         if (
             "process" in self.named
@@ -162,7 +162,7 @@ class _Choosing:
             self.options.append(Given(key, value, layer.source, part))
 
     def _follow(self, old: str, layer: Layer) -> None:
-        """Forgets what was only a default of the process that this layer replaces."""
+        """Forgets names and options that equal a default of the process that a layer replaces."""
         new = layer.names["process"]
         goes_with = {**FALLBACK, **process_names(self.plugins, new)}
         for role, default in {**FALLBACK, **process_names(self.plugins, old)}.items():
@@ -197,12 +197,12 @@ class _Choosing:
 
 
 def process_names(plugins: Plugins, process: str) -> dict[str, str]:
-    """Role -> name, as a process sets them; nothing for a process that nobody provides."""
+    """Role -> name, the defaults of a process; empty for a process that no plugin provides."""
     return {key: str(value) for key, value in _defaults(plugins, process) if "." not in key}
 
 
 def process_options(plugins: Plugins, process: str) -> dict[str, Option]:
-    """role.option -> value, as a process sets them."""
+    """Key role.option -> value, the defaults of a process."""
     return {key: value for key, value in _defaults(plugins, process) if "." in key}
 
 

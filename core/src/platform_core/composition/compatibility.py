@@ -1,10 +1,10 @@
-"""What goes with what: each part's `requires`, read from the classes before anything is built.
+"""Compatibility of parts: each part's `requires`, read from classes before anything is built.
 
     requires = {"process": Absorbing}      this part works with absorbing processes only
 
-Composition checks the chosen parts; `platform plugins --matrix` shows all. Where an option decides
-what a part's objects are, the matrix has what goes with any of them, and composition checks the one
-that was made.
+Composition checks the chosen parts; `platform plugins --matrix` shows all parts. If an option
+decides the class of a part's objects, the matrix lists the parts that go with any of these classes,
+and composition checks the class that the options select.
 """
 
 import re
@@ -18,15 +18,15 @@ from platform_core.registry.parts import Plugins
 def require_compatible(
     names: Mapping[str, str], classes: Mapping[str, type], plugins: Plugins
 ) -> None:
-    """Refuses parts of which one needs another kind of a second.
+    """Refuses parts if one of them requires another class in some role than the chosen one.
 
     Args:
         names: role -> name.
         classes: role -> class of the object.
-        plugins: where alternatives are from.
+        plugins: the installed plugins, for alternatives in the message.
 
     Raises:
-        IncompatibleError: saying which, and what to choose instead.
+        IncompatibleError: two parts do not go together; the message names alternatives.
     """
     for role in ROLES:
         for other, needed in requirements(classes[role]).items():
@@ -39,8 +39,9 @@ def require_compatible(
 def goes_with(
     first: tuple[str, Mapping[str, type]], second: tuple[str, Mapping[str, type]]
 ) -> bool:
-    """Whether two parts, as role and `Plugins.forms`, leave each other what they need, under some
-    options.
+    """Whether two parts, each as (role, `Plugins.forms`), meet each other's requirements.
+
+    One combination of their forms, thus of their options, is enough.
     """
     (role, ones), (other, others) = first, second
     return any(
@@ -54,12 +55,12 @@ def goes_with(
 def require_conditional(
     label: str, names: Mapping[str, str], classes: Mapping[str, type], plugins: Plugins
 ) -> None:
-    """Refuses a backbone that cannot be told the label.
+    """Refuses a backbone that cannot be conditioned on a label.
 
     Raises:
-        IncompatibleError: saying which backbones can.
+        IncompatibleError: the backbone cannot; the message names backbones that can.
     """
-    from platform_core.backbone import Conditional  # torch: not where only names are read
+    from platform_core.backbone import Conditional  # imports torch, so not at the top
 
     asked = f"data.label {label} needs a backbone that reads labels"
     _require_backbone(Conditional, asked, "--data.label", names, classes, plugins)
@@ -71,9 +72,9 @@ def require_separating(
     """Refuses a backbone that cannot keep the documents of a sequence apart.
 
     Raises:
-        IncompatibleError: saying which backbones can.
+        IncompatibleError: the backbone cannot; the message names backbones that can.
     """
-    from platform_core.backbone import Separating  # torch, as above
+    from platform_core.backbone import Separating  # imports torch
 
     asked = "data.document_masks needs a backbone that keeps documents apart"
     _require_backbone(Separating, asked, "--data.document_masks", names, classes, plugins)
@@ -97,7 +98,7 @@ def _require_backbone(
 
 
 def requirements(part: type) -> Mapping[str, type]:
-    """What a class says it cannot do without; a role may leave it out."""
+    """Role -> class that a part requires there: its `requires`, or empty if it has none."""
     found: Mapping[str, type] = getattr(part, "requires", {})
     return found
 
@@ -129,7 +130,7 @@ def _message(
 
 
 def loadable(plugins: Plugins, role: str) -> dict[str, type]:
-    """The classes of a role by name, those left out that cannot be had."""
+    """The classes of a role by name, without parts that cannot be loaded."""
     found = {}
     for name in plugins.names(role):
         try:

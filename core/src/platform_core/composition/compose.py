@@ -2,8 +2,8 @@
 
     names (which parts)  ->  arguments (their options)  ->  Composition  ->  Built
 
-Used by every verb that trains or reads a model, and by sweeps in one process: a mistake raises
-`UsageError`, and only `--help` and `--print_config` end the program.
+Used by every verb that trains or reads a model, and by sweeps, which compose many times in one
+process: a mistake raises `UsageError`, and only `--help` and `--print_config` end the program.
 """
 
 import os
@@ -55,17 +55,17 @@ if TYPE_CHECKING:
     from platform_core.sampler import Sampler
 
 TRAINED = ("process", "schedule", "parameterization", "backbone")
-"""Roles that a trained network cannot change, nor their options."""
+"""Roles whose parts and options are fixed once a network is trained."""
 
 TRAINED_ON = ("data.label", "data.tokenizer")
-"""The other options that it cannot change: a network keeps its vocabulary and its labels."""
+"""Other options that are fixed once a network is trained: they set its vocabulary and labels."""
 
 PLACEHOLDER_VOCABULARY = 32
 PLACEHOLDER_LABELS = 2
 
 Extend = Callable[[ArgumentParser], None]
 Parsers = dict[tuple[str, ...], "Arguments"]
-"""The parser of each choice of parts."""
+"""Names of the chosen parts and callbacks -> the parser of their options."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ class Composition:
     """Chosen parts and all options, checked."""
 
     names: Mapping[str, str]
-    """Role -> name."""
+    """Role -> name of the chosen part."""
     classes: Mapping[str, type]
     """Role -> class of the object."""
     factories: Mapping[str, "partial[Any]"]
-    """Role -> class with its options; what is computed from other parts is still open."""
+    """Role -> class with its options; parameters computed from other parts are still open."""
     data: DataOptions
     train: TrainOptions
     evaluate: EvaluateOptions
@@ -98,10 +98,10 @@ class Composition:
     plugins: Plugins = field(repr=False, compare=False)
     init: InitOptions = InitOptions()
     callbacks: Mapping[str, "partial[Callback]"] = field(default_factory=dict)
-    """Name -> class with its options, of what sees the training."""
+    """Name of a callback -> class with its options."""
 
     def build(self, vocab_size: int, num_labels: int = 0) -> Built:
-        """All parts, on the current default device; `num_labels` is 0 where the data have none.
+        """Builds all parts on the default device; `num_labels` is 0 for data without labels.
 
         Raises:
             UsageError: a part refuses its options.
@@ -127,10 +127,10 @@ class Composition:
         return Built(model, objective, sampler)
 
     def make_callbacks(self) -> dict[str, "Callback"]:
-        """The callbacks by name, as they are before a training.
+        """Makes the callbacks, by name, in their state before training.
 
         Raises:
-            UsageError: one refuses its options.
+            UsageError: a callback refuses its options.
         """
         made = {}
         for name, factory in self.callbacks.items():
@@ -141,13 +141,13 @@ class Composition:
         return made
 
     def with_seed(self, seed: int) -> "Composition":
-        """The same with another seed, as if composed with it."""
+        """The same composition with another seed, as if composed with that seed."""
         rest = self.config.removesuffix(f"{SEED}: {self.seed}\n")
         assert rest != self.config, "the seed is the config's last line"
         return replace(self, seed=seed, config=f"{rest}{SEED}: {seed}\n")
 
     def check(self) -> None:
-        """Whether the parts go together and accept their options, without making weights.
+        """Checks that the parts go together and accept their options, without making weights.
 
         Raises:
             IncompatibleError: two parts do not go together.
@@ -169,8 +169,8 @@ class Composition:
         if label is None:
             if asked is not None:
                 raise UsageError(
-                    f"sample.label is {asked!r}, but this model knows no labels; leave it out, or "
-                    "train one with --data.label"
+                    f"sample.label is {asked!r}, but this model has no labels; leave it out, or "
+                    "train a model with --data.label"
                 )
             return
         require_conditional(label, self.names, self.classes, self.plugins)
@@ -201,16 +201,16 @@ def compose(
 ) -> tuple[Composition, Namespace]:
     """The composition that the command line, its config files and the environment ask for.
 
-    With `--init RUN`, it starts from that run's network, data and tokenizer: the options of these
-    are RUN's, whatever is not said anew.
+    With `--init RUN`, the new run starts from RUN's network: options of network, data and tokenizer
+    that are not given are those of RUN.
 
     Args:
         argv: the words after the verb.
-        plugins: where parts come from.
+        plugins: the installed plugins, which provide the parts.
         prog: the command, for `--help`.
         extend: adds the verb's own arguments to the parser.
         environ: environment variables.
-        parsers: kept by who composes many times with one verb and the same plugins.
+        parsers: a cache, for callers that compose many times with one verb and the same plugins.
 
     Returns:
         The composition, and the values of the verb's own arguments.
@@ -247,10 +247,10 @@ def compose_saved(
     environ: Mapping[str, str] = os.environ,
     training: bool = False,
 ) -> tuple[Composition, Namespace]:
-    """As `compose`, on top of a run's saved config, for what is done with a trained network.
+    """As `compose`, on top of a run's saved config, for verbs that use a trained network.
 
     Sampler, data, evaluation and the objective's options may differ from the saved ones. Callbacks
-    are left out unless the training goes on.
+    are left out unless `training` continues.
 
     Raises:
         UsageError: as `compose`; or the network was trained with other parts or options.
@@ -276,27 +276,27 @@ def _without_callbacks(layer: Layer) -> Layer:
 
 
 def require_start(composition: Composition) -> None:
-    """Refuses to train from random weights what needs trained ones.
+    """Refuses an objective that needs trained weights, if no run to start from is named.
 
     Raises:
-        UsageError: no run to start from is named.
+        UsageError: the objective needs a trained teacher, and `init.run` is not set.
     """
     objective: type[Objective] = composition.classes["objective"]
     if objective.starts_from_trained and composition.init.run is None:
         raise UsageError(
             f"objective {composition.names['objective']} trains a student from a trained teacher, "
-            "and random weights teach nothing; name the teacher's run with --init RUN"
+            "but no teacher is named; name the teacher's run with --init RUN"
         )
 
 
 def _start(request: Request) -> RunDirectory | None:
-    """The run that the last layer to name one wants to start from."""
+    """The run to start from, as the last layer that sets `init.run` names it; None if none does."""
     named = [layer.options[INIT] for layer in request.layers if layer.options.get(INIT)]
     return RunDirectory.existing(Path(str(named[-1])).absolute()) if named else None
 
 
 def _network(saved: Path) -> Layer:
-    """What a run's config says about its network and data."""
+    """The names and options of a run's config that describe its network and data."""
     whole = read_config(saved)
     names = {role: whole.names[role] for role in TRAINED if role in whole.names}
     kept = {
@@ -308,7 +308,7 @@ def _network(saved: Path) -> Layer:
 
 
 def _step(start: RunDirectory, asked: int | None) -> int:
-    """The checkpoint to start from: the newest, or the one that was asked for."""
+    """The step of the checkpoint to start from: the one asked for, or else the newest."""
     there = start.steps()
     if not there:
         raise UsageError(
@@ -332,13 +332,13 @@ def _parse_trained(
     fixed: tuple[str, ...] = TRAINED,
     fixed_options: tuple[str, ...] = TRAINED,
 ) -> tuple["Arguments", "Values"]:
-    """The options of a request, if they leave the network of a saved config as it was trained.
+    """Parses the options of a request; refuses those that change the network of a saved config.
 
     Args:
-        saved: that config.
-        request: what is wanted.
-        plugins: where parts come from.
-        prog: the command.
+        saved: the config that the network was trained with.
+        request: the sources of names and options.
+        plugins: the installed plugins, which provide the parts.
+        prog: the command, for `--help`.
         extend: adds the verb's own arguments.
         fixed: roles whose parts may not change.
         fixed_options: sections whose options may not change.
@@ -383,7 +383,7 @@ def _parse(
         return arguments, _self_contained(arguments, arguments.parse(request.rest))
     classes = {role: plugins.load(role, name) for role, name in choice.names.items()}
     classes |= {f"{CALLBACKS}.{name}": plugins.load("callback", name) for name in choice.callbacks}
-    # Not at the top: a misspelt name is reported before jsonargparse has been imported.
+    # Imported here, so that a misspelt name is reported before jsonargparse is imported.
     from platform_core.composition.parser import Arguments
 
     arguments = Arguments(choice, classes, plugins, prog=prog, extend=extend, show=request.help)
@@ -408,7 +408,7 @@ def _self_contained(arguments: "Arguments", values: "Values") -> "Values":
 def _finish(
     request: Request, arguments: "Arguments", values: "Values"
 ) -> tuple[Composition, Namespace]:
-    """The checked composition, after what there is to say about it."""
+    """Prints the notes; returns the checked composition and the values of the verb's arguments."""
     for note in arguments.choice.notes:
         print(f"note: {note}", file=sys.stderr)
     try:
@@ -452,7 +452,7 @@ def _composition(arguments: "Arguments", values: "Values") -> Composition:
 
 
 def _config(arguments: "Arguments", values: "Values") -> str:
-    import yaml
+    from platform_core.record.yaml_tree import tree_text
 
     plain = arguments.plain(values)
     sections = {section: plain.get(section, {}) for section in SECTIONS if section != CALLBACKS}
@@ -462,8 +462,4 @@ def _config(arguments: "Arguments", values: "Values") -> str:
         sections[CALLBACKS] = {name: given.get(name, {}) for name in named}
     for role in ROLES:
         sections[role] = {"name": arguments.choice.names[role], **sections[role]}
-    return str(
-        yaml.safe_dump(
-            {**sections, SEED: plain[SEED]}, sort_keys=False, allow_unicode=True, width=100
-        )
-    )
+    return tree_text({**sections, SEED: plain[SEED]})

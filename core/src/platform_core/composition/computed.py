@@ -1,6 +1,7 @@
 """Constructor parameters that are computed from other parts instead of being options.
 
-A part receives those it has, by name; they are neither shown nor accepted on the command line.
+A part receives, by name, those that its constructor takes; the command line neither shows nor
+accepts them.
 """
 
 import inspect
@@ -18,7 +19,7 @@ COMPUTED: Mapping[str, tuple[str, ...]] = {
 
 
 def accepted(part: type, names: Iterable[str]) -> list[str]:
-    """Those of the names that the constructor takes, also through **kwargs of its parents."""
+    """The names that a class's constructor takes, itself or by passing **kwargs to its parents."""
     found: set[str] = set()
     for owner in part.__mro__:
         if "__init__" not in vars(owner):

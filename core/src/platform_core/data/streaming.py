@@ -4,9 +4,9 @@
     sequence n: row n - (rows of the blocks before) of the block that it falls into
 
 Every block is packed by itself, so that its last row may be padded; after the last document the
-first comes again. No token is kept: a checkpoint has the number of the block, that of its first
-sequence, and where its documents begin. Every process reads the whole stream and takes its own
-sequences, so their order does not depend on the number of processes. Used by `train`.
+first comes again. Checkpoints hold no tokens, only the number of the block, the number of its first
+sequence, and the position where its documents begin. Every process reads the whole stream and takes
+its own sequences, so their order does not depend on the number of processes. Used by `train`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,11 +26,11 @@ from platform_core.errors import UsageError
 from platform_core.types import Batch
 
 BLOCK = 1000
-"""Documents that are packed and mixed together."""
+"""Number of documents that are packed and shuffled together."""
 
 
 class Consecutive:
-    """Steps take the sequences of a stream one after another."""
+    """An order in which steps take the sequences of a stream one after another."""
 
     def rows(self, step: int, batch_size: int) -> list[int]:
         """The sequences of step number `step`, counted from 0."""
@@ -39,12 +39,12 @@ class Consecutive:
 
 @final
 class StreamedSplit(Sequences):
-    """Sequences of a stream by number, cheap in rising order.
+    """Sequences of a stream by number; reading them in rising order is cheap.
 
     Args:
-        cursor: at the first document.
-        tokenizer: of the documents.
-        packing: of each block.
+        cursor: cursor at the first document.
+        tokenizer: tokenizer of the documents.
+        packing: packing of each block.
         document_masks: whether tokens see only their own document.
     """
 
@@ -57,16 +57,16 @@ class StreamedSplit(Sequences):
         self.begin(seed=0)
 
     def begin(self, *, seed: int) -> None:
-        """Goes to the first sequence, in the order of this seed."""
+        """Go to the first sequence, in the order of this seed."""
         self._seed = seed
         self.restore({"block": 0, "first": 0, "documents": self._beginning})
 
     def state(self) -> dict[str, Any]:
-        """The block of the last sequence that was fetched, as plain values."""
+        """The block of the sequence that was fetched last, as plain values."""
         return dict(self._state)
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes to the beginning of a block."""
+        """Go to the beginning of a block."""
         self._state = dict(state)
         self._rows: Rows | None = None
 
@@ -96,7 +96,6 @@ class StreamedSplit(Sequences):
         return rows.ids[place], int(rows.counted[place]), rows.documents[place]
 
     def _advance(self) -> None:
-        """Goes to the next block."""
         self._state = {
             "block": self._state["block"] + 1,
             "first": self._state["first"] + len(self._block().ids),
@@ -105,7 +104,7 @@ class StreamedSplit(Sequences):
         self._rows = None
 
     def _block(self) -> Rows:
-        """The rows of the present block, mixed; the cursor is then behind its documents."""
+        """The rows of the current block, shuffled; the cursor is then behind its documents."""
         if self._rows is None:
             self._cursor.restore(self._state["documents"])
             ids = list(self._tokenizer.encode_all(self._cursor.take(BLOCK)))
@@ -121,7 +120,7 @@ def open_stream(options: DataOptions, tokenizer: Tokenizer) -> StreamedSplit:
     """The training text of the options as a stream.
 
     Raises:
-        UsageError: it cannot be read, or its beginning and end are not known beforehand.
+        UsageError: the text cannot be read, or the bounds of its split are not known.
     """
     corpus = open_corpus(options)
     assert isinstance(corpus, StreamableCorpus), "other corpora are refused where they are opened"

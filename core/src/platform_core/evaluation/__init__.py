@@ -1,5 +1,5 @@
-"""Evaluation: what is measured of a trained network, and the texts that it writes.
+"""Evaluation of a trained network: measurements, and the texts that the network writes.
 
-`evaluation` says what `platform eval` can measure; `bound` and `samples` do it; `trained` opens a
-run. Never imports `training` or `cli`.
+`evaluation` defines what `platform eval` can measure; `bound` and `samples` compute it; `trained`
+opens a run. This package never imports `training` or `cli`.
 """

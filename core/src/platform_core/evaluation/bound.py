@@ -1,4 +1,4 @@
-"""Evaluation: the bound on held-out text, with its errors, by noise level, and how it was made."""
+"""The bound on held-out text, with its standard errors and its parts by noise level."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from platform_core.errors import UsageError
 from platform_core.objective import Objective, Protocol
 
 NUM_LEVELS = 10
-"""Equal parts of the times of a bound by noise level."""
+"""Number of equal parts into which a bound by noise level divides the times."""
 
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -21,11 +21,11 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @dataclass(frozen=True)
 class Level:
-    """The bound's integrand over one part of the times: the mean of all parts is the bound.
+    """The bound's integrand over one part of the times; the mean over all parts is the bound.
 
-    Under the exact protocol the time is the share of noise, 1 - alpha; under the published one it
-    is the schedule's. `quantiles` are those of `QUANTILES`, of the nats per token of single
-    sequences.
+    Under the exact protocol the time is the share of noise, 1 - alpha; under the published protocol
+    it is the time of the schedule. `quantiles` are the quantiles at `QUANTILES` of the nats per
+    token of single sequences.
     """
 
     start: float
@@ -38,13 +38,14 @@ class Level:
 
 @dataclass(frozen=True)
 class Bound:
-    """An upper bound on -log p of some text, per token.
+    """An upper bound on -log p of a text, per token.
 
-    `standard_error` is that of `nats_per_token`, over sequences and their noise: how far a draw
-    of as many sequences would be from this one. `noise_error` is the part of it that more noise
-    levels for each sequence would lower: how far the same sequences would be with other noise. Each
-    is NaN where there is nothing to estimate it from, one sequence or one noise level.
-    `noise_levels` is how many each sequence was read at; 0 for a value that needs none.
+    `standard_error` is the standard error of `nats_per_token` over sequences and their noise: how
+    far another sample of as many sequences would be from this one. `noise_error` is the part of
+    that error that more noise levels for each sequence would lower: how far the same sequences
+    would be with other noise. Either error is NaN where it cannot be estimated, from one sequence
+    or one noise level. `noise_levels` is the number of noise levels at which each sequence was
+    read; 0 for a value that needs none.
     """
 
     nats_per_token: float
@@ -58,7 +59,7 @@ class Bound:
 
     @property
     def bits_per_token(self) -> float:
-        """The bound in bits."""
+        """The bound in bits per token."""
         return self.nats_per_token / math.log(2)
 
     @property
@@ -71,7 +72,7 @@ class Bound:
         return math.exp(self.nats_per_token) if self.nats_per_token < 700 else math.inf
 
     def curves(self) -> dict[str, float]:
-        """The figures that are drawn as curves, by name; `standard_error` is in nats per token."""
+        """The figures drawn as curves, by name; `standard_error` is in nats per token."""
         return {
             "nats_per_token": self.nats_per_token,
             "standard_error": self.standard_error,
@@ -97,11 +98,11 @@ def evaluate(
     seed: int,
     draws: int = 1,
 ) -> Bound:
-    """The bound of so many sequences, spread evenly (0: all), each at so many noise levels.
+    """Compute the bound on `sequences` sequences of a split, spread evenly (0: all).
 
-    The levels are stratified over the whole evaluation and over those of each sequence, so their
-    order, not the batch size, decides which sequence gets which. Of labelled text it is the bound
-    given the labels.
+    Each sequence is read at `draws` noise levels. The levels are stratified over the whole
+    evaluation and over the levels of each sequence, so the position of a sequence, not the batch
+    size, decides which levels it gets. Of labelled text, the bound is given the labels.
 
     Raises:
         UsageError: the sequences hold no characters.
@@ -143,7 +144,7 @@ def _read(
     protocol: Protocol,
     seed: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of all processes: nats and times, `[rounds, number]`, and the tokens of each sequence."""
+    """Nats and times, `[rounds, number]`, and the tokens of each sequence, from all processes."""
     number = len(split)
     nats = torch.zeros(rounds, number, dtype=torch.float64, device=accelerator.device)
     times, tokens = torch.zeros_like(nats), torch.zeros_like(nats[0])
@@ -171,7 +172,7 @@ def _read(
 
 
 def ratio(nats: Tensor, tokens: Tensor) -> tuple[float, float]:
-    """Nats per token of some sequences and its standard error; NaN of less than two."""
+    """Nats per token of the sequences, and the standard error; NaN of fewer than two sequences."""
     number, total = len(nats), tokens.sum()
     mean = nats.sum() / total
     if number < 2:
@@ -187,8 +188,9 @@ def quantiles(values: Tensor) -> tuple[float, ...]:
 
 
 def _noise_error(nats: Tensor, tokens: Tensor, whole: float) -> float:
-    """From the spread of each sequence's own draws. These are stratified, so it is too large rather
-    than too small; a part of the whole error in any case.
+    """The noise error from the spread of each sequence's own draws, at most the error `whole`.
+
+    The draws are stratified, so the estimate is too large rather than too small.
     """
     rounds = len(nats)
     if rounds == 1:
@@ -198,7 +200,7 @@ def _noise_error(nats: Tensor, tokens: Tensor, whole: float) -> float:
 
 
 def _levels(nats: Tensor, times: Tensor, tokens: Tensor) -> tuple[Level, ...]:
-    """The parts of the times that anything was read in."""
+    """The integrand over each part of the times in which at least one token was read."""
     parts = (times * NUM_LEVELS).long().clamp_max(NUM_LEVELS - 1)
     everywhere = tokens.expand_as(nats)
     found = []

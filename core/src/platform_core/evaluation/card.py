@@ -1,7 +1,7 @@
-"""How figures were made: the card that goes with them wherever they are written.
+"""Cards of figures: how figures were made, stored wherever the figures are written.
 
-what all share: kind, step, parts, seed, tokenizer, units, machine   (card_of)
-what a bound depends on besides                                      (bound_facts)
+facts of every card: kind, step, parts, seed, tokenizer, units, machine   (card_of)
+further facts of a bound                                                  (bound_facts)
 """
 
 from collections.abc import Mapping
@@ -30,16 +30,16 @@ def card_of(
     units: str,
     facts: Mapping[str, Any],
 ) -> Card:
-    """The card of anything that is measured of a run; `TrainedRun.card` calls it.
+    """The card of any measurement of a run; `TrainedRun.card` calls this function.
 
     Args:
-        composition: of the run, with the options of the measurement.
-        tokenizer: of the run.
-        accelerator: where it was measured.
+        composition: composition of the run, with the options of the measurement.
+        tokenizer: tokenizer of the run.
+        accelerator: where the figures were measured.
         kind: what was measured, such as "bound" or "judged".
-        step: updates of the network.
+        step: number of updates of the network.
         units: a sentence on the units of the figures.
-        facts: what else figures of this kind depend on.
+        facts: further facts on which figures of this kind depend.
 
     Raises:
         ValueError: `facts` has a name that all cards use already.
@@ -57,7 +57,7 @@ def card_of(
 
 
 def bound_kind(bound: Bound) -> str:
-    """The kind of a bound's card: `value` where it is the negative log-likelihood itself."""
+    """The kind of a bound's card: `value` if the bound is the negative log-likelihood itself."""
     return "bound" if bound.noise_levels else "value"
 
 
@@ -67,10 +67,10 @@ def bound_facts(
     """The facts that two bounds must share to be compared, and others that a reader may need.
 
     Args:
-        bound: the numbers.
-        options: of the evaluation.
-        text: what was read.
-        data: that text as sequences.
+        bound: the bound.
+        options: options of the evaluation.
+        text: options of the evaluated text.
+        data: the evaluated text as sequences.
     """
     split = data.split(options.split).spread(options.sequences)
     unknown = data.tokenizer.unknown_id
@@ -88,7 +88,7 @@ def bound_facts(
 
 
 def tokenizer_card(tokenizer: Tokenizer) -> Mapping[str, Any]:
-    """The tokens that figures of a token are of."""
+    """The kind, vocabulary size and digest of the tokenizer on which figures per token depend."""
     values = tokenizer.to_dict()
     return {
         "kind": values["kind"],

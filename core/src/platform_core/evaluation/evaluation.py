@@ -1,9 +1,9 @@
-"""What `platform eval RUN` can measure: the bound here, other evaluations from plugins.
+"""Evaluations that `platform eval RUN` offers: the bound here, others from plugins.
 
-    words of the command line -> the one Evaluation that they ask for -> Measured -> evaluations/
+    command line -> the one Evaluation that it asks for -> Measured -> evaluations/
 
-An evaluation reads a `TrainedRun` and hands over one `Measured` for everything that it finds.
-`platform eval` keeps each, draws its figure and prints it.
+An evaluation reads a `TrainedRun` and yields one `Measured` for each measurement. `platform eval`
+saves each measurement, draws its figure and prints it.
 """
 
 import math
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measured:
-    """One measurement as an evaluation hands it over.
+    """One measurement that an evaluation yields.
 
     Args:
-        name: what was measured and how, fit for a file name; a later one of the name replaces it.
+        name: what was measured and how, fit for a file name; a later measurement of the same name
+            replaces this one.
         record: the figures, and the card that says how they were made (`TrainedRun.card`).
-        said: what a person reads of it.
+        said: the measurement as text for a person.
         figure: data of a plot that is kept beside the record.
     """
 
@@ -42,8 +43,8 @@ class Measured:
 class Evaluation(ABC):
     """One way to measure a trained network.
 
-    `reads` are the sections and single options of the composition that it depends on, such as
-    "sample" or "evaluate.split"; an option that is given and not read is refused.
+    `reads` lists the sections and single options of the composition that the evaluation depends on,
+    such as "sample" or "evaluate.split"; an option that is given but not listed is refused.
     """
 
     reads: ClassVar[tuple[str, ...]]
@@ -51,25 +52,25 @@ class Evaluation(ABC):
     @classmethod
     @abstractmethod
     def arguments(cls, parser: ArgumentParser) -> None:
-        """Adds the words of the command line that are this evaluation's own; without torch."""
+        """Add this evaluation's own options to the command line, without importing torch."""
 
     @classmethod
     @abstractmethod
     def is_asked(cls, asked: Namespace) -> bool:
-        """Whether the words ask for this evaluation; where none is asked for, it is the bound."""
+        """Whether the command line asks for this evaluation; if for none, the bound is computed."""
 
     @abstractmethod
     def records(self, run: "TrainedRun", asked: Namespace) -> Iterator[Measured]:
-        """Measures the run, and hands over one measurement after another.
+        """Measure the run and yield one measurement after another.
 
         Raises:
-            UsageError: the words do not go together, or do not suit the run.
+            UsageError: the options contradict each other or do not suit the run.
         """
 
 
 @final
 class BoundOnText(Evaluation):
-    """The bound on -log p of text: the run's own, or any that `--on` names."""
+    """The bound on -log p of text: the run's own text, or the corpora that `--on` names."""
 
     reads = ("evaluate", "data", "objective", "seed")
 
@@ -80,13 +81,13 @@ class BoundOnText(Evaluation):
             nargs="+",
             default=[],
             metavar="CORPUS[=PATH]",
-            help="other texts, one after another: corpora of --data.corpus, each with its path if "
-            "it has one; zero-shot is the seven of published tables",
+            help="other texts to evaluate, one after another: corpora of --data.corpus, each with "
+            "its path if it has one; zero-shot is the seven corpora of published tables",
         )
         parser.add_argument(
             "--side_by_side",
             action="store_true",
-            help="also the bound of the other --evaluate.protocol, beside the one asked for",
+            help="also compute the bound under the other --evaluate.protocol",
         )
 
     @classmethod
@@ -101,7 +102,7 @@ class BoundOnText(Evaluation):
 
         options = run.composition.evaluate
         run = run.with_average(options.weights)
-        # All texts before the network: what is not there is found before anything is computed.
+        # Load all texts before the network, so that a missing text is found before any computation.
         found = [
             (text, load_data(text.options, run.tokenizer, run.labels, (options.split,)))
             for text in texts(asked.on, run.composition.data)
@@ -139,7 +140,7 @@ class BoundOnText(Evaluation):
 
 
 def _name(text: str, run: "TrainedRun", bound: "Bound", protocol: str) -> str:
-    """The name of a measurement, from all options that may differ between two of one run."""
+    """Name a measurement by all options that may differ between two measurements of one run."""
     options = run.composition.evaluate
     words = [text] if text else []
     words += [options.split, options.weights, protocol]

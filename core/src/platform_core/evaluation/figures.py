@@ -1,10 +1,10 @@
-"""What a run draws on the way, kept as data: `figures/NAME-WHEN.json`, one file for each figure.
+"""Figures of a run, kept as data: `figures/NAME-WHEN.json`, one file for each figure.
 
     {"kind": "trajectory", "step": 600, ...}  --draw-->  a plot
 
-A record is plain values, so that a figure can be drawn again, in another way, or by somebody else.
-Written by `platform run`; drawn for Aim, by `platform dashboard --rebuild`, and by `platform sample
---trajectory`.
+A record holds plain values, so that a figure can be drawn again, in another way, or by somebody
+else. Records are written by `platform run` and drawn for Aim, by `platform dashboard --rebuild`,
+and by `platform sample --trajectory`.
 """
 
 import json
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from platform_core.evaluation.bound import Bound
 
 FORMATS = (".json", ".png", ".svg", ".pdf")
-"""Endings of files that a figure can be written to."""
+"""File name endings of the formats in which a figure can be written."""
 
 LIGHT, MIDDLE, DARK = "#d9d9d9", "#fdae61", "#2c7bb6"
-"""A mask, a token that does not stay, a token that stays."""
+"""Colors of a mask, of a token that will change, and of a token that stays."""
 
 
 def draw(record: Mapping[str, Any]) -> "Figure":
-    """The plot of a record."""
+    """The plot of a figure's record."""
     return _DRAWINGS[record["kind"]](record)
 
 
 def write(record: Mapping[str, Any], path: Path) -> None:
-    """A record or its plot as a file, by the ending of its name."""
+    """Write a record or its plot to a file, in the format of the file name's ending."""
     if path.suffix == ".json":
         write_json(path, record)
         return
@@ -46,13 +46,13 @@ def write(record: Mapping[str, Any], path: Path) -> None:
 
 
 def keep(record: Mapping[str, Any], path: Path) -> None:
-    """A record as a file, in place of an earlier one and of its plot."""
+    """Save a record to a file in place of an earlier one, and delete the earlier plot."""
     path.with_suffix(".png").unlink(missing_ok=True)
     write_json(path, record)
 
 
 def plotted(path: Path) -> Path:
-    """The plot of a record that is kept in a file, beside it; drawn once."""
+    """The file with the plot of a saved record, beside the record; drawn if it does not exist."""
     plot = path.with_suffix(".png")
     if not plot.exists():
         write(json.loads(path.read_text(encoding="utf-8")), plot)
@@ -63,15 +63,15 @@ def require_format(path: Path) -> Path:
     """The path, if a figure can be written there.
 
     Raises:
-        UsageError: its name does not end in a known format.
+        UsageError: the file name does not end in a known format.
     """
     if path.suffix not in FORMATS:
-        raise UsageError(f"{path} is no figure; its name must end in {', '.join(FORMATS)}")
+        raise UsageError(f"{path} cannot hold a figure; end its name in {', '.join(FORMATS)}")
     return path
 
 
 def trajectory(record: Mapping[str, Any]) -> "Figure":
-    """Above, how many tokens each step changed; below, every position before and after each."""
+    """Plot a trajectory: above, tokens changed by each step; below, every position at each call."""
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
@@ -113,8 +113,9 @@ def trajectory(record: Mapping[str, Any]) -> "Figure":
 
 
 def states(way: Trajectory) -> list[list[int]]:
-    """Of each position before each call, and at last: 0 a mask, 2 a token that no later step
-    changes, 1 any other.
+    """The state of each position before each call and at the end, `[calls + 1][length]`.
+
+    0 is a mask, 2 a token that no later step changes, 1 any other token.
     """
     rows: list[list[int]] = []
     settled = [True] * len(way.tokens[-1])
@@ -126,7 +127,7 @@ def states(way: Trajectory) -> list[list[int]]:
 
 
 def levels_record(bound: "Bound", subset: str, protocol: str) -> dict[str, Any]:
-    """The record of where between text and noise a bound comes from."""
+    """The record of a figure that shows the bound by noise level."""
     return {
         "kind": "levels",
         "subset": subset,
@@ -137,8 +138,9 @@ def levels_record(bound: "Bound", subset: str, protocol: str) -> dict[str, Any]:
 
 
 def levels(record: Mapping[str, Any]) -> "Figure":
-    """The bound's integrand over the noise, and how it is spread over single sequences; an error
-    that nothing is known of is left out.
+    """Plot the bound's integrand over the noise, with its spread over single sequences.
+
+    Unknown standard errors are left out.
     """
     from platform_core.evaluation import plots
 
@@ -150,7 +152,7 @@ def levels(record: Mapping[str, Any]) -> "Figure":
         y="nats per token, per unit",
     )
     middles = [(part["start"] + part["end"]) / 2 for part in parts]
-    # Records from before there were quantiles have none.
+    # Records of older versions have no quantiles.
     if all(part.get("quantiles") for part in parts):
         lowest, low, median, high, highest = zip(*(p["quantiles"] for p in parts), strict=True)
         axes.vlines(middles, lowest, highest, color=LIGHT, linewidth=2)

@@ -1,11 +1,12 @@
-"""N-gram baselines: bits per character that counting tokens alone needs for held-out text.
+"""N-gram baselines: bits per character of held-out text under models that only count tokens.
 
     p_1(w) = (c(w) + 1) / (N + V)
     p_n(w | h) = (c(hw) + k(h) p_{n-1}(w | h')) / (c(h) + k(h))
 
 c counts in the training tokens, k(h) is how many different tokens follow h there, h' is h without
-its first token; p_n = p_{n-1} where h was never followed. Every run reports these beside its own
-bits: they predict the same tokens, so they too are stronger where tokens are larger.
+its first token; p_n = p_{n-1} where no token ever followed h. Every run reports these baselines
+beside its own bits: both predict the same tokens, so the baselines too are stronger where tokens
+are larger.
 Source: interpolated Witten-Bell smoothing, Chen & Goodman 1998.
 """
 
@@ -25,7 +26,7 @@ from platform_core.record.files import write_json
 ORDER = 5
 
 TRAIN_TOKENS = 10**8
-"""Of larger training splits, evenly spread sequences of so many tokens are counted."""
+"""Number of tokens counted in larger training splits, in evenly spread sequences."""
 
 Integers = npt.NDArray[np.integer[Any]]
 Probabilities = npt.NDArray[np.float64]
@@ -33,7 +34,7 @@ Probabilities = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class NgramBits:
-    """Bits of all counted tokens of some text, per character of it."""
+    """Bits of all counted tokens of a text per character of the text, by n-gram order."""
 
     unigram: float
     bigram: float
@@ -41,11 +42,11 @@ class NgramBits:
 
 
 def baselines(data: Data, split: str, sequences: int = 0) -> NgramBits:
-    """Bits per character of so many sequences of a split, spread evenly (0: all).
+    """Bits per character of `sequences` sequences of a split, spread evenly (0: all).
 
-    Estimated on the training split, or `TRAIN_TOKENS` of it. Beginnings and ends of documents are
-    predicted like other tokens, and contexts run across them and across sequences. Kept in the
-    cache.
+    The n-grams are estimated on the training split, or on `TRAIN_TOKENS` of it. Beginnings and ends
+    of documents are predicted like other tokens, and contexts run across them and across sequences.
+    The result is kept in the cache.
     """
 
     def build(path: Path) -> None:
@@ -58,16 +59,16 @@ def baselines(data: Data, split: str, sequences: int = 0) -> NgramBits:
 def probabilities(
     train: Integers, held_out: Integers, *, vocab_size: int, order: int
 ) -> Iterator[Probabilities]:
-    """Probability of each held-out token given those before it, by n-grams of order 1, 2, ...
+    """Probability of each held-out token given the tokens before it, by n-grams of order 1, 2, ...
 
-    At the beginning, where fewer tokens come before than the order asks for, all that do are used.
-    Orders above the number of training tokens are left out: they change nothing.
+    At the beginning, where fewer tokens come before than the order asks for, all of them are used.
+    Orders above the number of training tokens are left out, because they change nothing.
     """
     counts = np.bincount(train, minlength=vocab_size)
     law = ((counts + 1) / (len(train) + vocab_size))[held_out]
     yield law
-    # An n-gram is numbered by its place in `seen`, all that training has, so that codes of pairs
-    # (n-gram, next token) stay small; held-out n-grams that training lacks are -1.
+    # An n-gram's number is its index in `seen`, the n-grams of the training tokens, so that codes
+    # of pairs (n-gram, next token) stay small; held-out n-grams that training lacks are -1.
     codes, seen, grams = train.astype(np.int64), np.arange(vocab_size), held_out.astype(np.int64)
     for n in range(2, min(order, len(train)) + 1):
         num_contexts, contexts = len(seen), grams[:-1]
@@ -85,7 +86,7 @@ def probabilities(
 
 
 def _find(values: Integers, ascending: Integers) -> npt.NDArray[np.int64]:
-    """Place of each value, or -1."""
+    """Index of each value in `ascending`, or -1 if it is missing."""
     places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
     return np.where(ascending[places] == values, places, -1)
 

@@ -1,8 +1,8 @@
-"""Figures: one look for every plot that the platform draws, without a display.
+"""Plots in one style for the whole platform, drawn without a display.
 
     figure, axes = new(title=..., x=..., y=...);  axes.plot(...);  write(figure, path)
 
-matplotlib is imported here and nowhere else, and this module only where a plot is drawn.
+This module imports matplotlib, so it is imported only where a plot is drawn.
 """
 
 import io
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from platform_core.record.files import write_bytes
 
 SIZE = (6.4, 4.0)
-"""Inches."""
+"""Width and height of a plot in inches."""
 
 
 def new(*, title: str, x: str, y: str) -> tuple[Figure, Axes]:
@@ -27,13 +27,13 @@ def new(*, title: str, x: str, y: str) -> tuple[Figure, Axes]:
 def stacked(
     *, title: str, x: str, ys: Sequence[str], heights: Sequence[float]
 ) -> tuple[Figure, list[Axes]]:
-    """Empty plots above one another on one x axis.
+    """Empty plots above one another that share one x axis.
 
     Args:
-        title: over the first.
-        x: label below the last.
-        ys: label of each.
-        heights: of each, relative to the others.
+        title: title above the first plot.
+        x: label below the last plot.
+        ys: y label of each plot.
+        heights: height of each plot, relative to the others.
     """
     figure = Figure(figsize=SIZE, layout="constrained")
     grid = figure.add_gridspec(len(ys), 1, height_ratios=list(heights))
@@ -50,19 +50,21 @@ def stacked(
 
 
 def plain(text: str) -> str:
-    """A label as it is: without mathematics, and not hidden from the legend by a first _."""
+    """A label that matplotlib shows literally: `$` starts no mathematics, and a leading `_` does
+    not hide the label from the legend.
+    """
     return f"\u200b{text}".replace("$", r"\$") if text[:1] == "_" else text.replace("$", r"\$")
 
 
 def write(figure: Figure, path: Path) -> None:
-    """The plot as a file of the format that the name ends in, as a whole or not at all."""
+    """Write the plot to a file, whole or not at all, in the format of the file name's ending."""
     drawing = io.BytesIO()
     figure.savefig(drawing, format=path.suffix.removeprefix("."))
     write_bytes(path, drawing.getvalue())
 
 
 def svg(figure: Figure) -> str:
-    """The plot as an element of an HTML page; the same plot gives the same text."""
+    """The plot as an SVG element of an HTML page; the same plot gives the same text."""
     from matplotlib import rc_context
 
     text = io.StringIO()

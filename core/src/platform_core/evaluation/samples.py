@@ -22,18 +22,18 @@ from platform_core.types import Inputs, Noise
 
 @final
 class Recorder:
-    """Keeps the first sequence of every batch that it is shown; nothing waits for a GPU."""
+    """Keep the first sequence of every batch that the network reads, without waiting for a GPU."""
 
     def __init__(self) -> None:
         self._seen: list[tuple[Tensor, Tensor]] = []
 
     def see(self, inputs: Inputs, alpha: Noise) -> None:
-        """Keeps tokens; a distribution is no step of a sampler."""
+        """Keep a batch of tokens; ignore a distribution, which is no step of a sampler."""
         if isinstance(inputs, Tensor) and not inputs.is_floating_point():
             self._seen.append((inputs[0].clone(), alpha[0].mean()))
 
     def trajectory(self, sample: Sequence[int], vocab_size: int) -> Trajectory | None:
-        """The way to the sample; None where none was seen, or only parts of a longer text."""
+        """The trajectory to the sample; None if nothing was recorded, or only parts of the text."""
         if not self._seen or any(len(tokens) != len(sample) for tokens, _ in self._seen):
             return None
         tokens = torch.stack([tokens for tokens, _ in self._seen]).tolist()
@@ -43,15 +43,15 @@ class Recorder:
 
 @dataclass(frozen=True)
 class Samples:
-    """Texts and what they cost."""
+    """Generated texts and their cost."""
 
     texts: list[str]
     tokens: list[list[int]]
     nfe: int
-    """Network evaluations spent on each batch."""
+    """Network evaluations spent on a batch, the most of any batch."""
     seconds: float
     trajectory: Trajectory | None = None
-    """Of the first sample, if it was asked for and the sampler walks one."""
+    """Trajectory of the first sample, if it was asked for and the sampler has one."""
 
 
 def generate(
@@ -66,22 +66,24 @@ def generate(
     labels: Sequence[str] = (),
     watched: bool = False,
 ) -> Samples:
-    """`options.number` samples of `length` tokens, in batches; the same seed gives the same texts.
+    """Generate `options.number` samples of `length` tokens, in batches.
+
+    The same seed gives the same texts.
 
     Args:
-        model: what writes.
-        sampler: how.
-        tokenizer: of the prompt and of the texts.
+        model: model that writes the samples.
+        sampler: sampler that draws from the model.
+        tokenizer: tokenizer of the prompt and of the texts.
         accelerator: device and precision.
-        options: how many, around which prompt, of which label.
-        length: tokens in each.
-        seed: of every draw.
-        labels: the names of those that the model knows.
-        watched: also record how the first sample came about; the samples are the same.
+        options: number of samples, prompt, label and guidance.
+        length: tokens in each sample.
+        seed: seed of every draw.
+        labels: names of the labels that the model knows.
+        watched: also record the trajectory of the first sample; the samples are the same.
 
     Raises:
         UsageError: there is no such label; or the prompt is longer than the samples, has characters
-            the tokenizer lacks, or has blanks that the sampler cannot fill.
+            that the tokenizer lacks, or has blanks that the sampler cannot fill.
     """
     given = prompt_tokens(options, tokenizer, length, sampler)
     recorder = Recorder()

@@ -1,8 +1,9 @@
-"""Which texts a trained network is evaluated on: its own corpus, or others that it never saw.
+"""Texts on which a trained network is evaluated: its own corpus, or corpora that it never saw.
 
     --on ptb wikitext103 text=my/*.txt        --on zero-shot, the seven of published tables
 
-Another corpus is packed and marked as its entry says, with the run's tokenizer and length.
+Another corpus is packed and marked by the corpus's own defaults, with the run's tokenizer and
+length.
 """
 
 import re
@@ -28,7 +29,7 @@ SUITES = {"zero-shot": ZERO_SHOT}
 
 
 class Text(NamedTuple):
-    """One text and what it is called in file names; the run's own is called nothing."""
+    """A text and its name in file names; the run's own text has an empty name."""
 
     name: str
     options: DataOptions
@@ -43,12 +44,12 @@ class Word:
 
     @property
     def name(self) -> str:
-        """Fit for a file name."""
+        """The corpus and its path in characters that suit a file name."""
         return re.sub(r"[^\w.-]+", "-", f"{self.corpus}-{self.path}" if self.path else self.corpus)
 
 
 def texts(words: Sequence[str], own: DataOptions) -> list[Text]:
-    """The texts that the words after --on name; without words the run's own.
+    """The texts that the words after --on name; without words, the run's own text.
 
     Raises:
         UsageError: a word names no corpus, or the run reads labels, which other texts lack.
@@ -69,7 +70,7 @@ def _expanded(words: Sequence[str]) -> list[Word]:
         for word in SUITES.get(said, (said,)):
             corpus, _, path = word.partition("=")
             if not corpus:
-                raise UsageError(f"--on {said} names no corpus; it is CORPUS or CORPUS=PATH")
+                raise UsageError(f"--on {said} names no corpus; give CORPUS or CORPUS=PATH")
             found[word] = Word(corpus, path or None)
     return list(found.values())
 

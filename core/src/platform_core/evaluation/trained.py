@@ -1,4 +1,4 @@
-"""A trained run, opened once for whatever is done with it.
+"""A trained run, opened from its directory for evaluation, sampling or export.
 
     run = TrainedRun.open("runs/long")
     run.model, run.tokenizer, run.sample(4, prompt="My fellow"), run.evaluate(sequences=64)
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
     from platform_core.registry.parts import Plugins
 
 Average = Literal["ema", "raw"]
-"""Which weights of a checkpoint: their average over training, or the last ones."""
+"""Which weights of a checkpoint: their average over training ("ema"), or the last ones ("raw")."""
 
 
 class TrainedRun:
     """A run with a checkpoint: its options, tokenizer, network and data, each read when needed.
 
     Args:
-        directory: of the run.
+        directory: directory of the run.
         composition: the run's own, with other options of evaluation or sampling if wanted.
-        accelerator: whose device the network goes to.
-        average: the weights that `model`, `objective` and `sampler` have.
+        accelerator: accelerator to whose device the network goes.
+        average: which weights `model`, `objective` and `sampler` have.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class TrainedRun:
         accelerator: Accelerator | None = None,
         plugins: "Plugins | None" = None,
     ) -> "TrainedRun":
-        """The run in a directory.
+        """Open the run in a directory.
 
         Args:
             path: the run directory.
-            options: words of the command line that replace options of its config, such as
+            options: command-line options that replace options of the run's config, such as
                 `--sampler.steps=32`; options of the network itself cannot be replaced.
             average: the average of the weights over training ("ema") or the last ones ("raw").
             accelerator: device and precision; by default those of this machine, in the run's own
@@ -93,7 +93,7 @@ class TrainedRun:
         return cls(directory, composition, accelerator, average=average)
 
     def with_average(self, average: str) -> "TrainedRun":
-        """The same run with other weights; itself where it has these already."""
+        """The same run with other weights; this object if it has these weights already."""
         if average == self.average:
             return self
         return TrainedRun(self.directory, self.composition, self.accelerator, average=average)
@@ -105,12 +105,12 @@ class TrainedRun:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The names of the labels that the network reads; none if it reads none."""
+        """The names of the labels that the network reads; empty if it reads none."""
         return self.directory.label_names()
 
     @property
     def built(self) -> Built:
-        """All parts, the network with the weights of the newest whole checkpoint.
+        """All parts of the run, with the weights of the newest whole checkpoint in the network.
 
         Raises:
             CheckpointError: there is no checkpoint, none is whole, or it is of another
@@ -120,7 +120,7 @@ class TrainedRun:
 
     @property
     def step(self) -> int:
-        """Updates of the weights."""
+        """Number of updates of the loaded weights."""
         return self._loaded[1]
 
     @property
@@ -139,31 +139,31 @@ class TrainedRun:
 
     @property
     def weights_file(self) -> Path:
-        """The file of the weights that are loaded."""
+        """The file of the loaded weights."""
         checkpoints = Checkpoints(self.directory.checkpoints, keep=1)
         return weights_file(checkpoints.path(self.step), self.average)
 
     @property
     def sample_length(self) -> int:
-        """Tokens in a sample, unless `sample` is told another number."""
+        """Tokens in a sample, unless `sample` is given another length."""
         return self.composition.sample.length or self.composition.data.length
 
     def data(self, splits: Sequence[str] | None = None) -> Data:
         """The run's own corpus as sequences of its tokens.
 
         Args:
-            splits: those that are needed; all by default.
+            splits: splits that are needed; all by default.
         """
         return load_data(self.composition.data, self.tokenizer, self.labels, splits)
 
     def sample(
         self, number: int | None = None, *, watched: bool = False, **options: Any
     ) -> Samples:
-        """Texts that the model writes.
+        """Generate texts with the model.
 
         Args:
-            number: how many; by default as `--sample.number`.
-            watched: also record how the first of them came about.
+            number: number of texts; by default as `--sample.number`.
+            watched: also record the trajectory of the first text.
             options: fields of `SampleOptions`, such as `prompt` or `length`; and `seed`.
 
         Raises:
@@ -185,7 +185,7 @@ class TrainedRun:
         )
 
     def evaluate(self, **options: Any) -> Bound:
-        """The bound on -log p of held-out text of the run's own corpus.
+        """The bound on -log p of held-out text: of the run's own corpus, or of `data`.
 
         Args:
             options: fields of `EvaluateOptions`, such as `split`, `sequences` or `draws`; `seed`;
@@ -206,12 +206,12 @@ class TrainedRun:
         )
 
     def card(self, kind: str, *, units: str, facts: Mapping[str, Any]) -> Card:
-        """The card of figures that were measured of this run, with everything that cards share.
+        """The card of figures that were measured on this run, with the facts that all cards share.
 
         Args:
             kind: what was measured, in a word, such as "judged".
             units: a sentence on the units of the figures.
-            facts: by name, what else the figures depend on.
+            facts: further facts on which the figures depend, by name.
 
         Raises:
             ValueError: `facts` has a name that all cards use already.
@@ -240,17 +240,17 @@ class TrainedRun:
 
 
 def load_start(model: Model, start: InitOptions) -> dict[str, Any]:
-    """Gives a model the weights that `--init` asks for, and says which they are.
+    """Load the weights that `--init` asks for into a model, and return which weights they are.
 
     Args:
-        model: as it comes out of composition.
-        start: a run and the step of its checkpoint, both settled.
+        model: model as composed.
+        start: a run and the step of its checkpoint, both resolved.
 
     Raises:
         CheckpointError: the checkpoint is gone or damaged, or it is of another architecture.
     """
     assert start.run is not None, "without a run there is no start"
-    assert start.step is not None, "composition settles it"
+    assert start.step is not None, "composition resolves the step"
     checkpoints = Checkpoints(RunDirectory(Path(start.run)).checkpoints, keep=1)
     tensors = checkpoints.at(start.step).tensors[_GROUP[start.weights]]
     load_weights(model.backbone, tensors, source=str(checkpoints.path(start.step)))

@@ -1,11 +1,10 @@
-"""The way of one sample from noise to text, as the network saw it.
+"""The trajectory of one sample from noise to text, as the network saw it.
 
-    x_1 at alpha_1, x_2 at alpha_2, ...    what the network was asked, call after call
+    x_1 at alpha_1, x_2 at alpha_2, ...    inputs of the network, call after call
     x_0 at alpha = 1                       the sample
 
-Recorded by `generate`, which is shown every call of a sampler's model (`Model.watched`), so that
-any diffusion sampler has a trajectory without knowing of it. What changes between two calls counts
-as one step.
+`generate` records the trajectory from every call of a sampler's model (`Model.watched`), so that
+samplers need no code for it. All changes between two calls count as one step.
 """
 
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple, final
 
 
 class Flips(NamedTuple):
-    """How many tokens changed in each step."""
+    """Number of tokens that changed in each step, by kind of change."""
 
     unmasked: list[int]
     """Masks that became tokens."""
@@ -31,9 +30,9 @@ class Trajectory:
     """The tokens of one sample before each call of the network, and at last the sample.
 
     Args:
-        tokens: `[calls + 1][length]`.
-        alphas: the signal level of each, averaged over positions.
-        vocab_size: tokens from here on are masks.
+        tokens: token ids, `[calls + 1][length]`.
+        alphas: signal level of each row of `tokens`, averaged over positions.
+        vocab_size: ids from this number on are masks.
     """
 
     tokens: list[list[int]]
@@ -42,7 +41,7 @@ class Trajectory:
 
     @property
     def flips(self) -> Flips:
-        """What changed in each step."""
+        """The numbers of changed tokens, one entry for each step."""
         counts = Flips([], [], [])
         for before, after in pairwise(self.tokens):
             pairs = [(x, y) for x, y in zip(before, after, strict=True) if x != y]
@@ -54,11 +53,11 @@ class Trajectory:
         return counts
 
     def masked(self, token: int) -> bool:
-        """Whether it is no token of the text."""
+        """Whether a token id is a mask."""
         return token >= self.vocab_size
 
     def record(self) -> dict[str, Any]:
-        """Plain values, of which `read` makes the same trajectory; each step is what it changes."""
+        """Plain values from which `read` restores the trajectory; a step holds only its changes."""
         steps = [
             [[place, y] for place, (x, y) in enumerate(zip(before, after, strict=True)) if x != y]
             for before, after in pairwise(self.tokens)
@@ -74,7 +73,7 @@ class Trajectory:
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> "Trajectory":
-        """The trajectory of a record."""
+        """The trajectory that `record` turned into plain values."""
         tokens = [list(record["first"])]
         for step in record["steps"]:
             tokens.append(list(tokens[-1]))

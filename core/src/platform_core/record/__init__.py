@@ -1,1 +1,1 @@
-"""The record: everything that a run or a sweep keeps on disk, and nothing else. No torch."""
+"""The record: everything that a run or a sweep keeps on disk. This room imports no torch."""

@@ -1,7 +1,8 @@
 """The metrics of a bound on -log p of text, for tables.
 
-Figures of a token need the same tokens. Bits per character of a whole split need the same
-characters, whatever cuts and packs them: they are the length of a code for one text.
+Figures per token are comparable only on the same tokens. Bits per character of a whole split are
+comparable on the same characters, however these are cut into tokens and sequences: they are the
+length of a code for one text.
 """
 
 import math
@@ -17,7 +18,7 @@ def _per_token(measurement: Measurement) -> tuple[str, ...]:
 
 
 def _per_character(measurement: Measurement) -> tuple[str, ...]:
-    """Of a part of the split, which part it is depends on how the text is cut."""
+    """The facts for bits per character; for a part of the split, its tokens are facts too."""
     if measurement.fact("evaluate.sequences") == 0:
         return (*WAY, "evaluate.sequences", "text", "unknown_tokens", "characters")
     return (*WAY, "evaluate.sequences", *TOKENS)
@@ -48,7 +49,7 @@ def title_of(measurement: Measurement) -> str:
 
 
 BOUND = Family("bound", title_of)
-"""The metrics of bounds."""
+"""The family of the metrics in `BOUNDS`."""
 
 
 BOUNDS = (

@@ -3,11 +3,11 @@
     Record = figures + Card              what `platform run` and `platform eval` write
     Metric = a figure of records, and the facts of a card that its value depends on
 
-    alike(a, b)  iff  both cards say each of these facts, and say the same
+    alike(a, b)  iff  both cards hold each of these facts, with the same value
 
-A fact is a place in a card (`evaluate.protocol`) or, where the card has none, a figure beside it
-(`tokens`). A fact that a card does not say is a difference, even where the other card does not say
-it either. Used by `platform compare` and `platform report`; imports no torch.
+A fact is an entry of a card (`evaluate.protocol`) or, if the card has none, a figure beside it
+(`tokens`). A fact that a card lacks is a difference, even if the other card lacks it too. Used by
+`platform compare` and `platform report`; imports no torch.
 """
 
 import math
@@ -18,13 +18,13 @@ from typing import Any
 from platform_core.errors import UsageError, did_you_mean
 
 RESULT = "result"
-"""The name of what a run measured at its end; other measurements have names of their own."""
+"""The name of the measurement at the end of a run; evaluations have names of their own."""
 
 UNSAID = "not said"
-"""Stands for a fact that a card does not say."""
+"""The value that stands for a fact that a card lacks."""
 
 MOST_NAMED = 5
-"""Runs that one line names."""
+"""Largest number of runs that one line names."""
 
 Facts = dict[str, Any]
 Differences = dict[str, tuple[Any, Any]]
@@ -33,10 +33,10 @@ Setting = tuple[Hashable, ...]
 
 @dataclass(frozen=True)
 class Card:
-    """How the figures of a record were made.
+    """The facts on how the figures of a record were measured.
 
     Args:
-        facts: by name, nested, as they are on disk. A card that was read may lack any of them.
+        facts: facts by name, nested, as they are on disk; a card read from disk may lack any fact.
     """
 
     facts: Mapping[str, Any]
@@ -54,17 +54,17 @@ class Card:
         machine: Mapping[str, Any],
         facts: Mapping[str, Any],
     ) -> "Card":
-        """A new card with everything that cards share.
+        """Makes a card, with the facts that all cards share.
 
         Args:
             kind: what was measured, such as "bound" or "judged".
-            step: updates of the weights that were measured.
+            step: number of updates of the weights that were measured.
             parts: the name of the part in each role.
-            seed: that all draws are derived from.
+            seed: seed that all random draws are derived from.
             tokenizer: the kind, size and digest of the tokenizer.
             units: a sentence on the units of the figures.
             machine: versions, device and precision.
-            facts: what else figures of this kind depend on.
+            facts: other facts that figures of this kind depend on.
 
         Raises:
             ValueError: `facts` has a name that all cards use already.
@@ -78,11 +78,11 @@ class Card:
 
 @dataclass(frozen=True)
 class Record:
-    """Figures that were measured together, and the card that says how.
+    """Figures that were measured together, and the card that says how they were measured.
 
     Args:
         figures: numbers by name, some of them nested; errors of losses in nats per token.
-        card: how they were made.
+        card: facts on how the figures were measured.
     """
 
     figures: Mapping[str, Any]
@@ -90,7 +90,7 @@ class Record:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "Record":
-        """The record that `to_dict` made plain; without a card, one that says nothing."""
+        """The record of a value of `to_dict`; its card is empty if the value has none."""
         figures = {name: value for name, value in values.items() if name != "card"}
         return cls(figures, Card(values.get("card", {})))
 
@@ -101,11 +101,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A record of a run.
+    """A record of a run, with the names of the run and of the measurement.
 
     Args:
         run: the run, as the user named it.
-        name: `RESULT`, or the name of the evaluation; no two of a run have the same.
+        name: `RESULT`, or the name of the evaluation; unique within a run.
         record: the figures and their card.
     """
 
@@ -140,11 +140,11 @@ NOTED = (
     "packages.torch",
     "packages.dlm-platform-core",
 )
-"""Facts of any measurement whose differences are told, though numbers stay comparable."""
+"""Facts of any measurement whose differences are reported, though numbers stay comparable."""
 
 
 def no_remarks(measurement: Measurement) -> list[str]:
-    """No line below a table."""
+    """The remarks of a family without remarks: no lines below a table."""
     return []
 
 
@@ -153,11 +153,11 @@ class Family:
     """Metrics that one evaluation measures, and that therefore stand in the same tables.
 
     Args:
-        name: a word; the names of its tables begin with it.
-        title: of a table, from one of the measurements in it.
-        words: what `platform eval RUN` needs to measure the family, such as "--judge MODEL".
-        noted: facts whose differences are told below a table.
-        remarks: other lines below a table, from one of the measurements in it.
+        name: a word, with which the names of the family's tables begin.
+        title: gives the title of a table, from one of the measurements in it.
+        words: options with which `platform eval RUN` measures the family, such as "--judge MODEL".
+        noted: facts whose differences are reported below a table.
+        remarks: gives other lines below a table, from one of the measurements in it.
         by_sampler: whether each way of sampling is a row of its own, with its cost.
     """
 
@@ -176,15 +176,15 @@ class Metric:
     Args:
         name: what `--metric` calls it.
         title: the head of its column.
-        place: where records have it, such as "samples.entropy".
-        error: its standard error in the unit of the metric; None where it is not known.
-        keys: the facts that have to be the same for two numbers to stand in one column.
-        family: the metrics that it stands beside.
+        place: place of the number in the figures of a record, such as "samples.entropy".
+        error: gives the standard error in the unit of the metric; None if it is not known.
+        keys: gives the facts that must be equal for two numbers to stand in one column.
+        family: the family of metrics that this metric belongs to.
         lower_is_better: False where a higher number is the better one.
         usual: whether tables show it without being asked.
         beside: metrics that a table shows wherever it shows this one.
-        members: for a metric that stands for several whose names are not known before they are
-            measured: those that a measurement has.
+        members: for a metric that stands for a group of metrics, whose names are known only
+            after measuring: gives the members that a measurement has.
     """
 
     name: str
@@ -207,7 +207,7 @@ class Metric:
         return {key: measurement.fact(key) for key in self.keys(measurement)}
 
     def setting(self, measurement: Measurement) -> Setting:
-        """A value that two measurements share exactly where `differences` finds none.
+        """A key that two measurements share exactly if `differences` finds no difference.
 
         A measurement whose card lacks one of the facts shares its setting with no other.
         """
@@ -219,9 +219,9 @@ class Metric:
     def differences(self, measurement: Measurement, other: Measurement) -> Differences:
         """Facts that differ, as (this card's, the other's); a fact missing from one card differs.
 
-        The facts are those that either of the two numbers depends on. One that both cards lack
-        differs too: nobody can tell whether it was the same. Of two digests that differ, the
-        options behind them are named instead, as far as these differ.
+        The facts are those that either of the two numbers depends on. A fact that both cards lack
+        differs too, because nobody can tell whether it was the same. If two digests differ, the
+        differing options behind them are named instead, where there are any.
         """
         if measurement == other:
             return {}
@@ -264,11 +264,11 @@ CUT = ("tokenizer.digest", "data.length", "data.packing", "data.marks", "data.do
 """The options that say how a text is cut into sequences of tokens."""
 
 BEHIND: Mapping[str, tuple[str, ...]] = {"text": SOURCE, "fingerprint": (*SOURCE, *CUT, "label")}
-"""The options that two different digests may come from; a reader is told of these."""
+"""Digest -> the options that it depends on, which messages name in place of the digest."""
 
 
 def recorded(place: str) -> Callable[[Measurement], float | None]:
-    """An error that records have at a place."""
+    """A function that reads a standard error at a place of a record's figures."""
     return lambda measurement: measurement.figure(place)
 
 
@@ -281,7 +281,7 @@ def find_metric(name: str, metrics: Mapping[str, Metric]) -> Metric:
     """The metric of a name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no metric has that name.
     """
     if name not in metrics:
         near = did_you_mean(name, metrics)
@@ -290,9 +290,9 @@ def find_metric(name: str, metrics: Mapping[str, Metric]) -> Metric:
 
 
 def measured_metrics(metrics: Iterable[Metric], found: Iterable[Measurement]) -> dict[str, Metric]:
-    """Metrics by name; one that stands for several is replaced by the measured ones among them.
+    """Metrics by name; a metric that stands for a group is replaced by its measured members.
 
-    Where none of them was measured, it stays.
+    If no member was measured, the metric of the group stays.
     """
     measurements, named = list(found), dict[str, Metric]()
     for metric in metrics:
@@ -305,15 +305,15 @@ def measured_metrics(metrics: Iterable[Metric], found: Iterable[Measurement]) ->
 def chosen_metrics(
     names: Sequence[str], metrics: Mapping[str, Metric], found: Sequence[Measurement]
 ) -> list[Metric]:
-    """The metrics that names ask for, in this order; the usual ones for no name at all.
+    """The metrics of the given names, in this order; the usual metrics if no name is given.
 
     Args:
-        names: of metrics; one that stands for several asks for all of them.
-        metrics: all that are installed, by name.
-        found: the measurements that they are to be shown of.
+        names: names of metrics; the name of a group asks for all its members.
+        metrics: all installed metrics, by name.
+        found: the measurements whose metrics are shown.
 
     Raises:
-        UsageError: there is no metric of a name.
+        UsageError: one of the names is no metric's.
     """
     every = measured_metrics(metrics.values(), found)
     if not names:
@@ -365,8 +365,8 @@ def silent(metric: Metric, found: Iterable[Measurement], folder: str = "") -> li
     """Lines on cards that lack facts which a metric depends on, and how to measure again.
 
     Args:
-        metric: the number that is shown of them.
-        found: measurements that are shown.
+        metric: the metric that is shown.
+        found: the measurements whose metric is shown.
         folder: what stands before the name of a run in a command, such as "sweeps/noise/trials/".
     """
     runs: dict[tuple[str, ...], list[str]] = {}
@@ -389,7 +389,7 @@ def silent(metric: Metric, found: Iterable[Measurement], folder: str = "") -> li
 
 
 def unlike(differences: Mapping[str, tuple[Any, Any]], reference: str) -> str:
-    """Differences of two cards: what this one says, and what the reference says."""
+    """Differences of two cards as text: the value in this card, and in the reference's."""
     return ", ".join(
         f"{key} {shown(own)} ({reference}: {shown(other)})"
         for key, (own, other) in differences.items()
@@ -397,6 +397,6 @@ def unlike(differences: Mapping[str, tuple[Any, Any]], reference: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A fact in a message; digests are cut, because they are long."""
+    """The text of a fact in messages; digests are shortened, because they are long."""
     text = str(value)
     return f"{text[:8]}…" if len(text) == 64 and " " not in text else text

@@ -1,4 +1,4 @@
-"""A run directory: the whole record of a run, and where each part of it lies."""
+"""A run directory: the whole record of a run, and the paths of its files."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 from platform_core.errors import UsageError
 
 BETWEEN_SAMPLES = "\n\n---\n\n"
-"""Between two texts of a file in samples/."""
+"""Separator of the texts in a file in samples/."""
 
 
 class RunDirectory:
@@ -35,7 +35,7 @@ class RunDirectory:
         """The directory of a run that was started.
 
         Raises:
-            UsageError: there is no run there.
+            UsageError: the directory holds no run.
         """
         run = cls(Path(path))
         if not run.config.is_file():
@@ -54,20 +54,20 @@ class RunDirectory:
 
     @property
     def sweep(self) -> str | None:
-        """The sweep SWEEP that this run is a trial of, as `SWEEP/trials/NAME`; None of others."""
+        """The name SWEEP of the sweep, if this run is its trial `SWEEP/trials/NAME`; else None."""
         trials = self.path.absolute().parent
         made = trials.name == "trials" and (trials.parent / "trials.json").is_file()
         return trials.parent.name if made else None
 
     def steps(self) -> list[int]:
-        """The steps of its checkpoints, in order."""
+        """The steps of the run's checkpoints, in ascending order."""
         return sorted(int(path.name[5:]) for path in self.checkpoints.glob("step-[0-9]*"))
 
     def refuse_existing(self, *, overwrite: bool) -> None:
-        """Stops before anything of an earlier run is lost.
+        """Refuses a path at which a new run would replace files that have to stay.
 
         Raises:
-            UsageError: something is there that may not be replaced.
+            UsageError: a run exists there and `overwrite` is False, or something else exists there.
         """
         if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
             return
@@ -86,7 +86,7 @@ class RunDirectory:
         return tuple(json.loads(self.labels.read_text())["names"])
 
     def create(self) -> None:
-        """Makes the directory, in place of an earlier run's."""
+        """Makes the directory, after removing an earlier run in it."""
         if self.path.exists():
             shutil.rmtree(self.path)
         self.samples.mkdir(parents=True)
@@ -96,7 +96,7 @@ def first_argument(argv: Sequence[str], usage: str) -> RunDirectory:
     """The run directory that a command line names first.
 
     Raises:
-        UsageError: it names none, or there is no run there.
+        UsageError: the first word is no directory, or the directory holds no run.
     """
     if not argv or argv[0].startswith("-"):
         raise UsageError(f"name the run directory first: {usage}; {usage} --help lists the options")

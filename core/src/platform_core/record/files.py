@@ -1,9 +1,9 @@
-"""Files and folders: written as a whole or not at all, and known by their digest.
+"""Files and folders: writing them as a whole or not at all, and digests.
 
     write into .NAME.partial  ->  fsync  ->  rename to NAME  ->  fsync the directory
 
-So whoever looks sees the old content or the new, also after a power cut. What a killed process has
-left under the first name is removed by the next one that writes the same. Two processes that may
+So a reader sees the old content or the new, also after a power cut. A partial file that a killed
+process has left is removed by the next process that writes the same file. Two processes that may
 write the same file at once need a lock (`locks`).
 """
 
@@ -24,8 +24,8 @@ class WriteError(UsageError):
     """A file or folder that cannot be written, as on a full disk.
 
     Args:
-        path: what was to be written.
-        error: what the operating system said.
+        path: the file or folder that was to be written.
+        error: the error of the operating system.
     """
 
     def __init__(self, path: Path, error: OSError) -> None:
@@ -54,10 +54,10 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file as a whole or not at all; its folder is made.
+    """Writes a file as a whole or not at all; makes its folder if that is missing.
 
-    Of a link, the file that it points to is replaced. What is no regular file, such as a pipe or
-    /dev/null, is written to and stays what it is.
+    If the path is a link, the file that the link points to is replaced. A path that is no regular
+    file, such as a pipe or /dev/null, is written to directly.
 
     Raises:
         WriteError: the disk is full or cannot be written; the old content is still there.
@@ -82,17 +82,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
-    """An empty folder to write into, which after the block is there as `path`, or not at all.
+    """An empty folder to write into, which becomes `path` after the block, whole or not at all.
 
-    Its files get the modes that the umask gives, whoever wrote them. If the block raises anything,
-    nothing of it is left.
+    Its files get the modes that the umask gives, whichever library wrote them. If the block raises
+    an error, the folder is removed.
 
     Args:
-        path: what the folder is called at the end; a link to a folder stays one.
-        replace: whether what is there already goes; else it may only be an empty folder.
+        path: path of the folder after the block; a link to a folder stays a link.
+        replace: whether to replace what exists at `path`; if not, only an empty folder may exist.
 
     Raises:
-        WriteError: the disk is full or cannot be written, or something is there.
+        WriteError: the disk is full or cannot be written, or `path` exists and may not be replaced.
     """
     with _failures_named(path):
         target = Path(os.path.realpath(path))
@@ -107,7 +107,7 @@ def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """An empty folder for the time of the block, in place of what a killed process has left."""
+    """An empty folder that lasts as long as the block; first removes one of a killed process."""
     _remove(path)
     try:
         path.mkdir(parents=True)
@@ -125,7 +125,7 @@ def _failures_named(path: Path) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        raise  # the reader has gone, which is no failure
+        raise  # the reader closed the pipe, which is no failure
     except OSError as error:
         raise WriteError(path, error) from error
 
@@ -138,7 +138,7 @@ def _remove(path: Path) -> None:
 
 
 def _settle(folder: Path) -> None:
-    """Sends everything in a folder to the disk, and undoes that libraries keep files private."""
+    """Flushes a folder to the disk; gives files that libraries made private the usual modes."""
     usual = folder.stat().st_mode & 0o666
     for path in folder.rglob("*"):
         if path.is_symlink():
@@ -160,7 +160,7 @@ def _flush(path: Path) -> None:
 
 
 def json_text(values: Mapping[str, Any]) -> str:
-    """Plain values as JSON; what is no finite number is null there."""
+    """Plain values as JSON, with null for NaN and infinity."""
     return json.dumps(_finite(values), indent=1, ensure_ascii=False, allow_nan=False)
 
 

@@ -1,8 +1,8 @@
-"""Locks between processes: on a file, and free once the last process that holds it has ended.
+"""File locks between processes, which are free once the last process that holds them has ended.
 
-A lock is of the open file (flock). Processes that are started with its descriptor hold it too, and
-the operating system takes it back when the last of them ends, however it ends. So a lock is never
-stale, and its file may stay. Two threads exclude each other like two processes.
+A lock belongs to the open file (flock). Processes that inherit the file's descriptor hold the lock
+too, and the operating system frees it when the last of them ends, for whatever reason. So a lock is
+never stale, and its file may stay. Two threads exclude each other like two processes.
 """
 
 import fcntl
@@ -15,19 +15,19 @@ from pathlib import Path
 from typing import IO
 
 LOOK_SECONDS = 0.05
-"""Between two tries for a lock that somebody has."""
+"""Seconds between two attempts to take a lock that another process holds."""
 
 
 def take(path: Path, *, shared: bool = False, patience: float = 0.0) -> IO[str]:
-    """Locks a file, which is made with its folder; held until the stream that it returns is closed.
+    """Takes a lock on a file, made if missing; closing the returned stream frees the lock.
 
     Args:
-        path: of the file.
-        shared: whether others may hold it too, if they also share it.
-        patience: seconds to wait for those who have it.
+        path: path of the file; its folder is made too.
+        shared: whether others may hold the lock at the same time, if they share it as well.
+        patience: seconds to wait while others hold the lock.
 
     Raises:
-        BlockingIOError: they still have it then.
+        BlockingIOError: others still hold the lock after that time.
         OSError: the file cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,16 +52,16 @@ def take(path: Path, *, shared: bool = False, patience: float = 0.0) -> IO[str]:
 
 @contextmanager
 def locked(path: Path, *, shared: bool = False, patience: float = math.inf) -> Iterator[None]:
-    """Holds a lock for the time of the block; the arguments and errors are those of `take`."""
+    """Holds a lock during the block; the arguments and errors are those of `take`."""
     with take(path, shared=shared, patience=patience):
         yield
 
 
 def is_taken(path: Path) -> bool:
-    """Whether somebody holds a lock, alone or shared; makes no file.
+    """Whether any process holds a lock, alone or shared; makes no file.
 
     Raises:
-        FileNotFoundError: nobody has made the file, or it was removed.
+        FileNotFoundError: the file does not exist.
     """
     with path.open("r+", encoding="utf-8") as stream:
         try:

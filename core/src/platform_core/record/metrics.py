@@ -2,10 +2,10 @@
 
     {"step": 10, "subset": "train", "time": 1.25, "loss": 4.61}
 
-`time` is seconds of running, continued by a resumed run. JSON has no NaN and no infinity: they are
-written as "NaN", "Infinity" and "-Infinity", and `read` makes numbers of them again. A record
-counts once its newline is written, so a killed run loses at most the line it was writing. This file
-is the truth; trackers only show it.
+`time` is the running time in seconds; a resumed run continues it. JSON has no NaN and no infinity:
+they are written as "NaN", "Infinity" and "-Infinity", and `read` turns them back into numbers. A
+record counts once its newline is written, so a killed run loses at most the line it was writing.
+This file is authoritative; trackers only show its numbers.
 """
 
 import json
@@ -19,13 +19,13 @@ from platform_core.errors import UsageError
 from platform_core.record.files import write_bytes
 
 LABELS = ("step", "subset", "time")
-"""What every record has besides its metrics."""
+"""Fields that every record has besides its metrics."""
 
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 class MetricsLog:
-    """Appends records to a file; each is with the operating system when `log` returns.
+    """Appends records to a file; a record is passed to the operating system before `log` returns.
 
     Args:
         path: the file; made if missing.
@@ -77,7 +77,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def _records(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
-    """Whole lines and what they say; none of a missing file."""
+    """Whole lines with the records in them; an empty list if the file is missing."""
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     whole = [line for line in lines if line.endswith(b"\n")]
     return [(line, _parse(line, f"{path}:{number}")) for number, line in enumerate(whole, 1)]
@@ -88,7 +88,9 @@ def _parse(line: bytes, place: str) -> dict[str, Any]:
         record = json.loads(line)
         missing = set(LABELS) - record.keys()
     except (ValueError, AttributeError) as error:
-        raise UsageError(f"{place} is no record of metrics ({error}); mend or remove it") from error
+        raise UsageError(
+            f"{place} is no record of metrics ({error}); repair or remove the line"
+        ) from error
     if missing:
         raise UsageError(f"{place} is no record of metrics: it has no {', '.join(sorted(missing))}")
     return dict(record)

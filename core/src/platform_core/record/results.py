@@ -2,10 +2,10 @@
 
     evaluations/NAME.json  ->  result.json: {"format": 2, ..., "evaluations": {NAME: {...}}}
 
-The files in `evaluations/` are the truth, so that two measurements at once lose nothing. Errors are
-in nats per token. Format 1, which did not say its number, had the run's own error in bits per
-token; it is converted when it is read. Written by `platform run` and `platform eval`; read by
-`platform compare` and `platform report`.
+The files in `evaluations/` are authoritative, so that two measurements at once lose nothing.
+Standard errors are in nats per token. Format 1, which did not hold its number, had the run's own
+standard error in bits per token; it is converted when it is read. Written by
+`platform run` and `platform eval`; read by `platform compare` and `platform report`.
 """
 
 import json
@@ -26,7 +26,7 @@ FORMAT = 2
 
 
 def write_result(directory: RunDirectory, result: Mapping[str, Any]) -> None:
-    """Writes the result of a run, with the evaluations of it that are kept already."""
+    """Writes the result of a run, with the run's saved evaluations."""
     if not directory.evaluations.exists():
         write_json(directory.result, {"format": FORMAT, **result})
         return
@@ -35,12 +35,12 @@ def write_result(directory: RunDirectory, result: Mapping[str, Any]) -> None:
 
 
 def keep_evaluation(directory: RunDirectory, name: str, record: Record) -> Path:
-    """Writes one measurement of a run, in place of an earlier one of its name.
+    """Writes one measurement of a run, and replaces an earlier one of the same name.
 
     Args:
-        directory: of the run.
-        name: what was measured and how, fit for a file name.
-        record: the figures, and how they were made.
+        directory: the run directory.
+        name: name of the measurement, which is also the name of its file.
+        record: the figures and their card.
     """
     kept = directory.evaluations / f"{name}.json"
     with _alone(directory):
@@ -50,10 +50,10 @@ def keep_evaluation(directory: RunDirectory, name: str, record: Record) -> Path:
 
 
 def read_result(directory: RunDirectory) -> dict[str, Any]:
-    """The result of a run, in the present format; empty where the run has not ended.
+    """The result of a run, in the present format; empty if the run has not ended.
 
     Raises:
-        UsageError: a later version of the platform wrote it.
+        UsageError: a later version of the platform wrote the result.
     """
     if not directory.result.exists():
         return {}
@@ -76,14 +76,14 @@ def evaluations(directory: RunDirectory) -> dict[str, Any]:
 
 
 def measurements(directory: RunDirectory, run: str) -> list[Measurement]:
-    """Everything measured of a run: at its end first, then its evaluations by name.
+    """All measurements of a run: the one at its end first, then its evaluations by name.
 
     Args:
-        directory: of the run.
+        directory: the run directory.
         run: what the run is called in tables and messages.
 
     Raises:
-        UsageError: the result is of a later version of the platform.
+        UsageError: a later version of the platform wrote the result.
     """
     result = read_result(directory)
     kept = {**result.pop(EVALUATIONS, {}), **evaluations(directory)}
@@ -95,7 +95,7 @@ def measurements(directory: RunDirectory, run: str) -> list[Measurement]:
 
 
 def _converted(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A result of format 1 in the present one: its error in nats per token, not in bits."""
+    """Converts a result of format 1: its standard error from bits to nats per token."""
     made = dict(result)
     if result.get("standard_error") is not None:
         made["standard_error"] = result["standard_error"] * math.log(2)

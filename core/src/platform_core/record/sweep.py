@@ -1,12 +1,12 @@
-"""The directory of a sweep: what was asked, and how far each trial is.
+"""The directory of a sweep: its specification, and the state of each trial.
 
     sweep.yaml         the file as it was given
     trials.json        axes, measurements, trials: name, labels, options, digest of the config
-    configs/NAME.yaml  what a trial is started from
-    trials/NAME/       its run directory
-    state/NAME.json    how far it is
-    logs/NAME.log      what its processes printed
-    locks/NAME         held by whoever runs it, and by its processes
+    configs/NAME.yaml  the config that a trial is started from
+    trials/NAME/       the run directory of a trial
+    state/NAME.json    the state of a trial
+    logs/NAME.log      the output of a trial's processes
+    locks/NAME         held by the process that runs a trial, and by the trial's processes
 
 `platform report` reads all of this.
 """
@@ -30,15 +30,15 @@ Status = Literal["waiting", "running", "finished", "failed", "interrupted"]
 
 @dataclass(frozen=True)
 class State:
-    """How far a trial is.
+    """The state of a trial.
 
     Args:
-        status: finished is a run that ended, whatever became of its measurements.
-        exit_code: of its last process; negative for a signal.
-        attempts: how often its run was started.
-        started: when the last attempt began (ISO 8601, UTC).
-        ended: when it ended.
-        message: the last line that a process which failed printed.
+        status: finished means that the run ended, whether or not its measurements succeeded.
+        exit_code: exit code of the trial's last process; negative for a signal.
+        attempts: number of times that the run was started.
+        started: time at which the last attempt began (ISO 8601, UTC).
+        ended: time at which the last attempt ended.
+        message: the last line printed by a process that failed.
         evaluations: each measurement's options, status, exit code and message.
     """
 
@@ -51,14 +51,14 @@ class State:
     evaluations: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
     def measured(self, options: Mapping[str, Any]) -> bool:
-        """Whether a measurement succeeded."""
+        """Whether the measurement with these options succeeded."""
         return any(
             done["options"] == options and done["status"] == "finished" for done in self.evaluations
         )
 
     @property
     def measurements_failed(self) -> int:
-        """How many measurements did not succeed."""
+        """The number of measurements that failed."""
         return sum(done["status"] == "failed" for done in self.evaluations)
 
 
@@ -77,7 +77,7 @@ class SweepDirectory:
         """The directory of a sweep that was started.
 
         Raises:
-            UsageError: there is no sweep there.
+            UsageError: the directory holds no sweep.
         """
         sweep = cls(path)
         if not sweep.file.is_file():
@@ -85,26 +85,26 @@ class SweepDirectory:
         return sweep
 
     def run(self, name: str) -> RunDirectory:
-        """The run of a trial."""
+        """The run directory of a trial."""
         return RunDirectory(self.trials / name)
 
     def config(self, name: str) -> Path:
-        """What a trial is started from."""
+        """The path of the config that a trial is started from."""
         return self.path / "configs" / f"{name}.yaml"
 
     def log(self, name: str) -> Path:
-        """What a trial's processes printed."""
+        """The path of the file with the output of a trial's processes."""
         return self.path / "logs" / f"{name}.log"
 
     def names(self) -> dict[str, str]:
         """The name of each trial of an earlier call, by the digest of its config.
 
         Raises:
-            UsageError: the directory holds something else, or a later platform's sweep.
+            UsageError: the directory holds something else, or a sweep of another format.
         """
         if not self.index.exists():
             if self.path.exists() and any(self.path.iterdir()):
-                raise UsageError(f"{self.path} is there and no sweep; give another --output")
+                raise UsageError(f"{self.path} exists and is no sweep; give another --output")
             return {}
         index = json.loads(self.index.read_text(encoding="utf-8"))
         if index["format"] != FORMAT:
@@ -114,27 +114,27 @@ class SweepDirectory:
         return {trial["digest"]: trial["name"] for trial in index["trials"]}
 
     def state(self, name: str) -> State:
-        """How far a trial is."""
+        """The saved state of a trial; waiting if none is saved."""
         path = self.state_file(name)
         return State(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else State()
 
     def set_state(self, name: str, state: State) -> None:
-        """Writes it as a whole."""
+        """Writes the state of a trial, as a whole or not at all."""
         write_json(self.state_file(name), asdict(state))
 
     def has_result(self, name: str) -> bool:
-        """Whether a trial's run came to its end; measurements alone make no result."""
+        """Whether a trial's run has ended; evaluations alone in result.json do not count."""
         return "steps" in read_result(self.run(name))
 
     def done(self, name: str, evaluate: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether a trial and all its measurements are made."""
+        """Whether a trial's run has ended and all its measurements have succeeded."""
         state = self.state(name)
         return self.has_result(name) and all(state.measured(options) for options in evaluate)
 
     def lock(self, name: str) -> IO[str] | None:
-        """The right to run a trial, or nothing while somebody has it.
+        """Takes the lock to run a trial; None if another process holds the lock.
 
-        A trial's processes inherit the open file: the right is free once the last of them has
+        A trial's processes inherit the open file, so the lock is free once the last of them has
         ended, whoever started them.
         """
         try:
@@ -143,7 +143,7 @@ class SweepDirectory:
             return None
 
     def forget_dead(self, name: str) -> None:
-        """Says of a trial whose processes were killed that it was interrupted."""
+        """Marks a trial as interrupted if it is marked as running but its processes were killed."""
         state = self.state(name)
         if state.status == "running" and (lock := self.lock(name)) is not None:
             with lock:
@@ -154,7 +154,7 @@ class SweepDirectory:
 
 
 def find_runs(directory: Path) -> Path:
-    """The directory that run directories are in: itself, its trials, or its parent."""
+    """The folder of run directories: a sweep's trials, a run's parent, or the directory itself."""
     if (directory / "trials.json").is_file():
         return directory / "trials"
     if (directory / "config.yaml").is_file():

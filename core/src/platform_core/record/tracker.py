@@ -1,9 +1,9 @@
-"""Trackers: where the numbers and samples of a run go besides `metrics.jsonl`.
+"""Trackers: services that show the numbers and samples of a run, besides `metrics.jsonl`.
 
     hook platform_trackers -> Tracker.open(directory, about, identity) -> log, text, figure -> close
 
-Whatever goes wrong with a tracker costs one warning and never the run: `open_trackers`, which the
-trainer calls on its main process, gives each a `Guarded`, and closes all in a `finally`.
+A failure of a tracker costs one warning and never the run: `open_trackers`, which a run calls on
+its main process, wraps each tracker in a `Guarded`. The run closes all trackers, also after errors.
 """
 
 import json
@@ -19,35 +19,32 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any, ClassVar, Self
 
-import yaml
-
 from platform_core.component import ROLES
 from platform_core.errors import UsageError
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import write_json
+from platform_core.record.yaml_tree import read_tree
 
 PATIENCE_SECONDS = 120.0
-"""Longest wait for a tracker at the beginning and at the end of a run; Aim takes about 3 to make a
-repository.
-"""
+"""Longest wait for any call of a tracker; Aim takes about 3 seconds to make a repository."""
 
 _Work = tuple[Callable[[], None], "Queue[BaseException | None]"]
-"""Something to do, and where to say how it failed."""
+"""An action, and the queue that receives its error, or None if it succeeds."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What is known of a run when it begins.
+    """The facts about a run that are known when it begins.
 
     Args:
-        name: of the run.
-        parts: role -> name of the chosen part; without a sweep the process is Aim's experiment.
+        name: name of the run.
+        parts: role -> name of the chosen part; without a sweep, Aim's experiment is the process.
         hyperparameters: section -> options, or single values; the name of a role's part is added
             to the role's section.
-        versions: of the packages that numbers depend on.
-        sweep: that the run is a trial of; it is Aim's experiment, and a tag.
-        step: of the checkpoint that a resumed run goes on from, 0 of a new run; what was tracked of
-            later steps is tracked again.
+        versions: versions of the packages that numbers depend on.
+        sweep: the sweep that the run is a trial of; also Aim's experiment, and a tag.
+        step: step of the checkpoint from which a resumed run continues, 0 for a new run; later
+            steps are tracked again.
     """
 
     name: str
@@ -58,7 +55,7 @@ class About:
     step: int = 0
 
     def sections(self) -> dict[str, Any]:
-        """What queries see at the top."""
+        """Options by section, parts, sweep and versions, as the queries of trackers see them."""
         given, parts = self.hyperparameters, self.parts
         roles = {role: {**given.get(role, {}), "name": parts[role]} for role in parts}
         sweep = {"sweep": self.sweep} if self.sweep else {}
@@ -66,29 +63,31 @@ class About:
 
 
 def about(directory: RunDirectory, versions: Mapping[str, str], step: int = 0) -> About:
-    """What a run directory says of its run."""
-    config = yaml.safe_load(directory.config.read_text(encoding="utf-8"))
+    """The facts about a run, from the run directory and its config."""
+    config = read_tree(directory.config, "config file")
     parts = {role: config[role]["name"] for role in ROLES}
     return About(directory.path.name, parts, config, versions, directory.sweep, step)
 
 
 class Display(ABC):
-    """Shows a run while it trains. Steps never fall while it is open."""
+    """An interface that shows a run while it trains; steps never decrease while it is open."""
 
     @abstractmethod
     def log(self, metrics: Mapping[str, float], *, step: int, subset: str) -> None:
-        """Metrics of one subset (train, validation, ...) at one step, NaN and infinity among them;
-        repeated ones replace.
+        """Shows metrics of one subset (train, validation, ...) at one step, maybe NaN or infinite.
+
+        A metric that is logged again at a step replaces the earlier value.
         """
 
     @abstractmethod
     def text(self, name: str, samples: Sequence[str], *, step: int) -> None:
-        """Samples of text at one step, maybe none; repeated ones replace."""
+        """Shows samples of text at one step, maybe none; repeated samples replace earlier ones."""
 
     @abstractmethod
     def figure(self, path: Path, *, step: int) -> None:
-        """A figure by the file of its data, which `evaluation.figures.plotted` draws; a repeated
-        one replaces.
+        """Shows a figure, given the file of its data, which `evaluation.figures.plotted` draws.
+
+        A figure that is logged again at a step replaces the earlier one.
         """
 
     @abstractmethod
@@ -97,25 +96,26 @@ class Display(ABC):
 
 
 class Tracker(Display):
-    """What `--track.to NAME` can name, and a plugin brings by the hook `platform_trackers`.
+    """A tracker for `--track.to NAME`, which a plugin provides by the hook `platform_trackers`.
 
-    A method may raise anything: the run then says so once, goes on and asks it nothing more.
-    Opening and closing happen in a thread of their own, everything else in the run's.
+    A method may raise any error, or never return: the run then prints one warning, goes on and
+    calls the tracker no more. All methods are called in one thread, which is not the run's and
+    serves no other tracker.
     """
 
     title: ClassVar[str]
-    """What messages call it."""
+    """The name of the tracker in messages."""
 
     @classmethod
     @abstractmethod
     def open(cls, directory: RunDirectory, about: About, identity: str | None) -> Self:
-        """Begins to show a run, or goes on with it.
+        """Begins to show a new run, or continues with a resumed run.
 
         Args:
-            directory: of the run; its config.yaml is there.
-            about: what is known of the run.
-            identity: what tracking.json has kept, of this run or what `new_identity` gave; None
-                where neither has one.
+            directory: the run directory; its config.yaml exists.
+            about: the facts about the run.
+            identity: the run's identity in tracking.json, or the one from `new_identity`; None if
+                there is neither.
         """
 
     @property
@@ -125,69 +125,72 @@ class Tracker(Display):
 
     @classmethod
     def unusable(cls) -> str | None:
-        """Why it cannot be used here, in one sentence (a package is missing, Python is too new);
-        None where it can. Imports nothing heavy.
+        """Why the tracker cannot be used on this machine, in one sentence; None if it can be used.
+
+        Reasons are, for example, that a package is missing or Python is too new. The method imports
+        nothing heavy.
         """
         return None
 
     @classmethod
     def new_identity(cls) -> str | None:
-        """An identity for a new run, kept before the run begins so that one killed at once is
-        known by it; None where only the opened tracker knows its own.
+        """An identity for a new run; None if only the opened tracker knows the identity.
+
+        The identity is saved before the run begins, so that even a run killed at once has it.
         """
         return None
 
     @classmethod
     def prepare(cls, runs: Path) -> None:
-        """Called once by a sweep, before many processes open runs in the directory at once."""
+        """Prepares a folder of runs; a sweep calls this before many processes open runs in it."""
 
     @classmethod
     def viewer(cls, runs: Path) -> str | None:
-        """The command that shows the runs of a directory; None where there is none to name."""
+        """The command that shows the runs of a directory; None if there is no such command."""
         return None
 
 
 class NoTracker(Tracker):
-    """Shows nothing."""
+    """A tracker that shows nothing."""
 
     title = "no tracker"
 
     @classmethod
     def open(cls, directory: RunDirectory, about: About, identity: str | None) -> Self:
-        """There is nothing to begin."""
         return cls()
 
     @property
     def identity(self) -> str | None:
-        """There is nothing to go on with."""
         return None
 
     def log(self, metrics: Mapping[str, float], *, step: int, subset: str) -> None:
-        """Does nothing."""
+        pass
 
     def text(self, name: str, samples: Sequence[str], *, step: int) -> None:
-        """Does nothing."""
+        pass
 
     def figure(self, path: Path, *, step: int) -> None:
-        """Does nothing."""
+        pass
 
     def close(self) -> None:
-        """Does nothing."""
+        pass
 
 
 def new_hash() -> str:
-    """An identity that no other run has: 24 hexadecimal digits, such as Aim gives."""
+    """An identity that no other run has: 24 hexadecimal digits, as in Aim."""
     return uuid.uuid4().hex[:24]
 
 
 class Guarded(Display):
-    """A tracker whose first failure costs one warning and turns it off, and never stops the run.
+    """A wrapper of a tracker: a first failure prints one warning and turns the tracker off.
+
+    A failure never stops the run.
 
     Args:
-        make: makes the tracker.
-        title: what the warning calls it.
-        identity: of the run to go on with; kept in case `make` fails, for a later attempt.
-        patience: seconds after which making or closing the tracker has failed.
+        make: opens the tracker.
+        title: name of the tracker in the warning.
+        identity: identity of the run to continue; kept for a later attempt if `make` fails.
+        patience: seconds without an answer after which the tracker counts as failed.
     """
 
     def __init__(
@@ -202,16 +205,16 @@ class Guarded(Display):
         self._title, self._identity = title, identity
         self._patience = patience
         self._off = False
-        # One thread for both, because what locks a run in one thread cannot unlock it in another.
+        # One thread for all calls, because a run locked in one cannot be unlocked in another.
         self._actions: Queue[_Work] = Queue()
         threading.Thread(target=_work, args=[self._actions], daemon=True).start()
-        self._try_patiently(lambda: self._begin(make))
+        self._try(lambda: self._begin(make))
 
     @classmethod
     def of(
         cls, kind: type[Tracker], directory: RunDirectory, about: About, identity: str | None = None
     ) -> "Guarded":
-        """A tracker of this kind, opened."""
+        """Opens a tracker of this kind, guarded."""
         make = partial(_opened, kind, directory, about, identity)
         return cls(make, title=kind.title, identity=identity)
 
@@ -221,20 +224,17 @@ class Guarded(Display):
         return self._identity
 
     def log(self, metrics: Mapping[str, float], *, step: int, subset: str) -> None:
-        """Logs, or turns the tracker off."""
         self._try(lambda: self._tracker.log(metrics, step=step, subset=subset))
 
     def text(self, name: str, samples: Sequence[str], *, step: int) -> None:
-        """Logs samples, or turns the tracker off."""
         self._try(lambda: self._tracker.text(name, samples, step=step))
 
     def figure(self, path: Path, *, step: int) -> None:
-        """Logs a figure, or turns the tracker off."""
         self._try(lambda: self._tracker.figure(path, step=step))
 
     def close(self) -> None:
-        """Closes once; a failure is only reported."""
-        self._try_patiently(lambda: self._tracker.close())
+        """Closes the tracker, only once; a failure costs a warning."""
+        self._try(lambda: self._tracker.close())
         self._off = True
 
     def _begin(self, make: Callable[[], Tracker]) -> None:
@@ -242,12 +242,10 @@ class Guarded(Display):
         self._identity = self._tracker.identity
 
     def _try(self, action: Callable[[], None]) -> None:
-        if not self._off:
-            self._judge(_failure(action))
+        """Tries an action that may never return, for at most `patience` seconds.
 
-    def _try_patiently(self, action: Callable[[], None]) -> None:
-        """Tries what may never return: Aim waits for ever for a thread of its own that has died,
-        which it does where the disk is full or a directory of the repository cannot be written.
+        On a full disk, Aim waits for ever for its own threads, which have died, and RocksDB below
+        Aim stops every write until there is room again.
         """
         if self._off:
             return
@@ -267,38 +265,36 @@ class Guarded(Display):
 
 
 _ABANDONED: list[tuple[Display, BaseException]] = []
-"""Trackers that failed. Collected, Aim would try to close them again, and print a traceback or wait
-for ever. One that failed while it began is known only to the traceback of its failure.
+"""Trackers that failed, with their errors, kept from garbage collection.
+
+On collection, Aim would try to close them again, and print a traceback or wait for ever. Only the
+traceback of the error refers to a tracker that failed while it was opened.
 """
 
 
 class Several(Display):
-    """Shows a run in every place that it is given.
+    """Several displays of one run, used like one.
 
     Args:
-        displays: name -> where to show it.
+        displays: name -> display.
     """
 
     def __init__(self, displays: Mapping[str, Display]) -> None:
         self.displays = dict(displays)
 
     def log(self, metrics: Mapping[str, float], *, step: int, subset: str) -> None:
-        """Logs everywhere."""
         for display in self.displays.values():
             display.log(metrics, step=step, subset=subset)
 
     def text(self, name: str, samples: Sequence[str], *, step: int) -> None:
-        """Logs samples everywhere."""
         for display in self.displays.values():
             display.text(name, samples, step=step)
 
     def figure(self, path: Path, *, step: int) -> None:
-        """Logs a figure everywhere."""
         for display in self.displays.values():
             display.figure(path, step=step)
 
     def close(self) -> None:
-        """Closes all."""
         for display in self.displays.values():
             display.close()
 
@@ -306,10 +302,10 @@ class Several(Display):
 def open_trackers(
     kinds: Mapping[str, type[Tracker]], directory: RunDirectory, about: About
 ) -> Several:
-    """A run's trackers by name, each guarded; tracking.json keeps their identities."""
+    """Opens a run's trackers, each guarded, and saves their identities in tracking.json."""
     known = identities(directory)
     begun = {name: known.get(name) or kind.new_identity() for name, kind in kinds.items()}
-    # Before the run begins anywhere: a killed one is to be known by the same name.
+    # Saved before any tracker opens, so that a killed run keeps its identities.
     keep_identities(directory, begun)
     opened = {name: Guarded.of(kind, directory, about, begun[name]) for name, kind in kinds.items()}
     keep_identities(directory, {name: tracker.identity for name, tracker in opened.items()})
@@ -317,7 +313,7 @@ def open_trackers(
 
 
 def prepare_trackers(kinds: Mapping[str, type[Tracker]], runs: Path) -> None:
-    """Lets each prepare for many runs of a directory; what fails is left to each run to say."""
+    """Lets each tracker prepare a directory for many runs; a failure costs a warning."""
     for kind in kinds.values():
         failure = _failure(partial(kind.prepare, runs))
         if failure is not None:
@@ -325,9 +321,9 @@ def prepare_trackers(kinds: Mapping[str, type[Tracker]], runs: Path) -> None:
 
 
 def identities(directory: RunDirectory) -> dict[str, str]:
-    """Tracker -> its name for a run, as far as tracking.json has kept any."""
+    """Name of a tracker -> its identity for a run, for those that tracking.json holds."""
     known = _tracking(directory)
-    # Runs of before there were several trackers have the hash of their run in Aim, or null.
+    # Old runs, from when Aim was the only tracker, have the hash of their run in Aim, or null.
     old = {"aim": known["aim_run"]} if known.get("aim_run") else {}
     return {**old, **known.get("trackers", {})}
 
@@ -335,8 +331,9 @@ def identities(directory: RunDirectory) -> dict[str, str]:
 def keep_identities(
     directory: RunDirectory, given: Mapping[str, str | None], *, began: float | None = None
 ) -> None:
-    """Keeps more identities in tracking.json, and when the run began: seconds since 1970, now
-    unless it is known.
+    """Adds identities to tracking.json, and the time at which the run began.
+
+    The time is in seconds since 1970: the saved time, else `began`, else the present.
     """
     kept = {**identities(directory), **{name: value for name, value in given.items() if value}}
     began = when_began(directory) or began or time.time()
@@ -344,7 +341,7 @@ def keep_identities(
 
 
 def when_began(directory: RunDirectory) -> float | None:
-    """When a run began, in seconds since 1970; None where its tracking.json does not say."""
+    """The time a run began, in seconds since 1970; None if its tracking.json does not hold it."""
     return _tracking(directory).get("began")
 
 
@@ -371,8 +368,8 @@ def _work(actions: "Queue[_Work]") -> None:
 def _failure(action: Callable[[], None]) -> BaseException | None:
     try:
         action()
-    # Everything: Aim alone lets through what RocksDB, SQLAlchemy, filelock, Alembic's process, the
-    # file system and the import of a broken installation raise; a stranger's tracker may also exit.
+    # All errors: Aim alone passes on those of RocksDB, SQLAlchemy, filelock, Alembic's process, the
+    # file system and the import of a broken installation; a plugin's tracker may even exit.
     except (Exception, SystemExit) as error:
         return error
     return None

@@ -96,6 +96,28 @@ FIRST_PARTY_OPTIONS = {
 Status = Literal["loaded", "broken", "conflict", "disabled"]
 
 
+OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "masked": ("mdlm", "absorbing"),
+    "mask": ("mdlm", "absorbing"),
+    "llada": ("mdlm",),
+    "udlm": ("uniform", "duo"),
+    "multinomial": ("uniform",),
+    "autoregressive": ("ar", "next-token"),
+    "causal": ("ar",),
+    "gpt": ("ar", "hf"),
+    "gpt2": ("hf",),
+    "bert": ("hf",),
+    "transformer": ("dit",),
+    "ddit": ("dit",),
+    "linear": ("log-linear",),
+    "loglinear": ("log-linear",),
+    "ddpm": ("ancestral",),
+    "ddpm_cache": ("ancestral",),
+    "elbo": ("nelbo",),
+}
+"""Names of parts elsewhere -> their names here."""
+
+
 @dataclass(frozen=True)
 class Plugin:
     """One plugin as the loader found it."""
@@ -254,7 +276,9 @@ class Plugins:
         ]
 
     def _unknown(self, role: str, name: str) -> str:
-        near = did_you_mean(name, self._parts[role])
+        called = [part for part in OTHER_NAMES.get(name.lower(), ()) if part in self._parts[role]]
+        near = f"; did you mean {either(called)}?" if called else ""
+        near = near or did_you_mean(name, self._parts[role])
         head = f"unknown {role} {name!r}{near}{' ' if near else '; '}"
         said = []
         elsewhere = self.roles_of(name)

@@ -1,4 +1,4 @@
-"""Training: a run from its first update to its result. Imports every room but `cli`.
+"""Training: a run from its first update to its result. Imports all other rooms except `cli`.
 
-Trainer.update x steps -> looks on the way -> checkpoints -> result.json
+Trainer.update x steps -> bounds and samples on the way -> checkpoints -> result.json
 """

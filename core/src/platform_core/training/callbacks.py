@@ -1,4 +1,4 @@
-"""Callbacks of a run as one, and those that core ships: early stopping and the best checkpoint."""
+"""The callbacks of core, early stopping and best checkpoint, and the group of a run's callbacks."""
 
 import math
 from collections.abc import Mapping
@@ -9,10 +9,10 @@ from platform_core.errors import UsageError, did_you_mean
 
 
 class Watchers:
-    """All callbacks of a run.
+    """The callbacks of a run, called as a group.
 
     Args:
-        callbacks: by name, as they are before a training.
+        callbacks: callbacks by name, in their state before training.
     """
 
     def __init__(self, callbacks: Mapping[str, Callback]) -> None:
@@ -20,30 +20,30 @@ class Watchers:
         self.stopped = ""
         """Why the training ended before its last update; empty if it did not."""
         self.kept: dict[str, int] = {}
-        """The step whose checkpoint each callback keeps."""
+        """Name of a callback -> the step of the checkpoint that it keeps."""
 
     def begin(self, progress: Progress) -> None:
-        """Tells them that updates are about to be made."""
+        """Tells every callback that updates are about to be made."""
         for callback in self.callbacks.values():
             callback.begin(progress)
 
     def after_update(self, progress: Progress) -> Reaction:
-        """What they make of an update."""
+        """The joint reaction of all callbacks to an update."""
         found = {name: each.after_update(progress) for name, each in self.callbacks.items()}
         return self._joined(found, progress)
 
     def after_look(self, progress: Progress) -> Reaction:
-        """What they make of a bound on held-out text."""
+        """The joint reaction of all callbacks to a bound on held-out text."""
         found = {name: each.after_look(progress) for name, each in self.callbacks.items()}
         return self._joined(found, progress)
 
     def state(self) -> Mapping[str, Any]:
-        """Plain values for a checkpoint."""
+        """The state of all callbacks, as plain values for a checkpoint."""
         own = {name: dict(callback.state()) for name, callback in self.callbacks.items()}
         return {"own": own, "stopped": self.stopped, "kept": self.kept}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state` gave; a callback that is new begins anew."""
+        """Restores a value of `state`; a callback that is missing there starts anew."""
         for name, values in state.get("own", {}).items():
             if name in self.callbacks:
                 self.callbacks[name].restore(values)
@@ -51,7 +51,7 @@ class Watchers:
         self.stopped = str(state.get("stopped", "")) if self.callbacks else ""
 
     def _joined(self, reactions: Mapping[str, Reaction], progress: Progress) -> Reaction:
-        """The reactions as one; figures have the callback's name in front."""
+        """Joins reactions to one; names of figures get the callback's name in front."""
         figures = {}
         for name, reaction in reactions.items():
             for figure, value in (reaction.figures or {}).items():
@@ -68,12 +68,12 @@ def require_number(name: str, figures: Mapping[str, float]) -> float:
     """The figure of that name.
 
     Raises:
-        UsageError: a look measures no such figure.
+        UsageError: there is no figure of that name.
     """
     if name not in figures:
         known = ", ".join(sorted(figures))
         raise UsageError(
-            f"a callback watches the figure {name!r}, but a look measures {known}"
+            f"a callback watches the figure {name!r}, but runs measure {known}"
             f"{did_you_mean(name, figures)}"
         )
     return figures[name]
@@ -86,7 +86,7 @@ class Lowest:
         self.figure, self.value, self.step = figure, math.inf, 0
 
     def improves(self, progress: Progress, *, by: float = 0.0) -> bool:
-        """Whether this look is lower than all before it, by more than so much; then it is kept."""
+        """Whether the figure is below its lowest value by more than `by`; if so, stores it."""
         value = require_number(self.figure, progress.figures)
         if not value < self.value - by:
             return False
@@ -94,11 +94,11 @@ class Lowest:
         return True
 
     def state(self) -> Mapping[str, Any]:
-        """Plain values for a checkpoint; none before the first look."""
+        """The value and its step for a checkpoint; empty before the first value."""
         return {} if math.isinf(self.value) else {"value": self.value, "step": self.step}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state` gave."""
+        """Restores a value of `state`."""
         if state:
             self.value, self.step = float(state["value"]), int(state["step"])
 
@@ -108,10 +108,10 @@ class EarlyStopping(Callback):
     """Ends the training when a figure of held-out text stops getting lower.
 
     Args:
-        figure: what to watch, as looks (--train.evaluate_every) measure it, such as
-            bits_per_character or nats_per_token.
-        patience: looks without improvement after which the training ends.
-        min_delta: an improvement is lower by more than this, in the figure's own unit.
+        figure: the figure to watch, of those that evaluations (--train.evaluate_every) measure,
+            such as bits_per_character or nats_per_token.
+        patience: evaluations without improvement after which the training ends.
+        min_delta: a decrease by more than this, in the figure's unit, is an improvement.
 
     Raises:
         ValueError: patience is below 1, or min_delta below 0.
@@ -134,7 +134,7 @@ class EarlyStopping(Callback):
             return Reaction(figures)
         return Reaction(
             figures,
-            stop=f"{self.lowest.figure} has not been lower for {self.waited} looks than "
+            stop=f"{self.lowest.figure} has not improved for {self.waited} evaluations since "
             f"{self.lowest.value:.4f} at step {self.lowest.step}",
         )
 
@@ -151,8 +151,8 @@ class BestCheckpoint(Callback):
     """Keeps the checkpoint with the lowest figure of held-out text beside the latest ones.
 
     Args:
-        figure: what to compare, as looks (--train.evaluate_every) measure it, such as
-            bits_per_character or nats_per_token.
+        figure: the figure to compare, of those that evaluations (--train.evaluate_every) measure,
+            such as bits_per_character or nats_per_token.
     """
 
     def __init__(self, figure: str = "nats_per_token") -> None:

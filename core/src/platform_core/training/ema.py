@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Ema:
-    """A shadow of named parameters that follows them slowly.
+    """The exponential moving average (shadow) of named parameters.
 
         d = min(decay, (1 + n) / (10 + n)) at the n-th update;  shadow += (1 - d) (live - shadow)
 
@@ -38,7 +38,7 @@ class Ema:
             shadow.lerp_(self._live[name], 1 - decay)
 
     def restore(self, shadow: Mapping[str, Tensor], updates: int) -> None:
-        """Takes over a saved average."""
+        """Restores a saved average and its number of updates."""
         for name, tensor in self.shadow.items():
             tensor.copy_(shadow[name])
         self.updates = updates

@@ -1,4 +1,4 @@
-"""What a person sees of a long run: one bar with loss, speed and time left."""
+"""The progress bar of a run, with loss, speed and time left."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ from platform_core.training.trainer import Update
 
 @dataclass
 class Window:
-    """Updates since the last line of the record."""
+    """Sums over the updates since the last line of metrics.jsonl."""
 
     loss: float = 0.0
     tokens: int = 0
@@ -27,7 +27,7 @@ class Window:
         self.gradient_norm += update.gradient_norm
 
     def metrics(self, update: Update) -> dict[str, float]:
-        """Means over the window, the last learning rate, and the speed."""
+        """Means over the window, the last learning rate, and the speed in tokens per second."""
         return {
             "loss": self.loss / self.tokens,
             "gradient_norm": self.gradient_norm / self.updates,
@@ -37,10 +37,10 @@ class Window:
 
 
 class Meter:
-    """The bar of a run and its window of updates; silent on all but the main process."""
+    """The progress bar of a run and its window of updates; the bar is hidden unless `show`."""
 
     def __init__(self, *, step: int, steps: int, show: bool) -> None:
-        # Into a file the bar is a line for each state, so it moves less often there.
+        # In a file, each refresh of the bar is a line of its own, so it refreshes less often there.
         often = 0.1 if sys.stderr.isatty() else 10.0
         self._bar = tqdm(
             total=steps,
@@ -59,7 +59,7 @@ class Meter:
         self._bar.update()
 
     def metrics(self, update: Update) -> dict[str, float]:
-        """The means since the last call, which the bar then shows."""
+        """The metrics of the updates since the last call, which the bar then shows."""
         metrics = self._window.metrics(update)
         self._window = Window(started=time.perf_counter())
         self._bar.set_postfix_str(
@@ -69,11 +69,11 @@ class Meter:
         return metrics
 
     def pause(self) -> None:
-        """Leaves evaluation out of the speed."""
+        """Restarts the window, so that the time of an evaluation does not count in the speed."""
         self._window = Window(started=time.perf_counter())
 
     def say(self, line: str) -> None:
-        """A line above the bar."""
+        """Prints a line above the bar, unless the bar is hidden."""
         if not self._bar.disable:
             self._bar.write(line)
 

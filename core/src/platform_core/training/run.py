@@ -49,11 +49,11 @@ class Run:
 
     Args:
         composition: the parts and options.
-        directory: where the record goes.
+        directory: the run directory, which receives the record.
         resume: continue from the newest checkpoint there.
 
     Raises:
-        UsageError: it cannot start, for a reason that the composition alone does not show.
+        UsageError: the run cannot start, for a reason that the composition alone does not show.
     """
 
     def __init__(self, composition: Composition, directory: RunDirectory, *, resume: bool) -> None:
@@ -100,7 +100,7 @@ class Run:
             self._prepare_directory(new=not resume)
         self.accelerator.wait_for_everyone()
         self.tracker = self._open_trackers()
-        # One process cuts the record and writes it; two at once would take it from each other.
+        # Only the main process truncates and rewrites the record; two at once would conflict.
         self.metrics = (
             MetricsLog.resume(directory.metrics, self.trainer.step)
             if self.accelerator.is_main_process
@@ -111,14 +111,14 @@ class Run:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends the record and the tracker, whatever happened."""
+        """Closes the record and the trackers, also after an error."""
         self.metrics.close()
         self.tracker.close()
         self.accelerator.end_training()
 
     @property
     def sample_length(self) -> int:
-        """Tokens in a sample."""
+        """Number of tokens in a sample."""
         return self.composition.sample.length or self.composition.data.length
 
     @property
@@ -128,11 +128,11 @@ class Run:
 
     @property
     def progress(self) -> Progress:
-        """Where the training is, without figures."""
+        """The progress of the training (step and number of steps), without figures."""
         return Progress(self.trainer.step, self.composition.train.steps, {})
 
     def train(self, interruption: Interruption) -> bool:
-        """Trains to the end; False when a signal asked to stop, after saving."""
+        """Trains to the end; if a signal asks to stop before, saves and returns False."""
         steps, step = self.composition.train.steps, self.trainer.step
         show = self.accelerator.is_main_process
         self.watchers.begin(self.progress)
@@ -143,7 +143,7 @@ class Run:
         return self.is_complete
 
     def advance(self, meter: Meter, interruption: Interruption) -> bool:
-        """One update and what is due after it; whether a signal asked any process to stop."""
+        """Makes an update and what is due after it; returns whether a signal asked to stop."""
         options, trainer = self.composition.train, self.trainer
         start = time.perf_counter()
         update = trainer.update()
@@ -159,24 +159,24 @@ class Run:
             figures = self.look(meter)
             keep |= self.react(self.watchers.after_look(self.progress_with(figures)))
         interrupted = self.anywhere(interruption.signal is not None)
-        # After the records of its step, which a resumed run keeps.
+        # A checkpoint is saved after the records of its step, which a resumed run keeps.
         ended = last or interrupted or bool(self.watchers.stopped)
         if due(trainer.step, options.checkpoint_every) or ended or keep:
             self.save()
         return interrupted
 
     def progress_with(self, figures: Mapping[str, float]) -> Progress:
-        """Where the training is, with what was just measured."""
+        """The progress of the training, with figures that were just measured."""
         return replace(self.progress, figures=figures)
 
     def react(self, reaction: Reaction) -> bool:
-        """Logs what the callbacks say; whether this step's checkpoint is to be kept."""
+        """Logs the callbacks' figures; returns whether to keep this step's checkpoint."""
         if reaction.figures:
             self.log(reaction.figures, subset="callbacks")
         return reaction.keep
 
     def anywhere(self, here: bool) -> bool:
-        """Whether something holds in any process; all must leave the loop at the same step."""
+        """Whether a condition holds in any process; all must leave the loop at the same step."""
         if self.accelerator.num_processes == 1:
             return here
         flag = torch.tensor(float(here), device=self.accelerator.device)
@@ -195,7 +195,7 @@ class Run:
         self.accelerator.wait_for_everyone()
 
     def look(self, meter: Meter) -> Mapping[str, float]:
-        """A bound and samples on the way, with the averaged weights; the figures of the bound."""
+        """Evaluates the bound and samples during training; returns the figures of the bound."""
         bound = self.bound(self.composition.evaluate.on_the_way)
         samples, step = self.samples(), self.trainer.step
         figures = bound.curves()
@@ -207,7 +207,7 @@ class Run:
         return figures
 
     def bound(self, sequences: int) -> Bound:
-        """The bound that `evaluate` options ask for, of so many sequences (0: all)."""
+        """The bound on this many sequences (0: all), with the `evaluate` options."""
         options = self.composition.evaluate
         with self.weights(options.weights):
             return evaluate(
@@ -222,7 +222,7 @@ class Run:
             )
 
     def samples(self) -> Samples:
-        """The samples that `sample` options ask for."""
+        """Samples drawn with the `sample` options."""
         with self.weights(self.composition.sample.weights):
             return generate(
                 self.built.model,
@@ -238,7 +238,7 @@ class Run:
 
     @contextmanager
     def weights(self, which: str) -> Iterator[None]:
-        """The averaged or the last weights in place."""
+        """Puts averaged (ema) or last (raw) weights into the model while the block lasts."""
         if which == "raw":
             yield
             return
@@ -246,13 +246,13 @@ class Run:
             yield
 
     def log(self, metrics: Mapping[str, float], *, subset: str) -> None:
-        """One line of the record, and the tracker's copy of it."""
+        """Writes metrics to metrics.jsonl and to the trackers."""
         if self.accelerator.is_main_process:
             self.metrics.log(metrics, step=self.trainer.step, subset=subset)
             self.tracker.log(metrics, step=self.trainer.step, subset=subset)
 
     def keep_samples(self, samples: Samples, name: str) -> None:
-        """The texts as a file, and in the tracker."""
+        """Writes the texts of samples to a file and to the trackers."""
         if self.accelerator.is_main_process:
             write_text(
                 self.directory.samples / f"{name}.txt", BETWEEN_SAMPLES.join(samples.texts) + "\n"
@@ -260,7 +260,7 @@ class Run:
             self.tracker.text("samples", samples.texts, step=self.trainer.step)
 
     def keep_figures(self, bound: Bound, samples: Samples, name: str) -> None:
-        """What is drawn of a look, as data, and as plots in the tracker."""
+        """Writes the trajectory and the bound by noise level to data files and to the trackers."""
         if not self.accelerator.is_main_process:
             return
         evaluated = self.composition.evaluate
@@ -277,10 +277,10 @@ class Run:
         start = time.perf_counter()
         options = self.composition.evaluate
         bound, samples = self.bound(options.sequences), self.samples()
-        # Of streamed text nothing is counted.
+        # N-grams are not counted in streamed text.
         streamed = self.composition.data.streaming
         ngrams = None if streamed else baselines(self.data, options.split, options.sequences)
-        # Not a point of the curve on the way, which is of fewer sequences.
+        # Apart from the curve of bounds during training, which are on fewer sequences.
         self.log(bound.curves(), subset="final")
         self.keep_samples(samples, "final")
         self.keep_figures(bound, samples, "final")
@@ -357,12 +357,12 @@ class Run:
 
 
 def due(step: int, every: int) -> bool:
-    """Whether something that happens every so many steps happens now; 0 means never."""
+    """Whether an event that is due every so many steps is due now; `every` of 0 means never."""
     return every > 0 and step % every == 0
 
 
 def origin(composition: Composition) -> RunDirectory | None:
-    """The run whose weights and tokenizer a new run starts from."""
+    """The run whose weights and tokenizer a new run starts from; None without `--init`."""
     return RunDirectory(Path(composition.init.run)) if composition.init.run else None
 
 

@@ -1,13 +1,13 @@
-"""The trackers `tensorboard`, `wandb`, `mlflow` and `trackio`, on those of `accelerate`.
+"""The trackers `tensorboard`, `wandb`, `mlflow` and `trackio`, built on those of `accelerate`.
 
     tensorboard   RUN/tensorboard            TensorBoard hides what a resumed run writes again
     wandb         RUN/wandb                  offline where there is no key; `wandb sync` sends it
     mlflow        RUNS/mlruns                or where MLFLOW_TRACKING_URI says
     trackio       RUNS/.trackio              or where TRACKIO_DIR says
 
-RUN is the run directory and RUNS the one it lies in. Metrics are called SUBSET/NAME. None of them
-reaches for the network unless its own variable, or a key for W&B, asks for it. The libraries are
-imported when a run begins.
+RUN is the run directory and RUNS its parent. Metrics are called SUBSET/NAME. No tracker uses the
+network unless its environment variable, or a key for W&B, asks for it. The libraries are imported
+when a run begins.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from platform_core.record.files import write_json
 from platform_core.record.tracker import About, Tracker, new_hash
 
 PROJECT = "dlm-platform"
-"""Where W&B and Trackio put runs that are no trials; WANDB_PROJECT says another for W&B."""
+"""The project of W&B runs, unless WANDB_PROJECT is set, and of Trackio runs outside sweeps."""
 
 HEADLINE = "final/bits_per_character"
 """The number by which TensorBoard's table of hyper-parameters compares runs."""
@@ -36,45 +36,45 @@ class Accelerated(Tracker):
     """A tracker that `accelerate` can start, write numbers to and finish.
 
     Args:
-        tracker: one of `accelerate.tracking`.
-        told: what an earlier process of the run has said; nothing is said twice.
+        tracker: a tracker of `accelerate.tracking`.
+        told: what earlier processes of the run have logged, which is not logged again; None to log
+            everything.
     """
 
     package: ClassVar[str]
-    """What pip installs."""
+    """Name of the package that pip installs."""
     module: ClassVar[str]
-    """What it imports."""
+    """Name of the module that the tracker imports."""
 
     def __init__(self, tracker: Any, told: "Told | None" = None) -> None:
         import torch
         from accelerate import PartialState
 
-        # accelerate's trackers ask it which process they are in.
+        # accelerate's trackers ask PartialState which process they are in.
         PartialState(cpu=not torch.cuda.is_available())
         self._tracker, self._told = tracker, told
         tracker.start()
 
     @classmethod
     def unusable(cls) -> str | None:
-        """That the package is missing."""
         if find_spec(cls.module) is None:
             return f"{cls.title} is not installed (pip install {cls.package})"
         return None
 
     def log(self, metrics: Mapping[str, float], *, step: int, subset: str) -> None:
-        """Writes SUBSET/NAME for each number."""
+        """Logs each number as SUBSET/NAME."""
         values = {f"{subset}/{name}": float(value) for name, value in metrics.items()}
         new = {name: values[name] for name in self._new(values, step)}
         if new:
             self._write(new, step)
 
     def text(self, name: str, samples: Sequence[str], *, step: int) -> None:
-        """Writes all samples of a step as one."""
+        """Logs all samples of a step as one entry."""
         if samples and self._new([name], step):
             self._write_text(name, samples, step)
 
     def figure(self, path: Path, *, step: int) -> None:
-        """Writes the plot as an image, under the kind of figure that it is."""
+        """Logs the plot as an image, under the name of the figure's kind."""
         from platform_core.evaluation.figures import plotted
 
         kind = str(json.loads(path.read_text(encoding="utf-8"))["kind"])
@@ -82,7 +82,6 @@ class Accelerated(Tracker):
             self._write_image(kind, plotted(path), step)
 
     def close(self) -> None:
-        """Finishes the run."""
         self._tracker.finish()
 
     def _new(self, names: Iterable[str], step: int) -> list[str]:
@@ -99,13 +98,13 @@ class Accelerated(Tracker):
 
 
 class Told:
-    """What a service that only appends has been told, so that a resumed run says nothing twice.
+    """What an append-only service has received, so that a resumed run logs nothing twice.
 
-    Steps never fall within a process, so the last one and its names say everything. A run that is
-    resumed with other options keeps, in such a service, the old numbers up to that step.
+    Steps never decrease within a process, so the last step and the names logged at it suffice. If a
+    run is resumed with other options, the service keeps the old numbers up to that step.
 
     Args:
-        path: the file that keeps it; made when there is something to keep.
+        path: the file that holds step and names; made when something is logged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -115,7 +114,7 @@ class Told:
         self._names: set[str] = set(known.get("names", ()))
 
     def new(self, names: Iterable[str], step: int) -> list[str]:
-        """The names that were not told at a step, which from now on are."""
+        """The names that were not yet logged at a step; they count as logged from now on."""
         if step < self._step:
             return []
         before = self._names if step == self._step else set()
@@ -127,12 +126,12 @@ class Told:
 
 
 class Named(Accelerated):
-    """One that only appends, and takes any identity for a run.
+    """A tracker of an append-only service that accepts any identity for a run.
 
     Args:
-        tracker: one of `accelerate.tracking`.
-        told: what an earlier process of the run has said.
-        identity: of the run.
+        tracker: a tracker of `accelerate.tracking`.
+        told: what earlier processes of the run have logged.
+        identity: the run's identity in the service.
     """
 
     def __init__(self, tracker: Any, told: "Told", identity: str) -> None:
@@ -141,25 +140,24 @@ class Named(Accelerated):
 
     @classmethod
     def new_identity(cls) -> str:
-        """Any that no other run has."""
         return new_hash()
 
     @property
     def identity(self) -> str:
-        """What it was opened with."""
+        """The identity that the tracker was opened with."""
         return self._identity
 
 
 @final
 class TensorBoard(Accelerated):
-    """Event files in the run directory."""
+    """Event files of TensorBoard, in the run directory."""
 
     title, package, module = "TensorBoard", "tensorboard", "tensorboard"
     FOLDER = "tensorboard"
 
     @classmethod
     def open(cls, directory: RunDirectory, about: About, identity: str | None) -> Self:
-        """Event files of this process; those of later steps than `about.step` are hidden."""
+        """Starts event files; if the run is resumed, old events after `about.step` are hidden."""
         from accelerate.tracking import TensorBoardTracker
 
         resumed = {} if identity is None else {"purge_step": about.step + 1}
@@ -170,24 +168,24 @@ class TensorBoard(Accelerated):
 
     @classmethod
     def viewer(cls, runs: Path) -> str:
-        """TensorBoard finds all runs below a directory."""
+        """The command that shows all runs below a directory in TensorBoard."""
         return f"tensorboard --logdir {runs}"
 
     @property
     def identity(self) -> str:
-        """The folder; that it is known says that the run is resumed."""
+        """The folder's name; if it is already saved when a run begins, the run is resumed."""
         return self.FOLDER
 
     def _describe(self, about: About) -> None:
         from torch.utils.tensorboard import summary
 
-        # accelerate would write them to a folder of their own, which looks like another run.
+        # accelerate would write hyper-parameters to another folder, which looks like another run.
         written: Callable[..., Any] = summary.hparams
         for part in written(dict(flat(about.sections())), {HEADLINE: 0.0}):
             self._tracker.writer.file_writer.add_summary(part)
 
     def _write_text(self, name: str, samples: Sequence[str], step: int) -> None:
-        # As code, because a sample is no Markdown.
+        # As a code block, because samples are not Markdown.
         coded = ["\n".join(f"    {line}" for line in sample.split("\n")) for sample in samples]
         self._tracker.writer.add_text(name, BETWEEN_SAMPLES.join(coded), step)
         self._tracker.writer.flush()
@@ -207,7 +205,7 @@ class WandB(Named):
 
     @classmethod
     def open(cls, directory: RunDirectory, about: About, identity: str | None) -> Self:
-        """A run, or more of it; W&B joins the parts of one identity when they are sent."""
+        """Starts or continues a run; W&B joins parts with one identity when they are sent."""
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
         from accelerate.tracking import WandBTracker
@@ -248,7 +246,7 @@ class MLflow(Accelerated):
 
     @classmethod
     def open(cls, directory: RunDirectory, about: About, identity: str | None) -> Self:
-        """A run of the experiment that is called like the sweep, else like the process."""
+        """Opens a run in the experiment named after the sweep, else after the process."""
         from accelerate.tracking import MLflowTracker
 
         mlflow = cls._connected(directory.path.parent)
@@ -256,7 +254,7 @@ class MLflow(Accelerated):
         tracker = MLflowTracker(experiment, run_id=identity, run_name=about.name)
         opened = cls(tracker, Told(told_path(directory, "mlflow")))
         if identity is None:
-            # Once: MLflow refuses other values than the first.
+            # Only for a new run, because MLflow refuses to change values.
             options = {name: _unbroken(value) for name, value in flat(about.sections())}
             tracker.store_init_configuration(options)
             mlflow.set_tag("platform.directory", str(directory.path.absolute()))
@@ -264,22 +262,22 @@ class MLflow(Accelerated):
 
     @classmethod
     def prepare(cls, runs: Path) -> None:
-        """Makes a sweep's experiment, of which two processes at once would make two."""
+        """Makes a sweep's experiment beforehand, because two processes at once would make two."""
         mlflow = cls._connected(runs)
         mlflow.set_experiment(runs.absolute().parent.name)
 
     @classmethod
     def viewer(cls, runs: Path) -> str:
-        """MLflow's server on the files."""
+        """The command that serves the files in MLflow's interface."""
         return f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {runs / 'mlruns'}"
 
     @property
     def identity(self) -> str:
-        """MLflow's id of the run."""
+        """The id of the run in MLflow."""
         return str(self._tracker.active_run.info.run_id)
 
     def close(self) -> None:
-        """Marks the run as finished, whichever is active in this thread."""
+        """Marks this run as finished, even if another run is active in this thread."""
         import mlflow
 
         self._tracker.finish()
@@ -288,7 +286,7 @@ class MLflow(Accelerated):
     @classmethod
     def _connected(cls, runs: Path) -> Any:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        # MLflow would rather have a database, which its small package cannot open.
+        # MLflow asks for a database, which mlflow-skinny cannot open.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         import mlflow
 
@@ -296,8 +294,7 @@ class MLflow(Accelerated):
             mlflow.set_tracking_uri((runs / "mlruns").absolute().as_uri())
         return mlflow
 
-    # By the run's id: what is active in MLflow is a matter of each thread, and another one opened
-    # the run.
+    # The methods below name the run by its id, because MLflow has an active run for each thread.
 
     def _write(self, values: Mapping[str, float], step: int) -> None:
         self._tracker.log(values, step=step, run_id=self.identity)
@@ -322,14 +319,14 @@ class Trackio(Named):
 
     @classmethod
     def open(cls, directory: RunDirectory, about: About, identity: str | None) -> Self:
-        """A run of the project that is called like the sweep."""
+        """Opens a run in the project named after the sweep, else in `PROJECT`."""
         os.environ.setdefault("TRACKIO_DIR", str((directory.path.parent / ".trackio").absolute()))
         from accelerate.tracking import TrackioTracker
 
         identity = identity or new_hash()
         tracker = TrackioTracker(
             about.sweep or PROJECT,
-            # Trackio goes on with a run by its name, which one in another directory may have too.
+            # Trackio resumes runs by name, and a run in another directory may have the same name.
             name=f"{about.name}-{identity[:8]}",
             resume="allow",
             config=dict(flat(about.sections())),
@@ -342,18 +339,18 @@ class Trackio(Named):
 
     @classmethod
     def viewer(cls, runs: Path) -> str:
-        """Trackio's dashboard on the database."""
+        """The command that shows the database in Trackio's dashboard."""
         return f"TRACKIO_DIR={runs / '.trackio'} trackio show"
 
     def close(self) -> None:
-        """Finishes the run, without a word."""
+        """Finishes the run, without Trackio's output."""
         with _quietly():
             super().close()
 
     def _write_text(self, name: str, samples: Sequence[str], step: int) -> None:
         import trackio
 
-        # Four signs at least: a sample may have three.
+        # Fences of four backticks, because a sample may contain three.
         coded = [f"````\n{sample}\n````" for sample in samples]
         self._tracker.log({name: trackio.Markdown(BETWEEN_SAMPLES.join(coded))}, step=step)
 
@@ -364,7 +361,7 @@ class Trackio(Named):
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Options as pairs of train.steps and value; what is no number or truth value is text."""
+    """Flattens options to pairs of key (train.steps) and value: a number, a boolean or text."""
     for name, value in values.items():
         key = f"{prefix}{name}"
         if isinstance(value, Mapping):
@@ -374,7 +371,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any
 
 
 def has_key(environ: Mapping[str, str], home: Callable[[], Path] = Path.home) -> bool:
-    """Whether W&B would find a key: in the environment, or where `wandb login` puts it."""
+    """Whether W&B would find an API key, in the environment or where `wandb login` puts it."""
     if environ.get("WANDB_API_KEY"):
         return True
     file = Path(environ.get("NETRC") or home() / ".netrc")
@@ -386,17 +383,17 @@ def has_key(environ: Mapping[str, str], home: Callable[[], Path] = Path.home) ->
 
 
 def told_path(directory: RunDirectory, name: str) -> Path:
-    """Where a run keeps what a tracker has been told."""
+    """The file in which a run keeps what a tracker has received (`Told`)."""
     return directory.path / "tracked" / f"{name}.json"
 
 
 def _unbroken(value: Any) -> Any:
-    """In a file of MLflow's, a value is one line."""
+    """Replaces line breaks, because a value in MLflow's files is one line."""
     return value.replace("\n", " ") if isinstance(value, str) else value
 
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without what Trackio prints; it asks nobody."""
+    """Suppresses the lines that Trackio prints, none of which ask the user anything."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

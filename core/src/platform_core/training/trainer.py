@@ -1,8 +1,7 @@
 """Training: one optimizer update after another, exactly resumable.
 
-Everything that an update depends on is a function of its number: which sequences, which draws,
-which learning rate. So the state of a run is its weights, their average, the optimizer's moments,
-and a step.
+The sequences, the random draws and the learning rate of an update are functions of its number. So
+the state of a run is its weights, their average, the optimizer's moments, and a step.
 """
 
 import math
@@ -30,12 +29,12 @@ from platform_core.types import Batch
 
 @dataclass(frozen=True)
 class Update:
-    """What one optimizer update did."""
+    """The figures of one optimizer update."""
 
     loss: float
     """Nats per counted token, over the global batch."""
     gradient_norm: float
-    """Before clipping."""
+    """Norm of the whole gradient before clipping."""
     learning_rate: float
     tokens: int
 
@@ -44,11 +43,11 @@ class Trainer:
     """An objective, its optimizer and the average of its weights.
 
     Args:
-        objective: what to descend; moved to the accelerator's device.
-        data: where sequences come from.
-        options: of the optimisation.
+        objective: the loss to minimise; moved to the accelerator's device.
+        data: the source of sequences.
+        options: the options of the optimisation.
         accelerator: device, precision and processes.
-        seed: of everything that is drawn.
+        seed: seed of every random draw.
         stream: training sequences in place of those of the data.
 
     Raises:
@@ -95,7 +94,7 @@ class Trainer:
         self._tell_objective()
 
     def update(self) -> Update:
-        """One optimizer update.
+        """Makes one optimizer update.
 
         Raises:
             UsageError: the loss or the gradient is not finite.
@@ -128,7 +127,7 @@ class Trainer:
         return Update(mean, float(norm), rate, int(tokens))
 
     def checkpoint(self) -> Checkpoint:
-        """Everything that the next update depends on."""
+        """A checkpoint of everything that the next update depends on."""
         backbone = weights(self.objective.model.backbone)
         own = {n: t for n, t in weights(self.objective).items() if not n.startswith("model.")}
         groups: dict[str, Mapping[str, Tensor]] = {
@@ -153,10 +152,11 @@ class Trainer:
         return Checkpoint(groups, state)
 
     def restore(self, checkpoint: Checkpoint, *, source: str) -> None:
-        """Takes up a run where a checkpoint left it.
+        """Restores the state of a run from a checkpoint.
 
         Raises:
-            CheckpointError: it is of another architecture, or was imported without an optimizer.
+            CheckpointError: the checkpoint is of another architecture, or was imported without an
+                optimizer.
         """
         if "optimizer" not in checkpoint.tensors:
             raise CheckpointError(
@@ -216,7 +216,7 @@ class Trainer:
 
 
 def learning_rate(options: TrainOptions, step: int) -> float:
-    """The step size of update number `step`, counted from 0."""
+    """The learning rate of update number `step`, counted from 0."""
     warm = min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else 1.0
     if options.decay == "constant" or step < options.warmup_steps:
         return options.learning_rate * warm

@@ -8,6 +8,8 @@ import json
 from http.client import HTTPConnection
 from typing import Any, NamedTuple
 
+from platform_aim.secret import HOST, Secret
+
 PROCESS = "run.params.process.name"
 
 ALL_STEPS = 10**9
@@ -34,10 +36,12 @@ def option(name: str) -> dict[str, Any]:
     return {"type": "params", "group": "params", "label": name}
 
 
-def curves(*, color: str, chart: list[str], chosen: list[dict[str, Any]]) -> dict[str, Any]:
+def curves(
+    *, color: str, chart: list[str], chosen: list[dict[str, Any]], query: str = ""
+) -> dict[str, Any]:
     """State of the explorers of metrics and of hyper-parameters."""
     grouping = {"color": [color], "chart": chart}
-    return {"grouping": grouping, "select": {"options": chosen, "query": ""}}
+    return {"grouping": grouping, "select": {"options": chosen, "query": query}}
 
 
 def images(name: str) -> dict[str, Any]:
@@ -73,6 +77,8 @@ BOOKMARKS = (
             color="context.level",
             chart=[PROCESS],
             chosen=[metric("level_nats_per_token")],
+            # The run's end is of more sequences, and no point of these curves.
+            query='metric.context.subset != "final"',
         ),
     ),
     Bookmark(
@@ -94,22 +100,23 @@ BOOKMARKS = (
 )
 
 
-def bookmark(host: str, port: int) -> None:
+def bookmark(secret: Secret) -> None:
     """Adds the bookmarks that the repository of a running server lacks."""
-    known = {dashboard["name"] for dashboard in _ask(host, port, "GET", "/api/dashboards/")}
+    known = {dashboard["name"] for dashboard in _ask(secret, "GET", "/api/dashboards/")}
     for mark in BOOKMARKS:
         if mark.name not in known:
             app = {"type": mark.explorer, "state": mark.state}
-            made = _ask(host, port, "POST", "/api/apps/", app)
+            made = _ask(secret, "POST", "/api/apps/", app)
             named = {"name": mark.name, "description": mark.description, "app_id": made["id"]}
-            _ask(host, port, "POST", "/api/dashboards/", named)
+            _ask(secret, "POST", "/api/dashboards/", named)
 
 
-def _ask(host: str, port: int, method: str, path: str, body: object = None) -> Any:
-    connection = HTTPConnection(host, port, timeout=30)
+def _ask(secret: Secret, method: str, path: str, body: object = None) -> Any:
+    connection = HTTPConnection(HOST, secret.port, timeout=30)
     try:
         content = None if body is None else json.dumps(body)
-        connection.request(method, path, content, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", **secret.cookie}
+        connection.request(method, path, content, headers)
         return json.loads(connection.getresponse().read())
     finally:
         connection.close()

@@ -1,8 +1,9 @@
 """`platform dashboard`: Aim's web interface on the repository of a directory of runs.
 
-Only on the loopback address, since it has no authentication. `aim up` is not used: it forks servers
-that survive it, and its indexing dies for good when it meets a run that is just closing. Here the
-server is one child process, and this one keeps the index up to date.
+Aim has no authentication: the server listens on the loopback address alone, behind our own door
+(`platform_aim.door`), whose key is in the address that is printed. `aim up` is not used: it forks
+servers that survive it, and its indexing dies for good when it meets a run that is just closing.
+Here the server is one child process, and this one keeps the index up to date.
 """
 
 import errno
@@ -27,12 +28,12 @@ from platform_aim.repository import (
     is_repository,
     open_repository,
 )
+from platform_aim.secret import HOST, Secret
 from platform_core.cli.parser import Parser
 from platform_core.errors import UsageError
 from platform_core.record.sweep import find_runs
 from platform_core.runtime.signals import ignored, interruptible
 
-HOST = "127.0.0.1"
 PORT = 43800
 PORTS_TRIED = 100
 START_SECONDS = 120.0
@@ -67,12 +68,12 @@ def main(argv: Sequence[str]) -> int:
         repo = _open(repository)
         ended = _end_dead_runs(repo, runs)
         _index(repo)
-        with _server(repository, listener) as server:
-            port = listener.getsockname()[1]
-            _wait_until_it_answers(server, port)
-            bookmark(HOST, port)
-            taken = "" if port == options.port else f" (port {options.port} is taken)"
-            print(f"Aim's dashboard of {runs}: http://{HOST}:{port}{taken}")
+        secret = Secret.new(listener.getsockname()[1])
+        with _server(repository, listener, secret) as server:
+            _wait_until_it_answers(server, secret)
+            bookmark(secret)
+            taken = "" if secret.port == options.port else f" (port {options.port} is taken)"
+            print(f"Aim's dashboard of {runs}: {secret.address}{taken}")
             killed = f", {len(ended)} of them killed and now ended" if ended else ""
             print(
                 f"Runs: {len(repo.list_all_runs())}{killed}. Ctrl-C stops the dashboard.",
@@ -174,30 +175,51 @@ def _listen(first: int) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def _server(repository: Path, listener: socket.socket) -> Iterator[subprocess.Popen[bytes]]:
+def _server(
+    repository: Path, listener: socket.socket, secret: Secret
+) -> Iterator[subprocess.Popen[bytes]]:
     """The web server as a child process, which is gone after the block whatever happens in it."""
     from aim.cli import utils
-    from aim.web.configs import AIM_UI_MOUNTED_REPO_PATH
 
-    # Modules in the current directory must not stand in for the libraries'.
-    environment = os.environ | {
-        AIM_UI_MOUNTED_REPO_PATH: str(repository),
-        "PYTHONSAFEPATH": "1",
-    }
+    environment = _environment(repository)
     upgrade: Any = utils.build_db_upgrade_command
     if subprocess.run(upgrade(), env=environment).returncode:
         raise UsageError(f"Aim cannot prepare {repository}; what it said is above")
     descriptor = listener.fileno()
-    command = [sys.executable, "-m", "uvicorn", "aim.web.run:app", "--log-level", "error"]
+    command = [sys.executable, "-m", "uvicorn", "--factory", "platform_aim.door:aim_behind_door"]
     command += ["--fd", str(descriptor), "--timeout-graceful-shutdown", "2"]
+    command += ["--log-level", "error", "--no-access-log", "--no-proxy-headers"]
     # A session of its own: Ctrl-C reaches this process alone, which then stops the server.
     server = subprocess.Popen(
-        command, env=environment, pass_fds=[descriptor], start_new_session=True
+        command,
+        env=environment,
+        stdin=subprocess.PIPE,
+        pass_fds=[descriptor],
+        start_new_session=True,
     )
     try:
+        _tell(server, secret)
         yield server
     finally:
         _stop(server)
+
+
+def _environment(repository: Path) -> dict[str, str]:
+    """Of the server: Aim's settings are ours alone, and no module of the current directory stands
+    in for a library's.
+    """
+    from aim.web.configs import AIM_UI_MOUNTED_REPO_PATH
+
+    own = {name: value for name, value in os.environ.items() if not name.startswith("__AIM_")}
+    return own | {AIM_UI_MOUNTED_REPO_PATH: str(repository), "PYTHONSAFEPATH": "1"}
+
+
+def _tell(server: subprocess.Popen[bytes], secret: Secret) -> None:
+    """Gives the server its secret as `aim_behind_door` reads it."""
+    assert server.stdin is not None
+    # One that has died already is found out by `_check_alive`.
+    with suppress(BrokenPipeError), server.stdin as stream:
+        stream.write(f"{secret.port}\n{secret.value}\n".encode())
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
@@ -211,14 +233,14 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
             server.wait()
 
 
-def _wait_until_it_answers(server: subprocess.Popen[bytes], port: int) -> None:
+def _wait_until_it_answers(server: subprocess.Popen[bytes], secret: Secret) -> None:
     deadline = time.monotonic() + START_SECONDS
-    connection = http.client.HTTPConnection(HOST, port, timeout=10)
+    connection = http.client.HTTPConnection(HOST, secret.port, timeout=10)
     while time.monotonic() < deadline:
         _check_alive(server)
         with suppress(OSError, http.client.HTTPException), closing(connection):
             # Not /api/projects, which opens every run: seconds where there are hundreds.
-            connection.request("GET", "/api/dashboards/")
+            connection.request("GET", "/api/dashboards/", headers=secret.cookie)
             if connection.getresponse().status == http.HTTPStatus.OK:
                 return
         time.sleep(0.1)

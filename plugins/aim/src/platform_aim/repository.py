@@ -12,12 +12,15 @@ Who uses a repository holds locks that end with the process, however it ends:
 
 import contextlib
 import logging
+import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from platform_core.record.locks import is_taken, locked
@@ -154,7 +157,42 @@ def import_aim() -> Any:
     # Aim's clean-up at exit waits for ever where closing a file fails, and from Python 3.12 on it
     # cannot start its thread. Runs are closed explicitly instead.
     AutoClean._registered_with_atexit = True
+    kind: Any = AutoClean
+    if kind.__init__ is not _clean_in_its_thread:
+        kind.__init__ = _clean_in_its_thread
+        threading.Thread(target=_close_all, daemon=True).start()
     return aim
+
+
+_LEFT: SimpleQueue[Callable[[], None]] = SimpleQueue()
+"""Closes what the garbage collection found in another thread than the one that opened it."""
+
+
+def _clean_in_its_thread(resources: Any, instance: Any) -> None:
+    """Aim's `AutoClean.__init__`, but the collection of garbage never waits for a full disk.
+
+    Aim closes what nothing refers to any more, which writes, joins threads and on a full disk never
+    returns. Python collects garbage in any thread, so that what a failed tracker left would stop
+    the training. What is found in another thread than its own is left to one that may wait.
+    """
+    opened = threading.get_ident()
+
+    def close() -> None:
+        if threading.get_ident() == opened:
+            resources._close()
+        else:
+            _LEFT.put(resources._close)
+
+    resources.finalizer = weakref.finalize(instance, close)
+    resources.finalizer.atexit = False
+
+
+def _close_all() -> None:
+    while True:
+        close = _LEFT.get()
+        # It is nobody's any more, and nobody is there to be told.
+        with contextlib.suppress(Exception):
+            close()
 
 
 def index(repo: Any, run_hashes: Iterable[str], *, patience: float) -> bool:

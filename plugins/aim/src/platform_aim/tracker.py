@@ -118,15 +118,20 @@ class AimTracker(Tracker):
             self._track([self._aim.Text(sample) for sample in samples], name, step)
 
     def figure(self, path: Path, *, step: int) -> None:
-        """Tracks the plot as an image, and the bound by noise level also as curves."""
+        """Tracks the plot as an image, and the bound by noise level also as curves.
+
+        What a run ends with is of more sequences than the looks on the way, and so no point of
+        their curves: its subset is `final`, as that of the final bound is.
+        """
         from platform_core.evaluation import figures
 
         record = json.loads(path.read_text(encoding="utf-8"))
         self._track(self._aim.Image(str(figures.plotted(path))), record["kind"], step)
+        subset = "final" if path.stem.endswith("-final") else record.get("subset")
         for level in record.get("levels", ()):
             where = f"{level['start']:.1f}-{level['end']:.1f}"
             bound = {"level_nats_per_token": level["nats_per_token"]}
-            self.log(bound, step=step, subset=record["subset"], level=where)
+            self.log(bound, step=step, subset=subset, level=where)
 
     def close(self) -> None:
         """Finishes the run and indexes it, so that queries and the web interface find it."""

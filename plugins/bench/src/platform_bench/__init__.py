@@ -1,7 +1,8 @@
 """Benchmarks: cases that are measured side by side, each in a process of its own.
 
-A process of its own because the peak of a process's memory never falls. A suite is a module of this
-package with `TITLE`, `COLUMNS`, `cases(size)` and `measure(case)`; `platform bench` prints it.
+Each case needs its own process because the peak of a process's memory never falls. A suite is a
+module of this package with `TITLE`, `COLUMNS`, `cases(size)` and `measure(case)`; `platform bench`
+prints its table.
 """
 
 import json
@@ -15,21 +16,21 @@ from types import ModuleType
 from platform_core.errors import UsageError
 
 SUITES = ("training", "objectives", "sampling")
-"""Modules of this package, and what `--what` takes."""
+"""Modules of this package with suites, and the choices of `--what`."""
 
 Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of the network and of what it reads.
+    """Size of the network and of the batch that it reads.
 
     Args:
         states: tokens of the vocabulary.
-        batch: sequences.
-        length: tokens in each.
+        batch: sequences in a batch.
+        length: tokens in each sequence.
         network: preset of backbone dit.
-        width: its hidden size; None for the preset's.
+        width: hidden size of the network; None for the preset's.
     """
 
     states: int
@@ -41,15 +42,15 @@ class Size:
 
 @dataclass(frozen=True)
 class Case:
-    """One row of a table."""
+    """One row of a suite's table."""
 
     suite: str
     path: str
-    """What is measured, by the name that the suite gives it."""
+    """Name that the suite gives to what is measured."""
     size: Size
 
     def to_json(self) -> str:
-        """The case as one word of a command line."""
+        """The case as one word of a command line, in JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -74,7 +75,7 @@ def measure_apart(case: Case) -> Figures:
     """The figures of one case, measured in a new process.
 
     Raises:
-        UsageError: that process failed; what it said is on standard error.
+        UsageError: that process failed; its messages are on standard error.
     """
     command = [sys.executable, "-m", "platform_core.cli", "bench", "--one", case.to_json()]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
@@ -85,7 +86,7 @@ def measure_apart(case: Case) -> Figures:
 
 
 def table(name: str, size: Size) -> Iterator[str]:
-    """The lines of a suite's table, each as soon as it is known."""
+    """The lines of a suite's table, each as soon as it is measured."""
     module = suite(name)
     yield module.TITLE
     yield f"{'path':26}{'batch':>8}{'length':>8}{'states':>8}" + "".join(

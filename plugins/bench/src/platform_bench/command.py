@@ -1,4 +1,4 @@
-"""`platform bench`: what training and sampling cost, measured side by side."""
+"""`platform bench`: cost of training and sampling in time and memory, measured side by side."""
 
 import json
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from platform_core.cli.parser import Parser, positive
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints a suite's table, or one case as JSON."""
+    """Print a suite's table, or the figures of one case as JSON."""
     import platform_bench as bench
 
     parser = Parser(prog="platform bench", description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        "--what", choices=bench.SUITES, default=bench.SUITES[0], help="which suite of cases"
+        "--what", choices=bench.SUITES, default=bench.SUITES[0], help="suite of cases to measure"
     )
     parser.add_argument("--states", type=positive, default=50257, help="size of the vocabulary")
     parser.add_argument("--batch", type=positive, default=4, help="sequences at once")
@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
         "--network", choices=["tiny", "small", "medium"], default="tiny", help="preset of dit"
     )
     parser.add_argument("--width", type=positive, help="hidden size of the network (the preset's)")
-    parser.add_argument("--one", metavar="JSON", help="measure this case alone, in this process")
+    parser.add_argument("--one", metavar="JSON", help="measure only this case, in this process")
     asked = parser.parse_args(argv)
     if asked.one:
         print(json.dumps(bench.measure(bench.Case.from_json(asked.one))))

@@ -1,4 +1,4 @@
-"""What the suites share: a composition of a given size with random weights, and memory."""
+"""Helpers of all suites: a composition of a given size with random weights, and memory."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +13,10 @@ from platform_core.runtime import accelerator as runtime
 
 
 def composed(words: Sequence[str], size: Size) -> Built:
-    """The parts that the words of a command line name, on backbone dit, in float32.
+    """Build the parts that command-line words name, on backbone dit, in float32.
 
-    The last layer starts at zero and would predict evenly; it is random here.
+    The last layer, which starts at zero and would predict a uniform distribution, gets random
+    weights here.
     """
     runtime.start("fp32")
     arguments = [*words, "--backbone=dit", f"--backbone.size={size.network}"]
@@ -30,7 +31,7 @@ def composed(words: Sequence[str], size: Size) -> Built:
 
 
 def resident_bytes() -> int:
-    """Memory of this process now; where the system does not tell, its peak so far."""
+    """Memory of this process now, in bytes; its peak so far where the system tells no more."""
     status = Path("/proc/self/status")
     if not status.exists():
         return runtime.peak_rss_bytes()

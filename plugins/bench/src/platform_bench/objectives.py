@@ -1,4 +1,4 @@
-"""One training step of DUO under each of its objectives: the bound, and the curriculum's forms."""
+"""One training step of DUO under its bound and under each form of its curriculum objective."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -14,15 +14,15 @@ PATHS: Mapping[str, Sequence[str]] = {
     "curriculum, top 2": ["--objective=curriculum", "--objective.top_k=2"],
     "curriculum, top 5": ["--objective=curriculum", "--objective.top_k=5"],
 }
-"""Objectives as words of a command line."""
+"""Command-line words that choose each objective."""
 
 
 def cases(size: Size) -> Iterator[Case]:
-    """All of `PATHS`."""
+    """One case for each of `PATHS`."""
     for path in PATHS:
         yield Case("objectives", path, size)
 
 
 def measure(case: Case) -> Figures:
-    """Peak memory, what the step added to it, and seconds of one forward and backward pass."""
+    """Peak memory, memory that the step added, and seconds of one forward and backward pass."""
     return training.measure_step(training.rows_step, PATHS[case.path], case.size)

@@ -1,4 +1,4 @@
-"""Sampling: seconds, memory, and how much of the time is not the network's.
+"""Sampling: seconds, memory, and the share of the time that is spent outside the network.
 
 duo, mdlm                   8 reverse steps and the last call
 ar                          twice the length, with a key-value cache and without
@@ -20,7 +20,7 @@ from platform_core.model import Model
 from platform_core.runtime.accelerator import peak_rss_bytes
 from platform_core.types import Hidden, Inputs, Logits, Noise, Tokens
 
-TITLE = "samples of an untrained network, fp32; network is encode and decode"
+TITLE = "samples of an untrained network, fp32; outside is time outside its encode and decode"
 
 COLUMNS = {
     "nfe": ("NFE", "{:.0f}"),
@@ -41,18 +41,18 @@ PATHS: Mapping[str, Sequence[str]] = {
     "mdlm, cached-ancestral": ["--process=mdlm", "--sampler=cached-ancestral", MANY],
     "mdlm, first-hitting": ["--process=mdlm", "--sampler=first-hitting"],
 }
-"""What is sampled, as words of a command line."""
+"""Command-line words that choose the process and the sampler of each case."""
 
 
 def cases(size: Size) -> Iterator[Case]:
-    """All of `PATHS`."""
+    """One case for each of `PATHS`."""
     for path in PATHS:
         long = replace(size, length=2 * size.length)
         yield Case("sampling", path, long if path.startswith("ar") else size)
 
 
 def measure(case: Case) -> Figures:
-    """What one batch of samples costs, after a short one that warms up."""
+    """Cost of one batch of samples, after a short batch that warms up."""
     built = composed(PATHS[case.path], case.size)
     model, watch = built.model.eval(), Stopwatch()
     timed = (TimedIncremental if case.path == "ar, cache" else Timed)(model.backbone, watch)
@@ -73,7 +73,7 @@ def measure(case: Case) -> Figures:
 
 
 class Stopwatch:
-    """Seconds spent within `with`."""
+    """Context manager that adds up the seconds spent within it."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -86,7 +86,7 @@ class Stopwatch:
 
 
 class Timed(Backbone):
-    """Another backbone under a stopwatch, without a cache."""
+    """A wrapped backbone under a stopwatch, without a cache."""
 
     def __init__(self, backbone: Backbone, watch: Stopwatch) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Timed(Backbone):
 
     @property
     def decoder(self) -> nn.Module:
-        """The other's, under the same stopwatch."""
+        """The wrapped backbone's last layer under the same stopwatch."""
         return self._decoder
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
@@ -119,7 +119,7 @@ class TimedDecoder(nn.Module):
 
 @final
 class TimedIncremental(Timed, Incremental):
-    """The same with the other's cache."""
+    """A wrapped backbone under a stopwatch, with the backbone's own cache."""
 
     def reader(self, length: int) -> Reader:
         assert isinstance(self.backbone, Incremental), "only such a backbone has a cache"
@@ -128,7 +128,7 @@ class TimedIncremental(Timed, Incremental):
 
 @final
 class TimedReader(Reader):
-    """A reader under a stopwatch."""
+    """A wrapped reader under a stopwatch."""
 
     def __init__(self, reader: Reader, watch: Stopwatch) -> None:
         self.reader, self.watch = reader, watch

@@ -1,6 +1,6 @@
 """One training step of DUO: by rows, dense, or the network alone; then by rows at twice each size.
 
-The network alone is what both paths share: everything but the last layer and the loss.
+The network alone is what the other two paths share: everything but the last layer and the loss.
 """
 
 import time
@@ -29,7 +29,7 @@ COLUMNS = {
 
 
 def cases(size: Size) -> Iterator[Case]:
-    """All paths, and those by rows with each number doubled."""
+    """All paths, then the paths "rows" and "network" with each size doubled in turn."""
     for path in ("dense", "rows", "network"):
         yield Case("training", path, size)
     for name in ("batch", "length", "states"):
@@ -39,12 +39,12 @@ def cases(size: Size) -> Iterator[Case]:
 
 
 def measure(case: Case) -> Figures:
-    """Peak memory, what the step added to it, and seconds of one forward and backward pass."""
+    """Peak memory, memory that the step added, and seconds of one forward and backward pass."""
     return measure_step(PATHS[case.path], [], case.size)
 
 
 def measure_step(step: Step, words: Sequence[str], size: Size) -> Figures:
-    """The same of any way to make the step, with more words of a command line."""
+    """Measure one step that `step` makes, like `measure`, with further command-line words."""
     objective = composed(["--process=duo", *words], size).objective
     assert isinstance(objective, DiffusionObjective)
     x0 = torch.randint(size.states, (size.batch, size.length))
@@ -60,13 +60,13 @@ def measure_step(step: Step, words: Sequence[str], size: Size) -> Figures:
 
 
 def rows_step(objective: DiffusionObjective, x0: Tensor, draws: Draws) -> Tensor:
-    """The loss as training computes it."""
+    """The loss of a batch as training computes it."""
     loss: Loss = objective(Batch(x0, torch.ones_like(x0, dtype=torch.bool)), draws)
     return loss.total
 
 
 def dense_step(objective: DiffusionObjective, x0: Tensor, draws: Draws) -> Tensor:
-    """The same loss from the logits of every position at once."""
+    """The loss of `rows_step`, computed from the logits of every position at once."""
     denoiser = objective.denoiser
     t = draws.times(x0.shape[0], objective.t_min)
     alpha, slope = denoiser.schedule.alpha(t), denoiser.schedule.slope(t)

@@ -1,1 +1,1 @@
-"""Tasks of lm-evaluation-harness, asked of any trained network."""
+"""Accuracy of any trained network on tasks of lm-evaluation-harness."""

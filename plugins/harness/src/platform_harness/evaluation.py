@@ -22,7 +22,7 @@ OF_TASKS = ("limit", "task_path", "num_fewshot", "draws", "context")
 
 @final
 class Tasks(Evaluation):
-    """Accuracy on tasks with choices."""
+    """Accuracy on tasks of lm-evaluation-harness, such as questions with choices."""
 
     reads = (
         "evaluate.weights",
@@ -41,12 +41,12 @@ class Tasks(Evaluation):
         parser.add_argument(
             "--tasks",
             metavar="NAME,...",
-            help="instead of the bound of text: tasks of lm-evaluation-harness, as arc_easy,piqa",
+            help="tasks of lm-evaluation-harness to run instead of the bound, as arc_easy,piqa",
         )
         parser.add_argument("--limit", type=PositiveInt, help="items of each task; all by default")
-        parser.add_argument("--task_path", metavar="DIR", help="tasks of your own, as YAML files")
+        parser.add_argument("--task_path", metavar="DIR", help="folder of your own tasks, as YAML")
         parser.add_argument(
-            "--num_fewshot", type=NonNegativeInt, help="answered items before each one"
+            "--num_fewshot", type=NonNegativeInt, help="solved examples before each item"
         )
         parser.add_argument(
             "--draws", type=PositiveInt, help=f"noise levels at which a choice is read ({DRAWS})"
@@ -54,9 +54,9 @@ class Tasks(Evaluation):
         parser.add_argument(
             "--context",
             choices=["clean", "noised"],
-            help="score a choice by its own bound behind the clean context, which is the default "
-            "under masks, or by what the bound of the whole text grows by, the default under other "
-            "noise",
+            help="clean: score a choice by its own bound after the clean context, the default "
+            "under masks; noised: score it by how much it raises the bound of the whole text, the "
+            "default under other noise",
         )
 
     @classmethod
@@ -80,7 +80,7 @@ class Tasks(Evaluation):
 
         names = list(dict.fromkeys(filter(None, asked.tasks.split(","))))
         if not names:
-            raise UsageError("--tasks names none; give for example --tasks arc_easy,piqa")
+            raise UsageError("--tasks names no task; give for example --tasks arc_easy,piqa")
         if run.accelerator.num_processes > 1:
             raise UsageError("--tasks runs in one process; start it without a launcher")
         run = run.with_average(run.composition.evaluate.weights)
@@ -129,7 +129,7 @@ def _card(
 
 
 def _model(run: "TrainedRun", asked: Namespace) -> "TrainedLm":
-    """The run as lm_eval asks it."""
+    """The run as a model that lm_eval can query."""
     from platform_core.data.corpus import open_corpus
     from platform_core.data.packing import Chunked
     from platform_core.data.sequences import packer
@@ -139,7 +139,7 @@ def _model(run: "TrainedRun", asked: Namespace) -> "TrainedLm":
     composition = run.composition
     likelihood = choose(run.objective, asked.context, asked.draws or DRAWS)
     packing = packer(open_corpus(composition.data), run.tokenizer, composition.data)
-    # Published packing puts a beginning before every sequence, whatever it marks.
+    # Published packing puts a beginning before every sequence, even if documents are unmarked.
     begin = packing.bos if isinstance(packing, Chunked) else packing.marks.begin
     return TrainedLm(
         likelihood,

@@ -1,26 +1,26 @@
 """Likelihoods of continuations: log p(x | c) of text x after a context c, for any trained model.
 
     Exact           log p(x | c), from left to right
-    CleanContext    -B(x | c), the bound of x alone, with c clean in whatever the network reads
-    NoisedContext   B(c) - B(c x), what the bound of the whole text grows by
+    CleanContext    -B(x | c), the bound of x alone, with c clean in every input of the network
+    NoisedContext   B(c) - B(c x), minus the growth of the bound from c to the whole text
 
-B(x | c) is the time integral of E f_t over the positions of x, with x noised as ever. It is the
-bound of the chain that a sampler walks with c as its prompt, so whatever the network is:
+B(x | c) is the time integral of E f_t over the positions of x, with x noised as in training. It is
+the bound of the chain that a sampler walks with c as its prompt, so for any network:
 
     B(x | c) >= -log p_theta(x | c),  and so  sum_x exp(-B(x | c)) <= 1
 
-It is tight where the network says p(x_0 at l | c clean, x_t at the other places of x). Under masks
-training teaches just that, since a text of which c is open is one of its noisy texts, and the best
-network has B(x | c) = -log p(x | c). Under uniform noise the network is told one noise level for
-the whole text and takes c to be as noisy: even of the best one, B(x | c) is above -log p(x | c) on
-average. B(c) - B(c x) is log p(x | c) for the best network of every process; of others it is a
-difference of two bounds and none itself, and it varies more. So masks leave the context clean by
-default, and other noise does not.
+The bound is tight where the network predicts p(x_0 at l | c clean, x_t at the other places of x).
+Under masks, training teaches just this prediction, since a text with c unmasked is one of its noisy
+texts, and the best network has B(x | c) = -log p(x | c). Under uniform noise, the network is told
+one noise level for the whole text and takes c to be as noisy as x: even of the best network,
+B(x | c) is above -log p(x | c) on average. B(c) - B(c x) is log p(x | c) for the best network of
+every process; for other networks it is a difference of two bounds but no bound itself, and it
+varies more. So masks leave the context clean by default, and other noise does not.
 
-Bounds are read at stratified noise (`at_counts`), the same for all texts of a question, place by
-place after what is given, so that their differences have less of it. Nothing is divided by a
-length: lm_eval's acc_norm does that. The first tokens of a text are given, its beginning of a
-document among them, and nothing stands for its end. Used by `harness`.
+Bounds are estimated at stratified noise (`at_counts`). All texts of a question share the noise,
+position by position after the given tokens, so that it partly cancels in their differences. Nothing
+is divided by a length: lm_eval's acc_norm does that. The given tokens of a text include the
+beginning of the document, and no token stands for its end. Used by `tasks`.
 """
 
 import math
@@ -42,7 +42,7 @@ from platform_core.schedule import LogLinear, Schedule
 from platform_core.types import Batch, Labels, Nats, Noise, Selected, Tokens
 
 ROWS_AT_ONCE = 2**13
-"""About so many noisy texts are kept until there are enough of equal length for a batch."""
+"""Approximate number of noisy texts that are collected, to form batches of equal length."""
 
 
 class Text(NamedTuple):
@@ -57,26 +57,26 @@ class Question(NamedTuple):
 
     texts: Sequence[Text]
     seed: int
-    """Of the levels and the noise, which all of them share."""
+    """Seed of the noise levels and the noise, which all texts of the question share."""
 
 
 class Answer(NamedTuple):
-    """What a model says of the texts of one question."""
+    """Scores of the texts of one question under a model."""
 
     log_probs: list[float]
-    """In nats, of what is not given."""
+    """Log-probability of the tokens that are not given, in nats, for each text."""
     standard_errors: list[float]
-    """Of each estimate, over its noise; 0 where there is none."""
+    """Standard error of each log-probability over its noise; 0 for exact values."""
     margin: float
-    """How far the best is ahead of the next, infinite if there is none."""
+    """Lead of the best text over the next in nats; infinite if there is only one text."""
     margin_error: float
-    """Its standard error: that of a difference, with noise in common."""
+    """Standard error of `margin`, which is a difference with shared noise."""
     guessed: list[bool]
-    """Whether all that is not given is what the model takes to be the likeliest."""
+    """Whether the tokens that are not given are those that the model finds likeliest."""
 
 
 class Rows(NamedTuple):
-    """Texts of one length, each as often as it is read."""
+    """Texts of one length, each repeated as often as it is read."""
 
     x0: Tokens
     asked: Selected
@@ -84,15 +84,15 @@ class Rows(NamedTuple):
     alpha: Noise
     slope: Noise
     weights: Nats
-    """What the integrand of each is multiplied by."""
+    """Factor of the integrand of each row."""
 
 
 class Likelihood(ABC):
-    """A way to have log p(x | c) of an objective.
+    """Base class of the ways to compute log p(x | c) under an objective.
 
     Args:
-        objective: of the trained model.
-        draws: noise levels at which each text is read.
+        objective: objective of the trained model.
+        draws: number of noise levels at which each text is read.
     """
 
     name: ClassVar[str]
@@ -102,20 +102,20 @@ class Likelihood(ABC):
 
     @abstractmethod
     def parts(self, text: Text) -> list[tuple[int, Text]]:
-        """The bounds that log p(x | c) is made of, each with its sign."""
+        """The bounds whose signed sum is log p(x | c), each with its sign."""
 
     @abstractmethod
     def rows(self, text: Text, width: int, draws: Draws) -> Rows:
-        """A text to read, with noise drawn for `width` tokens to score."""
+        """The rows of a text, with noise drawn for `width` tokens to score."""
 
     @abstractmethod
     def nats(self, rows: Rows, labels: Labels | None = None) -> Nats:
-        """-log p of all that is asked for, or its integrand, of each row."""
+        """-log p of all tokens that are asked for, or its integrand, of each row."""
 
 
 @final
 class Exact(Likelihood):
-    """-log p itself, from an objective that needs no noise for it."""
+    """Exact log p, from an objective that needs no noise."""
 
     name = "exact"
 
@@ -123,20 +123,20 @@ class Exact(Likelihood):
         return [(-1, text)]
 
     def rows(self, text: Text, width: int, draws: Draws) -> Rows:
-        """It is read once."""
+        """One row, because the text is read once."""
         x0, asked = _tensors(text, 1, draws.generator.device)
         clean = torch.ones(1, 1, dtype=torch.float64, device=x0.device)
         return Rows(x0, asked, x0, clean, -clean, clean[:, 0])
 
     def nats(self, rows: Rows, labels: Labels | None = None) -> Nats:
-        """The nats of the tokens after the context; tokens to their right do not change them."""
+        """Nats of the tokens after the context; tokens to their right do not change them."""
         draws = Draws.derive("exact", step=0, first=0, total=1, device=rows.x0.device)
         batch = Batch(rows.x0, rows.asked, labels)
         return self.objective.bound(batch, draws).per_token.double().sum(-1)
 
 
 class Bounded(Likelihood):
-    """From the bound of a diffusion, at stratified noise."""
+    """Base class of likelihoods from the bound of a diffusion, at stratified noise."""
 
     def __init__(self, objective: DiffusionObjective, draws: int) -> None:
         super().__init__(objective, draws)
@@ -149,7 +149,7 @@ class Bounded(Likelihood):
         self.noise = at_counts if straight else at_any_level
 
     def rows(self, text: Text, width: int, draws: Draws) -> Rows:
-        """The given tokens stay clean; the noise of each other one depends on its place."""
+        """Rows with clean given tokens; the noise of each other token depends on its place."""
         x0, asked = _tensors(text, self.draws, draws.generator.device)
         u = draws.times(self.draws)
         u = u[u.squeeze(-1).argsort()]
@@ -180,7 +180,7 @@ class Bounded(Likelihood):
 
 
 class Noising(NamedTuple):
-    """Where and when a text is read."""
+    """Times at which a text is read, weights of the integrand, and which tokens are noisy."""
 
     t: Noise
     weights: Nats
@@ -189,29 +189,29 @@ class Noising(NamedTuple):
 
 @final
 class CleanContext(Bounded):
-    """-B(x | c)."""
+    """-B(x | c): minus the bound of the continuation after its clean context."""
 
     name = "clean-context"
 
     def parts(self, text: Text) -> list[tuple[int, Text]]:
-        """The bound of what is not given."""
+        """The bound of the tokens that are not given."""
         return [(-1, text)]
 
 
 @final
 class NoisedContext(Bounded):
-    """B(c) - B(c x)."""
+    """B(c) - B(c x): the bound of the context minus the bound of the whole text."""
 
     name = "noised-context"
 
     def parts(self, text: Text) -> list[tuple[int, Text]]:
-        """The bounds of the whole and of what is given."""
+        """The bounds of the whole text and of the given tokens."""
         whole, context = Text(text.tokens, 0), Text(text.tokens[: text.given], 0)
         return [(-1, whole), (1, context)] if text.given else [(-1, whole)]
 
 
 def at_counts(u: Noise, reached: Noise, schedule: Schedule, *, clean_costs: bool) -> Noising:
-    """When noise has just reached the m-th of n tokens, for alpha = 1 - t.
+    """Noise levels at which noise has just reached the m-th of n tokens, for alpha = 1 - t.
 
         B = sum_{m=0}^n E a_m f_t(noise in the m tokens with e_l <= t),  a_m = t / m
 
@@ -220,8 +220,9 @@ def at_counts(u: Noise, reached: Noise, schedule: Schedule, *, clean_costs: bool
         C(n, m) int_0^1 t^m (1 - t)^(n - m) f dt = E t f / m
 
     For m = 0, which costs nothing under masks, t is the first of n + 1 times and a_0 = 1 / (n + 1).
-    So noise reaches a token at every reading; times from (0, 1) mostly reach none near 0, and count
-    the rest 1/t-fold. m is ceil(n u^2): small ones more often, as their values vary more.
+    So noise has reached a token at every reading; uniform times near 0 would mostly reach none, and
+    would weight the others by 1/t. m is ceil(n u^2): small m are drawn more often, as their values
+    vary more.
 
     Args:
         u: uniform in (0, 1), `[draws, 1]`.
@@ -235,7 +236,7 @@ def at_counts(u: Noise, reached: Noise, schedule: Schedule, *, clean_costs: bool
     m = (n * share).ceil().clamp(1, n)
     chance = (1 - p_clean) * ((m / n).sqrt() - ((m - 1) / n).sqrt())
     t = reached.sort(-1).values.gather(-1, m.long() - 1)
-    # The first of n + 1 times, of which one is of no token.
+    # The first of n + 1 times, one of which belongs to no token.
     before = 1 - (1 - u / max(p_clean, END_MARGIN)).clamp_min(0).pow(1 / (n + 1))
     clean = u < p_clean
     t = torch.where(clean, before, t).clamp(END_MARGIN, 1 - END_MARGIN)
@@ -244,7 +245,7 @@ def at_counts(u: Noise, reached: Noise, schedule: Schedule, *, clean_costs: bool
 
 
 def at_any_level(u: Noise, reached: Noise, schedule: Schedule, *, clean_costs: bool) -> Noising:
-    """At times u^2, by which noise has reached any number of tokens."""
+    """Noise levels at times u^2, by which noise has reached any number of tokens."""
     t = u.square().clamp(END_MARGIN, 1 - END_MARGIN)
     return Noising(t, 2 * u.squeeze(-1), reached <= 1 - schedule.alpha(t))
 
@@ -253,11 +254,11 @@ Context = Literal["clean", "noised"]
 
 
 def choose(objective: Objective, context: Context | None, draws: int) -> Likelihood:
-    """The way that suits an objective, or the one that is asked for.
+    """The likelihood that suits an objective, or the one that `context` names.
 
     Raises:
-        UsageError: its likelihood is exact, so that there is no such choice; or it has neither
-            an exact one nor a bound that can be read at given noise.
+        UsageError: a context is named but the objective's likelihood is exact; or the objective has
+            neither an exact likelihood nor a bound that can be read at given noise.
     """
     measured = objective.ordinary if isinstance(objective, Distillation) else objective
     if not measured.noise_levels:
@@ -291,14 +292,14 @@ def answers(
     batch_size: int,
     label: int | None = None,
 ) -> Iterator[Answer]:
-    """The model's answer to each question, in order.
+    """Yield the model's answer to each question, in order.
 
     Args:
-        likelihood: how it is asked.
-        questions: each with at least one text, which has at least one token.
-        device: where the weights are.
+        likelihood: way to compute log p(x | c).
+        questions: questions, each with at least one text, which has at least one token.
+        device: device of the weights.
         batch_size: noisy texts that are read at once, which changes no answer.
-        label: of all texts, where the network reads labels.
+        label: label of all texts, where the network reads labels.
     """
     waiting: list[_Asked] = []
     number = 0
@@ -313,7 +314,7 @@ def answers(
 
 @dataclass(frozen=True)
 class _Asked:
-    """A question with everything that is to be read for it."""
+    """A question with all parts and rows to read for it."""
 
     question: Question
     parts: list[list[tuple[int, Text]]]
@@ -328,7 +329,7 @@ class _Asked:
         width = max(len(text.tokens) - text.given for text in texts)
         rows = {}
         for text in texts:
-            # The same for each, so that they share levels and noise.
+            # All texts have the same draws, so that they share noise levels and noise.
             draws = Draws.derive(
                 question.seed,
                 "likelihood",
@@ -344,7 +345,7 @@ class _Asked:
 def _read(
     likelihood: Likelihood, asked: Sequence[_Asked], batch_size: int, label: int | None
 ) -> Iterator[Answer]:
-    """One answer to each, from rows of equal length read together."""
+    """Yield one answer to each question, from rows of equal length read together."""
     by_length: dict[int, list[tuple[int, Text, Rows]]] = defaultdict(list)
     for place, one in enumerate(asked):
         for text, rows in one.rows.items():
@@ -377,7 +378,7 @@ def _guessed(objective: Objective, text: Text, of: _Asked, label: int | None) ->
 
 
 def _answer(estimates: Tensor, guessed: list[bool]) -> Answer:
-    """From estimates `[texts, draws]`, of which one draw is of the same noise in all."""
+    """The answer from estimates `[texts, draws]`; all texts share the noise of each draw."""
     means = estimates.mean(-1)
     order = means.argsort(descending=True).tolist()
     margin, error = math.inf, 0.0
@@ -390,11 +391,12 @@ def _answer(estimates: Tensor, guessed: list[bool]) -> Answer:
 
 
 def standard_error(values: Tensor) -> float:
-    """Of the mean of values at rising noise levels, one from each of as many equal strata.
+    """Standard error of the mean of values at rising noise levels, one from each of equal strata.
 
         sum_i (v_{i+1} - v_i)^2 / (2 N (N - 1)),  its root
 
-    which counts as noise what neighbours differ by on average, a little too much. 0 of one value.
+    All of the average difference of neighbours counts as noise, which is a little too much. The
+    error of one value is 0.
     """
     number = len(values)
     if number < 2:

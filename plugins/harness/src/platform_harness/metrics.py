@@ -1,8 +1,8 @@
-"""The metrics of tasks, for tables; imports neither torch nor lm_eval.
+"""Metrics of tasks, for tables; imports neither torch nor lm_eval.
 
-Which numbers a task has is known when it was measured, so one metric, `tasks`, stands for all of
-them: `tasks.acc`, `tasks.acc_norm`, `tasks.exact_match` and so on. The task is one of the facts
-that two numbers must share, so that each task has a table of its own.
+The numbers that a task has are known only from its measurement, so one metric, `tasks`, stands for
+all of them: `tasks.acc`, `tasks.acc_norm`, `tasks.exact_match` and so on. The task is one of the
+facts that two numbers must share, so that each task has a table of its own.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from platform_core.record.cards import NOTED, UNSAID, Family, Measurement, Metri
 CHANCE = "chance"
 ERROR = "_standard_error"
 LOSSES = ("perplexity", "brier_score", "bits_per_byte")
-"""Ends of names of numbers that are better when they are lower."""
+"""Endings of the names of numbers that are better when they are lower."""
 
 FACTS = ("task", "task_version", "task_path", "num_fewshot", "items", "evaluate.weights")
 
@@ -43,7 +43,7 @@ FAMILY = Family(
 
 @cache
 def of_task(name: str) -> Metric:
-    """The metric of a number that tasks have under a name, such as `acc`."""
+    """The metric of the number with this name, such as `acc`, in any task."""
     return Metric(
         f"tasks.{name}",
         name,
@@ -56,9 +56,9 @@ def of_task(name: str) -> Metric:
 
 
 def members(measurement: Measurement) -> Iterator[Metric]:
-    """The metrics of a measurement, without those of the items alone that a model could score.
+    """The metrics of a measurement, without those over only the items that a model could score.
 
-    Which items these are depends on the model, so that the numbers are of different items.
+    Which items could be scored depends on the model, so these numbers are not comparable.
     """
     numbers = measurement.record.figures.get("metrics")
     for name in numbers if isinstance(numbers, Mapping) else ():
@@ -76,4 +76,4 @@ TASKS = Metric(
     lower_is_better=False,
     members=members,
 )
-"""Stands for everything that was measured of tasks."""
+"""The metric that stands for every number that was measured on tasks."""

@@ -1,4 +1,4 @@
-"""What this plugin brings: the evaluation `tasks` and its metrics."""
+"""Components of this plugin: the evaluation `tasks` and its metrics."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ def platform_evaluations() -> Iterable[Component]:
 
 @hookimpl
 def platform_metrics() -> Iterable["Metric"]:
-    """Accuracies and other numbers of tasks."""
+    """Metrics of tasks: accuracies and other numbers."""
     from platform_harness.metrics import TASKS
 
     return [TASKS]

@@ -2,18 +2,19 @@
 
     task -> (context, continuation) -> tokens -> Question -> likelihood -> (log p, guessed)
 
-The choices of one item are one question: `likelihood` says what its scores are. Texts are
+The choices of one item are one question; `likelihood` defines the scores. Texts are
 
     beginning of a document, if the run's sequences have one;  context;  continuation
 
-without an end, since a sequence of training goes on or stops anywhere. Spaces at a context's end go
-to the continuation, and both are tokenized together, as lm_eval's own models do it.
+without an end, since a training sequence can continue or stop anywhere. Spaces at a context's end
+move to the continuation, and both are tokenized together, as lm_eval's own models do it.
 
-A text longer than the sequences of training loses tokens at the left, as many before all choices
-of an item, so that these keep a common context. A choice that is too long by itself, has no token,
-or has characters that the tokenizer lacks, cannot be scored. It is given less than any other, also
-per character and per byte, and its item counts as wrong whatever the other choices are. In contexts
-such characters are read as unknown ones, the same for all choices. All of these are counted.
+A text longer than the training sequences loses tokens at the left. All choices of an item lose them
+up to the same room, so that they keep a common context. A choice that is too long by itself, has no
+token, or has characters that the tokenizer lacks, cannot be scored. Such a choice is ranked below
+all others, also per character and per byte, and its item counts as wrong whatever the other choices
+are. Unknown characters in contexts become the unknown token, the same for all choices. Items with
+cut contexts, unknown characters or choices that cannot be scored are counted.
 """
 
 import logging
@@ -46,20 +47,20 @@ from platform_harness.likelihood import Answer, Likelihood, Question, Text, answ
 VERSION: str = lm_eval.__version__
 
 ACCURACIES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match")
-"""Metrics of single items, 1 or 0, whose mean is recomputed with items that cannot be scored."""
+"""Metrics of single items, 1 or 0; their mean is recomputed with unscored items as wrong."""
 
 Key = tuple[str, int]
-"""Task and number of an item."""
+"""Name of a task and number of an item."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """How text becomes tokens for the model.
+    """Converter of text to tokens for the model.
 
     Args:
-        tokenizer: of the run.
-        begin: what stands before a document: one token or none.
-        length: of the sequences of training.
+        tokenizer: tokenizer of the run.
+        begin: token before each document, or none.
+        length: tokens in a training sequence.
     """
 
     tokenizer: Tokenizer
@@ -67,7 +68,7 @@ class Reader:
     length: int
 
     def readable(self, text: str) -> bool:
-        """Whether the tokenizer knows every character."""
+        """Whether the tokenizer knows every character of the text."""
         try:
             self.tokenizer.with_unknown("error").encode(text)
         except UsageError:
@@ -75,11 +76,11 @@ class Reader:
         return True
 
     def tokens(self, text: str) -> tuple[int, ...]:
-        """Of any text; characters that are lacking as unknown ones."""
+        """Tokens of any text; characters that the tokenizer lacks become unknown ones."""
         return tuple(int(token) for token in self._encode(text))
 
     def pair(self, context: str, continuation: str) -> Text:
-        """A continuation behind its context, of any length."""
+        """A continuation after its context, of any length."""
         kept = context.rstrip()
         continuation, context = context[len(kept) :] + continuation, kept
         known = self.begin + self.tokens(context)
@@ -89,13 +90,13 @@ class Reader:
         try:
             return self.tokenizer.with_unknown("replace").encode(text)
         except UsageError:
-            # A tokenizer that has a token for everything is not asked to replace anything.
+            # A tokenizer that can encode every text refuses to replace unknown characters.
             return self.tokenizer.encode(text)
 
 
 @dataclass
 class Counts:
-    """What happened to the items of one task."""
+    """Items of one task by what happened to them, and the noise errors of scores."""
 
     items: set[Key] = field(default_factory=set)
     cut: set[Key] = field(default_factory=set)
@@ -117,15 +118,15 @@ class Counts:
 
 @final
 class TrainedLm(LM):  # type: ignore[misc]  # lm_eval's types are not read
-    """A trained model as lm_eval asks it.
+    """A trained model with the interface that lm_eval queries.
 
     Args:
-        likelihood: what a score is.
-        reader: of its tokens.
+        likelihood: way to compute a score.
+        reader: converter of text to tokens.
         accelerator: device and precision.
         batch_size: noisy texts at once.
-        seed: of all noise.
-        label: of all texts, where the network reads labels.
+        seed: seed of all noise.
+        label: label of all texts, where the network reads labels.
     """
 
     def __init__(
@@ -160,7 +161,7 @@ class TrainedLm(LM):  # type: ignore[misc]  # lm_eval's types are not read
         return found
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """log p of each text, longer ones in windows that overlap in one token."""
+        """log p of each text; longer texts are read in windows that overlap in one token."""
         items = []
         for request in requests:
             key, (text,) = (request.task_name, request.doc_id), request.args
@@ -172,7 +173,7 @@ class TrainedLm(LM):  # type: ignore[misc]  # lm_eval's types are not read
         return [sum(next(found).log_probs) if item.texts else 0.0 for item in items]
 
     def generate_until(self, requests: list[Instance]) -> NoReturn:
-        """No task of this kind: samplers have no stopping text.
+        """Refuse tasks of generated text, because samplers have no stopping text.
 
         Raises:
             UsageError: always.
@@ -184,7 +185,7 @@ class TrainedLm(LM):  # type: ignore[misc]  # lm_eval's types are not read
         )
 
     def _item(self, key: Key, requests: Sequence[Instance]) -> "_Item":
-        """The texts of one item that can be scored, cut to the length of training together."""
+        """The texts of one item that can be scored, cut together to the length of training."""
         counts = self.counts[key[0]]
         counts.items.add(key)
         pairs = [tuple(map(str, request.args[:2])) for request in requests]
@@ -219,7 +220,7 @@ class TrainedLm(LM):  # type: ignore[misc]  # lm_eval's types are not read
             counts.errors += answer.standard_errors
             if answer.margin < 2 * answer.margin_error:
                 counts.undecided.add(item.key)
-        # Less than all of them, also when it is divided by its characters or its bytes.
+        # Below all scores, even after division by the choice's characters or bytes.
         lowest = min([0.0, *log_probs]) - 1
         return [
             (lowest * max(1, len(choice.encode())), False)
@@ -229,7 +230,7 @@ class TrainedLm(LM):  # type: ignore[misc]  # lm_eval's types are not read
         ]
 
     def _windows(self, text: str) -> list[Text]:
-        """Every token once, the first of each window but the first given by the one before."""
+        """Windows that score every token once; the first token of each later window is given."""
         tokens, length = self.reader.begin + self.reader.tokens(text), self.reader.length
         given, windows = len(self.reader.begin), []
         start = 0
@@ -268,20 +269,20 @@ class _Item:
 
 
 def _behind(text: Text, room: int) -> Text:
-    """The same continuation behind as much of its context as there is room for."""
+    """The same continuation after as much of its context as there is room for."""
     dropped = max(0, text.given - room)
     return Text(text.tokens[dropped:], text.given - dropped)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found for one task."""
+    """The results of one task."""
 
     task: str
     version: Any
     items: int
     metrics: dict[str, float]
-    """By name, with `NAME_standard_error` where there is one."""
+    """Metrics by name, with `NAME_standard_error` where an error is known."""
     counts: dict[str, Any]
 
 
@@ -293,18 +294,18 @@ def run_tasks(
     limit: int | None,
     num_fewshot: int | None,
 ) -> list[Outcome]:
-    """Every task that the names stand for.
+    """Run every task that the names stand for.
 
     Args:
-        model: what is asked.
-        names: of tasks, groups or tags.
-        folder: with tasks of one's own; where it has all the names, lm_eval's are not looked at.
+        model: the model to query.
+        names: names of tasks, groups or tags.
+        folder: folder of the user's own tasks; if it has all the names, lm_eval's are not read.
         limit: items of each task; None for all.
-        num_fewshot: answered items before each; None for what the task says.
+        num_fewshot: solved examples before each item; None for the task's own number.
 
     Raises:
-        UsageError: there is no such task, its data cannot be had, or it asks for what this model
-            cannot do.
+        UsageError: there is no such task, its data cannot be read, or it needs something that this
+            model cannot do.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
@@ -331,14 +332,16 @@ def run_tasks(
 
 
 def _manager(names: Sequence[str], folder: Path | None) -> TaskManager:
-    """The tasks of a folder, and lm_eval's own only if they are needed: there are thousands.
+    """The tasks of a folder; also lm_eval's thousands of tasks, but only if they are needed.
 
     Raises:
         UsageError: there is no such folder, or no such task.
     """
     if folder is not None:
         if not folder.is_dir():
-            raise UsageError(f"--task_path {folder} is no directory; it holds tasks as YAML files")
+            raise UsageError(
+                f"--task_path {folder} is no directory; give one that holds tasks as YAML files"
+            )
         manager = TaskManager(include_path=str(folder), include_defaults=False)
         if set(names) <= set(manager.all_tasks):
             return manager
@@ -382,7 +385,7 @@ def _outcome(task: str, results: Mapping[str, Any], counts: Counts) -> Outcome:
 
 
 def _mean(name: str, values: Sequence[float]) -> dict[str, float]:
-    """A mean and its standard error over items, which one item does not have."""
+    """A mean over items, and its standard error if there are at least two items."""
     found = {name: statistics.fmean(values)}
     if len(values) > 1:
         found[f"{name}_standard_error"] = statistics.stdev(values) / math.sqrt(len(values))

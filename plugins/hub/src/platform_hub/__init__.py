@@ -1,1 +1,1 @@
-"""Corpora that the library datasets reads: of the hub, JSON Lines, Parquet, saved folders."""
+"""Corpora read by the library datasets: from the hub, JSON Lines, Parquet and saved folders."""

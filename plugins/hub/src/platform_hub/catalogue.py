@@ -1,18 +1,19 @@
 """The catalogue: named corpora of the Hugging Face hub, one small YAML file each.
 
     path: Salesforce/wikitext       a name on the hub, or a folder
-    config: wikitext-2-raw-v1       of several that the hub has under that name
-    revision: main                  of the hub
-    files: {train: a/*.parquet}     of the hub, where they are not found by their names
+    config: wikitext-2-raw-v1       one of several configs that the hub has under that name
+    revision: main                  revision on the hub
+    files: {train: a/*.parquet}     files on the hub, where they are not found by their names
     splits: {train: train[100:], validation: train[:100], test: test}      in notation of datasets
     column: text
     detokenizer: wikitext           one of `detokenizers`
     packing: packed                 unless --data.packing says otherwise
     marks: documents                unless --data.marks says otherwise
 
-Only `path` is needed. Without `splits` the corpus's own are read, and what is missing is held out
-of its training text, see `corpus`. Files of the package are in `corpora/`, more in the directory
-that PLATFORM_CORPORA names; --data.corpus is the name of a file without .yaml, or its path.
+Only `path` is required. Without `splits`, the corpus's own splits are read, and missing splits are
+held out of its training text, see `corpus`. The package's files are in `corpora/`, further files in
+the directory that PLATFORM_CORPORA names; --data.corpus takes the name of a file without .yaml, or
+its path.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,12 +23,13 @@ from typing import Any
 
 from platform_core.composition.options import MARKS, PACKINGS, SPLITS
 from platform_core.errors import UsageError, did_you_mean, either
+from platform_core.record.yaml_tree import read_tree
 from platform_hub.detokenizers import DETOKENIZERS
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One corpus as its file describes it."""
+    """One corpus as described by its file."""
 
     name: str
     path: str
@@ -42,19 +44,12 @@ class Entry:
 
 
 def read(file: Path) -> Entry:
-    """The entry in a file.
+    """Read the entry in a file.
 
     Raises:
-        UsageError: it cannot be read, or says something that no entry can.
+        UsageError: the file cannot be read, or has keys or values that no entry can have.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"corpus {file} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"corpus {file} is not YAML: {' '.join(str(error).split())}") from error
+    content = read_tree(file, "corpus")
     if not isinstance(content, dict) or not isinstance(content.get("path"), str):
         raise UsageError(
             f"corpus {file} has no path; it needs one line at least: path: NAME/ON-THE-HUB"

@@ -4,8 +4,8 @@ A split that the corpus lacks is held out of its training text, as for many text
 documents the 10th is validation and the 20th is test. The only split of a corpus is its training
 text, unless it is named validation or test.
 
-Rows are memory-mapped, or streamed (`Cursor`): then nothing is kept, and a position can be taken up
-later. Nothing of a corpus is run: datasets reads files alone.
+Rows are memory-mapped, or streamed (`Cursor`): a stream keeps no rows and can continue from a
+position. No code of a corpus is run, because datasets only reads files.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ PERIOD = 20
 HELD_OUT: Mapping[str, int] = {"validation": 9, "test": 19}
 
 SAVED = ("dataset_dict.json", "state.json")
-"""One of these is in every folder that save_to_disk wrote."""
+"""Files of which every folder that save_to_disk wrote has one."""
 
 SAVED_HELP = "--data.path is a folder that save_to_disk of datasets wrote"
 LOCAL_HELP = "--data.path is a file, a folder or a glob of them"
@@ -42,9 +42,9 @@ HUB_HELP = (
 
 
 class Source(ABC):
-    """Where rows come from: splits by name, and slices of them in the notation of datasets.
+    """A source of rows: splits by name, and slices of them in the notation of datasets.
 
-    `identity` changes when the rows may have.
+    `identity` changes whenever the rows may have changed.
     """
 
     splits: Sequence[str]
@@ -56,12 +56,12 @@ class Source(ABC):
 
     @abstractmethod
     def stream(self, sliced: str) -> Any:
-        """The same as an iterable dataset, which reads as it goes."""
+        """The same slice as an iterable dataset, which reads rows as they are needed."""
 
 
 @final
 class Loaded(Source):
-    """What `load_dataset` finds under some arguments."""
+    """The dataset that `load_dataset` finds under some arguments."""
 
     def __init__(self, **arguments: Any) -> None:
         self._arguments = arguments
@@ -73,14 +73,14 @@ class Loaded(Source):
         self._counts = {str(name): split.num_examples for name, split in counted.items()}
 
     def rows(self, sliced: str) -> Any:
-        """Read into the library's cache first."""
+        """A memory-mapped dataset of a slice, first read into the library's cache."""
         return datasets.load_dataset(**self._arguments, split=sliced)
 
     def stream(self, sliced: str) -> Any:
-        """A slice counted from the end needs to know the number of rows.
+        """An iterable dataset of a slice; a slice counted from the end needs the number of rows.
 
         Raises:
-            UsageError: it is not known.
+            UsageError: the number of rows is needed but not known.
         """
         name, start, stop = self._bounds(sliced)
         rows = datasets.load_dataset(**self._arguments, split=name, streaming=True)
@@ -88,19 +88,19 @@ class Loaded(Source):
         return rows if stop is None else rows.take(stop - start)
 
     def _bounds(self, sliced: str) -> tuple[str, int, int | None]:
-        """Name, first row, and the one after the last, or None for the end."""
+        """Name of the split, first row, and the row after the last one, or None for the end."""
         plain = re.fullmatch(r"(\w+)(?:\[(\d*):(\d*)\])?", sliced)
         if plain:
             name, start, stop = plain.groups()
             return name, int(start or 0), int(stop) if stop else None
         if sliced.partition("[")[0] not in self._counts:
-            raise UsageError(f"{sliced} cannot be streamed, for the number of rows is not known")
+            raise UsageError(f"{sliced} cannot be streamed: the number of rows is not known")
         return _absolute(sliced, self._counts)
 
 
 @final
 class Saved(Source):
-    """A folder that save_to_disk wrote: one dataset, taken for training text, or several."""
+    """A folder that save_to_disk wrote: one dataset, taken as training text, or several."""
 
     def __init__(self, path: str) -> None:
         loaded = datasets.load_from_disk(path)
@@ -110,14 +110,14 @@ class Saved(Source):
         self.identity = " ".join(rows._fingerprint for rows in self._rows.values())
 
     def rows(self, sliced: str) -> Any:
-        """Read where they are."""
+        """A dataset of a slice, read from the folder itself."""
         name, start, stop = _absolute(
             sliced, {name: len(rows) for name, rows in self._rows.items()}
         )
         return self._rows[name].select(range(start, stop))
 
     def stream(self, sliced: str) -> Any:
-        """The same rows one after another."""
+        """The rows of a slice, one after another."""
         return self.rows(sliced).to_iterable_dataset()
 
 
@@ -128,7 +128,7 @@ def _absolute(sliced: str, counts: Mapping[str, int]) -> tuple[str, int, int]:
 
 
 class Part(NamedTuple):
-    """The documents of a split: a slice, and which of every `PERIOD` rows of it."""
+    """The documents of a split: a slice, and the rows taken of every `PERIOD` rows in it."""
 
     sliced: str
     residues: frozenset[int] = frozenset(range(PERIOD))
@@ -139,12 +139,12 @@ class LibraryCorpus(StreamableCorpus):
     """Documents of one text column.
 
     Args:
-        entry: what the corpus is.
-        open_source: finds it.
-        help: what to do when it cannot be read.
+        entry: description of the corpus.
+        open_source: function that opens the source of the rows.
+        help: advice for when the corpus cannot be read.
 
     Raises:
-        UsageError: it cannot be found or reached, or has none of the splits that it needs.
+        UsageError: the corpus cannot be found or reached, or has none of the splits that it needs.
     """
 
     def __init__(self, entry: Entry, open_source: Any, help: str) -> None:
@@ -165,7 +165,7 @@ class LibraryCorpus(StreamableCorpus):
                 yield self.text(row, number)
 
     def fingerprint(self) -> str:
-        """Of the files' names and times, or their revision on the hub, and how they are read."""
+        """Digest of the files' names and times or their hub revision, and of how they are read."""
         how: list[object] = [self._source.identity, self._entry.column, self._entry.detokenizer]
         how += [(name, part.sliced, sorted(part.residues)) for name, part in self._parts.items()]
         return hashlib.sha256(json.dumps(how).encode()).hexdigest()
@@ -200,7 +200,7 @@ class LibraryCorpus(StreamableCorpus):
         if not isinstance(text, str):
             raise UsageError(
                 f"corpus {self._entry.name}: row {number} has no text in column {column}, but "
-                f"{text!r:.40}; choose another --data.column, or mend the row"
+                f"{text!r:.40}; choose another --data.column, or correct the row"
             )
         return DETOKENIZERS[detokenizer](text) if detokenizer else text
 
@@ -213,7 +213,7 @@ class LibraryCorpus(StreamableCorpus):
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """What goes wrong within as one line; without what the hub's client says of its retries."""
+        """Turn errors into one-line messages, without the hub client's reports of retries."""
         datasets.disable_progress_bars()
         client = logging.getLogger("huggingface_hub")
         before = client.level
@@ -239,7 +239,6 @@ class RowCursor(Cursor):
         self.restore({"row": 0, "library": None})
 
     def take(self, number: int) -> list[str]:
-        """The next documents; fewer at the end of the text, and then those from its beginning."""
         if self._rows is None:
             self._open()
         taken: list[str] = []
@@ -254,13 +253,11 @@ class RowCursor(Cursor):
         return taken
 
     def position(self) -> dict[str, Any]:
-        """Plain values from which `restore` goes on."""
         if self._rows is None:
             return self._start
         return {"row": self._row, "library": self._stream.state_dict()}
 
     def restore(self, position: Mapping[str, Any]) -> None:
-        """Goes to an earlier or a later place."""
         if self._rows is not None and position == self.position():
             return
         self._start, self._row = dict(position), int(position["row"])
@@ -274,10 +271,10 @@ class RowCursor(Cursor):
 
 
 def parts(entry: Entry, names: Sequence[str]) -> dict[str, Part]:
-    """Where each split is: as the entry says, or as the corpus has them.
+    """The place of each split: as the entry says, or as the corpus has its splits.
 
     Raises:
-        UsageError: several splits, and none of them is named train.
+        UsageError: there are several splits, and none of them is named train.
     """
     if entry.splits:
         return {name: Part(entry.splits[name]) for name in SPLITS if name in entry.splits}
@@ -300,7 +297,7 @@ def parts(entry: Entry, names: Sequence[str]) -> dict[str, Part]:
 
 
 def from_hub(entry: Entry, path: str | None) -> LibraryCorpus:
-    """A corpus of the catalogue, or its copy in a folder."""
+    """A corpus of the catalogue, or a copy of it in a folder."""
     if path is None and not Path(entry.path).expanduser().is_dir():
         arguments = {
             "path": entry.path,
@@ -328,10 +325,10 @@ def _open_folder(folder: Path, config: str | None) -> Source:
 
 
 def from_files(format: str, options: DataOptions) -> LibraryCorpus:
-    """One's own files of one format: json or parquet.
+    """A corpus of the user's own files in one format: json or parquet.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are no such files.
     """
     path = _require_path(format, options, LOCAL_HELP)
 
@@ -347,10 +344,10 @@ def from_files(format: str, options: DataOptions) -> LibraryCorpus:
 
 
 def from_saved(options: DataOptions) -> LibraryCorpus:
-    """A folder that save_to_disk wrote.
+    """A corpus in a folder that save_to_disk wrote.
 
     Raises:
-        UsageError: it is no such folder.
+        UsageError: the path is no such folder.
     """
     path = _require_path("saved", options, SAVED_HELP)
     return LibraryCorpus(_own("saved", options), lambda: Saved(str(path)), SAVED_HELP)

@@ -1,8 +1,9 @@
-"""Detokenizers: published corpora that came as separated tokens, as people write text.
+"""Detokenizers: they turn published corpora of separated tokens into ordinary text.
 
-Each is a list of replacements, applied in their order to one document. What they leave separated
-(a stop at the end of a wikitext line, contractions with n't) they leave in the published figures
-too, so they are kept as they are. Named by the entries of `corpora/`; used by `library`.
+Each is a list of replacements, applied in their order to one document. Tokens that a detokenizer
+leaves separated (a stop at the end of a wikitext line, contractions with n't) are separated in the
+published figures too, so they are kept that way. Named by the entries of `corpora/`; used by
+`corpus`.
 
 Source: the preparation of the zero-shot corpora of MDLM, arXiv:2406.07524, and SEDD,
 arXiv:2310.16834.
@@ -15,7 +16,7 @@ Detokenizer = Callable[[str], str]
 
 
 def replacing(*rules: tuple[str, str]) -> Detokenizer:
-    """A function that applies so many patterns and replacements, one after another."""
+    """A function that applies these patterns and replacements, one after another."""
     compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
 
     def apply(text: str) -> str:
@@ -27,7 +28,7 @@ def replacing(*rules: tuple[str, str]) -> Detokenizer:
 
 
 def _tight_after(marks: Iterable[str]) -> list[tuple[str, str]]:
-    """Marks between spaces lose the one before; in this order, as one may follow another."""
+    """Rules that remove the space before each mark, in this order, as one may follow another."""
     return [(re.escape(f" {mark} "), f"{mark} ") for mark in marks]
 
 
@@ -51,7 +52,7 @@ wikitext = replacing(
     (" N ", " 1 "),
     (" 's", "'s"),
 )
-"""WikiText: spaces about punctuation, @-@ within numbers and words, and headings."""
+"""WikiText: spaces around punctuation, @-@ within numbers and words, and headings."""
 
 ptb = replacing(
     (" 's", "'s"),
@@ -64,7 +65,7 @@ ptb = replacing(
     ("# 1", "#1"),
     ("<unk>", "?"),
 )
-"""Penn Treebank: contractions, and N for numbers."""
+"""Penn Treebank: contractions, and N for numbers, which becomes 1."""
 
 lm1b = replacing(
     ("(https?) : / / ", r"\1://"),
@@ -84,18 +85,18 @@ lm1b = replacing(
     (r"\$ ", "$"),
     ("\N{POUND SIGN} ", "\N{POUND SIGN}"),
 )
-"""One Billion Words: spaces about punctuation, quotations, brackets and currencies."""
+"""One Billion Words: spaces around punctuation, quotations, brackets and currencies."""
 
 _straight = replacing(("[\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}]", '"'))
 
 
 def lambada(text: str) -> str:
-    """LAMBADA: straight quotation marks, and one line of its own."""
+    """LAMBADA: straight quotation marks, and each document on a line of its own."""
     return "\n" + _straight(text).strip()
 
 
 def scientific_papers(text: str) -> str:
-    """arXiv and PubMed: as WikiText, then as One Billion Words."""
+    """arXiv and PubMed: the rules of WikiText, then those of One Billion Words."""
     return lm1b(wikitext(text))
 
 

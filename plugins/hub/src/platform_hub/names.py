@@ -1,6 +1,7 @@
-"""Which corpora there are: the YAML files of this package and of PLATFORM_CORPORA.
+"""Names of the corpora: the YAML files of this package and of PLATFORM_CORPORA.
 
-Apart from `catalogue`, which reads the files, so that registering them imports next to nothing.
+This module is separate from `catalogue`, which reads the files, so that registering the names
+imports next to nothing.
 """
 
 import os
@@ -12,7 +13,7 @@ SUFFIXES = (".yaml", ".yml")
 
 
 def names() -> dict[str, Path]:
-    """The file of each corpus, by its name; those of PLATFORM_CORPORA replace the package's.
+    """The file of each corpus, by its name; files of PLATFORM_CORPORA replace the package's.
 
     Names are those of the files with hyphens for underscores, as components are named.
 

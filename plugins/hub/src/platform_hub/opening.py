@@ -1,6 +1,6 @@
-"""What each name of `--data.corpus` that this plugin brings opens.
+"""Functions that open the corpora that this plugin brings to `--data.corpus`.
 
-Imported when such a corpus is chosen, and with it the library datasets.
+This module and the library datasets are imported when such a corpus is chosen.
 """
 
 from dataclasses import replace
@@ -15,17 +15,17 @@ from platform_hub.names import SUFFIXES, names
 
 
 def open_files(options: DataOptions) -> Corpus:
-    """JSON Lines or Parquet files of the user's own."""
+    """Open the user's own JSON Lines or Parquet files."""
     return from_files(options.corpus, options)
 
 
 def open_saved(options: DataOptions) -> Corpus:
-    """A folder that `save_to_disk` of datasets wrote."""
+    """Open a folder that `save_to_disk` of datasets wrote."""
     return from_saved(options)
 
 
 def open_entry(options: DataOptions) -> Corpus:
-    """A corpus of the catalogue by its name, or one that a YAML file describes."""
+    """Open a corpus of the catalogue by its name, or one that a YAML file describes."""
     if options.corpus.endswith(SUFFIXES):
         entry = catalogue.read(Path(options.corpus).expanduser())
     elif f".{options.corpus}" in SUFFIXES:

@@ -1,4 +1,4 @@
-"""What this plugin brings: corpora that the library datasets reads."""
+"""Components of this plugin: corpora that the library datasets reads."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from platform_hub.names import names
 
 @hookimpl
 def platform_corpora() -> Iterable[Component]:
-    """Files of one's own, and the corpora of the catalogue."""
+    """Corpora in the user's own files, and the corpora of the catalogue."""
     own = [
         Component("json", "platform_hub.opening:open_files", "JSON Lines files"),
         Component("parquet", "platform_hub.opening:open_files", "Parquet files"),

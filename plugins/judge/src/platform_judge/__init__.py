@@ -1,1 +1,1 @@
-"""What another language model says of samples: generative perplexity and its kin."""
+"""Judges of samples: figures under another language model, such as generative perplexity."""

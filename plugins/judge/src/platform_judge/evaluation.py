@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from platform_judge.judge import Judge
 
 LONGEST = 1024
-"""Tokens that a judge reads of a text at most, as in the papers, where nobody says otherwise."""
+"""Default of the most tokens of a text that a judge reads, as in the papers."""
 
 
 @final
 class Judging(Evaluation):
-    """Samples, real text and shuffled text under another model."""
+    """Figures of samples, real text and shuffled text under another model."""
 
     reads = ("sample", "sampler", "data", "evaluate.split", "evaluate.batch_size", "seed")
 
@@ -34,16 +34,16 @@ class Judging(Evaluation):
         parser.add_argument(
             "--judge",
             metavar="MODEL",
-            help="judge --sample.number samples instead of computing the bound: their perplexity "
-            "under another model, with real and shuffled text of evaluate.split beside it. MODEL "
+            help="judge --sample.number samples instead of computing the bound: perplexity of the "
+            "samples under another model, beside real and shuffled text of evaluate.split. MODEL "
             "is a run of process ar, a folder or name of transformers, or a .gguf file",
         )
         parser.add_argument(
             "--judge_length",
             type=int,
             metavar="N",
-            help="of each text, the judge reads at most so many of its own tokens (default: as "
-            f"many as it was made for, up to {LONGEST})",
+            help="most tokens of the judge that it reads of each text (default: the length that "
+            f"it was made for, up to {LONGEST})",
         )
 
     @classmethod
@@ -123,7 +123,7 @@ def _card(run: "TrainedRun", judge: "Judge", texts: "_Texts", *, length: int, ma
 
 
 def _length(asked: int | None, context: int | None) -> int:
-    """The most tokens of a text that the judge reads."""
+    """The most tokens that the judge reads of a text."""
     if asked is None:
         return min(context or LONGEST, LONGEST)
     if asked < 2:
@@ -135,14 +135,14 @@ def _length(asked: int | None, context: int | None) -> int:
 
 @dataclass(frozen=True)
 class _Texts:
-    """All that is judged.
+    """All texts that are judged.
 
     Args:
-        samples: of the run.
-        length: tokens in each.
-        real: texts of the corpus, twice as many as samples where it has them.
-        seed: of the shuffling.
-        tokenizer: of all of them.
+        samples: samples of the run.
+        length: tokens in each sample.
+        real: texts of the corpus, twice as many as samples where the corpus has as many.
+        seed: seed of the shuffling.
+        tokenizer: tokenizer of all texts.
     """
 
     samples: "Samples"
@@ -175,7 +175,7 @@ def _texts(run: "TrainedRun") -> _Texts:
     composition, length = run.composition, run.sample_length
     options, subset = composition.sample, composition.evaluate.split
     text = replace(composition.data, length=length)
-    # Before the network: a corpus that is not there is found before anything is drawn.
+    # Load the corpus before the network, so that a missing corpus is found before sampling.
     split = load_data(text, run.tokenizer, run.labels, (subset,)).split(subset)
     samples = run.sample()
     real = _real(split, 2 * options.number, options.label)
@@ -183,7 +183,7 @@ def _texts(run: "TrainedRun") -> _Texts:
 
 
 def _real(split: "TokenSplit", number: int, label: str | None) -> list[list[int]]:
-    """So many texts of a split, or of one label in it, spread evenly; all if there are fewer."""
+    """`number` texts of a split, or of one label in it, spread evenly; all if there are fewer."""
     import numpy as np
 
     from platform_core.data.sequences import LabelledSplit
@@ -200,7 +200,7 @@ def _real(split: "TokenSplit", number: int, label: str | None) -> list[list[int]
 
 
 def _name(record: Record) -> str:
-    """Who judged what; the key at its end is of all options, so that none replaces another."""
+    """Name of the record, with a digest of all options, so that no record replaces another."""
     card = record.card.facts
     sample, judge = card["sample"], card["judge"]
     options = [card[key] for key in ("judge", "judge_length", "sampler", "sample", "split", "seed")]

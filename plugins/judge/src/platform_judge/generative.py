@@ -1,4 +1,4 @@
-"""Generative quality: what a judge makes of texts, beside real ones and shuffled ones.
+"""Generative quality: figures of texts under a judge, beside real texts and shuffled texts.
 
     perplexity = exp( sum of nats / number of counted tokens )           over all texts
     counted    = tokens 2.. that are not EOS, or are the first EOS of their text
@@ -7,7 +7,7 @@
 The perplexity is that of the papers (Gen-PPL): texts are retokenised once, cut at a length, and
 text after the first EOS counts. Unlike in their code, the last incomplete batch counts too, and
 padding never does, so the size of batches changes nothing. A low perplexity alone means little:
-repeating a likely word has one, and a low entropy.
+text that repeats a likely word has a low perplexity, and a low entropy.
 
 Source: the evaluation of MDLM, arXiv:2406.07524, and DUO, arXiv:2506.10892; MAUVE,
 arXiv:2102.01454.
@@ -35,25 +35,27 @@ from platform_core.types import Hidden, Selected, Tokens
 from platform_judge.judge import Judge, Reading
 
 LOGITS_AT_ONCE = 2**27
-"""Of a judge that makes all of them: half a gigabyte in float32, and as much again."""
+"""Most logits of a batch, for judges that make all logits: half a gigabyte in float32, and as
+much again.
+"""
 
 FEWEST_TEXTS = 20
-"""MAUVE of fewer texts says nothing: it has one cluster for each ten."""
+"""Fewest texts for MAUVE, which has one cluster for each ten texts."""
 
 Text = Sequence[int]
-"""The tokens of a text, of the tokenizer that wrote it."""
+"""Token ids of a text, of the tokenizer that wrote it."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What a judge makes of some texts.
+    """Figures of some texts under a judge.
 
     Args:
-        likelihood: of the counted tokens, per token of the judge.
-        entropy: of the texts' own tokens, in nats; the mean over texts.
-        entropy_error: its standard error; NaN of one text.
-        cut: texts of which the judge read the beginning only.
-        features: of the judge at the end of each text that it read.
+        likelihood: negative log-likelihood of the counted tokens, per token of the judge.
+        entropy: entropy of the texts' own tokens, in nats; the mean over texts.
+        entropy_error: standard error of `entropy`; NaN of one text.
+        cut: number of texts of which the judge read only the beginning.
+        features: features of the judge at the end of each text that it read.
     """
 
     likelihood: Bound
@@ -68,7 +70,7 @@ class Judged:
         return self.likelihood.perplexity * self.likelihood.standard_error
 
     def summary(self) -> dict[str, float]:
-        """Every figure by name; `standard_error` is that of nats_per_token."""
+        """Every figure by name; `standard_error` is the standard error of `nats_per_token`."""
         found = self.likelihood
         return {
             **found.curves(),
@@ -85,12 +87,12 @@ class Judged:
 def judge_texts(
     judge: Judge, texts: Sequence[Text], tokenizer: Tokenizer, *, length: int, batch_size: int
 ) -> Judged:
-    """The figures of texts under a judge.
+    """Compute the figures of texts under a judge.
 
     Args:
-        judge: who.
-        texts: their tokens.
-        tokenizer: of these tokens.
+        judge: the judge.
+        texts: token ids of the texts.
+        tokenizer: tokenizer of these ids.
         length: the most tokens of each text that the judge reads.
         batch_size: texts at once, or fewer where their logits would be too many.
 
@@ -129,7 +131,7 @@ def judge_texts(
 
 
 def written(text: Text, tokenizer: Tokenizer, marks: tuple[str, str]) -> str:
-    """A text with its special tokens, the marks of documents as somebody else writes them."""
+    """A text with its special tokens, in which BOS and EOS are replaced by the judge's marks."""
     begin, end = marks
     foreign = {tokenizer.bos_id: begin, tokenizer.eos_id: end}
     return "".join(
@@ -139,7 +141,7 @@ def written(text: Text, tokenizer: Tokenizer, marks: tuple[str, str]) -> str:
 
 
 def counted(ids: Tokens, mask: Selected, end_id: int | None) -> Selected:
-    """The tokens of which the perplexity is: see the top of this module."""
+    """The tokens that the perplexity counts, as defined in the module's docstring."""
     ends = ids == (-1 if end_id is None else end_id)
     valid = ~ends | (ends.cumsum(-1) == 1)
     valid[:, :1] = False
@@ -147,7 +149,7 @@ def counted(ids: Tokens, mask: Selected, end_id: int | None) -> Selected:
 
 
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Selected]:
-    """Rows of numbers side by side, and which of them are theirs."""
+    """Rows of numbers as one padded tensor, and a mask that is false on the padding."""
     lengths = torch.tensor([len(row) for row in rows])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     numbers = torch.zeros(mask.shape, dtype=torch.long)
@@ -156,7 +158,7 @@ def padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor,
 
 
 def batches(readings: Sequence[Reading], judge: Judge, batch_size: int) -> Iterator[list[int]]:
-    """Places of the texts that the judge reads together; of no text without tokens."""
+    """Indices of the texts that the judge reads together, without texts that have no tokens."""
     rows = [row for row, reading in enumerate(readings) if reading.ids]
     longest = max((len(reading.ids) for reading in readings), default=1)
     most = LOGITS_AT_ONCE // max(1, judge.logits_per_token * longest)
@@ -166,7 +168,7 @@ def batches(readings: Sequence[Reading], judge: Judge, batch_size: int) -> Itera
 
 
 def entropy(text: Text) -> float:
-    """Of the distribution of a text's tokens, in nats; at most log of their number."""
+    """Entropy of the distribution of a text's tokens, in nats; at most log of their number."""
     counts = Counter(text).values()
     return -sum(count / len(text) * math.log(count / len(text)) for count in counts)
 
@@ -181,7 +183,7 @@ def shuffled(texts: Sequence[Text], seed: int) -> list[list[int]]:
 
 
 def without_mauve(number: int) -> str | None:
-    """Why there is no MAUVE of so many texts; None where there is one."""
+    """The reason why MAUVE of `number` texts is not computed; None where it is."""
     if importlib.util.find_spec("mauve") is None:
         return 'mauve-text is not installed: pip install "dlm-platform-core[mauve]"'
     if number < FEWEST_TEXTS:
@@ -190,13 +192,13 @@ def without_mauve(number: int) -> str | None:
 
 
 def mauve(texts: Hidden, reference: Hidden) -> float:
-    """How near the features of texts are to those of reference texts; 1 is nearest.
+    """MAUVE of the features of texts and of reference texts; 1 for the most similar.
 
-    One cluster for each ten texts, and the other defaults of the package.
+    There is one cluster for each ten texts, and the package's other defaults apply.
     """
     from mauve import compute_mauve
 
-    # Its library faiss warns of fewer than 39 texts for each cluster, which ten never are.
+    # MAUVE's library faiss warns of fewer than 39 texts per cluster, and there are always ten.
     with silent():
         found: Any = compute_mauve(p_features=texts.numpy(), q_features=reference.numpy())
     return float(found.mauve)
@@ -204,7 +206,7 @@ def mauve(texts: Hidden, reference: Hidden) -> float:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Nothing is printed on standard error within, not even by libraries in C++."""
+    """Discard everything printed on standard error meanwhile, even by libraries in C++."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:

@@ -1,7 +1,7 @@
-"""Judges: trained causal language models that say how likely a text is.
+"""Judges: trained causal language models that compute how likely a text is.
 
     read    text -> the judge's own tokens, once, cut at a length
-    score   -log p(token | all before it), in nats, and the features behind it
+    score   -log p(token | all tokens before it), in nats, and the features behind it
 
 A judge is a run of this platform whose bound is exact (process ar), or a network of the
 transformers library (`pretrained`). Used by `generative`.
@@ -36,16 +36,16 @@ POSSIBLE = (
 
 @dataclass(frozen=True)
 class Identity:
-    """Which judge it is, for the record.
+    """Facts that identify a judge in records.
 
     Args:
         kind: run, transformers (a folder), hub or gguf.
-        name: the last part of its path or name.
+        name: last part of the judge's path or name.
         network: process and backbone of a run, else the class of transformers.
-        digest: SHA-256 of its weights' file, or of the digests of several.
-        tokenizer: the kind of its tokenizer and the number of its tokens.
-        context: tokens in the longest text that it was made for, where that is known.
-        dtype: it computes in.
+        digest: SHA-256 of the weights' file, or of the digests of several files.
+        tokenizer: kind of the tokenizer and number of its tokens.
+        context: tokens in the longest text that the judge was made for, where that is known.
+        dtype: type in which the judge computes.
     """
 
     kind: str
@@ -66,28 +66,29 @@ class Reading(NamedTuple):
 
     ids: list[int]
     characters: list[int]
-    """Of text that each token adds to those before it; a special token adds none."""
+    """Characters of text that each token adds to those before it; a special token adds none."""
     is_cut: bool
-    """Whether there was more of it."""
+    """Whether the text is longer than `ids`."""
 
 
 class Scores(NamedTuple):
-    """What a judge says of a batch."""
+    """Scores of a batch of texts under a judge."""
 
     nats: Nats
-    """-log p of each token given all before it, `[batch, length]`; of the first one, what the judge
-    says of it or nothing."""
+    """-log p of each token given all tokens before it, `[batch, length]`; of the first token, the
+    judge's value or 0.
+    """
     features: Hidden
-    """What its last layer reads at the last token of each text, `[batch, width]`."""
+    """Input of the judge's last layer at the last token of each text, `[batch, width]`."""
 
 
 class Judge(ABC):
     """A causal language model with a tokenizer.
 
     Args:
-        identity: which one.
-        marks: how it writes the beginning and the end of a document.
-        end_id: its token of the end, if it has one.
+        identity: facts that identify the judge.
+        marks: text with which the judge writes the beginning and the end of a document.
+        end_id: id of the judge's end token, if it has one.
     """
 
     def __init__(self, identity: Identity, marks: tuple[str, str], end_id: int | None) -> None:
@@ -95,35 +96,37 @@ class Judge(ABC):
 
     @abstractmethod
     def read(self, texts: Sequence[str], length: int) -> list[Reading]:
-        """Texts in the judge's tokens, at most so many of each; marks in them are marks.
+        """Texts in the judge's tokens, at most `length` of each.
+
+        Marks in the texts become special tokens.
 
         Raises:
-            UsageError: it has no token for a character.
+            UsageError: the judge has no token for a character.
         """
 
     @abstractmethod
     def score(self, ids: Tokens, mask: Selected) -> Scores:
-        """Every token given those before it; `mask` is false where a text has ended."""
+        """Score every token given the tokens before it; `mask` is false where a text has ended."""
 
     @property
     @abstractmethod
     def logits_per_token(self) -> int:
-        """Values that are held at once for each token of a batch."""
+        """Number of logits that are held at once for each token of a batch."""
 
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device on which the judge computes."""
 
 
 @final
 class RunJudge(Judge):
-    """A run whose objective is the likelihood itself.
+    """A run whose objective is the likelihood itself, as a judge.
 
     Args:
-        identity: which.
-        objective: with the trained weights in place.
-        tokenizer: the run's.
+        identity: facts that identify the judge.
+        objective: objective with the trained weights in place.
+        tokenizer: the run's tokenizer.
     """
 
     def __init__(self, identity: Identity, objective: Objective, tokenizer: Tokenizer) -> None:
@@ -134,11 +137,11 @@ class RunJudge(Judge):
 
     @classmethod
     def open(cls, directory: RunDirectory, accelerator: Accelerator, plugins: Plugins) -> "Judge":
-        """The judge of a run directory, with the weights that its options evaluate.
+        """The judge of a run directory, with the weights that the run's options evaluate.
 
         Raises:
-            UsageError: its bound is not exact, or it reads labels.
-            CheckpointError: it has no whole checkpoint.
+            UsageError: the run's bound is not exact, or the run reads labels.
+            CheckpointError: the run has no whole checkpoint.
         """
         run = TrainedRun.open(directory.path, plugins=plugins, accelerator=accelerator)
         composition = run.composition
@@ -166,7 +169,7 @@ class RunJudge(Judge):
         return cls(identity, run.objective, run.tokenizer)
 
     def read(self, texts: Sequence[str], length: int) -> list[Reading]:
-        """As the run's tokenizer does; special tokens that are spelt out are special tokens."""
+        """Texts in the run's tokens; special tokens that are spelt out become special tokens."""
         return [self._read(text, length) for text in texts]
 
     def _read(self, text: str, length: int) -> Reading:
@@ -191,7 +194,7 @@ class RunJudge(Judge):
 
     @torch.no_grad()
     def score(self, ids: Tokens, mask: Selected) -> Scores:
-        """The objective's negative log-likelihood of each token."""
+        """Negative log-likelihood of each token under the objective."""
         draws = Draws.derive(0, "judge", step=0, first=0, total=len(ids), device=ids.device)
         with read_by(self.objective.model.backbone.decoder) as hidden:
             nats = self.objective.bound(Batch(ids, mask), draws).per_token
@@ -199,7 +202,7 @@ class RunJudge(Judge):
 
     @property
     def logits_per_token(self) -> int:
-        """None: they are made in chunks."""
+        """0, because logits are made in chunks."""
         return 0
 
     @property
@@ -209,7 +212,7 @@ class RunJudge(Judge):
 
 @contextmanager
 def read_by(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """The inputs of a layer while the context lasts, call by call."""
+    """Record the inputs of a layer while the context lasts, one for each call."""
     found: list[Tensor] = []
 
     def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -223,7 +226,7 @@ def read_by(layer: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def last_rows(rows: Tensor, mask: Selected) -> Hidden:
-    """Of rows for every token where `mask` is true, in order, the last one of each text."""
+    """The last row of each text, from one row for every token where `mask` is true, in order."""
     assert len(rows) == int(mask.sum()), "the last layer reads every token once"
     return rows[mask.sum(1).cumsum(0) - 1].float()
 

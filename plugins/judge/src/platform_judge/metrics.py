@@ -1,7 +1,7 @@
-"""The metrics of samples under a judge, for tables; imports no torch.
+"""Metrics of samples under a judge, for tables; imports no torch.
 
-Numbers of samples are alike if as many texts of the same length were asked for in the same way, and
-the same judge read as much of each. Which sampler drew them is what a table compares.
+Numbers of samples are comparable if as many texts of the same length were asked for in the same
+way, and the same judge read as much of each. Tables compare the samplers that drew the samples.
 """
 
 import math
@@ -35,7 +35,7 @@ def _title(measurement: Measurement) -> str:
 
 
 def controls(measurement: Measurement) -> list[str]:
-    """The figures of real text, and of the same text shuffled, to compare samples with."""
+    """Figures of real and of shuffled text, as lines to compare samples with."""
     lines = []
     for kind in ("real", "shuffled"):
         perplexity, entropy = (
@@ -71,7 +71,7 @@ def _mauve(measurement: Measurement) -> tuple[str, ...]:
 
 
 def _bits_error(measurement: Measurement) -> float | None:
-    """The error of bits per character, from that of nats per token of the judge."""
+    """Standard error of bits per character, from the error of the judge's nats per token."""
     names = ("standard_error", "tokens", "characters")
     nats, tokens, characters = (measurement.figure(f"samples.{name}") for name in names)
     if nats is None or tokens is None or not characters:
@@ -88,7 +88,7 @@ ENTROPY = Metric(
     FAMILY,
     lower_is_better=False,
 )
-"""Text that repeats itself is likely, so its perplexity is never shown without this."""
+"""Always shown beside perplexity, because text that repeats itself is likely."""
 
 METRICS = (
     Metric(
@@ -100,7 +100,7 @@ METRICS = (
         FAMILY,
         beside=(ENTROPY,),
     ),
-    # Text that a judge finds strange falls into shorter tokens of it, each less unlikely.
+    # A judge cuts unusual text into shorter tokens, each of which is less unlikely.
     Metric(
         "judged_bits_per_character",
         "bits per character, judged",

@@ -1,4 +1,4 @@
-"""Which judge `--judge` names: a run, a network of transformers, or a .gguf file."""
+"""Opening of the judge that `--judge` names: a run, a network of transformers, or a .gguf file."""
 
 from pathlib import Path
 
@@ -14,12 +14,12 @@ def open_judge(source: str, accelerator: Accelerator, plugins: Plugins) -> Judge
     """The judge of a run directory, a folder or name of transformers, or a .gguf file.
 
     Args:
-        source: which.
-        accelerator: whose device it goes to. It computes in float32.
+        source: path or name of the judge.
+        accelerator: accelerator to whose device the judge goes; the judge computes in float32.
         plugins: where the parts of a run come from.
 
     Raises:
-        UsageError: there is none, or it is no causal language model.
+        UsageError: there is no such judge, or it is no causal language model.
     """
     path = Path(source).expanduser()
     if (path / "config.yaml").is_file():

@@ -1,4 +1,4 @@
-"""What this plugin brings: the evaluation `judge` and its metrics."""
+"""Components of this plugin: the evaluation `judge` and its metrics."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 @hookimpl
 def platform_evaluations() -> Iterable[Component]:
-    """Samples under another model."""
+    """The evaluation of samples under another model."""
     return [Component("judge", "platform_judge.evaluation:Judging", "samples under another model")]
 
 
 @hookimpl
 def platform_metrics() -> Iterable["Metric"]:
-    """Figures of samples under a judge."""
+    """Metrics of samples under a judge."""
     from platform_judge.metrics import METRICS
 
     return METRICS

@@ -1,7 +1,7 @@
-"""Networks of the transformers library as judges: of a folder, of the hub, or of a .gguf file.
+"""Networks of the transformers library as judges: from a folder, the hub, or a .gguf file.
 
-No code of theirs is run and no pickle is read. A network is not believed but tried: it must be a
-causal language model with all of its weights.
+None of their code is run and no pickle is read. A test input checks that a network is a causal
+language model, and loading checks that all of its weights are there.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from platform_core.types import Selected, Tokens
 from platform_judge.judge import POSSIBLE, Identity, Judge, Reading, Scores, last_rows, read_by
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-"""One of these is in a folder whose weights can be read without running code."""
+"""Files of which a folder must have one, so that its weights can be read without running code."""
 
 SHARDS = "*.distcp"
 """Distributed checkpoints, which transformers prefers to safetensors; their index is a pickle."""
@@ -44,22 +44,22 @@ FAILURES = (
     NotImplementedError,
     struct.error,
 )
-"""What the library raises for a source that it cannot read."""
+"""Errors that the library raises for a source that it cannot read."""
 
 TRIED_LENGTH = 4
-"""Tokens that a network reads on trial."""
+"""Tokens of the test input for a network."""
 
 TRIED_TEXT = "a text"
 
 TOLERANCE = 1e-4
-"""Differences of logits below this share of the largest one are rounding."""
+"""Differences of logits below this share of the largest logit count as rounding."""
 
 
 def open_pretrained(source: str, device: torch.device) -> Judge:
     """The judge of a folder, a name of the hub, or a .gguf file.
 
     Raises:
-        UsageError: there is none that can be read, or it is no causal language model.
+        UsageError: there is no readable judge, or it is no causal language model.
     """
     path = Path(source).expanduser()
     if path.suffix == ".gguf":
@@ -84,13 +84,13 @@ def _weights(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a network and its tokenizer are read from.
+    """Place from which a network and its tokenizer are read.
 
     Args:
-        kind: transformers (a folder), gguf (a file in one) or hub.
-        name: for the record and for messages.
+        kind: transformers (a folder), gguf (a file in a folder) or hub.
+        name: name for the record and for messages.
         location: the folder, or the name on the hub.
-        arguments: of `from_pretrained`.
+        arguments: arguments of `from_pretrained`.
     """
 
     kind: str
@@ -99,10 +99,10 @@ class _Source:
     arguments: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, auto: Any, **arguments: Any) -> Any:
-        """The object that one of transformers' automatic classes makes of a folder or name."""
+        """The object that one of transformers' automatic classes loads from this source."""
         online = self.kind == "hub" and reachable()
         try:
-            # The bar of a .gguf file is none that `quiet` knows.
+            # `quiet` does not silence the progress bar of a .gguf file.
             with quiet(), redirect_stderr(io.StringIO()):
                 return auto.from_pretrained(
                     self.location,
@@ -130,7 +130,7 @@ class _Source:
 
 
 def _open(source: _Source, device: torch.device) -> "PretrainedJudge":
-    """The judge of a source, tried."""
+    """Open and check the judge of a source."""
     config = source.read(AutoConfig)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UsageError(
@@ -151,7 +151,7 @@ def _open(source: _Source, device: torch.device) -> "PretrainedJudge":
     tokenizer = source.read(AutoTokenizer)
     if not tokenizer.is_fast:
         raise UsageError(f"{source.name} has its tokenizer in Python only; choose another judge")
-    # Where there is no file of one, the library makes a tokenizer without tokens.
+    # If a folder has no tokenizer file, the library makes a tokenizer without tokens.
     if not tokenizer(TRIED_TEXT)["input_ids"] or len(tokenizer) > config.vocab_size:
         raise UsageError(
             f"{source.name} has no tokenizer of its network's {config.vocab_size} tokens; "
@@ -174,9 +174,9 @@ class PretrainedJudge(Judge):
     """A causal language model of transformers, with its own tokenizer.
 
     Args:
-        identity: which.
-        network: with its weights.
-        tokenizer: of transformers, a quick one.
+        identity: facts that identify the judge.
+        network: network with its weights.
+        tokenizer: fast tokenizer of transformers.
     """
 
     def __init__(self, identity: Identity, network: PreTrainedModel, tokenizer: Any) -> None:
@@ -186,7 +186,7 @@ class PretrainedJudge(Judge):
         self._special = set(tokenizer.all_special_ids)
 
     def read(self, texts: Sequence[str], length: int) -> list[Reading]:
-        """As its tokenizer does by default, whatever that puts in front included."""
+        """Texts in the tokenizer's tokens, including any that it puts in front by default."""
         if not texts:
             return []
         with quiet():
@@ -205,14 +205,14 @@ class PretrainedJudge(Judge):
     def _reading(self, ids: list[int], offsets: list[tuple[int, int]], length: int) -> Reading:
         characters, reached = [], 0
         for token, (_, end) in zip(ids[:length], offsets, strict=False):
-            # Tokens of the same character begin before it ends; blanks before a word are its own.
+            # Tokens may share a character; blanks before a word count to the word.
             characters.append(0 if token in self._special else max(0, end - reached))
             reached = max(reached, end)
         return Reading(ids[:length], characters, len(ids) > length)
 
     @torch.no_grad()
     def score(self, ids: Tokens, mask: Selected) -> Scores:
-        """The softmax of its logits."""
+        """Negative log-likelihood of each token under the softmax of the network's logits."""
         with read_by(self.network.get_output_embeddings()) as hidden:
             logits = self.network(ids, attention_mask=mask.long(), use_cache=False).logits
         nats = torch.zeros(ids.shape, device=ids.device)
@@ -234,7 +234,7 @@ class PretrainedJudge(Judge):
 
 @torch.no_grad()
 def _require_causal(network: PreTrainedModel, name: str) -> None:
-    """Whether no token sees a later one, and a last layer reads what is before it."""
+    """Refuse a network whose tokens see later ones, or whose last layer skips tokens."""
     ids = torch.arange(TRIED_LENGTH, device=network.device)[None]
     changed = ids.clone()
     changed[:, -1] = 0

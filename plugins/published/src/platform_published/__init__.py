@@ -1,1 +1,1 @@
-"""Published checkpoints: into runs and out of them."""
+"""Import of published checkpoints as runs, and export of runs for transformers."""

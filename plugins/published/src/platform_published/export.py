@@ -1,9 +1,9 @@
-"""Export: a run as a folder that transformers loads, and that `platform import` reads back.
+"""Export of a run as a folder that transformers loads, and that `platform import` reads back.
 
     config.json  model.safetensors  README.md  platform_tokenizer.json
     and, where the tokens are known, tokenizer.json and tokenizer_config.json of transformers
 
-`platform_published.transformers` has the classes that load it.
+`platform_published.transformers` has the classes that load the folder.
 """
 
 import json
@@ -34,14 +34,14 @@ MASK = "[MASK]"
 
 @dataclass(frozen=True)
 class Trained:
-    """A run's network and what belongs to it.
+    """A run's network with all that an export needs.
 
     Args:
-        composition: its parts and options.
+        composition: parts and options of the run.
         built: the parts, with the weights in place.
-        tokenizer: the run's.
-        step: of the checkpoint.
-        average: which weights they are, ema or raw.
+        tokenizer: tokenizer of the run.
+        step: step of the checkpoint.
+        average: which weights were loaded, ema or raw.
     """
 
     composition: Composition
@@ -52,7 +52,7 @@ class Trained:
 
     @property
     def causal(self) -> bool:
-        """Whether it is a causal language model to transformers."""
+        """Whether transformers treats the network as a causal language model."""
         return self.built.model.process.causal
 
 
@@ -66,25 +66,25 @@ def is_exported(path: Path) -> bool:
 
 
 def require_exportable(run: RunDirectory, folder: Path) -> None:
-    """Refuses before anything is read.
+    """Check that a run can be exported to a folder, before anything is read.
 
     Raises:
-        UsageError: something is there already, or the network reads labels.
+        UsageError: the folder exists and is not empty, or the network reads labels.
     """
     if labels := run.label_names():
         raise UsageError(
             f"{run.path} reads one of {len(labels)} labels with each text, which models of "
-            "transformers have no place for; export a run without --data.label"
+            "transformers cannot take; export a run without --data.label"
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists; name a folder that does not")
 
 
 def export_folder(trained: Trained, run: RunDirectory, folder: Path) -> None:
-    """Writes the folder, as a whole or not at all.
+    """Write the folder, as a whole or not at all.
 
     Raises:
-        UsageError: as `require_exportable`, or it cannot be written.
+        UsageError: as `require_exportable`, or the folder cannot be written.
     """
     require_exportable(run, folder)
     found = tensors(trained.built.model.backbone)
@@ -112,7 +112,7 @@ def tensors(backbone: Any) -> dict[str, Tensor]:
 
 
 def config(trained: Trained) -> dict[str, Any]:
-    """Content of config.json: the run's own config inside what transformers wants to know."""
+    """Content of config.json: the run's own config, and the fields that transformers needs."""
     process = trained.built.model.process
     weight = next(trained.built.model.backbone.parameters())
     return {
@@ -130,10 +130,10 @@ def config(trained: Trained) -> dict[str, Any]:
 
 
 def transformers_tokenizer(tokenizer: Tokenizer, num_states: int) -> dict[str, dict[str, Any]]:
-    """The files of a vocabulary for transformers, by name; none where only its size is known.
+    """The tokenizer files for transformers, by name; none if only the vocabulary's size is known.
 
-    The mask of a masking process is the id after the vocabulary. Where ids before it have no token,
-    the files lack it.
+    The mask of a masking process is the id after the vocabulary. If ids of the vocabulary have no
+    token, the files lack the mask.
     """
     mask = tokenizer.vocab_size if num_states > tokenizer.vocab_size else None
     if isinstance(tokenizer, CharacterTokenizer):
@@ -195,7 +195,7 @@ def _special(token: str, number: int) -> dict[str, Any]:
 
 
 def model_card(trained: Trained, run: RunDirectory) -> str:
-    """README.md: what it is, how to load it, how good it is and how that was measured."""
+    """README.md: the parts of the model, how to load it, its figures and how they were measured."""
     head = "AutoModelForCausalLM" if trained.causal else "AutoModelForMaskedLM"
     conditioned = trained.built.model.process.time_conditioned
     call = "model(input_ids, timesteps=sigma).logits" if conditioned else "model(input_ids).logits"
@@ -215,14 +215,14 @@ A language model of dlm-platform with {number:,} weights: {trained.average}, ste
 |---|---|
 {parts}
 ```python
-import platform_core.transformers  # tells transformers about the model
+import platform_core.transformers  # registers the model with transformers
 from transformers import {head}
 
 model = {head}.from_pretrained(DIR)
 logits = {call}
 ```
 
-Logits are the network's own, before the parameterization gives them a meaning.
+Logits are the raw output of the network, before the parameterization.
 {read if conditioned else ""}`platform import DIR --output RUN` makes a run of this folder.
 
 ## Metrics
@@ -231,11 +231,11 @@ Logits are the network's own, before the parameterization gives them a meaning.
 
 
 def _metrics(run: RunDirectory) -> str:
-    """The cards of the run's final result and of its evaluations."""
+    """Figures and cards of the run's final result and of its evaluations."""
     result = read_result(run)
     found = {**({"result": result} if result else {}), **evaluations(run)}
     if not found:
-        return "None was measured.\n"
+        return "No figures were measured.\n"
     return "\n".join(f"### {name}\n\n{_figures(content)}" for name, content in found.items())
 
 

@@ -7,7 +7,7 @@ from platform_core.cli.parser import Parser
 
 
 def main(argv: Sequence[str]) -> int:
-    """Writes the folder and says how it is loaded."""
+    """Write the folder, and print how to load it."""
     asked = _arguments().parse_args(list(argv))
     from platform_core.evaluation.trained import TrainedRun
     from platform_core.runtime import accelerator as runtime
@@ -30,6 +30,6 @@ def _arguments() -> Parser:
     parser.add_argument("run", metavar="RUN", help="directory of the run")
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder to make")
     parser.add_argument(
-        "--weights", choices=["ema", "raw"], default="ema", help="the average, or the last ones"
+        "--weights", choices=["ema", "raw"], default="ema", help="averaged weights, or the last"
     )
     return parser

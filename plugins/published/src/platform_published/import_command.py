@@ -10,12 +10,12 @@ from platform_core.registry.loading import load_plugins
 EPILOG = """\
 PATH is a Lightning checkpoint of the DUO or MDLM code, a folder of the hub with config.json and
 model.safetensors, or a folder of `platform export`. Any option of `platform run` may follow and
-counts more than what the checkpoint says: --process mdlm, --data.length 1024. Nothing that a
-checkpoint says is executed."""
+replaces the checkpoint's own: --process mdlm, --data.length 1024. No code of a checkpoint is
+executed."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Makes the directory and says what was read."""
+    """Make the run directory, and print what was read."""
     asked, words = _arguments().parse_known_args(list(argv))
     directory = RunDirectory(asked.output)
     directory.refuse_existing(overwrite=asked.overwrite)
@@ -43,14 +43,14 @@ def _arguments() -> Parser:
     parser.add_argument(
         "--output", metavar="DIR", type=Path, required=True, help="run directory to make"
     )
-    parser.add_argument("--process", metavar="NAME", help="its family: ar, d3pm, duo, mdlm, sedd")
+    parser.add_argument("--process", metavar="NAME", help="family: ar, d3pm, duo, mdlm, sedd")
     parser.add_argument(
         "--tokenizer",
         metavar="NAME",
-        help="as --data.tokenizer takes it; without one, tokens are ids without text",
+        help="tokenizer, as for --data.tokenizer; without one, tokens are ids without text",
     )
     parser.add_argument(
-        "--mask_id", metavar="N", type=int, help="the mask, where the checkpoint does not say"
+        "--mask_id", metavar="N", type=int, help="id of the mask, if the checkpoint lacks it"
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an earlier run in --output"

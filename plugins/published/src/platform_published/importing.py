@@ -1,9 +1,9 @@
-"""Import: a run directory made of a checkpoint from elsewhere, for eval, sample and --init.
+"""Import of a checkpoint from elsewhere as a run directory, for eval, sample and --init.
 
     path -> Published (published) or Exported (export) -> Composition -> config.yaml, checkpoints/
 
-The network's tensors are kept as they are, but for a mask inside the vocabulary: its rows move
-behind the others, where the platform's processes have their masks.
+The network's tensors are kept unchanged, except for a mask inside the vocabulary: the rows of the
+mask move behind all others, where the platform's processes have their masks.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,13 +37,13 @@ PROG = "platform import"
 
 @dataclass(frozen=True)
 class Source:
-    """What to import.
+    """A checkpoint to import, and the user's options.
 
     Args:
         path: a Lightning checkpoint, a hub folder, or a folder of `platform export`.
-        words: options of `platform run`, over what the checkpoint says.
-        process: the one that they name, if any.
-        tokenizer: of its texts, as `--data.tokenizer` takes it.
+        words: options of `platform run`, which replace the checkpoint's own.
+        process: the process that the options name, if any.
+        tokenizer: tokenizer of the checkpoint's texts, as for `--data.tokenizer`.
         mask_id: the state that is the mask, where the checkpoint does not say.
     """
 
@@ -56,7 +56,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Imported:
-    """A checkpoint in the platform's terms."""
+    """A checkpoint converted to the platform's objects."""
 
     composition: Composition
     tokenizer: Tokenizer
@@ -65,11 +65,11 @@ class Imported:
 
 
 def import_run(source: Source, directory: RunDirectory, plugins: Plugins) -> Imported:
-    """Reads the checkpoint, checks it against its network, and makes the directory.
+    """Read the checkpoint, check it against its network, and make the run directory.
 
     Raises:
-        UsageError: the checkpoint cannot be read, does not fit, or something must be named;
-            or the directory cannot be written.
+        UsageError: the checkpoint cannot be read or does not fit, an option is missing, or the
+            directory cannot be written.
     """
     imported = (_exported if is_exported(source.path) else _published)(source, plugins)
     _check(imported)
@@ -98,7 +98,7 @@ def _published(source: Source, plugins: Plugins) -> Imported:
     text = states - (process.num_states - process.vocab_size)
     mask_id = read.mask_id if text < states and read.mask_id is not None else states - 1
     if not 0 <= mask_id < states:
-        raise UsageError(f"the mask is state {mask_id}, but there are {states}; name --mask_id N")
+        raise UsageError(f"the mask is state {mask_id} of only {states} states; give --mask_id N")
     network = composition.build(text).model.backbone
     groups = {
         "model": _fitted(network, read.model, mask_id),
@@ -126,16 +126,16 @@ def _published(source: Source, plugins: Plugins) -> Imported:
 
 
 def _require_said(words: Sequence[str], path: Path) -> None:
-    """Refuses a checkpoint whose options lack what its tensors do not show.
+    """Check that the options have the values that tensors do not show.
 
     Raises:
-        UsageError: naming the option to give.
+        UsageError: an option is missing; the message names it.
     """
     if not any(word.startswith("--data.length") for word in words):
-        raise UsageError(f"{path} does not say how long its texts are; name --data.length N")
+        raise UsageError(f"{path} does not say how long its texts are; give --data.length N")
     if not any(word.startswith("--backbone.num_heads") for word in words):
         raise UsageError(
-            f"{path} does not say how many attention heads there are; name --backbone.num_heads N"
+            f"{path} does not say how many attention heads there are; give --backbone.num_heads N"
         )
 
 
@@ -143,28 +143,28 @@ def _fitted(network: nn.Module, tensors: Tensors, mask_id: int) -> Tensors:
     """Published tensors under the network's names, with the mask as the last state."""
     own, names = weights(network), network.state_dict()
     buffers = {name: own[name] for name in own if name.endswith("inv_freq")}
-    # Names of tied weights are in the state, but not among the weights.
+    # Names of tied weights are in the state dict, but not among the weights.
     kept = {n: t for n, t in tensors.items() if n in own or n not in names}
     return buffers | _mask_last(kept, mask_id)
 
 
 def _notes(states: int, mask_id: int, *, start_missing: bool) -> Iterator[str]:
-    """What became of the mask, and that nothing says how a text begins."""
+    """Notes on a moved mask, and on a start token that the checkpoint does not name."""
     last = states - 1
     if mask_id != last:
         yield (
-            f"the mask was token {mask_id} and is token {last}; tokens {mask_id + 1} to {last} are "
-            "one lower"
+            f"the mask was token {mask_id} and is token {last}; tokens {mask_id + 1} to {last} "
+            "move down by one"
         )
     if start_missing:
         yield (
             "the checkpoint does not say which token begins a text; texts begin with state "
-            f"{last}, which it never read: name --process.start_id N"
+            f"{last}, which the network never read: give --process.start_id N"
         )
 
 
 def _exported(source: Source, plugins: Plugins) -> Imported:
-    """A folder of `platform export`, whose config.json holds the run's own config."""
+    """Read a folder of `platform export`, whose config.json holds the run's own config."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -202,7 +202,7 @@ def _exported(source: Source, plugins: Plugins) -> Imported:
 
 
 def _check(imported: Imported) -> None:
-    """Whether the tensors are those of the composition's network.
+    """Check that the tensors are those of the composition's network.
 
     Raises:
         UsageError: names or shapes differ.
@@ -214,9 +214,9 @@ def _check(imported: Imported) -> None:
 
 
 def _left(words: Sequence[str], given: Sequence[str]) -> list[str]:
-    """The checkpoint's words without those of parts that the user names.
+    """The checkpoint's options, without those of parts that the user names.
 
-    The process is no such part: what the checkpoint says was read as the named one's.
+    The process is kept, because the checkpoint was read as a checkpoint of the named process.
     """
     named = {_key(word) for word in given} & set(ROLES) - {"process"}
     return [word for word in words if _key(word).partition(".")[0] not in named]
@@ -227,7 +227,7 @@ def _key(word: str) -> str:
 
 
 def _mask_last(tensors: Mapping[str, Tensor], mask_id: int) -> dict[str, Tensor]:
-    """The tensors with the mask's rows behind those of all other states."""
+    """The tensors with the rows of the mask behind those of all other states."""
 
     def moved(rows: Tensor) -> Tensor:
         return torch.cat((rows[:mask_id], rows[mask_id + 1 :], rows[mask_id : mask_id + 1]))
@@ -240,8 +240,8 @@ def _tokenizer(name: str | None, vocab_size: int, source: Path) -> Tokenizer:
         return OpaqueTokenizer(vocab_size)
     tokenizer = open_tokenizer(name)
     if isinstance(tokenizer, LibraryTokenizer) and tokenizer.vocab_size < vocab_size:
-        # Published uniform models have a row for the mask that they never see, or rows to a round
-        # number.
+        # Published uniform models have a row for a mask that they never see, or further rows up to
+        # a round number.
         return tokenizer.with_size(vocab_size)
     if tokenizer.vocab_size != vocab_size:
         raise UsageError(

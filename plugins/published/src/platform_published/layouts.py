@@ -4,8 +4,8 @@
                 of the parameters}; hyper_parameters: the configuration and the tokenizer
     hub         config.json and model.safetensors, backbone.*: s-sahoo/duo, kuleshov-group/mdlm-owt
 
-`read_published` says what such a checkpoint is in words of `platform run`, so that composition
-checks it as it checks a user's. What the configuration lacks is inferred from the tensors' shapes.
+`read_published` describes a checkpoint by options of `platform run`, so that composition checks
+them like a user's options. Sizes that the configuration lacks are inferred from the tensors.
 """
 
 import json
@@ -39,10 +39,10 @@ FAMILIES = {
     "d3pm": "d3pm",
     "ar": "ar",
 }
-"""Algorithms and parameterizations of the published code -> the process of their family."""
+"""Process of each algorithm and parameterization of the published code."""
 
 CONDITIONED = ("duo", "sedd", "d3pm", "uniform")
-"""Processes whose network is always told the noise level."""
+"""Processes that always tell the network the noise level."""
 
 OPTIONALLY_CONDITIONED = ("mdlm", "absorbing")
 
@@ -51,8 +51,8 @@ SPECIAL = {
     "bert-base-uncased": {"mask_token": 103, "bos_token": 101},
     "gpt2": {"bos_token": 50256},
 }
-"""Tokens of the published code's tokenizers, for checkpoints without one: the mask, where it is one
-of them, and what is put in front of every text.
+"""Special tokens of the published code's tokenizers, for checkpoints without a tokenizer: the mask,
+if it is one of the tokens, and the token in front of every text.
 """
 
 
@@ -62,23 +62,23 @@ class Published:
 
     layout: str
     words: Sequence[str]
-    """Options of `platform run` that compose it."""
+    """Options of `platform run` that compose the checkpoint's network."""
     ema: Mapping[str, Tensor]
     model: Mapping[str, Tensor]
-    """The last weights; the averaged ones where the checkpoint has no others."""
+    """The last weights; the averaged weights if the checkpoint has no others."""
     step: int
     ema_updates: int
     mask_id: int | None
-    """The state that is the mask (for ar, the one that is never predicted); None: the last."""
+    """The state that is the mask (for ar, the state that is never predicted); None for the last."""
     ignored: Sequence[str]
-    """What was not read, by name."""
+    """Names of the checkpoint's content that was not read."""
     notes: Sequence[str]
 
 
 def read_published(
     path: Path, *, process: str | None = None, mask_id: int | None = None
 ) -> Published:
-    """What is at a path.
+    """Read the published checkpoint at a path.
 
     Args:
         path: a Lightning checkpoint, or a folder with config.json and model.safetensors.
@@ -86,7 +86,7 @@ def read_published(
         mask_id: the state that is the mask, where the user names it.
 
     Raises:
-        UsageError: there is nothing, nothing whole or nothing known, or something must be named.
+        UsageError: there is no whole checkpoint of a known layout, or the user must name something.
     """
     if path.is_dir():
         return _read_folder(path, process=process, mask_id=mask_id)
@@ -166,10 +166,10 @@ def _read_folder(path: Path, *, process: str | None, mask_id: int | None) -> Pub
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The config.json of a hub folder.
+    """Read the config.json of a hub folder.
 
     Raises:
-        UsageError: there is none, or it is no JSON object.
+        UsageError: there is no such file, or it is no JSON object.
     """
     file = path / "config.json"
     try:
@@ -184,12 +184,12 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 class _Facts:
-    """What a configuration and the tensors say, as options.
+    """Options inferred from a checkpoint's configuration and tensors.
 
     Args:
-        source: the file, for errors.
-        config: its content.
-        tensors: of the network.
+        source: file that errors name.
+        config: content of the configuration.
+        tensors: tensors of the network.
         process: the family that the user names, if any.
     """
 
@@ -204,7 +204,7 @@ class _Facts:
         self.process = process or self._family()
 
     def get(self, *keys: str) -> Any:
-        """The first of the dotted keys that the configuration has, interpolations left out."""
+        """The value of the first of the dotted keys that has one; interpolations are left out."""
         for key in keys:
             value: Any = self._config
             for part in key.split("."):
@@ -214,7 +214,7 @@ class _Facts:
         return None
 
     def words(self) -> list[str]:
-        """Options of `platform run`."""
+        """Options of `platform run` that compose the network."""
         options = {f"backbone.{name}": value for name, value in self._sizes().items()}
         options |= {"data.length": self.get("model.length", "model_length")}
         words = [f"--process={self.process}", "--backbone=dit"]
@@ -237,7 +237,7 @@ class _Facts:
         return process
 
     def _sizes(self) -> dict[str, Any]:
-        """The network's, from the configuration and else from the shapes."""
+        """Sizes of the network, from the configuration or else from the tensors' shapes."""
         shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
         hidden = shapes[EMBEDDING][-1]
         blocks = {match[1] for name in shapes if (match := re.match(r"blocks\.(\d+)\.", name))}
@@ -279,13 +279,13 @@ class _Facts:
             yield f"--process.time_conditioned={_word(bool(conditioned))}"
         if self.process in CONDITIONED and conditioned is False:
             raise UsageError(
-                f"{self._source} is of a network that is told no noise level, as process "
-                f"{self.process} has none; name another with --process"
+                f"{self._source} is of a network that is told no noise level, but process "
+                f"{self.process} always tells it; name another with --process"
             )
         if self.process == "sedd" and self.get("diffusion") == "uniform":
             raise UsageError(
-                f"{self._source} has scores for uniform noise, which parameterization score reads "
-                "otherwise; no process here is the same"
+                f"{self._source} has scores for uniform noise, which parameterization score does "
+                "not support; no process of the platform fits"
             )
         if self.process != "ar":
             yield from self._schedule()
@@ -293,8 +293,8 @@ class _Facts:
             yield "--parameterization=subs"
         if self.process == "sedd" and self.get("model.scale_by_sigma") is False:
             raise UsageError(
-                f"{self._source} has scores that are not scaled by sigma; parameterization score "
-                "reads no such network"
+                f"{self._source} has scores that are not scaled by sigma, which parameterization "
+                "score does not support"
             )
         steps = self.get("algo.T", "T")
         if self.process in ("mdlm", "d3pm") and isinstance(steps, int) and steps > 0:
@@ -304,7 +304,7 @@ class _Facts:
 
     def _schedule(self) -> Iterator[str]:
         kind, eps = self.get("noise.type"), self.get("noise.eps")
-        # The older code's cosine is another curve than the newer one's, which is the platform's.
+        # The cosine of the older code differs from that of the newer code, which the platform has.
         newer = self.get("algo.name") is not None
         known = {"log-linear": "log-linear", "loglinear": "log-linear", "geometric": "geometric"}
         known |= {"cosine": "cosine"} if newer else {}
@@ -328,7 +328,7 @@ def _network(tensors: Mapping[Any, Any], path: Path) -> dict[str, Any]:
     """The backbone's tensors under their own names, tied ones once.
 
     Raises:
-        UsageError: there are none of the known network.
+        UsageError: there are no tensors of the known network.
     """
     found = {
         name.replace(COMPILED, "").removeprefix(PREFIX): tensor
@@ -351,12 +351,12 @@ def _shadow(ema: object, stored: Mapping[str, Stored], path: Path) -> tuple[dict
     """The averaged weights by name, and how often they were updated.
 
     Raises:
-        UsageError: they are not those of the network's parameters.
+        UsageError: the averaged weights are not those of the network's parameters.
     """
     if not isinstance(ema, dict) or not isinstance(ema.get("shadow_params"), list):
         return {}, 0
     shadow, updates = ema["shadow_params"], ema.get("num_updates")
-    # The only buffer of the network; a shadow has parameters alone.
+    # inv_freq is the only buffer of the network; the averaged weights are parameters alone.
     names = [name for name in stored if not name.endswith("inv_freq")]
     fits = len(names) == len(shadow) and all(
         isinstance(tensor, Stored) and tensor.shape == stored[name].shape
@@ -371,7 +371,7 @@ def _shadow(ema: object, stored: Mapping[str, Stored], path: Path) -> tuple[dict
 
 
 def _special_tokens(tokenizer: object) -> dict[str, int] | None:
-    """Role (mask_token, bos_token) -> id, as a pickled tokenizer has them; None: it shows none."""
+    """Role (mask_token, bos_token) -> id in a pickled tokenizer; None if it shows no tokens."""
     state = tokenizer.state if isinstance(tokenizer, Inert) else None
     if not isinstance(state, dict) or not isinstance(state.get("_special_tokens_map"), dict):
         return None
@@ -388,7 +388,7 @@ def _special_tokens(tokenizer: object) -> dict[str, int] | None:
 
 
 def _added_tokens(tokenizer: object) -> dict[object, object]:
-    """Those of a tokenizer of the tokenizers library, whose state is JSON."""
+    """Ids of the added tokens of a `tokenizers` tokenizer, whose state is JSON."""
     state = tokenizer.state if isinstance(tokenizer, Inert) else None
     text = state.arguments if isinstance(state, Inert) else (state,)
     try:

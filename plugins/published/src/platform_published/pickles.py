@@ -1,12 +1,13 @@
-"""Files of torch.save, read without running anything that they say.
+"""Files of torch.save, read without running any code that they contain.
 
 A pickle is a program that may call any function. `read_pickle` is a machine for its instructions
-that has no instruction to call: plain data become plain data, every class or function is a `Name`,
-and whatever is built or called with one is `Inert`, which remembers its parts. Tensors are records
-of where their numbers lie (`Stored`), checked against the bytes that are there and read one by one.
+that cannot call anything: plain data become plain data, every class or function is a `Name`, and
+everything that is built or called with one is `Inert`, which remembers its parts. Tensors are
+records of where their numbers lie (`Stored`), checked against the bytes of the file and read one by
+one.
 
 Memory is bounded by the file: archives hold their parts uncompressed and in sum no larger than the
-file, instructions are counted, and no instruction copies what another made. Used by `published`.
+file, instructions are counted, and no instruction copies what another made. Used by `layouts`.
 """
 
 import math
@@ -23,9 +24,16 @@ from torch import Tensor
 from platform_core.errors import UsageError
 
 MAX_PICKLE_BYTES = 64 * 2**20
-"""Of a checkpoint's pickle, which holds no tensors: that of GPT-2's tokenizer is 5 MB."""
+"""Most bytes of a checkpoint's pickle, which holds no tensors: GPT-2's tokenizer takes 5 MB."""
 
 MAX_INSTRUCTIONS = 5_000_000
+MAX_OBJECTS = 1_000_000
+"""Lists, dictionaries, sets and calls that a pickle may make: a byte of it may make one."""
+
+MAX_MEMO = 2_000_000
+MAX_NUMBER = 2**60
+"""Whole numbers from here on are no keys: Python's hashes of them can be made to collide."""
+
 MAX_DIMENSIONS = 8
 MAX_DEPTH = 64
 MAX_NODES = 1_000_000
@@ -55,7 +63,7 @@ Scalar = str | bytes | int | float | bool | None
 
 
 class ForeignError(UsageError):
-    """A file that is no checkpoint, or one that says what no checkpoint has to say."""
+    """A file that is no checkpoint, or one with content that no checkpoint needs."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ class Name:
 @final
 @dataclass(eq=False)
 class Inert:
-    """What a pickle wanted to make by a call: who was to be called, and with what."""
+    """A call that a pickle asked for and that was not made: the callable and its arguments."""
 
     called: object
     arguments: object
@@ -86,7 +94,7 @@ class Inert:
 
 @dataclass(frozen=True)
 class Storage:
-    """Numbers in a row, in a part of an archive."""
+    """Consecutive numbers of one type, in a part of an archive."""
 
     key: str
     dtype: torch.dtype
@@ -95,7 +103,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A tensor that has not been read: a view of a storage, inside of it."""
+    """A tensor that has not been read: a view of a storage."""
 
     storage: Storage
     offset: int
@@ -104,7 +112,7 @@ class Stored:
 
     @property
     def inside(self) -> bool:
-        """Whether the storage has all its numbers, and at least as many as the tensor."""
+        """Whether the tensor's numbers all lie inside the storage and are no more than it holds."""
         numel = math.prod(self.shape)
         steps = zip(self.shape, self.strides, strict=True)
         last = self.offset + sum((n - 1) * step for n, step in steps)
@@ -112,7 +120,7 @@ class Stored:
 
     @property
     def place(self) -> tuple[object, ...]:
-        """Equal for two tensors that are the same numbers of the same storage: tied weights."""
+        """A key that is equal for two tensors of the same numbers in one storage: tied weights."""
         return self.storage.key, self.offset, self.shape, self.strides
 
 
@@ -120,10 +128,10 @@ class TorchArchive:
     """A file of torch.save, open for reading.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
-        ForeignError: it is no such file, is damaged, or holds what is not read.
+        ForeignError: the file is not of torch.save, is damaged, or holds unsupported content.
     """
 
     def __init__(self, path: Path) -> None:
@@ -137,7 +145,7 @@ class TorchArchive:
         except BaseException:
             self._zip.close()
             raise
-        # Tied weights are read once for each name.
+        # Twice the file, because tied weights are read once for each name.
         self._budget = 2 * path.stat().st_size
 
     def __enter__(self) -> "TorchArchive":
@@ -147,10 +155,10 @@ class TorchArchive:
         self._zip.close()
 
     def read(self, stored: Stored) -> Tensor:
-        """A tensor's numbers, contiguous and its own.
+        """Read a tensor's numbers as a contiguous tensor that owns its memory.
 
         Raises:
-            ForeignError: the archive is damaged, or more is asked of it than it holds.
+            ForeignError: the archive is damaged, or more is read from it than it holds.
         """
         storage = stored.storage
         self._budget -= storage.numel * storage.dtype.itemsize
@@ -177,7 +185,7 @@ class TorchArchive:
             ) from error
 
     def _checked(self) -> str:
-        """The folder inside the archive, after what can be known without reading it."""
+        """The folder inside the archive, after all checks that need no reading of its parts."""
         parts = self._zip.infolist()
         names = [part.filename for part in parts]
         pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
@@ -197,7 +205,7 @@ class TorchArchive:
         return prefix
 
     def _sizes(self) -> dict[str, int]:
-        """Bytes of each storage."""
+        """Number of bytes of each storage."""
         start = f"{self._prefix}data/"
         return {
             part.filename.removeprefix(start): part.file_size
@@ -210,7 +218,7 @@ class TorchArchive:
 
 
 class _Damage:
-    """Reports what goes wrong while bytes are read from an archive."""
+    """Context that reports errors while bytes are read from an archive."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -225,32 +233,32 @@ class _Damage:
 
 
 def read_pickle(pickle: bytes, sizes: Mapping[str, int], *, source: str) -> Any:
-    """What a pickle describes, made of plain data, `Name`, `Inert` and `Stored` alone.
+    """The object that a pickle describes, made of plain data, `Name`, `Inert` and `Stored` alone.
 
     Args:
-        pickle: its bytes.
-        sizes: bytes of each storage that it may refer to.
-        source: the file, for errors.
+        pickle: bytes of the pickle.
+        sizes: number of bytes of each storage that the pickle may refer to.
+        source: file that errors name.
 
     Raises:
-        ForeignError: it is damaged, too large, or refers to what is not there.
+        ForeignError: the pickle is damaged, too large, or refers to missing storages.
     """
     return _Machine(sizes, source).run(pickle)
 
 
 def plain(value: object) -> Any:
-    """A value as dicts, lists and scalars: omegaconf's containers as what they hold.
+    """A value as dicts, lists and scalars; omegaconf's containers become their content.
 
     Everything else that is inert becomes its name in angle brackets.
 
     Raises:
-        ForeignError: it nests too deeply, or has too many parts when written out.
+        ForeignError: the value nests too deeply, or has too many parts when written out.
     """
     return _Plain().convert(value, 0)
 
 
 class _Plain:
-    """Counts what it writes out: shared parts make small pickles large."""
+    """Converter that counts its output, because shared parts make small pickles large."""
 
     def __init__(self) -> None:
         self._nodes = 0
@@ -282,7 +290,7 @@ class _Plain:
 
 
 class _Machine:
-    """Stack, marks and memo of the pickle language, and an act for each of its instructions."""
+    """Stack, marks and memo of the pickle language, and an action for each of its instructions."""
 
     def __init__(self, sizes: Mapping[str, int], source: str) -> None:
         self._sizes, self._source = sizes, source
@@ -300,12 +308,14 @@ class _Machine:
                     return self._stack.pop()
                 act = self._acts.get(instruction.name)
                 if act is None:
-                    raise ForeignError(f"{self._source} is damaged: it says {instruction.name}")
+                    raise ForeignError(
+                        f"{self._source} is damaged: its pickle has instruction {instruction.name}"
+                    )
                 act(argument)
         except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, ForeignError):
                 raise
-            raise ForeignError(f"{self._source} is damaged: its pickle breaks off") from error
+            raise ForeignError(f"{self._source} is damaged: its pickle is invalid") from error
         raise ForeignError(f"{self._source} is damaged: its pickle has no end")
 
     def _acts_by_name(self) -> dict[str, Act]:
@@ -401,7 +411,7 @@ class _Machine:
         target = self._stack[-1]
         if isinstance(target, Inert):
             target.state = state
-        # A dictionary of weights also has versions of its modules, which say nothing here.
+        # A dictionary of weights also has versions of its modules, which are ignored.
         elif not isinstance(target, dict | Stored):
             raise ValueError("BUILD")
 
@@ -451,7 +461,7 @@ def _name(module: object, name: object) -> Name:
 
 
 def _pairs(items: list[Any]) -> Iterator[tuple[object, Any]]:
-    """Keys and values in turn; keys that nest could exhaust the machine's stack when hashed."""
+    """Keys and values in turn, without nested keys, which could exhaust the machine's stack."""
     for key, value in zip(items[::2], items[1::2], strict=True):
         keys = key if isinstance(key, tuple) else (key,)
         if not all(isinstance(part, Scalar | Name) for part in keys):
@@ -472,5 +482,5 @@ def _dict(value: object) -> dict[Any, Any]:
 
 
 def _counts(values: tuple[object, ...]) -> bool:
-    """Whether all are whole numbers from 0 that fit into 63 bits."""
+    """Whether all values are non-negative integers that fit into 63 bits."""
     return all(type(value) is int and 0 <= value < 2**63 for value in values)

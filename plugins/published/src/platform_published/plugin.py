@@ -1,4 +1,4 @@
-"""What this plugin brings: the verbs `import` and `export`."""
+"""Components of this plugin: the verbs `import` and `export`."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from platform_core.hookspecs import hookimpl
 
 @hookimpl
 def platform_commands() -> Iterable[Component]:
-    """Verbs of this plugin."""
+    """Commands of `platform`: the verbs `import` and `export`."""
     return [
         Component(
             "import",

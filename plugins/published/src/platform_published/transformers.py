@@ -3,8 +3,8 @@
     import platform_core.transformers
     model = AutoModelForMaskedLM.from_pretrained(DIR)      # DIR of `platform export`
 
-AutoModelForCausalLM for the process `ar`. No code is taken from the folder; the parts come from the
-installed plugins. `.logits` are the network's own, before the parameterization.
+Use AutoModelForCausalLM for the process `ar`. No code is loaded from the folder; the parts come
+from the installed plugins. `.logits` are the network's raw output, before the parameterization.
 """
 
 from tempfile import NamedTemporaryFile
@@ -35,7 +35,7 @@ class PlatformConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is
         vocab_size: states of the network, the mask among them.
         text_vocab_size: tokens of the run's tokenizer.
         time_conditioned: whether the network is told the noise level.
-        other: what every model of transformers has.
+        other: fields of every model of transformers.
     """
 
     model_type = MODEL_TYPE
@@ -56,7 +56,7 @@ class PlatformConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is
 
 
 class PlatformModel(PreTrainedModel):  # type: ignore[misc]
-    """A backbone of the platform; what the two heads have in common."""
+    """Base class of both heads: a backbone of the platform as a model of transformers."""
 
     config_class = PlatformConfig
     main_input_name = "input_ids"
@@ -67,7 +67,7 @@ class PlatformModel(PreTrainedModel):  # type: ignore[misc]
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Networks of the platform start as they choose themselves."""
+        """Keep the weights, because networks of the platform initialise themselves."""
 
     def logits(
         self, input_ids: Tensor, timesteps: Tensor | None, attention_mask: Tensor | None
@@ -75,8 +75,8 @@ class PlatformModel(PreTrainedModel):  # type: ignore[misc]
         """The network's output for every position.
 
         Raises:
-            ValueError: positions are masked out, which these networks cannot do; or a noise level
-                is given to a network that is told none.
+            ValueError: positions are masked out, which these networks do not support; or a noise
+                level is given to a network that is told none.
         """
         if attention_mask is not None and not bool(attention_mask.all()):
             raise ValueError("the network sees every position; pass texts of one length unpadded")
@@ -92,7 +92,7 @@ class PlatformModel(PreTrainedModel):  # type: ignore[misc]
 
 
 class PlatformForMaskedLM(PlatformModel):
-    """A bidirectional network."""
+    """A bidirectional network as a masked language model."""
 
     def forward(
         self,
@@ -104,10 +104,10 @@ class PlatformForMaskedLM(PlatformModel):
         """Raw logits `[batch, length, vocab_size]`.
 
         Args:
-            input_ids: tokens.
+            input_ids: token ids, `[batch, length]`.
             timesteps: noise level sigma = -log alpha of each text, `[batch]`, for networks that are
                 told it; by default 0, text without noise.
-            attention_mask: of ones alone.
+            attention_mask: None or all ones.
             return_dict: False for a tuple.
         """
         logits = self.logits(input_ids, timesteps, attention_mask)
@@ -115,7 +115,7 @@ class PlatformForMaskedLM(PlatformModel):
 
 
 class PlatformForCausalLM(PlatformModel):
-    """A causal network: the logits of a position are of the token after it."""
+    """A causal network: the logits of a position predict the next token."""
 
     def forward(
         self,
@@ -126,8 +126,8 @@ class PlatformForCausalLM(PlatformModel):
         """Raw logits `[batch, length, vocab_size]`.
 
         Args:
-            input_ids: tokens, the start of the process `ar` in front.
-            attention_mask: of ones alone.
+            input_ids: token ids, `[batch, length]`, beginning with the start of the process `ar`.
+            attention_mask: None or all ones.
             return_dict: False for a tuple.
         """
         logits = self.logits(input_ids, None, attention_mask)

@@ -4,8 +4,9 @@
 
 A setting is what a metric's numbers depend on (`platform_core.record.cards`). Runs that share no
 setting are refused, or marked in one table. The error of a difference takes its two numbers as
-independent: that both were measured on the same sequences and noise levels cannot be used, because
-records hold no numbers of single sequences. Used by `platform compare`; imports no torch.
+independent: a comparison cannot use the fact that both were measured on the same sequences and
+noise levels, because records hold no numbers of single sequences. Used by `platform compare`;
+imports no torch.
 """
 
 import math
@@ -30,11 +31,11 @@ from platform_core.record.cards import (
 from platform_report.tables import Cell, Column, Notes, Nothing, Number, Table, Words
 
 Runs = Mapping[str, Sequence[Measurement]]
-"""Measurements by run, in the order asked for."""
+"""Measurements of each run, in the order of the command line."""
 
-EXACT = "the value itself; those without this mark are upper bounds"
+EXACT = "the value itself; numbers without this mark are upper bounds"
 INDEPENDENT = (
-    "Errors are standard errors; those of differences take the two numbers as independent."
+    "Errors are standard errors; errors of differences take the two numbers as independent."
 )
 
 
@@ -42,14 +43,14 @@ def compare(runs: Runs, metrics: Sequence[Metric], *, asked: bool, mark: bool) -
     """Tables of metrics, one for each family and each setting that all runs share.
 
     Args:
-        runs: at least two.
-        metrics: that may be shown.
-        asked: whether a user named them, so that each has to be shown; else those that not every
-            run has, or that were measured unlike, are left out.
-        mark: put unlike numbers into one column, marked, where they would be refused.
+        runs: at least two runs with their measurements.
+        metrics: metrics that may be shown.
+        asked: whether a user named the metrics, so that each must be shown; else metrics that some
+            run lacks, or that were measured unlike, are left out.
+        mark: put unlike numbers into one column and mark them, instead of refusing them.
 
     Raises:
-        UsageError: a run has no such number, or runs have none that are alike.
+        UsageError: a run lacks a metric, or the runs share no setting.
     """
     found = families(metrics)
     for metric in metrics if asked else ():
@@ -67,7 +68,7 @@ def compare(runs: Runs, metrics: Sequence[Metric], *, asked: bool, mark: bool) -
 
 
 def difference(number: Number, reference: Number) -> Number:
-    """A number minus another one; the error is known if both are, and independent."""
+    """A number minus another one; the error is known if both errors are, as if independent."""
     spreads = number.spread, reference.spread
     known = spreads[0] is not None and spreads[1] is not None
     error = math.hypot(*(spread or 0.0 for spread in spreads)) if known else None
@@ -75,7 +76,7 @@ def difference(number: Number, reference: Number) -> Number:
 
 
 def _lacking(runs: Runs, metrics: Sequence[Metric]) -> str:
-    """The first run that has none of these numbers; empty where every run has one."""
+    """The first run that has none of the metrics; empty if every run has one."""
     for run, found in runs.items():
         if not any(leading(metrics, measurement) for measurement in found):
             return run
@@ -92,7 +93,7 @@ def _require(runs: Runs, metric: Metric) -> None:
 
 
 def _settings(runs: Runs, metrics: Sequence[Metric], *, mark: bool) -> list[Runs]:
-    """The measurements of every setting that all runs share; marked, the nearest there are."""
+    """The measurements of every setting that all runs share; else the nearest measurements."""
     first_metrics = {
         run: {m.name: metric for m in found if (metric := leading(metrics, m))}
         for run, found in runs.items()
@@ -123,7 +124,7 @@ def _nearest(by_run: Runs, metrics: Sequence[Metric], *, mark: bool) -> Runs:
     """The measurements of each run that differ least from the first of the first run.
 
     Raises:
-        UsageError: they are not to be marked; the message says what the first of them differs in.
+        UsageError: `mark` is false; the message says how the measurements differ.
     """
     first, *others = by_run
     reference = by_run[first][0]
@@ -138,7 +139,7 @@ def _nearest(by_run: Runs, metrics: Sequence[Metric], *, mark: bool) -> Runs:
 
 
 def _refuse(found: Sequence[Measurement], metric: Metric) -> None:
-    """Raises an error that says how the first two unlike numbers differ, and what to do."""
+    """Raise an error that says how the first two unlike numbers differ, and what to do."""
     reference, *others = found
     for other in others:
         differences = metric.differences(other, reference)
@@ -157,7 +158,7 @@ def _remedy(
     reference: Measurement,
     metric: Metric,
 ) -> str:
-    """An advice that avoids marks, as the beginning of a sentence; empty where there is none."""
+    """Advice that avoids marks, as the beginning of a sentence; empty if there is none."""
     lines = silent(metric, [reference, other])
     if lines:
         return "".join(f"{line[0].lower()}{line[1:].removesuffix('.')}; " for line in lines)
@@ -174,7 +175,7 @@ def _remedy(
 def _by_run(
     chosen: Runs, family: Family, metrics: Sequence[Metric], *, asked: bool, mark: bool
 ) -> Table:
-    """One row for each run, of the last and best measured of its numbers that are alike."""
+    """A table with one row for each run: its latest and best measured numbers that are alike."""
     found = [latest(measured) for measured in chosen.values()]
     first, notes = found[0], Notes()
     shown, remarks = _alike(found, _measured(metrics, found), asked=asked, mark=mark)
@@ -204,7 +205,7 @@ def _by_run(
 def _by_sampler(
     chosen: Runs, family: Family, metrics: Sequence[Metric], *, asked: bool, mark: bool
 ) -> Table:
-    """A row for each run and way of sampling."""
+    """A table with one row for each run and way of sampling."""
     found = [measurement for measured in chosen.values() for measurement in measured]
     first, notes, names = found[0], Notes(), samplers(found)
     shown, remarks = _alike(found, _measured(metrics, found), asked=asked, mark=mark)
@@ -228,14 +229,14 @@ def _by_sampler(
 
 
 def _measured(metrics: Sequence[Metric], found: Sequence[Measurement]) -> list[Metric]:
-    """The metrics that any of the measurements has."""
+    """The metrics of which any of the measurements has a number."""
     return [metric for metric in metrics if any(leading([metric], m) for m in found)]
 
 
 def _alike(
     found: Sequence[Measurement], metrics: Sequence[Metric], *, asked: bool, mark: bool
 ) -> tuple[list[Metric], list[str]]:
-    """The metrics that may have a column, and remarks on the others and on silent cards."""
+    """The metrics that get a column, and remarks on other metrics and on cards that lack facts."""
     first, shown, remarks = found[0], [], []
     for metric in metrics:
         keys = dict.fromkeys(key for m in found for key in metric.differences(m, first))
@@ -271,15 +272,16 @@ def _number(
 
 
 def recorded(measurement: Measurement, name: str) -> Cell:
-    """A number of the record as it is."""
+    """A number of the record as a cell, unchanged."""
     value = measurement.record.figures.get(name)
     return Nothing() if value is None else Number(value)
 
 
 def samplers(found: Sequence[Measurement]) -> Mapping[str, str]:
-    """How each of some samples was drawn, by `way_of_sampling`.
+    """A description of each way of sampling, by `way_of_sampling`.
 
-    The sampler, its steps, and what else varies among the samples of one sampler.
+    The description has the sampler, its steps, and all options that vary among the samples of one
+    sampler.
     """
     ways = {way_of_sampling(measurement): _options(measurement) for measurement in found}
     values: dict[tuple[str, str], set[str]] = {}
@@ -301,7 +303,7 @@ def samplers(found: Sequence[Measurement]) -> Mapping[str, str]:
 
 
 def way_of_sampling(measurement: Measurement) -> str:
-    """The same for samples that were drawn alike."""
+    """A key that is equal for samples that were drawn alike."""
     return repr(sorted(_options(measurement).items()))
 
 

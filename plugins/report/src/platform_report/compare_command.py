@@ -14,18 +14,18 @@ from platform_report.tables import FORMATS, write_tables
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints the tables, or writes them to a file."""
+    """Print the tables, or write them to a file."""
     from platform_report.compare import compare
 
     installed = load_plugins().metrics()
     asked = _arguments(installed).parse_args(argv)
     runs = {str(Path(run)): RunDirectory.existing(run) for run in asked.runs}
     if len(runs) < 2:
-        raise UsageError("name at least two runs: platform compare RUN RUN ...")
+        raise UsageError("give at least two runs: platform compare RUN RUN ...")
     found = {run: measurements(directory, run) for run, directory in runs.items()}
     everything = [measurement for measured in found.values() for measurement in measured]
     metrics = chosen_metrics(asked.metric, installed, everything)
-    # Columns stand in the order of the plugins, whatever the order of the words.
+    # Columns are in the order of the plugins, not of the command line.
     metrics = [m for m in measured_metrics(installed.values(), everything).values() if m in metrics]
     tables = compare(found, metrics, asked=bool(asked.metric), mark=asked.mark)
     put(write_tables(tables, asked.format), asked.to)
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def put(text: str, path: Path | None) -> None:
-    """Prints a text, or writes it to a file."""
+    """Print a text, or write it to a file."""
     from platform_core.record.files import write_text
 
     if path is None:
@@ -43,17 +43,17 @@ def put(text: str, path: Path | None) -> None:
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
-    """The options of how tables are written and where to."""
+    """Add the options for the format of tables and the file that they go to."""
     parser.add_argument(
         "--format", choices=list(FORMATS), default="text", help="default: %(default)s"
     )
-    parser.add_argument("--to", type=Path, metavar="FILE", help="write to a file instead")
+    parser.add_argument("--to", type=Path, metavar="FILE", help="file to write the tables to")
 
 
 def _arguments(metrics: Iterable[str]) -> Parser:
     parser = Parser(
         prog="platform compare",
-        description="Numbers of runs in one table. Those that were measured unlike are refused.",
+        description="Numbers of runs in one table; numbers that were measured unlike are refused.",
         allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="directories of runs")
@@ -62,7 +62,7 @@ def _arguments(metrics: Iterable[str]) -> Parser:
         action="append",
         default=[],
         metavar="NAME",
-        help=f"may be repeated; of {', '.join(metrics)}; default: the usual ones",
+        help=f"metric, may be repeated: {', '.join(metrics)}; default: the usual ones",
     )
     parser.add_argument(
         "--mark", action="store_true", help="show unlike numbers in one table, with a mark"

@@ -1,9 +1,9 @@
-"""The plots of a report: curves of training, and what quality costs.
+"""The plots of a report: curves of training, and quality against cost.
 
-A colour is a group of trials that differ in their seed alone; of many groups, all that have the
-same label of the first axis. Curves are means over their trials, of as many points as can be told
-apart; a point of what quality costs is a mean over seeds, and the dashed line joins those that no
-other one beats in both.
+A colour stands for a group of trials that differ only in their seed; if there are many groups, for
+all groups with the same label of the first axis. Curves are means over their trials, of as many
+points as can be told apart. A point of quality against cost is a mean over seeds; the dashed line
+joins the points that no other point beats in both.
 """
 
 import math
@@ -21,33 +21,33 @@ from platform_report.significance import mean
 from platform_report.summary import Row, ends, gigabytes, row_of, sampled
 
 MOST_POINTS = 120
-"""Of a curve; more are averaged, which also takes the noise out of a training loss."""
+"""Most points of a curve; more are averaged, which also takes the noise out of a training loss."""
 
 MOST_GROUPS = 20
-"""More cannot be told apart by colour."""
+"""Most groups with a colour each; more cannot be told apart."""
 
 COLOURS = 10
-"""Of matplotlib's cycle."""
+"""Number of colours in matplotlib's cycle."""
 
 FEW_POINTS = 12
-"""Of a curve, which are marked."""
+"""Most points of a curve that are drawn with markers."""
 
 MUCH = 8
-"""A ratio from which on an axis is logarithmic."""
+"""Ratio of the largest to the smallest number above which an axis is logarithmic."""
 
 WIDE = (8.6, 4.2)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Numbers by step."""
+    """Steps of training and the value of a metric at each."""
 
     steps: Sequence[float]
     values: Sequence[float]
 
 
 def draw(sweep: Sweep, metrics: Sequence[Metric]) -> dict[str, Figure]:
-    """Every plot for which there is data, by a name fit for files."""
+    """Every plot for which there is data, by a name fit for a file."""
     drawn = {"loss": _curves(sweep, "training loss", "loss", lambda subset: subset == "train")}
     for family, own in families(metrics).items():
         if family == BOUND:
@@ -61,7 +61,7 @@ def _of_bound(sweep: Sweep, metric: Metric) -> dict[str, Figure | None]:
     """The bound during training, and the final bound against the costs of training."""
     curves = _curves(
         sweep,
-        f"{metric.title} on the way (part of the held-out text)",
+        f"{metric.title} during training (part of the held-out text)",
         metric.place,
         lambda subset: subset not in ("train", "final"),
     )
@@ -87,7 +87,7 @@ def _beside(metric: Metric) -> "Cost":
 
 
 def curve(trial: Trial, name: str, wanted: Callable[[str], bool]) -> Curve:
-    """A metric of one trial by step, as far as it is finite."""
+    """The finite values of a metric of one trial, by step."""
     points = [
         (record["step"], record[name])
         for record in trial.curves
@@ -97,7 +97,7 @@ def curve(trial: Trial, name: str, wanted: Callable[[str], bool]) -> Curve:
 
 
 def averaged(curves: Sequence[Curve], most: int = MOST_POINTS) -> Curve:
-    """The mean of curves in so many equal parts of the steps, each of all their points in it."""
+    """The mean of curves in at most `most` equal parts of the steps, over all points in each."""
     last = max((step for one in curves for step in one.steps), default=0)
     distinct = len({step for one in curves for step in one.steps})
     parts: dict[float, list[tuple[float, float]]] = {}
@@ -110,7 +110,7 @@ def averaged(curves: Sequence[Curve], most: int = MOST_POINTS) -> Curve:
 
 
 def frontier(points: Sequence[tuple[float, float]], *, lower: bool) -> list[tuple[float, float]]:
-    """The points (cost, quality) that none is at least as cheap and better than, by cost."""
+    """The points (cost, quality) that no point at most as costly matches or beats, by cost."""
     kept: list[tuple[float, float]] = []
     sign = 1 if lower else -1
     for cost, quality in sorted(points, key=lambda point: (point[0], sign * point[1])):
@@ -120,7 +120,7 @@ def frontier(points: Sequence[tuple[float, float]], *, lower: bool) -> list[tupl
 
 
 def series(sweep: Sweep) -> dict[str, list[Group]]:
-    """Groups by the name that they have in a plot, in order."""
+    """Groups by the name of their series in a plot, in order."""
     if len(sweep.groups) <= MOST_GROUPS:
         return {group.name: [group] for group in sweep.groups}
     found: dict[str, list[Group]] = {}
@@ -172,7 +172,7 @@ def _pareto(sweep: Sweep, metric: Metric, rows: Sequence[Row], cost: "Cost") -> 
 
 
 def _scale(choose: Callable[..., None], axis: Any, numbers: Sequence[float]) -> None:
-    """Logarithmic where numbers differ much, with ticks at plain numbers."""
+    """Make an axis logarithmic if its numbers differ much, with ticks at plain numbers."""
     if min(numbers) > 0 and max(numbers) / min(numbers) > MUCH:
         choose("log", base=2)
         axis.set_major_formatter("{x:g}")
@@ -185,7 +185,7 @@ def _with_legend(figure: Figure) -> Figure:
 
 
 def _style(place: int) -> dict[str, Any]:
-    """A colour and line of each series, the same in all plots."""
+    """Colour and line of each series, the same in all plots."""
     return {
         "color": f"C{place % COLOURS}",
         "linestyle": "-" if place < COLOURS else "--",
@@ -200,12 +200,12 @@ UNITS |= {"perplexity": "perplexity per token", "loss": "nats per token"}
 
 @dataclass(frozen=True)
 class Cost:
-    """What quality is drawn against.
+    """A cost against which quality is drawn.
 
     Args:
-        title: with the unit.
-        of: the numbers of a row, over seeds.
-        is_paid: less of it is better.
+        title: title with the unit.
+        of: function from a row to its numbers, over seeds.
+        is_paid: whether less of it is better.
     """
 
     title: str

@@ -1,7 +1,7 @@
-"""The page of a report: one HTML file that needs nothing else, and no network.
+"""The page of a report: one HTML file that needs no other files and no network.
 
 Text comes from files of users and is escaped; plots are inline SVG; links go to the run directories
-beside it and to Aim's dashboard, where that runs. The page is `templates/page.html`.
+beside the report and to Aim's dashboard, if it runs. The page is `templates/page.html`.
 """
 
 import shlex
@@ -21,13 +21,13 @@ def page(
     *,
     command: Sequence[str],
 ) -> str:
-    """The whole page.
+    """The whole page as HTML.
 
     Args:
-        sweep: what it is of.
-        tables: by name; the one of trials comes in its own section.
-        drawings: plots as SVG elements.
-        command: that made it.
+        sweep: sweep that the page shows.
+        tables: tables by name; the table of trials gets its own section.
+        drawings: plots as SVG elements, by name.
+        command: command line that made the page.
     """
     written = {name: Markup(write_html(table)) for name, table in tables.items()}
     return (
@@ -46,7 +46,7 @@ def page(
 
 
 def standing(sweep: Sweep) -> str:
-    """How many trials are how far."""
+    """The number of trials in each state, and the axes of the sweep."""
     counts = Counter(trial.status for trial in sweep.trials)
     parts = ", ".join(f"{number} {status}" for status, number in counts.items())
     axes = " × ".join(f"{axis} ({len(labels)})" for axis, labels in sweep.axes.items())
@@ -54,7 +54,7 @@ def standing(sweep: Sweep) -> str:
 
 
 def _commands(sweep: Sweep, command: Sequence[str]) -> str:
-    """The commands that make the sweep, one of its trials and the page again."""
+    """Command lines that repeat the sweep, one of its trials, and the page."""
     file, output = sweep.path / "sweep.yaml", sweep.path
     lines = [
         "# the same sweep in another directory",

@@ -1,4 +1,4 @@
-"""What this plugin brings: the verbs `compare` and `report`."""
+"""Components of this plugin: the verbs `compare` and `report`."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from platform_core.hookspecs import hookimpl
 
 @hookimpl
 def platform_commands() -> Iterable[Component]:
-    """Verbs of this plugin."""
+    """Commands of `platform`: the verbs `compare` and `report`."""
     return [
         Component(
             "compare",

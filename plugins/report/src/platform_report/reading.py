@@ -1,8 +1,8 @@
-"""A sweep's directory, read: its trials, what became of them and what they measured.
+"""Reading of a sweep's directory: its trials, their states and their measurements.
 
     OUT/sweep.yaml, trials.json, trials/NAME/, state/NAME.json
 
-A trial that has not begun, runs or has failed is one without a result, and says why.
+A trial that waits, runs or has failed has no result, and its status says why.
 """
 
 import json
@@ -20,7 +20,7 @@ from platform_core.record.results import measurements
 from platform_core.record.tracker import identities
 
 SEED = "seed"
-"""The axis that rows are averaged over."""
+"""The axis over which rows are averaged."""
 
 FORMAT = 1
 
@@ -32,11 +32,11 @@ class Trial:
     """One run of a sweep.
 
     Args:
-        name: of the trial.
-        labels: its place on each axis.
-        options: what it differs from the others in.
-        directory: of the run.
-        state: what the sweep says of it; nothing where it has not begun.
+        name: name of the trial.
+        labels: label of the trial on each axis.
+        options: options in which the trial differs from others.
+        directory: directory of the run.
+        state: the sweep's record of the trial; empty before it begins.
     """
 
     name: str
@@ -47,27 +47,27 @@ class Trial:
 
     @cached_property
     def measured(self) -> list[Measurement]:
-        """Every measurement of the trial; the one at its end comes first."""
+        """Every measurement of the trial; the one at the end of training comes first."""
         return measurements(self.directory, self.name)
 
     @cached_property
     def curves(self) -> list[dict[str, Any]]:
-        """The lines of its metrics."""
+        """The lines of the trial's metrics."""
         return metrics.read(self.directory.metrics)
 
     @property
     def result(self) -> Measurement | None:
-        """The measurement at the end of the trial; None where it has not ended."""
+        """The measurement at the end of the trial; None before its end."""
         return next((found for found in self.measured if found.name == RESULT), None)
 
     @property
     def seed(self) -> str:
-        """Its place on the axis of seeds; empty without that axis."""
+        """Label of the trial on the axis of seeds; empty without that axis."""
         return self.labels.get(SEED, "")
 
     @property
     def status(self) -> str:
-        """waiting, running, finished, failed or interrupted."""
+        """State of the trial: waiting, running, finished, failed or interrupted."""
         known = "finished" if self.result else "waiting"
         return str(self.state.get("status", known))
 
@@ -86,13 +86,13 @@ class Trial:
 
     @property
     def aim_run(self) -> str | None:
-        """The hash of its run in Aim."""
+        """The hash of the trial's run in Aim, if it has one."""
         return identities(self.directory).get("aim")
 
 
 @dataclass(frozen=True)
 class Group:
-    """Trials that differ in their seed alone: a row of a table."""
+    """Trials that differ only in their seed: a row of a table."""
 
     labels: Labels
     trials: tuple[Trial, ...]
@@ -105,14 +105,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep as it is now.
+    """The present state of a sweep.
 
     Args:
-        path: its directory.
+        path: directory of the sweep.
         axes: labels by axis, in the sweep's order.
-        evaluate: what is measured after each trial.
-        trials: in the sweep's order.
-        file: the text of its YAML file.
+        evaluate: options of the measurements after each trial.
+        trials: trials in the sweep's order.
+        file: text of the sweep's YAML file.
     """
 
     path: Path
@@ -132,7 +132,7 @@ class Sweep:
 
     @property
     def folder(self) -> Path:
-        """Where the directories of the trials lie."""
+        """The folder of the trials' directories."""
         return self.trials[0].directory.path.parent if self.trials else self.path
 
     @property
@@ -146,15 +146,15 @@ class Sweep:
         return [axis for axis in self.axes if axis != SEED]
 
     def baseline(self, asked: Labels, group: Group) -> Group | None:
-        """The group that has the labels asked for, and the given group's labels on other axes."""
+        """The group with the labels in `asked`, and `group`'s labels on other axes."""
         wanted = {**group.labels, **asked}
         return next((other for other in self.groups if other.labels == wanted), None)
 
     def require_labels(self, asked: Sequence[str]) -> dict[str, str]:
-        """Labels from words AXIS=LABEL.
+        """Labels by axis, from words AXIS=LABEL.
 
         Raises:
-            UsageError: one has another form, or the sweep no such axis or label.
+            UsageError: a word has another form, or the sweep has no such axis or label.
         """
         found = {}
         for word in asked:
@@ -176,10 +176,10 @@ class Sweep:
 
 
 def read_sweep(path: Path) -> Sweep:
-    """The sweep in a directory, finished or not.
+    """Read the sweep in a directory, finished or not.
 
     Raises:
-        UsageError: there is none, or one of another format.
+        UsageError: there is no sweep, or its record has another format.
     """
     listed, file = path / "trials.json", path / "sweep.yaml"
     if not listed.is_file():

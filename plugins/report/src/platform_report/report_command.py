@@ -1,4 +1,4 @@
-"""`platform report SWEEP`: tables, plots and a page of what a sweep obtained."""
+"""`platform report SWEEP`: tables, plots and a page of a sweep's results."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,11 +11,11 @@ from platform_report.reading import read_sweep
 from platform_report.tables import write_tables
 
 DASHBOARD = "http://127.0.0.1:43800"
-"""Where `platform dashboard` serves Aim unless it is told otherwise; trials link to it."""
+"""Default address at which `platform dashboard` serves Aim; links of trials go there."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Writes SWEEP/report and prints its tables; works on a sweep that is half done."""
+    """Write SWEEP/report and print its tables; the sweep need not be finished."""
     from platform_report.writing import index, write_report
 
     installed = load_plugins().metrics()
@@ -43,8 +43,8 @@ def main(argv: Sequence[str]) -> int:
 def _arguments(metrics: Iterable[str]) -> Parser:
     parser = Parser(
         prog="platform report",
-        description="Tables of mean and standard deviation over seeds, plots, and a page with all "
-        "of it in SWEEP/report, of a sweep that may still run.",
+        description="Writes tables of mean and standard deviation over seeds, plots, and a page "
+        "with both to SWEEP/report, for a sweep that may still run.",
         allow_abbrev=False,
     )
     parser.add_argument("sweep", type=Path, metavar="SWEEP", help="directory of the sweep")
@@ -53,14 +53,15 @@ def _arguments(metrics: Iterable[str]) -> Parser:
         nargs="+",
         default=[],
         metavar="AXIS=LABEL",
-        help="compare each row with the one that has these labels, and its own on other axes",
+        help="compare each row with the row that has these labels and is the same on other axes",
     )
     parser.add_argument(
         "--metric",
         action="append",
         default=[],
         metavar="NAME",
-        help=f"may be repeated, the first is compared; of {', '.join(metrics)}; default: the usual",
+        help=f"metric, may be repeated: {', '.join(metrics)}; the first one is compared; default: "
+        "the usual ones",
     )
     add_output(parser)
     parser.add_argument("--open", action="store_true", help="show the page in the web browser")

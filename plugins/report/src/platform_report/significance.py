@@ -1,4 +1,4 @@
-"""Tests of few numbers: Student's t in two forms, by scipy, and Holm's correction.
+"""Tests of few numbers: Student's t, paired or Welch's, by scipy, and Holm's correction.
 
 Used by `platform report`.
 """
@@ -17,8 +17,8 @@ class Significance:
     """A two-sided test of whether two means are the same.
 
     Args:
-        name: which test.
-        difference: of the means, the first minus the second.
+        name: name of the test.
+        difference: the first mean minus the second.
         statistic: t.
         freedom: degrees of freedom.
         p: probability of a difference as large by chance.
@@ -32,19 +32,19 @@ class Significance:
 
 
 def mean(values: Sequence[float]) -> float:
-    """The arithmetic mean."""
+    """The arithmetic mean of the values."""
     return statistics.fmean(values)
 
 
 def deviation(values: Sequence[float]) -> float | None:
-    """The sample standard deviation, of n - 1; None of fewer than two values."""
+    """The sample standard deviation, with n - 1; None of fewer than two values."""
     return statistics.stdev(values) if len(values) > 1 else None
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> Significance | None:
-    """Welch's t for independent samples of unlike variance; None where it cannot be had.
+    """Welch's t-test for independent samples of unlike variance; None if it is undefined.
 
-    It needs two values on each side, and some that differ.
+    The test needs two values on each side, and on one side values that differ.
     Source: Welch 1947, Biometrika 34.
     """
     spreads = deviation(first), deviation(second)
@@ -55,7 +55,7 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Significance | Non
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Significance | None:
-    """Student's t of the differences of pairs; None of fewer than two, or if all are the same."""
+    """Student's t-test of the differences of pairs; None of fewer than two, or if all are equal."""
     differences = [a - b for a, b in zip(first, second, strict=True)]
     if not deviation(differences):
         return None
@@ -65,7 +65,8 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Significance | No
 def holm(ps: Sequence[float]) -> list[float]:
     """P-values corrected for their number: below a in any of them has probability a by chance.
 
-    The k-th smallest of n is multiplied by n - k + 1, and none is below a smaller one's.
+    The k-th smallest of n is multiplied by n - k + 1, and no corrected value is below that of a
+    smaller one.
     Source: Holm 1979, Scandinavian Journal of Statistics 6.
     """
     order = sorted(range(len(ps)), key=lambda place: ps[place])

@@ -2,8 +2,9 @@
 
     mean ± sample standard deviation over seeds;  Δ and p against a baseline, if one is named
 
-A baseline with the same seeds is compared in pairs, because a seed decides the order of the data
-and the noise of the evaluation in both; else by Welch's t. A p-value needs two seeds on each side.
+A row with the same seeds as its baseline is compared in pairs, because a seed decides the order of
+the data and the noise of the evaluation in both; other rows are compared by Welch's t. A p-value
+needs two seeds on each side.
 """
 
 import os
@@ -32,25 +33,25 @@ from platform_report.significance import Significance, deviation, holm, mean, pa
 from platform_report.tables import Cell, Column, Notes, Nothing, Number, Probability, Table, Words
 
 FOLDER = "report"
-"""Where a sweep's report lies in its directory."""
+"""Folder of the report in a sweep's directory."""
 
 SPREAD = "standard deviation"
 BYTES = 1e9
 
 Found = Mapping[str, Measurement]
-"""One measurement of each trial that has it, by the trial's name."""
+"""One measurement of each trial that has one, by the trial's name."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table before it is written: a group, how it sampled, and what it measured."""
+    """One line of a table before it is written: a group, its way of sampling, and measurements."""
 
     group: Group
     sampler: str
     found: Found
 
     def values(self, metric: Metric) -> dict[str, float]:
-        """The metric by seed, or by trial where no axis is of seeds."""
+        """The metric by seed, or by trial if no axis is the seed."""
         given = {
             trial.seed or trial.name: metric.value(self.found[trial.name])
             for trial in self.group.trials
@@ -59,19 +60,19 @@ class Row:
         return {seed: value for seed, value in given.items() if value is not None}
 
     def figures(self, name: str) -> list[float]:
-        """The number of a name in each record that has it."""
+        """The number with this name in each record that has it."""
         return [n for m in self.found.values() if (n := m.figure(name)) is not None]
 
 
 def tables(
     sweep: Sweep, metrics: Sequence[Metric], asked: Labels, dashboard: str
 ) -> dict[str, Table]:
-    """All tables by a name fit for files: the results, further evaluations, samples and trials.
+    """All tables by a name fit for a file: results, further evaluations, samples and trials.
 
     Args:
-        sweep: as it is now.
-        metrics: what to show; the first of each family is what is tested.
-        asked: labels of the baseline; none for no comparison.
+        sweep: sweep in its present state.
+        metrics: metrics to show; the first of each family is tested.
+        asked: labels of the baseline; empty for no comparison.
         dashboard: address of Aim's interface, for links.
     """
     made = {}
@@ -82,7 +83,7 @@ def tables(
             for number, rows in enumerate(sampled(sweep, own), 1):
                 made[f"{family.name}-{number}"] = _samples(sweep, family, own, asked, rows)
         else:
-            ended = family != BOUND  # The ends of bounds are the table of results.
+            ended = family != BOUND  # The table of results has the bounds at the end of training.
             for number, found in enumerate(further(sweep, own, ended=ended), 1):
                 made[f"{family.name}-{number}"] = _further(sweep, family, own, asked, found)
     made["trials"] = _trials(sweep, dashboard)
@@ -90,17 +91,17 @@ def tables(
 
 
 def ends(sweep: Sweep) -> Found:
-    """The measurement of each trial at its end."""
+    """The measurement of each trial at the end of its training."""
     return {trial.name: trial.result for trial in sweep.trials if trial.result is not None}
 
 
 def further(sweep: Sweep, metrics: Sequence[Metric], *, ended: bool) -> list[Found]:
-    """Evaluations that have one of the metrics; each mapping holds those that are alike.
+    """Evaluations that have one of the metrics; each mapping holds evaluations that are alike.
 
     Args:
-        sweep: as it is now.
-        metrics: of one family.
-        ended: whether the measurement at the end of training is one of them.
+        sweep: sweep in its present state.
+        metrics: metrics of one family.
+        ended: whether the measurement at the end of training is included.
     """
     by_setting: dict[Setting, dict[str, list[Measurement]]] = {}
     for trial in sweep.trials:
@@ -115,7 +116,7 @@ def further(sweep: Sweep, metrics: Sequence[Metric], *, ended: bool) -> list[Fou
 
 
 def sampled(sweep: Sweep, metrics: Sequence[Metric]) -> list[list[Row]]:
-    """Samples that were judged alike together, a row for each group and way of sampling."""
+    """Rows of samples, one for each group and way of sampling, in lists that were judged alike."""
     by_setting: dict[Setting, dict[tuple[int, str], dict[str, Measurement]]] = {}
     names = samplers([found for found in sweep.measured if leading(metrics, found)])
     for place, group in enumerate(sweep.groups):
@@ -137,7 +138,7 @@ def sampled(sweep: Sweep, metrics: Sequence[Metric]) -> list[list[Row]]:
 
 
 def _results(sweep: Sweep, metrics: Sequence[Metric], asked: Labels) -> Table:
-    """The numbers at the end of training, with what training cost."""
+    """Table of the numbers at the end of training and of the cost of training."""
     rows = [row_of(group, ends(sweep)) for group in sweep.groups]
     writer = _Writer(sweep, metrics, asked, rows)
     columns = [*writer.columns(), *(Column(head, SPREAD) for head in COSTS)]
@@ -148,7 +149,7 @@ def _results(sweep: Sweep, metrics: Sequence[Metric], asked: Labels) -> Table:
 def _further(
     sweep: Sweep, family: Family, metrics: Sequence[Metric], asked: Labels, found: Found
 ) -> Table:
-    """The numbers of evaluations that are alike, a row for each group."""
+    """Table of evaluations that are alike, with a row for each group."""
     rows = [row_of(group, found) for group in sweep.groups]
     shown = [metric for metric in metrics if any(row.values(metric) for row in rows)]
     writer = _Writer(sweep, shown, asked, rows)
@@ -160,7 +161,7 @@ def _further(
 def _samples(
     sweep: Sweep, family: Family, metrics: Sequence[Metric], asked: Labels, rows: Sequence[Row]
 ) -> Table:
-    """The numbers of samples, a row for each group and way of sampling, with what these cost."""
+    """Table of samples and their cost, with a row for each group and way of sampling."""
     shown = [metric for metric in metrics if any(row.values(metric) for row in rows)]
     writer = _Writer(sweep, shown, asked, rows)
     axes = len(sweep.shown_axes)
@@ -175,13 +176,13 @@ def _samples(
 
 
 class _Writer:
-    """The columns that tables of bounds and of samples share.
+    """Writer of the columns that tables of bounds and of samples share.
 
     Args:
-        sweep: as it is now.
-        metrics: a column each.
+        sweep: sweep in its present state.
+        metrics: metrics with a column each.
         asked: labels of the baseline.
-        rows: of the table.
+        rows: rows of the table.
     """
 
     def __init__(
@@ -199,7 +200,7 @@ class _Writer:
         self._holm = {place: p for (place, _), p in zip(tested, corrected, strict=True)}
 
     def columns(self) -> list[Column]:
-        """Axes, seeds, metrics, and the comparison with the baseline."""
+        """Heads of the columns: axes, seeds, metrics, and the comparison with the baseline."""
         heads = [Column(axis, number=False) for axis in self._sweep.shown_axes]
         heads += [Column("n")]
         for place, metric in enumerate(self._metrics):
@@ -210,7 +211,7 @@ class _Writer:
         return heads
 
     def cells(self, row: Row) -> list[Cell]:
-        """The cells of a row under these columns."""
+        """The cells of a row under `columns`."""
         line: list[Cell] = [Words(row.group.labels[axis]) for axis in self._sweep.shown_axes]
         measured, planned = len(row.values(self._metrics[0])), len(row.group.trials)
         line.append(Words(f"{measured}" if measured == planned else f"{measured} of {planned}"))
@@ -227,21 +228,21 @@ class _Writer:
         lines: list[list[Cell]],
         remarks: Sequence[str] = (),
     ) -> Table:
-        """The whole, with what its marks and numbers mean."""
+        """The whole table, with remarks that explain its numbers."""
         remarks = [*remarks, "Mean ± sample standard deviation over n seeds."]
         remarks += self._silent()
         if self._asked:
             wanted = ", ".join(f"{axis} = {label}" for axis, label in self._asked.items())
             remarks.append(
-                f"Δ: mean minus that of the row with {wanted}. p: two-sided, of t over seeds, in "
-                "pairs where both have the same seeds, else Welch's; none with fewer than two "
-                f"seeds. Holm: corrected for the {len(self._holm)} of them in this column."
+                f"Δ: mean minus the mean of the row with {wanted}. p: two-sided, of t over seeds, "
+                "in pairs where both rows have the same seeds, else Welch's; none with fewer than "
+                f"two seeds. Holm: corrected for the {len(self._holm)} p-values of this column."
             )
         rows = tuple(map(tuple, lines))
         return Table(title, tuple(columns), rows, self._notes.by_letter(), tuple(remarks))
 
     def _silent(self) -> list[str]:
-        """Lines on cards that lack a fact, so that their numbers are like no others."""
+        """Lines on cards that lack a fact, so that their numbers are comparable with no others."""
         everything = [m for row in self._rows for m in row.found.values()]
         folder = f"{self._sweep.folder}/"
         lines = [line for metric in self._metrics for line in silent(metric, everything, folder)]
@@ -321,7 +322,7 @@ class _Writer:
 
 
 def _trials(sweep: Sweep, dashboard: str) -> Table:
-    """Every trial, with links to its directory, as seen from the report, and to its run in Aim."""
+    """Table of every trial, with links to its directory, relative to the report, and to Aim."""
     heads = [Column("trial", number=False)]
     heads += [Column(axis, number=False) for axis in sweep.axes]
     heads += [Column("status", number=False), Column("attempts"), Column("step")]
@@ -351,14 +352,14 @@ def _trials(sweep: Sweep, dashboard: str) -> Table:
 
 
 def _link(sweep: Sweep, trial: Trial) -> str | None:
-    """Relative, so that a sweep may be moved; none before the trial has begun."""
+    """Relative link to a trial's directory, so that a sweep may be moved; None before it exists."""
     if not trial.directory.path.exists():
         return None
     return quote(os.path.relpath(trial.directory.path, sweep.path / FOLDER)) + "/"
 
 
 def average(values: Sequence[float]) -> Cell:
-    """Mean ± deviation; whole numbers that are all the same as they are."""
+    """A cell of mean ± deviation; whole numbers that are all equal stay as they are."""
     if not values:
         return Nothing()
     if len(set(values)) == 1 and float(values[0]).is_integer():
@@ -367,7 +368,7 @@ def average(values: Sequence[float]) -> Cell:
 
 
 def gigabytes(row: Row) -> list[float]:
-    """Peak memory of the trials of a row."""
+    """Peak memory of the trials of a row, in GB."""
     return [peak / BYTES for peak in row.figures("peak_rss_bytes")]
 
 
@@ -379,13 +380,13 @@ COSTS: Mapping[str, Callable[[Row], list[float]]] = {
 
 
 def row_of(group: Group, found: Found) -> Row:
-    """The row of a group, with the measurements of its trials."""
+    """The row of a group, with the measurements of its own trials."""
     own = {trial.name: found[trial.name] for trial in group.trials if trial.name in found}
     return Row(group, "", own)
 
 
 def _absence(trial: Trial) -> str:
-    """The reason why a trial is not in the mean; waiting trials are not named one by one."""
+    """The reason why a trial is missing from the mean; trials still to come share one reason."""
     if trial.status in ("waiting", "running"):
         return f"not all trials are there yet: {trial.status}"
     measured = "finished, but without this measurement" if trial.result else trial.why

@@ -2,8 +2,8 @@
 
     Table(columns, rows of cells, notes)  --FORMATS[name]-->  text
 
-A number stands with its spread, both rounded to two digits of the column's middle spread; CSV and
-JSON keep every digit, the spread in a column of its own. Marks refer to the notes below. The text
+A number is shown with its spread, both rounded to two digits of the column's median spread; CSV and
+JSON keep every digit, and the spread has its own column. Marks refer to the notes below. The text
 writers are our own, because tabulate pads the heads of columns by two spaces. Used by `platform
 compare` and `platform report`; imports no torch.
 """
@@ -21,30 +21,30 @@ from typing import Any, final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 SIGNIFICANT = 4
-"""Digits of a number without a spread."""
+"""Significant digits of a number without a spread."""
 
 MAX_DECIMALS = 5
 
 
 class Cell(ABC):
-    """The content of one place of a table."""
+    """The content of one cell of a table."""
 
     marks: tuple[str, ...]
     """Letters of the notes that the cell needs."""
 
     @abstractmethod
     def text(self, decimals: int | None) -> str:
-        """For a reader, without marks; a number with so many decimals."""
+        """The cell for a reader, without marks; a number with `decimals` decimals."""
 
     @abstractmethod
     def values(self) -> tuple[Any, Any]:
-        """For a program: the value, and its spread or None."""
+        """The cell for a program: the value, and its spread or None."""
 
 
 @final
 @dataclass(frozen=True)
 class Words(Cell):
-    """Text, with the page that it links to where there are links."""
+    """A cell of text, with the page that it links to in HTML."""
 
     words: str
     link: str | None = None
@@ -60,14 +60,14 @@ class Words(Cell):
 @final
 @dataclass(frozen=True)
 class Number(Cell):
-    """A value with its spread (a standard error or deviation; the column says which), if known."""
+    """A value and its spread, if known (a standard error or deviation; the column says which)."""
 
     value: float
     spread: float | None = None
     marks: tuple[str, ...] = ()
 
     def text(self, decimals: int | None) -> str:
-        """Value ± spread; whole numbers whole."""
+        """Value ± spread; integers without decimals."""
         if isinstance(self.value, int):
             return f"{self.value:,}"
         if decimals is None or not math.isfinite(self.value):
@@ -76,20 +76,20 @@ class Number(Cell):
         return value if self.spread is None else f"{value} ± {self.spread:.{decimals}f}"
 
     def values(self) -> tuple[float, float | None]:
-        """Value and spread, every digit."""
+        """Value and spread with every digit."""
         return self.value, self.spread
 
 
 @final
 @dataclass(frozen=True)
 class Probability(Cell):
-    """A p-value, to two digits whatever the column."""
+    """A cell with a p-value, shown with two digits in every column."""
 
     value: float
     marks: tuple[str, ...] = ()
 
     def text(self, decimals: int | None) -> str:
-        """Two digits; below 0.0001 no more than that."""
+        """The p-value with two digits; values below 0.0001 only as such."""
         return "< 0.0001" if self.value < 1e-4 else f"{self.value:.2g}"
 
     def values(self) -> tuple[float, None]:
@@ -99,7 +99,7 @@ class Probability(Cell):
 @final
 @dataclass(frozen=True)
 class Nothing(Cell):
-    """An empty place, and why it is empty where that can be said in a word or two."""
+    """An empty cell, with the reason if a word or two can name it."""
 
     why: str = ""
     marks: tuple[str, ...] = ()
@@ -114,12 +114,12 @@ class Nothing(Cell):
 
 @dataclass(frozen=True)
 class Column:
-    """A column.
+    """A named column of a table.
 
     Args:
-        title: with the unit.
-        spread: what the spread of its numbers is, for the head of a column of its own in CSV.
-        number: set flush right.
+        title: title with the unit.
+        spread: kind of the numbers' spread, as the head of the spread's own column in CSV.
+        number: whether the column is set flush right.
     """
 
     title: str
@@ -132,11 +132,11 @@ class Table:
     """Rows under named columns, and notes that marks refer to.
 
     Args:
-        title: what the numbers are.
-        columns: their heads.
-        rows: one cell for each column.
-        notes: by mark, a letter.
-        remarks: on the whole table.
+        title: title of the table.
+        columns: heads of the columns.
+        rows: rows with one cell for each column.
+        notes: notes by their marks, which are letters.
+        remarks: sentences on the whole table.
     """
 
     title: str
@@ -146,7 +146,7 @@ class Table:
     remarks: tuple[str, ...] = ()
 
     def decimals(self) -> list[int | None]:
-        """How many decimals the numbers of each column have; None for significant digits."""
+        """Number of decimals of each column's numbers; None for significant digits."""
         return [_decimals([row[place] for row in self.rows]) for place in range(len(self.columns))]
 
     def texts(self) -> list[list[str]]:
@@ -159,7 +159,7 @@ class Table:
 
 
 class Notes:
-    """Gives each note its letter, the same note the same letter."""
+    """Notes and their letters; equal notes share a letter."""
 
     def __init__(self) -> None:
         self._letters: dict[str, str] = {}
@@ -176,7 +176,7 @@ class Notes:
 
 
 def write_text_table(table: Table) -> str:
-    """Aligned columns for a terminal."""
+    """Aligned columns of plain text for a terminal."""
     shown = [
         [f"{text}{_marked(cell)}" for text, cell in zip(texts, row, strict=True)]
         for texts, row in zip(table.texts(), table.rows, strict=True)
@@ -209,7 +209,7 @@ def write_markdown(table: Table) -> str:
 
 
 def write_csv(table: Table) -> str:
-    """Comma-separated, every digit; spreads and notes in columns of their own."""
+    """Comma-separated values with every digit; spreads and notes have columns of their own."""
     heads: list[str] = []
     for column in table.columns:
         heads += [column.title, *([f"{column.title}: {column.spread}"] if column.spread else [])]
@@ -259,7 +259,7 @@ def write_html(table: Table) -> str:
 
 @cache
 def environment() -> Environment:
-    """The templates of pages; whatever they are given is escaped unless it is `Markup`."""
+    """The environment of HTML templates; values are escaped unless they are `Markup`."""
     made = Environment(
         loader=PackageLoader("platform_report"),
         autoescape=True,
@@ -273,7 +273,7 @@ def environment() -> Environment:
 
 
 def write_json_table(table: Table) -> str:
-    """The table as JSON: for each row the values, spreads and marks by column."""
+    """The table as JSON: values, spreads and marks of each row by column."""
     rows = []
     for row in table.rows:
         fields = {}
@@ -303,11 +303,11 @@ FORMATS: Mapping[str, Callable[[Table], str]] = {
     "html": write_html,
     "json": write_json_table,
 }
-"""How a table is written, by the name that `--format` takes."""
+"""Writer of tables for each name that `--format` takes."""
 
 
 def write_tables(tables: Sequence[Table], form: str) -> str:
-    """Several tables, an empty line between them; as JSON, one list."""
+    """Several tables with empty lines between them; as JSON, one list."""
     written = [FORMATS[form](table) for table in tables]
     if FORMATS[form] is write_json_table:
         return json.dumps(list(map(json.loads, written)), indent=1, ensure_ascii=False) + "\n"
@@ -315,7 +315,7 @@ def write_tables(tables: Sequence[Table], form: str) -> str:
 
 
 def _decimals(cells: Sequence[Cell]) -> int | None:
-    """Two digits of the middle spread above 0; else four of the largest number; else none."""
+    """Decimals for two digits of the median spread above 0, else for four of the largest number."""
     pairs = [cell.values() for cell in cells if isinstance(cell, Number)]
     spreads = [spread for _, spread in pairs if spread and math.isfinite(spread)]
     if spreads:

@@ -24,13 +24,13 @@ def write_report(
     command: Sequence[str],
     dashboard: str,
 ) -> Mapping[str, Table]:
-    """Writes everything, and returns the tables by name.
+    """Write all files of a report, and return the tables by name.
 
     Args:
-        sweep: as it is now.
-        metrics: what to show.
-        baseline: labels that rows are compared with.
-        command: that asks for the report.
+        sweep: sweep in its present state.
+        metrics: metrics to show.
+        baseline: labels of the rows that others are compared with.
+        command: command line that asks for the report.
         dashboard: address of Aim's interface.
     """
     from platform_core.evaluation import plots
@@ -47,7 +47,7 @@ def write_report(
     title = f"# {sweep.path.resolve().name}\n\n{standing(sweep)}\n\n"
     write_text(folder / "report.md", title + write_tables(list(made.values()), "markdown"))
     write_text(folder / "report.tex", write_tables(list(made.values()), "latex"))
-    # Last, so that whoever sees the page has the files beside it.
+    # The page is written last, so that its other files exist once it does.
     write_text(
         index(sweep.path),
         page(sweep, made, drawings, command=command),
@@ -56,7 +56,7 @@ def write_report(
 
 
 def _fill(folder: Path, files: Mapping[str, str]) -> None:
-    """Writes files, and removes the files of an earlier report that showed other metrics."""
+    """Write files, and remove files of an earlier report that showed other metrics."""
     for name, text in files.items():
         write_text(folder / name, text)
     if folder.exists():
@@ -66,5 +66,5 @@ def _fill(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def index(sweep: Path) -> Path:
-    """The page of a sweep's report."""
+    """Path of the page of a sweep's report."""
     return sweep / FOLDER / "index.html"

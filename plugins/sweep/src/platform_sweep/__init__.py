@@ -1,6 +1,6 @@
-"""Sweeps: many runs that differ in a few options, checked together and run as ordinary ones.
+"""Sweeps: many runs that differ in a few options, checked together and run like ordinary runs.
 
-    file (what is asked) -> plan (checked trials) -> directory (the record) -> launcher -> attempt
+    file (YAML) -> plan (checked trials) -> directory (the record) -> launcher -> attempt
 
-Imports nothing of weight; every trial is a process of its own.
+The package imports no heavy libraries; every trial is a process of its own.
 """

@@ -23,14 +23,14 @@ STOPPED = (EXIT_INTERRUPTED, EXIT_CTRL_C, -signal.SIGTERM, -signal.SIGINT, -sign
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be done for one trial; plain data, which can go to another machine.
+    """The work of one trial, as plain data that can go to another machine.
 
     Args:
         sweep: the sweep's directory.
-        name: the trial's.
-        evaluate: the options of its measurements.
+        name: the trial's name.
+        evaluate: options of the trial's measurements.
         retries: how often a trial that is killed or fails is tried again at once.
-        variables: of the environment, for its processes.
+        variables: environment variables for the trial's processes.
     """
 
     sweep: Path
@@ -44,14 +44,14 @@ class Task:
         return SweepDirectory(self.sweep)
 
     def done(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the trial's run and all its measurements are done."""
         return self.directory.done(self.name, self.evaluate)
 
 
 class Attempt:
-    """The processes of one trial, one after another, while it holds the trial's lock.
+    """The processes of one trial, one after another, while the attempt holds the trial's lock.
 
-    `poll` has to be called until it says that the attempt is over.
+    The caller calls `poll` until it returns that the attempt is over.
     """
 
     def __init__(self, task: Task, lock: IO[str]) -> None:
@@ -70,19 +70,19 @@ class Attempt:
 
     @classmethod
     def begin(cls, task: Task) -> "Attempt | None":
-        """The attempt, or nothing while another process has the trial."""
+        """Begin an attempt; None while another process has the trial."""
         lock = task.directory.lock(task.name)
         return None if lock is None else cls(task, lock)
 
     @property
     def worth_repeating(self) -> bool:
-        """Whether it ended without what it should do, and not for a mistake of the user's."""
+        """Whether the attempt ended unfinished, but neither stopped nor by a user's mistake."""
         codes = [done["exit_code"] for done in self._state.evaluations]
         mistake = EXIT_MISTAKE in (codes or [self._state.exit_code])
         return not (self.task.done() or self._stopping or mistake)
 
     def poll(self) -> bool:
-        """Starts the next process when one has ended; whether the attempt is over."""
+        """Start the next process when one has ended; return whether the attempt is over."""
         if self._process is None:
             return True
         code = self._process.poll()
@@ -96,14 +96,14 @@ class Attempt:
         return self._process is None
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Asks the process to save itself and leave, or kills it; no other is started."""
+        """Signal the process to save itself and leave, or kill it; start no other process."""
         self._stopping = True
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
 
     def _next(self) -> None:
-        """Starts what is due, unless it is to stop."""
+        """Start the next process, unless the attempt is finished or stopping."""
         words = self._due()
         if words is None:
             self._end("finished")
@@ -113,13 +113,13 @@ class Attempt:
             self._start(words)
 
     def _due(self) -> list[str] | None:
-        """The words of the next process; nothing when all are done."""
+        """The command-line words of the next process; None when all processes are done."""
         name, run = self.task.name, self.directory.run(self.task.name)
         if not self.directory.has_result(name):
             self._state = replace(self._state, attempts=self._state.attempts + 1)
             if run.config.is_file():
                 return ["run", f"--resume={run.path}"]
-            # Killed before its record began: nothing of it is worth anything.
+            # The run was killed before its record began, so nothing in its directory is of use.
             shutil.rmtree(run.path, ignore_errors=True)
             return ["run", f"--config={self.directory.config(name)}", f"--output={run.path}"]
         tried = [done["options"] for done in self._this_time()]
@@ -144,7 +144,7 @@ class Attempt:
             stdout=self._log,
             stderr=subprocess.STDOUT,
             env=_environment(self.task.variables),
-            # Ctrl-C is for the sweep, which tells its trials; the lock is theirs too.
+            # Ctrl-C goes to the sweep, which stops its trials; the processes share the lock.
             start_new_session=True,
             pass_fds=[self._lock.fileno()],
         )
@@ -188,12 +188,12 @@ class Attempt:
 
 
 def command() -> list[str]:
-    """What the words of a verb follow."""
+    """The command before the words of a verb."""
     return [sys.executable, "-m", "platform_sweep.child", str(os.getpid())]
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Ours without options of runs, which a trial's config has already."""
+    """This process's environment without options of runs, which a trial's config holds already."""
     kept = {
         name: value
         for name, value in os.environ.items()

@@ -1,4 +1,4 @@
-"""What a trial's processes begin with: they end, saving themselves, when who started them has died.
+"""Start of a trial's processes, which save themselves and end when their parent has died.
 
 python -m platform_sweep.child PARENT_PID VERB ...
 """
@@ -15,9 +15,10 @@ PR_SET_PDEATHSIG = 1
 
 
 def follow(parent: int) -> None:
-    """Asks Linux for SIGTERM at the parent's death; elsewhere a trial outlives a killed sweep.
+    """Ask Linux for SIGTERM at the parent's death; elsewhere a trial outlives a killed sweep.
 
-    SLURM warns every process of a job that its time is up; the sweep's own process sees to it.
+    SLURM warns every process of a job that its time is up (SIGUSR2); only the sweep's own process
+    handles the warning.
     """
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     if sys.platform == "linux":

@@ -1,7 +1,7 @@
 """`platform sweep FILE`: many runs that differ in a few options, checked before any starts.
 
-The same command continues a sweep that was stopped, tries what failed again, and runs what was
-added to the file; `--resume DIR` does it with the file that the sweep was started with.
+The same command continues a sweep that was stopped, tries failed trials again, and runs trials that
+were added to the file; `--resume DIR` continues with the file that the sweep was started with.
 """
 
 import os
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from platform_core.cli.parser import Parser, positive
 from platform_core.errors import UsageError
+from platform_core.record.yaml_tree import word_value
 from platform_core.registry.loading import load_plugins
 
 if TYPE_CHECKING:
@@ -22,14 +23,16 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when every trial is done, 1 when some failed, 2 when one cannot run, 75 or 130 on a signal.
+    """Run a sweep and return its exit code.
+
+    0: every trial is done; 1: some failed; 2: one cannot run; 75 or 130: stopped by a signal.
 
     Raises:
-        UsageError: the file is not of that form, or a trial cannot run.
+        UsageError: the file is not a valid sweep, or a trial cannot run.
     """
     asked = _parser().parse_args(argv)
     if (asked.file is None) == (asked.resume is None):
-        raise UsageError("name either the sweep's file or --resume DIR: platform sweep FILE.yaml")
+        raise UsageError("give either the sweep's file or --resume DIR: platform sweep FILE.yaml")
     if asked.resume and asked.output:
         raise UsageError("--resume continues in its own directory; leave out --output")
 
@@ -78,7 +81,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--output", metavar="DIR", type=Path, help="directory of the sweep (runs/FILE's name)"
     )
-    parser.add_argument("--resume", metavar="DIR", type=Path, help="sweep to continue as it was")
+    parser.add_argument("--resume", metavar="DIR", type=Path, help="sweep to continue unchanged")
     parser.add_argument(
         "--dry_run", action="store_true", help="check every trial, list them and stop"
     )
@@ -90,34 +93,32 @@ def _parser() -> Parser:
         type=int,
         default=1,
         metavar="N",
-        help="how often a trial that is killed or fails goes on in this call, from its last "
-        "checkpoint (default: %(default)s); a mistake (exit 2) is not repeated",
+        help="how often a trial that is killed or fails is continued in this call, from its last "
+        "checkpoint (default: %(default)s); a mistake (exit 2) is not tried again",
     )
     parser.add_argument(
         "--launcher",
         default="local",
         metavar="NAME",
-        help="what runs the trials: local (this machine), slurm (jobs of a cluster), or one that a "
-        "plugin brings (default: %(default)s)",
+        help="launcher of the trials: local (this machine), slurm (jobs of a cluster), or one that "
+        "a plugin brings (default: %(default)s)",
     )
     parser.add_argument(
         "--slurm",
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="of the jobs, over the file's slurm: partition, account, qos, time (minutes), cpus, "
-        "gpus, mem, signal_seconds, timeouts, setup, extra",
+        help="option of the jobs, replacing the file's slurm: partition, account, qos, time "
+        "(minutes), cpus, gpus, mem, signal_seconds, timeouts, setup, extra",
     )
     return parser
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    import yaml
-
     key, equals, value = text.partition("=")
     if not equals:
         raise UsageError(f"--slurm {text}: it must be KEY=VALUE, such as --slurm partition=gpu")
-    return key, yaml.safe_load(value)
+    return key, word_value(value)
 
 
 def _launcher(name: str, plugins: "Plugins", setting: "Setting") -> "Launcher":
@@ -131,7 +132,7 @@ def _launcher(name: str, plugins: "Plugins", setting: "Setting") -> "Launcher":
 
 
 def _prepare_tracking(directory: "SweepDirectory", plan: "Plan", plugins: "Plugins") -> None:
-    """What trackers do once before many processes need them; one that fails only says so."""
+    """Prepare trackers once before many processes use them; a tracker that fails only warns."""
     from platform_core.record.tracker import prepare_trackers
 
     names = sorted({name for trial in plan.trials for name in trial.trackers})
@@ -139,7 +140,7 @@ def _prepare_tracking(directory: "SweepDirectory", plan: "Plan", plugins: "Plugi
 
 
 def _threads(jobs: int, launcher: str) -> Mapping[str, str]:
-    """The cores of this machine shared among the trials; a job of SLURM has its own."""
+    """Thread limit that shares this machine's cores among the trials; none for jobs of SLURM."""
     if launcher == "slurm" or "OMP_NUM_THREADS" in os.environ:
         return {}
     from platform_core.runtime.accelerator import available_cores

@@ -1,4 +1,4 @@
-"""The time of a sweep: starts what is left to do, says what happens, and stops when it is told."""
+"""The main loop of a sweep: it starts unfinished trials, reports events, and stops on a signal."""
 
 import signal
 import time
@@ -13,12 +13,14 @@ FAILED = 1
 
 
 def drive(directory: SweepDirectory, tasks: Sequence[Task], launcher: Launcher) -> int:
-    """Runs what is not done; 0 when all is, 1 when something failed, 75 or 130 when it was stopped.
+    """Run unfinished trials and return the sweep's exit code.
+
+    0: all trials are done; 1: some failed; 75 or 130: the sweep was stopped.
 
     Args:
-        directory: of the sweep.
-        tasks: one for each trial, in order.
-        launcher: what runs them.
+        directory: directory of the sweep.
+        tasks: one task for each trial, in order.
+        launcher: launcher that runs the tasks.
     """
     for task in tasks:
         directory.forget_dead(task.name)
@@ -44,14 +46,14 @@ def drive(directory: SweepDirectory, tasks: Sequence[Task], launcher: Launcher) 
 
 
 class _Report:
-    """One line for each thing that happens to a trial."""
+    """Printer of one line for each event of a trial."""
 
     def __init__(self, directory: SweepDirectory, tasks: Sequence[Task]) -> None:
         self.directory, self.tasks = directory, tasks
         self._states = self._read()
 
     def look(self) -> None:
-        """Prints what has changed since the last look."""
+        """Print what has changed since the last look."""
         before, self._states = self._states, self._read()
         for name, state in self._states.items():
             if state != before[name]:
@@ -60,7 +62,7 @@ class _Report:
                     print(f"[{self._finished()}/{len(self.tasks)}] {name} {line}", flush=True)
 
     def ending(self) -> str:
-        """How many trials ended in which way."""
+        """One line with the number of trials in each state and the path of the record."""
         counts = {
             status: sum(state.status == status for state in self._states.values())
             for status in ("finished", "failed", "interrupted", "running", "waiting")

@@ -26,41 +26,42 @@ from typing import Any
 from platform_core.component import ROLES
 from platform_core.composition.sources import SECTIONS, SEED
 from platform_core.errors import UsageError, did_you_mean
+from platform_core.record.yaml_tree import read_tree
 
 ONLY = "only"
-"""In a measurement, the word for the trials that it is of."""
+"""Key of a measurement that names the trials to measure."""
 
 LABEL = "label"
-"""In a value that sets several options, the word for it."""
+"""Key of a value with several options that names the value."""
 
 Options = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Value:
-    """One value of an axis: what it is called, and the options that it sets."""
+    """One value of an axis: its label, and the options that it sets."""
 
     label: str
     options: Options
     plain: Any = None
-    """As the file has it, where it is no mapping."""
+    """The value as in the file, unless it is a mapping."""
 
 
 @dataclass(frozen=True)
 class SlurmOptions:
-    """What a trial's job asks SLURM for; `None` leaves it to the cluster.
+    """Options of a trial's job for SLURM; `None` leaves the choice to the cluster.
 
     Args:
         partition: queue.
-        account: to charge.
+        account: account to charge.
         qos: quality of service.
         time: minutes until a job has to save itself and is queued again.
         cpus: processor cores.
         gpus: graphics cards.
         mem: memory, such as 16GB.
-        signal_seconds: how long before its time is up a job is told to save itself.
+        signal_seconds: seconds before the end of its time at which a job is told to save itself.
         timeouts: how often a job may run out of time.
-        setup: shell commands before it.
+        setup: shell commands that run before the job.
         extra: further options of sbatch by name.
     """
 
@@ -78,10 +79,10 @@ class SlurmOptions:
 
     @classmethod
     def read(cls, content: Any, where: str) -> "SlurmOptions":
-        """Of a mapping, strictly.
+        """Read the options from a mapping, strictly.
 
         Raises:
-            UsageError: it has another key, or a value of another kind.
+            UsageError: the mapping has an unknown key, or a value of the wrong type.
         """
         values = _mapping(content, where)
         _require_known(values, [option.name for option in fields(cls)], where)
@@ -108,8 +109,8 @@ class Measurement:
     """One call of `platform eval` after a trial's run.
 
     Args:
-        options: of the call.
-        only: what a trial must have, as in `exclude`; nothing for all trials.
+        options: options of the call.
+        only: labels or options that a trial must have, as in `exclude`; empty for all trials.
     """
 
     options: Options
@@ -118,39 +119,39 @@ class Measurement:
 
 @dataclass(frozen=True)
 class SweepFile:
-    """What a sweep asks for; see the module for the keys."""
+    """The content of a sweep's file; the module's docstring explains the keys."""
 
     axes: Mapping[str, Sequence[Value]]
-    """In the order of the file; seeds last."""
+    """Values of each axis, in the order of the file; seeds last."""
     base: Sequence[str] = ()
     set: Options = field(default_factory=dict)
     exclude: Sequence[Options] = ()
     evaluate: Sequence[Measurement] = ()
-    """Lists of options are expanded."""
+    """Measurements, with lists of options expanded."""
     slurm: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Point:
-    """One combination of values."""
+    """One combination of values of the axes."""
 
     labels: Mapping[str, str]
     options: Options
     evaluate: Sequence[Options] = ()
-    """What is measured of it."""
+    """Options of the point's measurements."""
 
 
 KEYS = ("base", "set", "axes", "exclude", "seeds", "evaluate", "slurm")
 
 
 def read_sweep(path: Path) -> SweepFile:
-    """The sweep that a file asks for.
+    """Read the file of a sweep.
 
     Raises:
-        UsageError: it cannot be read, or is not of that form.
+        UsageError: the file cannot be read, or is not a valid sweep.
     """
     where = str(path)
-    content = _mapping(_load(path), where)
+    content = _mapping(read_tree(path, "sweep"), where)
     _require_known(content, KEYS, where)
     base = content.get("base") or []
     base = [base] if isinstance(base, str) else base
@@ -198,7 +199,7 @@ def expand(sweep: SweepFile) -> list[Point]:
     only = [measurement.only for measurement in sweep.evaluate]
     for word, named in [("exclude", e) for e in sweep.exclude] + [(ONLY, o) for o in only]:
         if not any(_has(combination, named) for combination in combinations):
-            raise UsageError(f"{word} {dict(named)} names no trial; mend it or leave it out")
+            raise UsageError(f"{word} {dict(named)} names no trial; correct it or leave it out")
     if not kept:
         raise UsageError("every trial is excluded; nothing is left to run")
     return [
@@ -212,19 +213,8 @@ def expand(sweep: SweepFile) -> list[Point]:
 
 
 def word(value: Any) -> str:
-    """A value as it is called in names and tables."""
+    """A value as a word in names and tables."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _load(path: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"sweep {path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"sweep {path} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def _axis(name: str, values: Any, where: str) -> list[Value]:
@@ -283,7 +273,7 @@ def _require_varied(entry: Options, axes: Axes, where: str) -> None:
 
 
 def _has(combination: Mapping[str, Value], named: Options) -> bool:
-    """Whether a combination has each value, or one of each list of them."""
+    """Whether a combination has each named value, or for a list one of its values."""
     options = _merged([value.options for value in combination.values()])
     for key, wanted in named.items():
         found = combination[key].label if key in combination else None

@@ -1,5 +1,5 @@
-"""What runs the trials of a sweep: processes of this machine, jobs of a cluster (`slurm`), or
-what a plugin brings through `platform_launchers`.
+"""Launchers, which run the trials of a sweep: as processes of this machine, as jobs of a cluster
+(`slurm`), or as a plugin does through `platform_launchers`.
 
 A component of that hook is a function of `Setting` that returns a `Launcher`.
 """
@@ -18,12 +18,12 @@ from platform_sweep.file import SlurmOptions
 
 @dataclass(frozen=True)
 class Setting:
-    """What a launcher is made from.
+    """Arguments of a launcher.
 
     Args:
-        directory: of the sweep.
-        options: the sweep's `slurm` section with what `--slurm` says over it.
-        jobs: how many trials run at once.
+        directory: directory of the sweep.
+        options: the sweep's `slurm` section, with the options of `--slurm` replacing its own.
+        jobs: number of trials that run at once.
     """
 
     directory: SweepDirectory
@@ -32,26 +32,26 @@ class Setting:
 
 
 class Launcher(ABC):
-    """Runs tasks; who drives it calls `poll` every `interval` seconds until nothing is left."""
+    """A way to run tasks; callers call `poll` every `interval` seconds until nothing is left."""
 
     interval: float
-    """Seconds between two looks."""
+    """Seconds between two calls of `poll`."""
 
     @abstractmethod
     def start(self, tasks: Sequence[Task]) -> None:
-        """Takes the tasks on, those that need it first to last."""
+        """Accept the tasks, to begin them in their order."""
 
     @abstractmethod
     def poll(self) -> bool:
-        """Moves on; whether anything is still to come."""
+        """Make progress; return whether anything is left to run."""
 
     @abstractmethod
     def stop(self) -> str:
-        """Begins to leave, and says how; `poll` is called until nothing is left."""
+        """Begin to stop, and return a sentence on how; `poll` is called until nothing is left."""
 
     @abstractmethod
     def kill(self) -> None:
-        """Leaves at once."""
+        """Stop at once, without waiting for trials to save themselves."""
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Turn:
 
 @final
 class Local(Launcher):
-    """So many at once on this machine."""
+    """Launcher of up to `jobs` trials at once on this machine."""
 
     interval = 0.1
 
@@ -77,7 +77,7 @@ class Local(Launcher):
         self._waiting.extend(Turn(task, task.retries) for task in tasks)
 
     def poll(self) -> bool:
-        """Looks at the running ones and fills their places."""
+        """Check the running trials and start others in the places of those that have ended."""
         for entry in list(self._running):
             attempt, turn = entry
             if attempt.poll():
@@ -90,24 +90,24 @@ class Local(Launcher):
             turn = self._waiting.popleft()
             begun = Attempt.begin(turn.task)
             if begun is None:
-                self._waiting.append(turn)  # until whoever has it lets go
+                self._waiting.append(turn)  # Another process still holds the trial.
             else:
                 self._running.append((begun, turn))
         return bool(self._running or self._waiting)
 
     def stop(self) -> str:
-        """Starts no more; the running ones save themselves."""
+        """Start no more trials, and let the running ones save themselves."""
         self._waiting.clear()
         for attempt, _ in self._running:
             attempt.stop()
         return f"{len(self._running)} running trials save themselves; Ctrl-C again kills them"
 
     def kill(self) -> None:
-        """Kills the running ones."""
+        """Kill the running trials."""
         for attempt, _ in self._running:
             attempt.stop(signal.SIGKILL)
 
 
 def open_local(setting: Setting) -> Launcher:
-    """`--launcher local`."""
+    """Open the launcher of `--launcher local`."""
     return Local(setting.jobs)

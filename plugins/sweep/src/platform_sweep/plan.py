@@ -1,4 +1,4 @@
-"""From a sweep's file to its trials, each composed and checked before any starts.
+"""The trials of a sweep's file, each composed and checked before any starts.
 
 Every point goes through the `compose` of `platform run`: names, types, compatibility, and the parts
 on torch's meta device. All mistakes are shown at once.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LONGEST_NAME = 120
 SHOWN = 3
-"""How many trials a mistake is shown with."""
+"""Number of trials that are named with each mistake."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Trial:
     """One run of a sweep.
 
     Args:
-        name: fit for a file name, and no other trial's.
-        labels: the value of each axis.
-        options: what it sets.
+        name: unique name, fit for a file name.
+        labels: label of the trial's value on each axis.
+        options: options that the trial sets.
         config: the run's complete `config.yaml`.
-        evaluate: what is measured after it.
-        trackers: names of those that show it.
+        evaluate: options of the measurements after the run.
+        trackers: names of the trackers that show the run.
     """
 
     name: str
@@ -56,23 +56,23 @@ class Trial:
 
     @property
     def digest(self) -> str:
-        """Of the config: equal ones are the same run."""
+        """Digest of the config; trials with equal digests are the same run."""
         return hashlib.sha256(self.config.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The trials of a sweep, checked."""
+    """The checked trials of a sweep."""
 
     file: SweepFile
     trials: Sequence[Trial]
     notes: Sequence[str] = ()
 
     def named(self, known: Mapping[str, str]) -> "Plan":
-        """The same, where trials of an earlier call keep their names.
+        """The same plan, in which trials of an earlier call keep their names.
 
         Args:
-            known: name by digest.
+            known: names of trials by digest.
         """
         taken = {known[trial.digest] for trial in self.trials if trial.digest in known}
         trials = []
@@ -84,10 +84,10 @@ class Plan:
 
 
 def make_plan(sweep: SweepFile, plugins: Plugins) -> Plan:
-    """Composes and checks every trial, and every measurement of them.
+    """Compose and check every trial of a sweep and every measurement.
 
     Raises:
-        UsageError: any of them cannot run; all reasons are in it.
+        UsageError: a trial or measurement cannot run; the message holds all reasons.
     """
     points = expand(sweep)
     composer, mistakes, notes = _Composer(sweep, plugins), _Mistakes(len(points)), _Notes()
@@ -123,7 +123,7 @@ def make_plan(sweep: SweepFile, plugins: Plugins) -> Plan:
 
 
 def trial_name(labels: Mapping[str, str]) -> str:
-    """Axes and labels as a file name."""
+    """Axes and labels as one file name."""
     plain = ",".join(f"{axis}={label}" for axis, label in labels.items())
     name = re.sub(r"[^A-Za-z0-9._=,+-]+", "-", plain)
     if name == plain and len(name) <= LONGEST_NAME:
@@ -141,15 +141,15 @@ def measurement_words(options: Options) -> list[str]:
         if own and isinstance(value, bool):
             words += [f"--{key}"] if value else []
         else:
-            words.append(f"--{key}={written(value)}")
+            words.append(f"--{key}={'null' if value is None else written(value)}")
     return words
 
 
 def check_measurement(config: str, options: Options, plugins: Plugins) -> None:
-    """Whether `platform eval` takes these options for a run of that config.
+    """Check that `platform eval` takes these options for a run with that config.
 
     Raises:
-        UsageError: it does not.
+        UsageError: `platform eval` refuses the options.
     """
     from platform_core.cli import eval as verb
     from platform_core.composition.compose import compose_saved
@@ -173,7 +173,7 @@ def check_measurement(config: str, options: Options, plugins: Plugins) -> None:
 
 
 class _Composer:
-    """Composes many points; what differs in the seed alone is composed once."""
+    """Composer of many points; points that differ only in the seed are composed once."""
 
     def __init__(self, sweep: SweepFile, plugins: Plugins) -> None:
         self.configs = [f"--config={file}" for file in sweep.base]
@@ -182,10 +182,10 @@ class _Composer:
         self._known: dict[str, Composition | UsageError] = {}
 
     def compose(self, options: Options) -> "Composition":
-        """As `platform run` would.
+        """Compose a point as `platform run` would.
 
         Raises:
-            UsageError: as `compose.compose`; or it needs a run to start from.
+            UsageError: as `compose.compose`; or the point needs a run to start from.
         """
         seed = options.get(SEED)
         if type(seed) is not int:
@@ -206,7 +206,7 @@ class _Composer:
         from platform_core.composition.compose import compose, require_start
         from platform_core.composition.parser import written
 
-        # Names first: an option belongs to the part that is chosen in the end.
+        # Names of parts come first, because an option belongs to the part that is chosen.
         ordered = sorted(options.items(), key=lambda option: option[0] not in ROLES)
         words = [f"--{key}={written(value)}" for key, value in ordered]
         composition, _ = compose(
@@ -217,7 +217,7 @@ class _Composer:
 
 
 def _measured(config: str) -> str:
-    """What a measurement's check depends on: all of a config but its seed and training."""
+    """The parts of a config on which a measurement's check depends: all but seed and training."""
     import yaml
 
     sections = yaml.load(config, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -226,7 +226,7 @@ def _measured(config: str) -> str:
 
 
 class _Mistakes:
-    """Messages, and the trials that each concerns."""
+    """Messages of mistakes, each with the trials that it concerns."""
 
     def __init__(self, trials: int) -> None:
         self.trials = trials
@@ -259,7 +259,7 @@ class _Mistakes:
 
 
 class _Notes:
-    """What composition has to say, each once."""
+    """Notes of composition, each once."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -278,7 +278,7 @@ class _Notes:
 
 
 def _unique(name: str, taken: set[str], digest: str) -> str:
-    """The name, or another if a file system could take it for one that is taken."""
+    """The name; or a longer one if a file system could confuse the name with one in `taken`."""
     lower = {other.lower() for other in taken}
     return f"{name}-{digest[:8]}" if name.lower() in lower else name
 
@@ -288,10 +288,10 @@ def _short(text: str) -> str:
 
 
 def refuse_changed(directory: SweepDirectory, plan: Plan) -> None:
-    """Stops before a trial is taken for another one of its name.
+    """Refuse a plan whose trials have the names of earlier runs with other configs.
 
     Raises:
-        UsageError: runs are there that were made from other configs.
+        UsageError: the directory has runs that were made from other configs.
     """
     changed = [
         trial.name
@@ -308,7 +308,7 @@ def refuse_changed(directory: SweepDirectory, plan: Plan) -> None:
 
 
 def write_plan(directory: SweepDirectory, plan: Plan, content: bytes) -> None:
-    """Records what is asked for; the trials that are there stay as they are."""
+    """Write the plan into the sweep's directory; states of existing trials stay as they are."""
     directory.trials.mkdir(parents=True, exist_ok=True)
     for trial in plan.trials:
         write_text(directory.config(trial.name), trial.config)

@@ -1,4 +1,4 @@
-"""What this plugin brings: the verb `sweep`, and where trials may run."""
+"""Components of this plugin: the verb `sweep`, and the launchers of trials."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from platform_core.hookspecs import hookimpl
 
 @hookimpl
 def platform_commands() -> Iterable[Component]:
-    """Verbs of this plugin."""
+    """Commands of `platform`: the verb `sweep`."""
     return [
         Component(
             "sweep",
@@ -20,7 +20,7 @@ def platform_commands() -> Iterable[Component]:
 
 @hookimpl
 def platform_launchers() -> Iterable[Component]:
-    """This machine, or a SLURM cluster."""
+    """Launchers for this machine and for a SLURM cluster."""
     return [
         Component("local", "platform_sweep.launcher:open_local", "processes of this machine"),
         Component("slurm", "platform_sweep.slurm:open_slurm", "jobs of a SLURM cluster"),

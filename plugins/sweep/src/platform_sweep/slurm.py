@@ -1,10 +1,10 @@
-"""Trials as jobs of a SLURM cluster, one array of them for each call, through submitit.
+"""Trials as jobs of a SLURM cluster, one job array for each call, through submitit.
 
     submit -> job: Attempt of the trial -> (preempted, or out of time: saved and queued again)
 
-The directory has to be one that the nodes see. `slurm/` in it holds submitit's files, what the
-jobs printed, and `jobs.json`: the job of each trial, so that another call watches those that are
-queued or running and submits only what is not.
+The nodes must see the sweep's directory. Its folder `slurm/` holds submitit's files, the output of
+the jobs, and `jobs.json`: the job of each trial, so that another call watches jobs that are queued
+or running and submits only the other trials.
 """
 
 import getpass
@@ -34,14 +34,15 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.2
 SAVING_SECONDS = 600.0
-"""Longest wait for a run that saves itself; SLURM kills it earlier."""
+"""Longest wait in seconds for a run that saves itself; SLURM kills it earlier."""
 
 
 class TrialJob:
-    """What a job does: a trial, from where it is to its end.
+    """A job, which runs one trial from its present state to its end.
 
-    submitit pickles it, calls it on a node, and calls `checkpoint` when the job's time is nearly up
-    (SIGUSR2). On preemption SLURM sends SIGTERM to all processes and starts the job anew later.
+    submitit pickles the job, calls it on a node, and calls `checkpoint` when the job's time is
+    nearly up (SIGUSR2). On preemption SLURM sends SIGTERM to all processes and starts the job anew
+    later.
     """
 
     def __init__(self, task: Task) -> None:
@@ -50,7 +51,7 @@ class TrialJob:
         self._leaving = False
 
     def __call__(self) -> str:
-        """Ends with the trial's status."""
+        """Run the trial to its end, and return its status."""
         retries = self.task.retries
         with handled(signal.SIGTERM, by=self._leave):
             while not self.task.done():
@@ -62,7 +63,7 @@ class TrialJob:
         return self.task.directory.state(self.task.name).status
 
     def checkpoint(self) -> "DelayedSubmission":
-        """Lets the run save itself; the job that submitit queues then goes on with it."""
+        """Let the run save itself; the job that submitit then queues continues the run."""
         from submitit.helpers import DelayedSubmission
 
         if self._attempt is not None:
@@ -94,21 +95,21 @@ class TrialJob:
 
 
 def _undisturbed() -> AbstractContextManager[None]:
-    """No `checkpoint` within: it must not meet a process that is just being looked at.
+    """Keep `checkpoint` from interrupting this context, in which a process is being inspected.
 
-    Processes that are started within never get SIGUSR2, which is not for them.
+    Processes that are started in this context never get SIGUSR2, which is meant for the job alone.
     """
     return blocked(signal.SIGUSR2)
 
 
 class Queue:
-    """Which jobs SLURM still has."""
+    """The jobs that SLURM still has."""
 
     def live(self, jobs: Mapping[str, str]) -> set[str]:
         """Names of the trials whose jobs are queued, running or to be run again.
 
         Args:
-            jobs: job by trial.
+            jobs: job id of each trial.
         """
         done = subprocess.run(
             ["squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i"],
@@ -116,7 +117,7 @@ class Queue:
             text=True,
         )
         if done.returncode:
-            # The controller is busy or away for a moment: nothing is known to have ended.
+            # The controller does not answer at the moment, so no job is known to have ended.
             return set(jobs)
         known = set(done.stdout.split())
         return {name for name, job in jobs.items() if job in known}
@@ -124,14 +125,14 @@ class Queue:
 
 @final
 class Slurm(Launcher):
-    """One array job for all trials that have none.
+    """Launcher of one array job for all trials that have no job.
 
     Args:
-        directory: of the sweep.
-        options: of the jobs.
-        jobs: how many at once.
-        executor: submitit's; that of SLURM by default.
-        queue: what SLURM still has.
+        directory: directory of the sweep.
+        options: options of the jobs.
+        jobs: number of jobs that run at once.
+        executor: executor of submitit; the one for SLURM by default.
+        queue: the jobs that SLURM still has.
 
     Raises:
         UsageError: SLURM or submitit is missing here.
@@ -155,7 +156,7 @@ class Slurm(Launcher):
         self._left = False
 
     def start(self, tasks: Sequence[Task]) -> None:
-        """Submits the trials that no job of an earlier call still has."""
+        """Submit the trials whose job of an earlier call, if any, has ended."""
         known: dict[str, str] = (
             json.loads(self._record.read_text()) if self._record.exists() else {}
         )
@@ -173,7 +174,7 @@ class Slurm(Launcher):
             print(f"SLURM jobs {', '.join(ids)}: {len(fresh)} submitted, {len(live)} there already")
 
     def poll(self) -> bool:
-        """Whether SLURM still has any of them; a trial whose job has gone is not running."""
+        """Whether SLURM still has any watched job; a trial whose job has gone is not running."""
         if self._left:
             return False
         live = self._queue.live(self._watched)
@@ -183,7 +184,7 @@ class Slurm(Launcher):
         return bool(self._watched)
 
     def stop(self) -> str:
-        """Stops watching: jobs do not depend on who submitted them."""
+        """Stop watching the jobs, which go on without the process that submitted them."""
         self._left = True
         ids = sorted({job.partition("_")[0] for job in self._watched.values()})
         return (
@@ -192,7 +193,7 @@ class Slurm(Launcher):
         )
 
     def kill(self) -> None:
-        """Nothing more: the jobs go on."""
+        """Do nothing more than `stop`: the jobs go on."""
 
 
 def make_executor(folder: Path, options: SlurmOptions, jobs: int) -> "AutoExecutor":
@@ -234,5 +235,5 @@ def make_executor(folder: Path, options: SlurmOptions, jobs: int) -> "AutoExecut
 
 
 def open_slurm(setting: Setting) -> Launcher:
-    """`--launcher slurm`."""
+    """Open the launcher of `--launcher slurm`."""
     return Slurm(setting.directory, setting.options, setting.jobs)

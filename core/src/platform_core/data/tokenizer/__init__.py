@@ -1,11 +1,11 @@
-"""Tokenizers: text as token ids and back, whatever cuts it.
+"""Tokenizers: text as token ids and back.
 
     characters    one token each, of the corpus or of text8         character.py
     byte-level    pairs of bytes, trained here, or GPT-2's          library.py, training.py
     subwords      any other tokenizer of the transformers library   library.py
 
-`sources` finds one by the name that `--data.tokenizer` gives; a run keeps its own as JSON. Used by
-`data`, `generate` and the run directory; no torch.
+`sources` finds the tokenizer that `--data.tokenizer` names; a run keeps its own as JSON. Used by
+`data`, `generate` and the run directory; imports no torch.
 """
 
 from platform_core.data.tokenizer.base import LEFT_OVER, Ids, Tokenizer

@@ -1,8 +1,7 @@
-"""What data and generation need of any tokenizer: text as token ids and back.
+"""Base classes of tokenizers: text as token ids and back, as data and generation need it.
 
-Ids are 0 .. vocab_size - 1 and hold padding, the beginning and the end of a document besides the
-text. The mask of a masking process is not among them: the process puts it after the vocabulary.
-No torch.
+Ids are 0 .. vocab_size - 1 and include padding, beginning and end of a document. The mask of a
+masking process is not among them: the process puts the mask after the vocabulary. Imports no torch.
 """
 
 from abc import ABC, abstractmethod
@@ -22,7 +21,7 @@ LEFT_OVER = "▒"
 
 
 class Tokenizer(ABC):
-    """A vocabulary and how text is cut into it; immutable.
+    """A vocabulary and a way to cut text into its tokens; immutable.
 
     `kind` is the name under which `platform_tokenizers` registers the class.
     """
@@ -32,22 +31,22 @@ class Tokenizer(ABC):
     @property
     @abstractmethod
     def vocab_size(self) -> int:
-        """Number of token ids: every part of a model has it from here."""
+        """Number of token ids, from which every part of a model takes its size."""
 
     @property
     @abstractmethod
     def pad_id(self) -> int:
-        """Fills up the last sequence; never a target, never the mask; may be `eos_id`."""
+        """Id that fills up the last sequence; never a target, never the mask; may be `eos_id`."""
 
     @property
     @abstractmethod
     def bos_id(self) -> int:
-        """Begins every document; may be `eos_id`, which then stands once between documents."""
+        """Id that begins every document; if it is `eos_id`, it stands once between documents."""
 
     @property
     @abstractmethod
     def eos_id(self) -> int:
-        """Ends every document."""
+        """Id that ends every document."""
 
     @property
     @abstractmethod
@@ -57,11 +56,11 @@ class Tokenizer(ABC):
     @property
     @abstractmethod
     def unknown_id(self) -> int | None:
-        """Stands for what the vocabulary lacks; None where nothing is lacking."""
+        """Id of what the vocabulary lacks; None if the vocabulary lacks nothing."""
 
     @abstractmethod
     def encode_all(self, texts: Iterable[str]) -> Iterator[Ids]:
-        """Ids of each text alone, in order; many at once are quicker than one by one.
+        """Ids of each text alone, in order; encoding many texts at once is quicker.
 
         Raises:
             UsageError: the vocabulary lacks a character, and unknown ones are errors.
@@ -69,12 +68,12 @@ class Tokenizer(ABC):
 
     @final
     def encode(self, text: str) -> Ids:
-        """Ids of the text alone; errors as `encode_all`."""
+        """Ids of one text; raises the errors of `encode_all`."""
         return next(iter(self.encode_all([text])))
 
     @abstractmethod
     def decode(self, ids: Iterable[int] | Ids) -> str:
-        """Text to read: without padding, ids outside the vocabulary as `LEFT_OVER`."""
+        """Readable text of ids, without padding; ids outside the vocabulary are `LEFT_OVER`."""
 
     @abstractmethod
     def count_characters(self, ids: Ids) -> int:
@@ -82,7 +81,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def with_unknown(self, unknown: Unknown) -> "Tokenizer":
-        """The same vocabulary with another answer to characters that it lacks.
+        """The same vocabulary with another treatment of characters that it lacks.
 
         Raises:
             UsageError: characters that it lacks cannot be replaced.
@@ -103,9 +102,9 @@ class Tokenizer(ABC):
 
 
 class BuiltTokenizer(Tokenizer):
-    """A kind whose vocabulary is made of a corpus: `--data.tokenizer KIND` builds and keeps it."""
+    """A tokenizer with a vocabulary built from a corpus, as `--data.tokenizer KIND` does once."""
 
     @classmethod
     @abstractmethod
     def of_texts(cls, texts: Iterable[str]) -> Self:
-        """The tokenizer of all documents of a corpus, those of every split."""
+        """The tokenizer of all documents of a corpus, in every split."""

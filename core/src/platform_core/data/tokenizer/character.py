@@ -1,4 +1,4 @@
-"""One token per character, of a corpus or of text8."""
+"""Tokenizer with one token per character, of a corpus or of text8."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, final
@@ -13,7 +13,7 @@ SPECIAL_TOKENS = ("[PAD]", "[BOS]", "[EOS]", "[UNK]")
 """The first tokens of every character vocabulary."""
 
 TEXT8 = " abcdefghijklmnopqrstuvwxyz"
-"""All that text8 holds. Text is taken as it is: what is not in this form is unknown."""
+"""All characters of text8. Text is not normalised, so any other character is unknown."""
 
 
 @final
@@ -21,8 +21,8 @@ class CharacterTokenizer(BuiltTokenizer):
     """One token per character: `SPECIAL_TOKENS`, then the characters by code point.
 
     Args:
-        characters: of the vocabulary, in any order.
-        unknown: stop at a character that is not among them, or read it as [UNK].
+        characters: characters of the vocabulary, in any order.
+        unknown: stop at a character outside the vocabulary, or read it as [UNK].
     """
 
     kind = "character"
@@ -32,7 +32,7 @@ class CharacterTokenizer(BuiltTokenizer):
         self.characters = "".join(sorted(set(characters)))
         self.unknown = unknown
         points = _code_points(self.characters)
-        # One entry more than the highest code point: all higher ones are looked up there.
+        # The entry after the highest code point stands for all higher ones.
         highest = int(points.max(initial=0)) + 1
         ids_type = np.min_scalar_type(self.vocab_size - 1)
         self._ids = np.full(highest + 1, self.unknown_id, dtype=ids_type)
@@ -41,41 +41,40 @@ class CharacterTokenizer(BuiltTokenizer):
 
     @property
     def vocab_size(self) -> int:
-        """Special tokens and characters."""
+        """Number of special tokens and characters."""
         return len(SPECIAL_TOKENS) + len(self.characters)
 
     @property
     def special(self) -> Mapping[str, int]:
-        """[BOS], [EOS] and [UNK]."""
+        """Ids of [BOS], [EOS] and [UNK] by name."""
         return {name: i for i, name in enumerate(SPECIAL_TOKENS) if i != self.pad_id}
 
     def encode_all(self, texts: Iterable[str]) -> Iterator[Ids]:
-        """One id per character."""
+        """Ids of each text, one per character."""
         return map(self._encode, texts)
 
     def decode(self, ids: Iterable[int] | Ids) -> str:
-        """Text to read: [BOS], [EOS] and [UNK] by name."""
+        """Readable text of ids, with [BOS], [EOS] and [UNK] by name."""
         return "".join(self._pieces[i] if i < self.vocab_size else LEFT_OVER for i in ids)
 
     def count_characters(self, ids: Ids) -> int:
-        """All tokens but padding, beginnings and ends."""
+        """Number of ids other than padding, beginnings and ends."""
         return int(np.count_nonzero(ids > self.eos_id))
 
     def with_unknown(self, unknown: Unknown) -> "CharacterTokenizer":
         return CharacterTokenizer(self.characters, unknown)
 
     def to_dict(self) -> dict[str, Any]:
-        """The characters in the order of their ids."""
+        """Plain values, with the characters in the order of their ids."""
         return {"kind": self.kind, "characters": self.characters, "unknown": self.unknown}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "CharacterTokenizer":
-        """The inverse of `to_dict`."""
         return cls(values["characters"], values["unknown"])
 
     @classmethod
     def of_texts(cls, texts: Iterable[str]) -> "CharacterTokenizer":
-        """Every character that occurs in the texts."""
+        """The tokenizer of every character that occurs in the texts."""
         characters: set[str] = set()
         for text in texts:
             characters.update(text)

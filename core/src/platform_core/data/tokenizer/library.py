@@ -1,8 +1,7 @@
-"""Tokens of several characters, cut by the `tokenizers` library as its JSON says.
+"""Tokenizers with tokens of several characters, read from JSON of the `tokenizers` library.
 
-The library only encodes byte-level text. Reading it back and counting its characters need no more
-than the bytes that each token stands for, so both are exact also where a token holds a part of a
-character.
+The library only encodes byte-level text. Decoding and counting characters use the bytes of each
+token, so both are exact even where a token holds a part of a character.
 """
 
 import json
@@ -23,16 +22,16 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
 
 BATCH_CHARACTERS = 1 << 22
-"""So many are encoded together: the library needs about 100 bytes for each while it works."""
+"""Characters that are encoded together; the library needs about 100 bytes for each meanwhile."""
 
 PIECE_CHARACTERS = 1 << 16
-"""Longer texts are cut where that changes no token, for threads and for memory."""
+"""Longer texts are cut where a cut changes no token, for threads and for memory."""
 
 _CUT = re.compile(r"(?<=[!-~])[ \n]")
 
 
 class LibraryTokenizer(Tokenizer):
-    """Encodes as a model of the `tokenizers` library does; special tokens only where we put them.
+    """A tokenizer of the `tokenizers` library, without the special tokens that the library adds.
 
     A special token that is spelt out in the text is text like any other.
 
@@ -41,7 +40,7 @@ class LibraryTokenizer(Tokenizer):
         begin: the token that begins documents.
         end: the token that ends documents.
         pad: the token that fills up sequences.
-        size: ids that a network has rows for, where they are more than the tokens.
+        size: number of ids for which a network has rows, if that is more than the tokens.
 
     Raises:
         ValueError: the library cannot read the model, one of the tokens is not in it, or there are
@@ -79,7 +78,7 @@ class LibraryTokenizer(Tokenizer):
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, also where some have no token."""
+        """Number of ids, including ids without a token."""
         return self._size
 
     @property
@@ -96,21 +95,21 @@ class LibraryTokenizer(Tokenizer):
 
     @property
     def special(self) -> Mapping[str, int]:
-        """The beginning, the end and whatever else the library keeps apart from text."""
+        """Ids by name of the beginning, the end and the library's other special tokens."""
         added = self.library.get_added_tokens_decoder().items()
         kept = {token.content: i for i, token in added if token.special}
         return {**kept, self.begin: self.bos_id, self.end: self.eos_id}
 
     @final
     def encode_all(self, texts: Iterable[str]) -> Iterator[Ids]:
-        """As the library does, in batches."""
+        """Ids of each text, encoded by the library in batches."""
         pieces = ((n, piece) for n, text in enumerate(texts) for piece in self._cut(text))
         for _, of_text in groupby(self._encode(pieces), key=itemgetter(0)):
             yield np.concatenate([ids for _, ids in of_text])
 
     @abstractmethod
     def _cut(self, text: str) -> Iterator[str]:
-        """Pieces whose tokens are those of the whole text; at least one."""
+        """At least one piece of the text; the pieces together have the tokens of the whole text."""
 
     def _encode(self, pieces: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Ids]]:
         ids_type = np.min_scalar_type(self.vocab_size - 1)
@@ -122,7 +121,7 @@ class LibraryTokenizer(Tokenizer):
 
     @final
     def decode(self, ids: Iterable[int] | Ids) -> str:
-        """Text to read; special tokens by name, except padding that is nothing else."""
+        """Readable text of ids, with special tokens by name; pure padding is left out."""
         padding = {self.pad_id} - {self.bos_id, self.eos_id}
         kept = (int(i) for i in ids if i not in padding)
         runs = groupby(kept, lambda i: i < self.num_tokens)
@@ -132,11 +131,15 @@ class LibraryTokenizer(Tokenizer):
 
     @abstractmethod
     def _read(self, ids: list[int]) -> str:
-        """Text of ids of tokens."""
+        """The text of ids that all have a token."""
 
     @final
     def with_unknown(self, unknown: Unknown) -> "Self":
-        """Itself: what it cannot say otherwise, it has a token of its own for."""
+        """This tokenizer, which reads any text.
+
+        Raises:
+            UsageError: unknown characters are to be replaced.
+        """
         if unknown != "error":
             raise UsageError(
                 f"--data.unknown {unknown} is for characters and text8; this tokenizer reads any "
@@ -146,29 +149,28 @@ class LibraryTokenizer(Tokenizer):
 
     @final
     def to_dict(self) -> dict[str, Any]:
-        """The library's JSON and the special tokens."""
+        """Plain values: the library's JSON, the special tokens, and the size if it is larger."""
         special = {"begin": self.begin, "end": self.end, "pad": self.pad}
         size = {"size": self.vocab_size} if self.vocab_size > self.num_tokens else {}
         return {"kind": self.kind, **special, **size, "model": self.model}
 
     @final
     def with_size(self, size: int) -> "Self":
-        """The same tokens, and ids without one up to `size`, as some networks have rows for."""
+        """The same tokens with `size` ids; ids after the last token have none."""
         special = {"begin": self.begin, "end": self.end, "pad": self.pad}
         return type(self)(self.model, **special, size=size)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Self":
-        """The inverse of `to_dict`."""
         special = {name: values[name] for name in ("begin", "end", "pad")}
         return cls(values["model"], **special, size=values.get("size"))
 
 
 @final
 class ByteLevelTokenizer(LibraryTokenizer):
-    """Tokens are strings of bytes of UTF-8, so every text can be said and read back as it was.
+    """Tokenizer whose tokens are strings of UTF-8 bytes, so that it encodes any text without loss.
 
-    Bytes that are no whole character, as sampling may leave them, are read as U+FFFD.
+    Bytes that form no whole character, as sampling may leave them, are decoded as U+FFFD.
     Source: GPT-2, Radford et al. 2019; the library writes bytes as `byte_characters`.
     """
 
@@ -176,7 +178,7 @@ class ByteLevelTokenizer(LibraryTokenizer):
 
     @property
     def unknown_id(self) -> None:
-        """None: every text is bytes."""
+        """None, because bytes can express any text."""
 
     @cached_property
     def pieces(self) -> list[bytes]:
@@ -193,7 +195,7 @@ class ByteLevelTokenizer(LibraryTokenizer):
 
     @cached_property
     def _characters(self) -> "np.ndarray[Any, np.dtype[np.uint32]]":
-        """Characters that begin in each token; none begin in a special one."""
+        """Number of characters that begin in each token; 0 for special tokens."""
         special = {
             i for i, token in self.library.get_added_tokens_decoder().items() if token.special
         }
@@ -204,11 +206,11 @@ class ByteLevelTokenizer(LibraryTokenizer):
         return np.fromiter(begun, np.uint32, self.vocab_size)
 
     def count_characters(self, ids: Ids) -> int:
-        """Bytes that begin a character: exact for whole text, and parts of it add up to it."""
+        """Number of bytes that begin a character: exact for a text, and additive over its parts."""
         return int(self._characters[ids].sum(dtype=np.int64))
 
     def _cut(self, text: str) -> Iterator[str]:
-        """Before spaces: no word of GPT-2 goes on there. Other definitions of words may differ."""
+        """Cut before spaces, where no word of GPT-2 goes on; do not cut for other models."""
         start = 0
         while self._has_words_of_gpt2:
             found = _CUT.search(text, start + PIECE_CHARACTERS)
@@ -230,13 +232,13 @@ class ByteLevelTokenizer(LibraryTokenizer):
 
 @final
 class SubwordTokenizer(LibraryTokenizer):
-    """Any other: WordPiece, SentencePiece; may read text back otherwise than it was."""
+    """Any other tokenizer, such as WordPiece or SentencePiece; decoding may change the text."""
 
     kind = "subword"
 
     @property
     def unknown_id(self) -> int | None:
-        """What the library's model says, by its token or its number."""
+        """The unknown token of the library's model, which gives its name or its id."""
         said = self.model["model"]
         if said.get("unk_token") is not None:
             return self.library.token_to_id(said["unk_token"])
@@ -244,7 +246,7 @@ class SubwordTokenizer(LibraryTokenizer):
         return number
 
     def count_characters(self, ids: Ids) -> int:
-        """Characters of the text as it is read back, special tokens left out."""
+        """Number of characters of the decoded text, special tokens left out."""
         return len(self.library.decode(ids.tolist(), skip_special_tokens=True))
 
     def _cut(self, text: str) -> Iterator[str]:
@@ -255,7 +257,7 @@ class SubwordTokenizer(LibraryTokenizer):
 
 
 def read_library(model: Mapping[str, Any]) -> "Library":
-    """The library's own tokenizer of its JSON.
+    """The tokenizer of the tokenizers library that its JSON describes.
 
     Raises:
         ValueError: the library cannot read the JSON.
@@ -268,18 +270,21 @@ def read_library(model: Mapping[str, Any]) -> "Library":
         raise
     except BaseException as error:  # The library raises nothing narrower, and may panic.
         said = " ".join(str(error).split())[:200]
-        raise ValueError(f"the tokenizers library cannot read it: {said}") from error
+        raise ValueError(f"the tokenizers library cannot read the model: {said}") from error
 
 
 def byte_characters() -> str:
-    """The character by which byte-level vocabularies write each byte: printable ones themselves."""
+    """The character that stands for each byte in byte-level vocabularies, byte 0 first.
+
+    Printable bytes stand for themselves.
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = iter(range(0x100, 0x200))
     return "".join(chr(byte if byte in printable else next(others)) for byte in range(256))
 
 
 def tokenizer_of(model: Mapping[str, Any], *, begin: str, end: str, pad: str) -> LibraryTokenizer:
-    """The kind of tokenizer that the library's JSON describes."""
+    """A tokenizer of the kind that the library's JSON describes."""
     byte_level = (model.get("decoder") or {}).get("type") == "ByteLevel"
     kind = ByteLevelTokenizer if byte_level else SubwordTokenizer
     return kind(model, begin=begin, end=end, pad=pad)
@@ -300,11 +305,11 @@ def _batches(pieces: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]
 
 
 def _require_utf8(text: str) -> None:
-    """Text from a command line may hold lone surrogates, which are no bytes of UTF-8."""
+    """Refuse lone surrogates, which a command line may hold but UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise UsageError(
             f"the text has U+{ord(text[error.start]):04X} at character {error.start}, which "
-            "UTF-8 cannot say; correct it"
+            "UTF-8 cannot encode; correct it"
         ) from error

@@ -1,7 +1,7 @@
-"""The tokenizer of a network whose vocabulary is known by its size alone.
+"""The tokenizer of a network of whose vocabulary only the size is known.
 
-Imported checkpoints have it until `--tokenizer` names a real one: samples are ids, and text cannot
-be read.
+Imported checkpoints have this tokenizer until `--tokenizer` names a real one: samples are ids, and
+text cannot be read.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,10 +13,10 @@ from platform_core.errors import UsageError
 
 @final
 class OpaqueTokenizer(Tokenizer):
-    """So many ids without a text.
+    """A vocabulary of ids without texts.
 
     Args:
-        vocab_size: their number.
+        vocab_size: number of ids.
     """
 
     kind = "opaque"
@@ -26,7 +26,6 @@ class OpaqueTokenizer(Tokenizer):
 
     @property
     def vocab_size(self) -> int:
-        """Number of token ids."""
         return self._vocab_size
 
     @property
@@ -47,14 +46,14 @@ class OpaqueTokenizer(Tokenizer):
 
     @property
     def unknown_id(self) -> None:
-        """None: no text is read."""
+        """None, because this tokenizer encodes no text."""
 
     def encode_all(self, texts: Iterable[str]) -> Iterator[Ids]:
-        """Refused, whatever the texts."""
+        """Raise UsageError, whatever the texts."""
         self._refuse()
 
     def decode(self, ids: Iterable[int] | Ids) -> str:
-        """The ids in decimal, a space between them."""
+        """The ids in decimal, separated by spaces."""
         return " ".join(str(int(i)) for i in ids)
 
     def count_characters(self, ids: Ids) -> int:
@@ -68,11 +67,10 @@ class OpaqueTokenizer(Tokenizer):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "OpaqueTokenizer":
-        """The inverse of `to_dict`."""
         return cls(values["vocab_size"])
 
     def _refuse(self) -> NoReturn:
         raise UsageError(
-            f"of this network's {self._vocab_size} tokens only the number is known; import its "
+            f"the text of this network's {self._vocab_size} tokens is not known; import its "
             "checkpoint again with --tokenizer FILE, the tokenizer.json of a run"
         )

@@ -1,4 +1,4 @@
-"""Tokenizers of pieces of text: a subclass says how text is cut, and has the rest from here.
+"""Base class of tokenizers of pieces of text: a subclass only says how to cut a text.
 
     class Lines(PieceTokenizer):
         kind = "lines"
@@ -27,8 +27,8 @@ class PieceTokenizer(BuiltTokenizer):
     """One token for each different piece that the texts of a corpus are cut into.
 
     Args:
-        pieces: of the vocabulary, behind the special tokens.
-        unknown: stop at a piece that is not among them, or read it as [UNK].
+        pieces: pieces of the vocabulary, after the special tokens.
+        unknown: stop at a piece outside the vocabulary, or read it as [UNK].
     """
 
     pad_id, bos_id, eos_id, unknown_id = range(len(SPECIAL))
@@ -41,7 +41,7 @@ class PieceTokenizer(BuiltTokenizer):
     @classmethod
     @abstractmethod
     def cut(cls, text: str) -> Sequence[str]:
-        """The pieces of a text, none of them empty; joined with nothing between, they are it."""
+        """The pieces of a text, none of them empty; joined again, the pieces are the text."""
 
     @property
     def vocab_size(self) -> int:
@@ -67,7 +67,7 @@ class PieceTokenizer(BuiltTokenizer):
         return "".join(self._spelt[i] if i < self.vocab_size else LEFT_OVER for i in ids)
 
     def count_characters(self, ids: Ids) -> int:
-        """Characters of the pieces; an unknown piece counts as one, because nobody knows it."""
+        """Number of characters of the pieces; an unknown piece counts as one character."""
         lengths = np.array([0, 0, 0, 1, *map(len, self.pieces)])
         return int(lengths[ids].sum())
 

@@ -1,4 +1,4 @@
-"""Tokenizers as JSON, whole: a run needs nothing else to read its own text again."""
+"""Tokenizers as complete JSON: a run needs nothing else to read its own text again."""
 
 import json
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer that a run or `platform tokenizer train` saved as JSON.
 
     Raises:
-        UsageError: there is none, none that this version can read, or one of a kind that no
-            installed plugin brings.
+        UsageError: there is no tokenizer, this version cannot read it, or no installed plugin
+            brings its kind.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

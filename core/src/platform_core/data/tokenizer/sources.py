@@ -1,4 +1,4 @@
-"""Where a tokenizer comes from: what `--data.tokenizer` may name besides characters."""
+"""Tokenizers that `--data.tokenizer` can name: names, kinds of plugins, files, folders, models."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from platform_core.foreign import read_object
 from platform_core.registry.loading import installed
 
 CHARACTERS = "characters"
-"""Every character of the corpus; `data` makes it."""
+"""Name of the tokenizer of every character of the corpus, which `data` makes."""
 
 NAMED = {"text8": lambda: CharacterTokenizer(TEXT8)}
 
@@ -39,7 +39,7 @@ def open_tokenizer(name: str, *, end_token: str | None = None, needs_end: bool =
         needs_end: whether a tokenizer of transformers without a token that ends a text is refused.
 
     Raises:
-        UsageError: there is none, or none that can be read.
+        UsageError: there is no such tokenizer, or it cannot be read.
     """
     path = Path(name).expanduser()
     if name not in NAMED and (is_of_library(path) or not path.exists() and _is_hub_name(name)):
@@ -126,7 +126,7 @@ def _tokenizer(files: LibraryFiles, named: str | None, *, needs_end: bool) -> Li
     """The tokenizer of such files.
 
     Documents begin with its BOS, [CLS] or else EOS token, and end with its EOS or [SEP]; EOS also
-    fills up where there is no padding token.
+    is the padding if there is no padding token.
     """
     ids = vocabulary(files)
     told = {role: token for role, token in files.special.items() if token in ids}
@@ -194,7 +194,8 @@ def read_transformers(name: str) -> LibraryFiles:
     """The tokenizer that transformers makes of files other than tokenizer.json.
 
     Raises:
-        UsageError: the library is not there, cannot read it, or has it only in Python.
+        UsageError: the library is not installed, cannot read the tokenizer, or has it only in
+            Python.
     """
     try:
         from transformers import AutoTokenizer

@@ -1,4 +1,4 @@
-"""Byte-level BPE, trained here: 256 bytes, then pairs of tokens in the order of their number."""
+"""Training of byte-level BPE: 256 bytes, then pairs of tokens, the most frequent first."""
 
 import json
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tokenizers.models import BPE
 
 END = "<|endoftext|>"
-"""Begins and ends documents, and fills up sequences, as in GPT-2."""
+"""Token that begins and ends documents and fills up sequences, as in GPT-2."""
 
 SMALLEST = 256 + 1
 
@@ -57,7 +57,7 @@ def byte_pairs_of_files(vocabulary: str, merges: str) -> ByteLevelTokenizer:
     try:
         model = BPE.from_file(vocabulary, merges)
     except Exception as error:  # The library raises nothing narrower.
-        raise ValueError(f"the tokenizers library cannot read them: {error}") from error
+        raise ValueError(f"the tokenizers library cannot read these files: {error}") from error
     library = _byte_level(model)
     if library.token_to_id(END) is None:
         raise ValueError(f"the vocabulary lacks the token {END}")
