@@ -19,7 +19,7 @@ import struct
 import time
 import traceback
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -341,13 +341,20 @@ class Outcome:
     seconds: float
 
 
-def attempt(read: Callable[[], object], refusal: type[Exception], folder: Path) -> Outcome:
+def attempt(
+    read: Callable[[], object],
+    refusal: type[Exception],
+    folder: Path,
+    *,
+    made: Sequence[str] = (),
+) -> Outcome:
     """What a reader does, in a child process of its own with limits of time and memory.
 
     Args:
         read: reads what lies in the folder; called in the folder.
         refusal: the exceptions that are answers, if they are one line.
-        folder: nothing may be added to it.
+        folder: nothing may be added to it, other than what `made` names if the case was taken.
+        made: names of what the reader makes in the folder.
     """
     before = _files(folder)
     reading, writing = os.pipe()
@@ -368,7 +375,10 @@ def attempt(read: Callable[[], object], refusal: type[Exception], folder: Path) 
         return Outcome("hang" if hung else "memory", f"signal {ended}", seconds)
     if (folder / MARKER).exists():
         return Outcome("executed", said, seconds)
-    if extra := _files(folder) - before:
+    extra = _files(folder) - before
+    if verdict == "taken":
+        extra = {name for name in extra if name.partition("/")[0] not in made}
+    if extra:
         return Outcome("left files", ", ".join(sorted(extra)), seconds)
     return Outcome(verdict, said, seconds)  # type: ignore[arg-type]  # written below
 

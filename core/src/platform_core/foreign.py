@@ -164,6 +164,21 @@ def read_tensors(file: Path) -> "dict[str, Tensor]":
         raise UsageError(f"weights of {file} do not fit into memory") from error
 
 
+def require_tensors(file: Path) -> None:
+    """Check that a safetensors file is whole, without reading its numbers.
+
+    Raises:
+        UsageError: as `read_tensors`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            opened.keys()
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise UsageError(f"weights of {file} cannot be loaded: {_line(error)}") from error
+
+
 def read_weights(folder: Path) -> "dict[str, Tensor]":
     """The tensors of a folder's weights by name, whether in one file or in shards.
 

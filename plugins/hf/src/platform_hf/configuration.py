@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from platform_core.data.hub import quiet, reachable
@@ -265,7 +264,7 @@ def _make(names: Names, fields: Fields, num_states: int | None) -> PretrainedCon
     try:
         with quiet():
             return names.config_class.from_dict(dict(fields))
-    except (*FAILURES, StrictDataclassError) as error:
+    except FAILURES as error:
         raise UsageError(f"model type {names.model_type}: {said(error)}") from error
 
 
