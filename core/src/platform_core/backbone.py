@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from platform_core.data.tokenizer import Tokenizer
 from platform_core.types import Documents, Hidden, Inputs, Labels, Logits, Noise, Tokens
 
 
@@ -117,11 +116,11 @@ class FromElsewhere(ABC):
         """
 
     @abstractmethod
-    def start(self, tokenizer: Tokenizer, mask_id: int | None) -> Mapping[str, Any]:
+    def start(self, vocabulary: Mapping[str, int] | None, mask_id: int | None) -> Mapping[str, Any]:
         """Load the weights that a new run starts from, and say which they are, for the record.
 
         Args:
-            tokenizer: the run's tokenizer.
+            vocabulary: token -> id of the run's tokenizer, if it is one of the tokenizers library.
             mask_id: the state that is the mask; None where the process has none.
 
         Returns:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from platform_core.composition.options import TrainOptions
-from platform_core.data.tokenizer.opaque import OpaqueTokenizer
 from platform_core.draws import Draws, derive_generator
 from platform_core.errors import UsageError
 from platform_core.evaluation.bound import evaluate
@@ -40,7 +39,7 @@ def network(
     sizes = {} if "pretrained" in options else SMALL
     built = Hf(STATES, causal, told, config=config, **{**sizes, **options})
     if torch.get_default_device().type != "meta":
-        built.start(OpaqueTokenizer(STATES), None)
+        built.start(None, None)
     return built.eval()
 
 
@@ -517,7 +516,7 @@ def test_one_step_of_a_pretrained_network_moves_its_weights(tmp_path: Path) -> N
     saved(tmp_path, "BertForMaskedLM", num_states=6)
     process = Absorbing(5, time_conditioned=True)
     backbone = Hf(6, False, True, config=str(tmp_path), pretrained=True)
-    backbone.start(OpaqueTokenizer(5), 5)
+    backbone.start(None, 5)
     model = Model(process, LogLinear(), Mean(), backbone)
     loss = Nelbo(model)(Repeats().batch(range(8)), Draws.derive(0, step=0, first=0, total=8))
     loss.total.backward()

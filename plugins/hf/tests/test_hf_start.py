@@ -10,8 +10,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from platform_core.composition.compose import compose
-from platform_core.data.tokenizer import CharacterTokenizer
-from platform_core.data.tokenizer.opaque import OpaqueTokenizer
 from platform_core.data.tokenizer.sources import open_tokenizer
 from platform_core.errors import UsageError
 from platform_core.registry.loading import load_plugins
@@ -50,7 +48,7 @@ def write_tokenizer(folder: Path, words: list[str]) -> None:
 def started(folder: Path, tokenizer: Path | None = None, **options: Any) -> tuple[Hf, Any]:
     own = open_tokenizer(str(tokenizer or folder))
     backbone = Hf(own.vocab_size + 1, False, False, str(folder), pretrained=True, **options)
-    return backbone, backbone.start(own, own.vocab_size)
+    return backbone, backbone.start(own.library.get_vocab(True), own.vocab_size)
 
 
 def renamed(folder: Path, name: Callable[[str], str]) -> None:
@@ -131,8 +129,8 @@ def test_fewer_tokens_or_more_behind_them_are_theirs(words: list[str], tmp_path:
 
 def test_characters_are_no_tokens_of_theirs(tmp_path: Path) -> None:
     backbone = Hf(10, False, False, str(saved(tmp_path)), pretrained=True)
-    with pytest.raises(UsageError, match="it is of kind character"):
-        backbone.start(CharacterTokenizer("abcde"), 9)
+    with pytest.raises(UsageError, match="it is none of the tokenizers library"):
+        backbone.start(None, 9)
 
 
 def half(file: Path) -> None:
@@ -162,7 +160,7 @@ def test_damaged_files_are_one_line_that_names_the_file(damage: str, tmp_path: P
     spoil(file)
     options: dict[str, Any] = {"pretrained": True, "other_tokenizer": True}
     with pytest.raises(UsageError) as raised:
-        Hf(11, False, False, str(tmp_path), **options).start(OpaqueTokenizer(10), 10)
+        Hf(11, False, False, str(tmp_path), **options).start(None, 10)
     assert str(file) in str(raised.value)
     assert "\n" not in str(raised.value)
 

@@ -46,7 +46,7 @@ def read_backbone(folder: Path) -> object:
     kept = Hf.kept(options)
     tokenizer = open_tokenizer(str(folder))
     backbone = Hf(tokenizer.vocab_size + 1, False, False, **{**options, **kept})
-    return backbone.start(tokenizer, tokenizer.vocab_size)
+    return backbone.start(tokenizer.library.get_vocab(True), tokenizer.vocab_size)
 
 
 def network_files(folder: Path) -> None:

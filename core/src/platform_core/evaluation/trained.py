@@ -19,6 +19,7 @@ from platform_core.composition.compose import Built, Composition, compose_saved
 from platform_core.composition.options import InitOptions
 from platform_core.data.sequences import Data, load_data
 from platform_core.data.tokenizer import Tokenizer, load_tokenizer
+from platform_core.data.tokenizer.library import LibraryTokenizer
 from platform_core.evaluation.bound import Bound, evaluate
 from platform_core.evaluation.card import card_of
 from platform_core.evaluation.samples import Samples, generate
@@ -274,7 +275,9 @@ def load_pretrained(model: Model, tokenizer: Tokenizer) -> dict[str, Any]:
     if not isinstance(model.backbone, FromElsewhere):
         return {}
     mask_id = model.process.mask_id if isinstance(model.process, Absorbing) else None
-    return dict(model.backbone.start(tokenizer, mask_id))
+    is_of_library = isinstance(tokenizer, LibraryTokenizer)
+    tokens = tokenizer.library.get_vocab(with_added_tokens=True) if is_of_library else None
+    return dict(model.backbone.start(tokens, mask_id))
 
 
 def weights_file(checkpoint: Path, average: str) -> Path:

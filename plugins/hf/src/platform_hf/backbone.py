@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from platform_core.backbone import Backbone, FromElsewhere
-from platform_core.data.tokenizer import Tokenizer
 from platform_core.errors import UsageError
 from platform_core.types import Hidden, Inputs, Noise
 from platform_hf.embedding import SigmaShift, embed
@@ -127,7 +126,7 @@ class Hf(Backbone, FromElsewhere):
             require_weights(source, Sizes(), look=True)
         return {"description": keep(source)}
 
-    def start(self, tokenizer: Tokenizer, mask_id: int | None) -> Mapping[str, Any]:
+    def start(self, vocabulary: Mapping[str, int] | None, mask_id: int | None) -> Mapping[str, Any]:
         """Load the pretrained weights, if these are asked for, and say which they are.
 
         Raises:
@@ -138,7 +137,7 @@ class Hf(Backbone, FromElsewhere):
             return {}
         from platform_hf import network as networks
 
-        network, loaded = networks.load(self._start, tokenizer, mask_id)
+        network, loaded = networks.load(self._start, vocabulary, mask_id)
         self.network = network
         self.head = networks.take_apart(network, self._start.reading)
         return loaded

@@ -9,6 +9,7 @@ not see later tokens, and any other network must see them.
 
 import copy
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,7 +28,6 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from platform_core.data.hub import quiet, reachable
-from platform_core.data.tokenizer import Tokenizer
 from platform_core.data.tokenizer.sources import FILES
 from platform_core.errors import UsageError
 from platform_core.foreign import (
@@ -119,7 +119,7 @@ def build(config: PretrainedConfig, reading: Reading, *, resized: bool = False) 
 
 
 def load(
-    start: Start, tokenizer: Tokenizer, mask_id: int | None
+    start: Start, vocabulary: Mapping[str, int] | None, mask_id: int | None
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The network with pretrained weights, resized to the number of states, and a record of them.
 
@@ -129,7 +129,7 @@ def load(
 
     Args:
         start: where the weights are.
-        tokenizer: the run's.
+        vocabulary: token -> id of the run's tokenizer, if it is one of the tokenizers library.
         mask_id: the state that is the mask, if there is one.
 
     Raises:
@@ -139,7 +139,7 @@ def load(
     folder = _folder_of(start.source)
     files = tokenizer_beside(folder)
     if files is not None and not start.other_tokenizer:
-        require_same(start.source, files, tokenizer)
+        require_same(start.source, files, vocabulary)
     tensors = read_weights(folder)
     config = copy.deepcopy(start.config)
     network, info, prefix = _filled(start, config, tensors)

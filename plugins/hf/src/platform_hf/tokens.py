@@ -4,11 +4,10 @@ Row i of an embedding is the token with id i of the tokenizer beside the weights
 tokenizer has another token there would start from rows that mean something else.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from platform_core.data.tokenizer import Tokenizer
 from platform_core.data.tokenizer.files import LibraryFiles
-from platform_core.data.tokenizer.library import LibraryTokenizer
 from platform_core.data.tokenizer.sources import is_of_library, library_files, vocabulary
 from platform_core.errors import UsageError
 
@@ -22,7 +21,7 @@ def tokenizer_beside(folder: Path) -> LibraryFiles | None:
     return library_files(str(folder)) if is_of_library(folder) else None
 
 
-def require_same(source: str, files: LibraryFiles, tokenizer: Tokenizer) -> None:
+def require_same(source: str, files: LibraryFiles, own: Mapping[str, int] | None) -> None:
     """Check that every token of a run's tokenizer has the id that it has beside the weights.
 
     The run's tokenizer may have fewer tokens, or more behind those of the weights.
@@ -30,7 +29,7 @@ def require_same(source: str, files: LibraryFiles, tokenizer: Tokenizer) -> None
     Raises:
         UsageError: a token differs.
     """
-    if difference := first_difference(vocabulary(files), tokenizer):
+    if difference := first_difference(vocabulary(files), own):
         raise UsageError(
             f"the weights of {source} are for the tokens of its own tokenizer, and the run's "
             f"tokenizer has others ({difference}); give --data.tokenizer {source}, or "
@@ -38,11 +37,11 @@ def require_same(source: str, files: LibraryFiles, tokenizer: Tokenizer) -> None
         )
 
 
-def first_difference(theirs: dict[str, int], tokenizer: Tokenizer) -> str:
+def first_difference(theirs: Mapping[str, int], own: Mapping[str, int] | None) -> str:
     """The first id under which two tokenizers have different tokens, in words; empty if none."""
-    if not isinstance(tokenizer, LibraryTokenizer):
-        return f"it is of kind {tokenizer.kind}"
-    ours = {i: token for token, i in tokenizer.library.get_vocab(with_added_tokens=True).items()}
+    if own is None:
+        return "it is none of the tokenizers library"
+    ours = {i: token for token, i in own.items()}
     for token, i in sorted(theirs.items(), key=lambda item: item[1]):
         if i in ours and ours[i] != token:
             return f"id {i} is {token[:30]!r} there and {ours[i][:30]!r} here"
