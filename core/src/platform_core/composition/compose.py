@@ -384,7 +384,7 @@ def _parse(
     key = (*choice.names.values(), *choice.callbacks)
     if key in kept:
         arguments = kept[key].of(choice)
-        return arguments, arguments.parse(request.rest)
+        return arguments, _self_contained(arguments, arguments.parse(request.rest))
     classes = {role: plugins.load(role, name) for role, name in choice.names.items()}
     classes |= {f"{CALLBACKS}.{name}": plugins.load("callback", name) for name in choice.callbacks}
     # Imported here, so that a misspelt name is reported before jsonargparse is imported.
@@ -395,7 +395,18 @@ def _parse(
         arguments.print_help(request.page)
         raise SystemExit(0)
     kept[key] = arguments
-    return arguments, arguments.parse(request.rest)
+    return arguments, _self_contained(arguments, arguments.parse(request.rest))
+
+
+def _self_contained(arguments: "Arguments", values: "Values") -> "Values":
+    """The values, with what the backbone keeps of a network that is described elsewhere."""
+    from platform_core.backbone import FromElsewhere
+
+    backbone = arguments.classes["backbone"]
+    if issubclass(backbone, FromElsewhere):
+        for name, value in backbone.kept(arguments.section(values, "backbone")).items():
+            values[f"backbone.{name}"] = value
+    return values
 
 
 def _finish(

@@ -35,8 +35,9 @@ class DataOptions:
         length: tokens in a sequence.
         tokenizer: characters (those of the corpus), text8 (a to z and space), a kind that a plugin
             provides, a tokenizer.json of `platform tokenizer train` or of a run, a folder with that
-            file or with GPT-2's vocab.json and merges.txt, or a name or folder of a transformers
-            tokenizer.
+            file or with GPT-2's vocab.json and merges.txt, or a name, folder or tokenizer.json of
+            a transformers tokenizer.
+        end_token: token that ends a text, for a tokenizer of transformers that does not say which.
         packing: fill every sequence with documents one after another (packed), or give each
             document one sequence, cut or padded to length (padded); by default the corpus's own, or
             packed.
@@ -60,6 +61,7 @@ class DataOptions:
     column: str | None = None
     length: int = 128
     tokenizer: str = "characters"
+    end_token: str | None = None
     packing: Packing | None = None
     marks: Marks | None = None
     document_masks: bool = False

@@ -223,7 +223,7 @@ def load_data(
     corpus = open_corpus(options)
     fingerprint = corpus.fingerprint()
     if tokenizer is None:
-        tokenizer = _chosen_tokenizer(options.tokenizer, corpus, fingerprint)
+        tokenizer = _chosen_tokenizer(options, corpus, fingerprint)
     tokenizer = tokenizer.with_unknown(options.unknown)
     names: tuple[str, ...] = ()
     if options.label is not None:
@@ -329,12 +329,19 @@ class Order:
         return self._permutation
 
 
-def _chosen_tokenizer(name: str, corpus: Corpus, fingerprint: str) -> Tokenizer:
+def _chosen_tokenizer(options: DataOptions, corpus: Corpus, fingerprint: str) -> Tokenizer:
+    name = options.tokenizer
     kind = CharacterTokenizer.kind if name == CHARACTERS else name
     plugins = installed()
     found = plugins.load("tokenizer", kind) if plugins.find("tokenizer", kind) else None
     if found is None or not issubclass(found, BuiltTokenizer):
-        return open_tokenizer(name)
+        _, marks = packing_of(corpus, options)
+        return open_tokenizer(name, end_token=options.end_token, needs_end=marks != "none")
+    if options.end_token is not None:
+        raise UsageError(
+            f"--data.end_token is for tokenizers of transformers, and {name} has an end of its "
+            "own; leave it out"
+        )
 
     def build(path: Path) -> None:
         texts = (text for split in corpus.splits for text in corpus.documents(split))

@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 
+from platform_core.backbone import FromElsewhere
 from platform_core.composition.compose import Built, Composition, compose_saved
 from platform_core.composition.options import InitOptions
 from platform_core.data.sequences import Data, load_data
 from platform_core.data.tokenizer import Tokenizer, load_tokenizer
+from platform_core.data.tokenizer.library import LibraryTokenizer
 from platform_core.evaluation.bound import Bound, evaluate
 from platform_core.evaluation.card import card_of
 from platform_core.evaluation.samples import Samples, generate
 from platform_core.model import Model, weights
 from platform_core.objective import Objective
+from platform_core.process import Absorbing
 from platform_core.record.cards import Card
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import digest
@@ -261,6 +264,27 @@ def load_start(model: Model, start: InitOptions) -> dict[str, Any]:
             own.data.copy_(tensors[f"model.{name}"])
     file = weights_file(checkpoints.path(start.step), start.weights)
     return {"run": start.run, "step": start.step, "weights": start.weights, "digest": digest(file)}
+
+
+def load_pretrained(model: Model, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Gives a new model the weights from elsewhere that its backbone asks for, if any.
+
+    Args:
+        model: as it comes out of composition.
+        tokenizer: the run's.
+
+    Returns:
+        Which weights they are, for `init.json`; empty where all weights are new.
+
+    Raises:
+        UsageError: the weights cannot be read, or are those of another network or tokenizer.
+    """
+    if not isinstance(model.backbone, FromElsewhere):
+        return {}
+    mask_id = model.process.mask_id if isinstance(model.process, Absorbing) else None
+    is_of_library = isinstance(tokenizer, LibraryTokenizer)
+    tokens = tokenizer.library.get_vocab(with_added_tokens=True) if is_of_library else None
+    return dict(model.backbone.start(tokens, mask_id))
 
 
 def weights_file(checkpoint: Path, average: str) -> Path:

@@ -28,7 +28,7 @@ from platform_core.evaluation.card import bound_facts, bound_kind, card_of
 from platform_core.evaluation.figures import keep, levels_record
 from platform_core.evaluation.ngram import NgramBits, baselines
 from platform_core.evaluation.samples import Samples, generate, prompt_tokens
-from platform_core.evaluation.trained import load_start
+from platform_core.evaluation.trained import load_pretrained, load_start
 from platform_core.guidance import label_number
 from platform_core.record.bounds import NO_BOUND
 from platform_core.record.cards import Card, Record
@@ -81,6 +81,8 @@ class Run:
         self.started: dict[str, Any] = {}
         if checkpoint is None and composition.init.run:
             self.started = load_start(self.built.model, composition.init)
+        elif checkpoint is None:
+            self.started = load_pretrained(self.built.model, self.data.tokenizer)
         self.trainer = Trainer(
             self.built.objective,
             self.data,

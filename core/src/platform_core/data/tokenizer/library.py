@@ -70,12 +70,7 @@ class LibraryTokenizer(Tokenizer):
 
     @cached_property
     def library(self) -> "Library":
-        from tokenizers import Tokenizer as Library
-
-        try:
-            library = Library.from_str(json.dumps(self.model))
-        except Exception as error:  # The library raises nothing narrower.
-            raise ValueError(f"the tokenizers library cannot read the model: {error}") from error
+        library = read_library(self.model)
         library.no_truncation()
         library.no_padding()
         library.encode_special_tokens = True
@@ -259,6 +254,23 @@ class SubwordTokenizer(LibraryTokenizer):
 
     def _read(self, ids: list[int]) -> str:
         return str(self.library.decode(ids, skip_special_tokens=False))
+
+
+def read_library(model: Mapping[str, Any]) -> "Library":
+    """The tokenizer of the tokenizers library that its JSON describes.
+
+    Raises:
+        ValueError: the library cannot read the JSON.
+    """
+    from tokenizers import Tokenizer as Library
+
+    try:
+        return Library.from_str(json.dumps(model))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # The library raises nothing narrower, and may panic.
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(f"the tokenizers library cannot read the model: {said}") from error
 
 
 def byte_characters() -> str:
