@@ -101,6 +101,11 @@ def test_the_suite_is_the_seven_corpora_and_words_may_repeat():
     assert texts(["text=a b/c*.txt"], own)[0].name == "text-a-b-c-.txt"
 
 
+def test_only_rows_of_the_user_are_read_from_the_column_of_the_options():
+    found = texts(["json=a", "parquet=a", "saved=a", "ptb", "text=a"], DataOptions(column="body"))
+    assert [text.options.column for text in found] == ["body"] * 3 + [None] * 2
+
+
 def test_texts_that_cannot_be_are_refused():
     with pytest.raises(UsageError, match="--on =x names no corpus; give CORPUS or CORPUS=PATH"):
         texts(["=x"], DataOptions())

@@ -388,7 +388,7 @@ def pack_split(source: _Source, split: str, folder: Path) -> None:
     if number < (options.length if packing.fills else 1):
         raise UsageError(
             f"corpus {options.corpus} has {number} tokens in its {split} split, less than one "
-            f"sequence of --data.length {options.length}; give more text or a smaller length"
+            f"sequence of --data.length {options.length}; {source.corpus.advice(split)}"
         )
 
 

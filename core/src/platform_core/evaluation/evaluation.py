@@ -82,7 +82,8 @@ class BoundOnText(Evaluation):
             default=[],
             metavar="CORPUS[=PATH]",
             help="other texts to evaluate, one after another: corpora of --data.corpus, each with "
-            "its path if it has one; zero-shot is the seven corpora of published tables",
+            "its path if it has one; json, parquet and saved have their text in --data.column; "
+            "zero-shot is the seven corpora of published tables",
         )
         parser.add_argument(
             "--side_by_side",
