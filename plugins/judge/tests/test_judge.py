@@ -24,13 +24,13 @@ from transformers import (
 from platform_core.data.hub import quiet
 from platform_core.data.packing import Rows
 from platform_core.data.sequences import LabelledSplit, PackedRows, table
-from platform_core.data.tokenizer import ByteLevelTokenizer, CharacterTokenizer
+from platform_core.data.tokenizer import ByteLevelTokenizer, CharacterTokenizer, SubwordTokenizer
 from platform_core.errors import UsageError
 from platform_core.record.files import digest
 from platform_core.registry.loading import load_plugins
 from platform_judge import evaluation, generative, pretrained
 from platform_judge.generative import counted, entropy, judge_texts, shuffled, written
-from platform_judge.judge import Identity, Judge, Reading, Scores
+from platform_judge.judge import Identity, Judge, Reading, RunJudge, Scores
 from platform_judge.opening import open_judge
 
 
@@ -425,3 +425,26 @@ def test_a_gguf_file_needs_its_package(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r'x.gguf needs .* pip install "dlm-platform-core\[gguf]"'):
         opened(tmp_path / "x.gguf")
+
+
+def test_a_run_of_words_as_judge_counts_the_characters_of_the_text():
+    """Alone, a word of WordPiece decodes without the blank before it."""
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "ab", "cd", "##e"]
+    model = {
+        "version": "1.0",
+        "normalizer": {"type": "BertNormalizer", "clean_text": True, "lowercase": True}
+        | {"handle_chinese_chars": True, "strip_accents": None},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": None,
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##"}
+        | {"max_input_chars_per_word": 100, "vocab": {piece: i for i, piece in enumerate(pieces)}},
+    }
+    tokenizer = SubwordTokenizer(model, begin="[CLS]", end="[SEP]", pad="[PAD]")
+    judge = RunJudge(identity(), None, tokenizer)
+    (found,) = judge.read(["[CLS]ab cde ab[SEP]"], 99)
+    assert found.ids == [2, 4, 5, 6, 4, 3]
+    assert found.characters == [0, 2, 3, 1, 3, 0]

@@ -87,7 +87,8 @@ FIRST_PARTY_OPTIONS = {
     "platform eval": {
         **dict.fromkeys(("judge", "judge_length"), "judge"),
         **dict.fromkeys(
-            ("tasks", "limit", "task_path", "num_fewshot", "draws", "context"), "harness"
+            ("tasks", "limit", "task_path", "trust_tasks", "num_fewshot", "draws", "context"),
+            "harness",
         ),
     }
 }

@@ -43,6 +43,7 @@ from platform_core.data.tokenizer import Ids, Tokenizer
 from platform_core.draws import derive_seed
 from platform_core.errors import UsageError, did_you_mean
 from platform_harness.likelihood import Answer, Likelihood, Question, Text, answers
+from platform_harness.names import require_known
 
 VERSION: str = lm_eval.__version__
 
@@ -311,8 +312,8 @@ def run_tasks(
         num_fewshot: solved examples before each item; None for the task's own number.
 
     Raises:
-        UsageError: there is no such task, its data cannot be read, or it needs something that this
-            model cannot do.
+        UsageError: there is no such task, its data cannot be read, it has a mistake, or it needs
+            something that this model cannot do.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
@@ -334,8 +335,28 @@ def run_tasks(
             f"the data of {', '.join(names)} cannot be read: {str(error).splitlines()[0]}{why}; "
             "give tasks of local files with --task_path DIR"
         ) from error
+    except UsageError:
+        raise
+    except Exception as error:  # Tasks are programs, which may raise anything.
+        if _is_ours(error):
+            raise
+        said = " ".join(str(error).split())[:300]
+        raise UsageError(
+            f"task {', '.join(names)}: {type(error).__name__}: {said or 'no more is said'}; "
+            "correct its YAML file" + (" or its data" if folder else "") + ", or leave the task out"
+        ) from error
     assert results is not None, "there is one process"
     return [_outcome(task, results, model.counts[task]) for task in results["samples"]]
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether an error that `run_tasks` caught was raised while lm_eval queried the model."""
+    frame = error.__traceback__.tb_next if error.__traceback__ else None
+    while frame is not None:
+        if frame.tb_frame.f_globals.get("__name__") == __name__:
+            return True
+        frame = frame.tb_next
+    return False
 
 
 def _manager(names: Sequence[str], folder: Path | None) -> TaskManager:
@@ -344,14 +365,17 @@ def _manager(names: Sequence[str], folder: Path | None) -> TaskManager:
     Raises:
         UsageError: there is no such folder, or no such task.
     """
+    own: list[str] = []
     if folder is not None:
         if not folder.is_dir():
             raise UsageError(
                 f"--task_path {folder} is no directory; give one that holds tasks as YAML files"
             )
         manager = TaskManager(include_path=str(folder), include_defaults=False)
-        if set(names) <= set(manager.all_tasks):
+        own = manager.all_tasks
+        if set(names) <= set(own):
             return manager
+    require_known(names, own, folder)
     manager = TaskManager(include_path=None if folder is None else str(folder))
     for name in names:
         if name not in manager.all_tasks:

@@ -152,19 +152,33 @@ def _settings(runs: Runs, metrics: Sequence[Metric], *, mark: bool) -> list[Runs
 def _nearest(by_run: Runs, metrics: Sequence[Metric], *, mark: bool) -> Runs:
     """The measurements of each run that differ least from the first of the first run.
 
+    Cards that say every fact come before cards that do not.
+
     Raises:
         UsageError: `mark` is false; the message says how the measurements differ.
     """
     first, *others = by_run
-    reference = by_run[first][0]
+    reference = min(by_run[first], key=lambda m: _silent(m, metrics))
     metric = leading(metrics, reference) or metrics[0]
     nearest = {first: [m for m in by_run[first] if not metric.differences(m, reference)]}
     for run in others:
-        closest = min(by_run[run], key=lambda m: len(metric.differences(m, reference)))
+        closest = min(
+            by_run[run],
+            key=lambda m: (_silent(m, metrics), len(metric.differences(m, reference))),
+        )
         nearest[run] = [m for m in by_run[run] if not metric.differences(m, closest)]
     if not mark:
         _refuse([latest(nearest[run]) for run in nearest], metric)
     return nearest
+
+
+def _silent(measurement: Measurement, metrics: Sequence[Metric]) -> bool:
+    """Whether the card of a measurement lacks a fact that its number depends on.
+
+    A run that was measured again, as `_remedy` says, also has a measurement that lacks none.
+    """
+    metric = leading(metrics, measurement)
+    return metric is not None and bool(silent(metric, [measurement]))
 
 
 def _refuse(found: Sequence[Measurement], metric: Metric) -> None:

@@ -189,17 +189,20 @@ class Attempt:
 
 def command() -> list[str]:
     """The command before the words of a verb."""
-    return [sys.executable, "-m", "platform_sweep.child", str(os.getpid())]
+    return [sys.executable, "-P", "-m", "platform_sweep.child", str(os.getpid())]
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment without options of runs, which a trial's config holds already."""
+    """This process's environment without options of runs, which a trial's config holds already.
+
+    No module of the current directory stands in for a library's, in processes of a trial either.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("PLATFORM_") or read_environment({name: value}) == Layer(ENVIRONMENT)
     }
-    return {**kept, **variables}
+    return {**kept, "PYTHONSAFEPATH": "1", **variables}
 
 
 def _now() -> str:

@@ -9,13 +9,20 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, tee
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
 import numpy as np
 
-from platform_core.data.tokenizer.base import LEFT_OVER, Ids, Tokenizer, Unknown
+from platform_core.data.tokenizer.base import (
+    LEFT_OVER,
+    Encoded,
+    Ids,
+    Tokenizer,
+    Unknown,
+    adding_up,
+)
 from platform_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -209,6 +216,12 @@ class ByteLevelTokenizer(LibraryTokenizer):
         """Number of bytes that begin a character: exact for a text, and additive over its parts."""
         return int(self._characters[ids].sum(dtype=np.int64))
 
+    def encode_counted(self, texts: Iterable[str]) -> Iterator[Encoded]:
+        """Ids of each text with the characters that begin in each token."""
+        read, encoded = tee(texts)
+        for text, ids in zip(read, self.encode_all(encoded), strict=True):
+            yield Encoded(ids, adding_up(self._characters[ids], len(text)))
+
     def _cut(self, text: str) -> Iterator[str]:
         """Cut before spaces, where no word of GPT-2 goes on; do not cut for other models."""
         start = 0
@@ -244,6 +257,18 @@ class SubwordTokenizer(LibraryTokenizer):
             return self.library.token_to_id(said["unk_token"])
         number: int | None = said.get("unk_id")
         return number
+
+    def encode_counted(self, texts: Iterable[str]) -> Iterator[Encoded]:
+        """Ids of each text with the characters of the text up to the end of each token."""
+        ids_type = np.min_scalar_type(self.vocab_size - 1)
+        for batch in _batches(enumerate(texts)):
+            read = [text for _, text in batch]
+            encoded = self.library.encode_batch(read, add_special_tokens=False)
+            for text, found in zip(read, encoded, strict=True):
+                # Blanks before a word count to the word, and tokens may share a character.
+                ends = np.array([0, *(end for _, end in found.offsets)])
+                counts = np.diff(np.maximum.accumulate(ends))
+                yield Encoded(np.array(found.ids, dtype=ids_type), adding_up(counts, len(text)))
 
     def count_characters(self, ids: Ids) -> int:
         """Number of characters of the decoded text, special tokens left out."""
