@@ -357,7 +357,8 @@ def test_overwrite_replaces_and_a_file_may_have_any_name(tmp_path: Path, text: P
 def test_the_verb_says_what_it_does(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tokenizer", *words]) == 2
     assert "platform tokenizer train --size 4096 --output DIR" in capsys.readouterr().err
-    assert main(["tokenizer", "--help"]) == 0
+    with pytest.raises(SystemExit, match="0"):
+        main(["tokenizer", "--help"])
 
 
 def saved_library(folder: Path, kind: str) -> str:
@@ -413,7 +414,8 @@ def test_characters_are_those_of_the_text_whatever_cuts_it(tmp_path: Path, kind:
     name = kind if kind == "characters" else saved_library(tmp_path / "tokenizer", kind)
     for packing, marks in (("packed", "documents"), ("packed", "none"), ("padded", "documents")):
         length = 8 if packing == "packed" else 64
-        options = DataOptions("text", str(folder), None, length, name, packing, marks)  # type: ignore[arg-type]
+        text = {"corpus": "text", "path": str(folder), "length": length, "tokenizer": name}
+        options = DataOptions(**text, packing=packing, marks=marks)  # type: ignore[arg-type]
         data = load_data(options)
         for split, held in (("train", None), ("validation", 9), ("test", 19)):
             documents = [

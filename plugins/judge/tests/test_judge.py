@@ -26,6 +26,7 @@ from platform_core.data.packing import Rows
 from platform_core.data.sequences import LabelledSplit, PackedRows, table
 from platform_core.data.tokenizer import ByteLevelTokenizer, CharacterTokenizer, SubwordTokenizer
 from platform_core.errors import UsageError
+from platform_core.evaluation.bound import widened
 from platform_core.record.files import digest
 from platform_core.registry.loading import load_plugins
 from platform_judge import evaluation, generative, pretrained
@@ -87,7 +88,12 @@ def test_the_perplexity_is_that_of_the_tokens_after_the_first_of_all_texts_toget
     assert found["bits_per_character"] == pytest.approx(4 / 3)
     # sqrt( n / (n - 1) sum (nats_i - mean tokens_i)^2 ) / tokens
     mean, (first, second) = nats / 3, (math.log(2), math.log(8))
-    error = math.sqrt(3 / 2 * ((first - mean) ** 2 + (second - 2 * mean) ** 2)) / 3
+    left = torch.tensor([first - mean, second - 2 * mean, 0.0], dtype=torch.float64)
+    plain = math.sqrt(3 / 2 * float(left.square().sum()))
+    # Three texts: the error is widened, see `platform_core.evaluation.bound`.
+    freedom = float(3 * left.square().sum() ** 2 / left.pow(4).sum()) * 2 / 3
+    error = widened(plain, float(left.pow(3).sum()), freedom) / 3
+    assert error > plain / 3
     assert found["standard_error"] == pytest.approx(error)
     assert found["perplexity_error"] == pytest.approx(error * math.exp(mean))
 

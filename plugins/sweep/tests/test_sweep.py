@@ -18,7 +18,7 @@ import yaml
 
 from platform_core.cli import main
 from platform_core.composition.compose import compose
-from platform_core.errors import UsageError
+from platform_core.errors import EXIT_INTERRUPTED, UsageError
 from platform_core.record.sweep import SweepDirectory
 from platform_core.registry.loading import load_plugins
 from platform_sweep import attempt as attempts
@@ -586,4 +586,12 @@ def test_what_slurm_lacks_here_is_said(monkeypatch: pytest.MonkeyPatch, home: Pa
         make_executor(home, SlurmOptions(), 1)
 
 
-# For real.
+@pytest.mark.parametrize("module", ["platform_sweep", "platform_core", "yaml"])
+def test_a_trial_executes_no_module_of_the_current_directory(tmp_path, module):
+    (tmp_path / f"{module}.py").write_text("raise SystemExit('executed')")
+    # The parent is another process, so the child ends before it does anything.
+    words = [*attempts.command()[:-1], "1", "plugins"]
+    environment = attempts._environment({})
+    assert environment["PYTHONSAFEPATH"] == "1"
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (EXIT_INTERRUPTED, "")

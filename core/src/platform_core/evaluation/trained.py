@@ -282,8 +282,9 @@ def load_pretrained(model: Model, tokenizer: Tokenizer) -> dict[str, Any]:
     if not isinstance(model.backbone, FromElsewhere):
         return {}
     mask_id = model.process.mask_id if isinstance(model.process, Absorbing) else None
-    is_of_library = isinstance(tokenizer, LibraryTokenizer)
-    tokens = tokenizer.library.get_vocab(with_added_tokens=True) if is_of_library else None
+    tokens = None
+    if isinstance(tokenizer, LibraryTokenizer):
+        tokens = tokenizer.library.get_vocab(with_added_tokens=True)
     return dict(model.backbone.start(tokens, mask_id))
 
 

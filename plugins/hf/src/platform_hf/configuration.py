@@ -130,8 +130,8 @@ def configure(
         sizes = replace(names.those_of(TINY), **sizes.given())
     changes = {**names.changes(sizes, {**names.defaults, **given}), **fields}
     stale = PER_LAYER if sizes.num_blocks is not None else ()
-    kept = {k: v for k, v in given.items() if k not in (*stale, "auto_map", "model_type")}
-    return _make(names, {**kept, **changes}, num_states)
+    unchanged = {k: v for k, v in given.items() if k not in (*stale, "auto_map", "model_type")}
+    return _make(names, {**unchanged, **changes}, num_states)
 
 
 def is_model_type(source: str) -> bool:

@@ -244,7 +244,7 @@ def _require_fit(
     loaded = own.keys() - missing
     numbers = sum(tensor.numel() for tensor in own.values())
     filled = sum(own[name].numel() for name in loaded)
-    share = min(len(loaded) / len(own), filled / numbers)
+    share: float = min(len(loaded) / len(own), filled / numbers)
     if share < MIN_SHARE:
         first = min(tensors, default="nothing")
         raise UsageError(
