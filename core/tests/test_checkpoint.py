@@ -91,7 +91,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_nothing_half_written(save
 def test_a_checkpoint_holds_json_and_safetensors_only(saved):
     folder = saved.folder / "step-0000030"
     assert {file.suffix for file in folder.iterdir()} == {".json", ".safetensors"}
-    assert set(json.loads((folder / "state.json").read_text())) == {"step", "files"}
+    assert set(json.loads((folder / "state.json").read_text())) == {"step", "files", "digest"}
 
 
 class Tied(nn.Module):

@@ -12,16 +12,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from signal import SIGTERM, SIGUSR1
 from typing import Any
 
 from platform_core.errors import (
     EXIT_BROKEN_PIPE,
     EXIT_CTRL_C,
+    EXIT_INTERRUPTED,
     EXIT_MISTAKE,
     UsageError,
     did_you_mean,
+    out_of_memory,
 )
 from platform_core.registry.verbs import OWN_VERBS
+from platform_core.runtime.signals import Stopped, stoppable
 
 TOOLS = {
     "sweep": ("sweep", "train many models that differ in a few options, checked before any starts"),
@@ -58,12 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         words, settings = split_global_options(sys.argv[1:] if argv is None else argv)
         verb = words[0] if words else "--help"
         command = f"platform {verb}" if verb in verbs() else command
-        with environment(settings):
+        with stoppable(SIGTERM, SIGUSR1), environment(settings):
             code = _dispatch(verb, words[1:])
         sys.stdout.flush()
     except UsageError as error:
         print(f"{command}: error: {error}", file=sys.stderr)
         return EXIT_MISTAKE
+    except Stopped as stopped:
+        print(f"{command}: stopped by {stopped.name}", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except KeyboardInterrupt:
         return EXIT_CTRL_C
     except BrokenPipeError:
@@ -72,7 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BROKEN_PIPE
     except OSError as error:
         # A full disk, a directory that may not be written: the machine's state, not a defect.
-        print(f"{command}: error: {error}", file=sys.stderr)
+        print(f"{command}: error: {out_of_memory(error) or error}", file=sys.stderr)
+        return EXIT_MISTAKE
+    except (MemoryError, RuntimeError) as error:
+        said = out_of_memory(error)
+        if said is None:
+            raise
+        print(f"{command}: error: {said}", file=sys.stderr)
         return EXIT_MISTAKE
     return code
 

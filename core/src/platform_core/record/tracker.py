@@ -6,7 +6,6 @@ Whatever goes wrong with a tracker costs one warning and never the run: `open_tr
 trainer calls on its main process, gives each a `Guarded`, and closes all in a `finally`.
 """
 
-import json
 import sys
 import threading
 import time
@@ -24,7 +23,7 @@ import yaml
 from platform_core.component import ROLES
 from platform_core.errors import UsageError
 from platform_core.record.directory import RunDirectory
-from platform_core.record.files import write_json
+from platform_core.record.files import ReadError, read_json, write_json
 
 PATIENCE_SECONDS = 120.0
 """Longest wait for a tracker at the beginning and at the end of a run; Aim takes about 3 to make a
@@ -329,7 +328,9 @@ def identities(directory: RunDirectory) -> dict[str, str]:
     known = _tracking(directory)
     # Runs of before there were several trackers have the hash of their run in Aim, or null.
     old = {"aim": known["aim_run"]} if known.get("aim_run") else {}
-    return {**old, **known.get("trackers", {})}
+    named = known.get("trackers", {})
+    both = {**old, **(named if isinstance(named, dict) else {})}
+    return {name: value for name, value in both.items() if isinstance(value, str)}
 
 
 def keep_identities(
@@ -345,12 +346,17 @@ def keep_identities(
 
 def when_began(directory: RunDirectory) -> float | None:
     """When a run began, in seconds since 1970; None where its tracking.json does not say."""
-    return _tracking(directory).get("began")
+    began = _tracking(directory).get("began")
+    return began if type(began) in (int, float) else None
 
 
 def _tracking(directory: RunDirectory) -> dict[str, Any]:
-    kept = directory.tracking
-    return dict(json.loads(kept.read_text(encoding="utf-8"))) if kept.exists() else {}
+    """What tracking.json says; nothing where it is damaged, so that trackers begin anew."""
+    try:
+        return read_json(directory.tracking) if directory.tracking.exists() else {}
+    except ReadError as error:
+        _warn(f"{error}; trackers begin a run of their own")
+        return {}
 
 
 def _opened(
