@@ -140,10 +140,13 @@ class RunDirectory:
 
     def _is_unbegun(self) -> bool:
         """Whether nothing is there but what a start that was killed has left: no record yet."""
-        begun = {self.tokenizer, self.labels, self.init, self.path / LOCK}
-        return all(
-            path in begun or _is_partial(path) or (path == self.samples and not any(path.iterdir()))
-            for path in self.path.iterdir()
+        files = {self.tokenizer, self.labels, self.init, self.environment, self.path / LOCK}
+        there = set(self.path.iterdir())
+        # A start makes the lock and then the folder of samples; a tokenizer alone is somebody's.
+        return not there or (
+            bool(there & {self.samples, self.path / LOCK})
+            and all(path in files or _is_partial(path) for path in there - {self.samples})
+            and not (self.samples.exists() and any(self.samples.iterdir()))
         )
 
     def _is_unfinished(self) -> bool:
