@@ -151,7 +151,9 @@ class RunDirectory:
 
     def _is_unfinished(self) -> bool:
         """Whether it is a run directory that was being replaced when its process was killed."""
+        others = ("import.json", "tensorboard", "wandb", "tracked")
         own = {path for path in vars(self).values() if isinstance(path, Path)}
+        own |= {self.path / name for name in others}
         there = list(self.path.iterdir()) if self.path.is_dir() else []
         return self.path / LOCK in there and all(
             path in own or path.name == LOCK or _is_partial(path) for path in there
