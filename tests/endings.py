@@ -22,7 +22,7 @@ from typing import Any
 
 import fuzz
 
-COMMAND = "import sys; from platform_core.cli import main; sys.exit(main(sys.argv[1:]))"
+COMMAND = "import sys; from platform_core.cli import main; sys.exit(main())"
 
 TINY = (  # noqa: SIM905
     "--process=mdlm --backbone.hidden_size=16 --backbone.num_blocks=1 --backbone.num_heads=2 "

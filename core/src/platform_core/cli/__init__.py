@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from signal import SIGTERM, SIGUSR1
+from signal import SIGTERM, SIGUSR1, signal
 from typing import Any
 
 from platform_core.errors import (
@@ -65,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with stoppable(SIGTERM, SIGUSR1), environment(settings):
             code = _dispatch(verb, words[1:])
         sys.stdout.flush()
+        if argv is None:
+            _leave_with(code)
     except UsageError as error:
         print(f"{command}: error: {error}", file=sys.stderr)
         return EXIT_MISTAKE
@@ -88,6 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{command}: error: {said}", file=sys.stderr)
         return EXIT_MISTAKE
     return code
+
+
+def _leave_with(code: int) -> None:
+    """A signal that comes once all is done, while the process ends, leaves it its exit code."""
+    for number in (SIGTERM, SIGUSR1):
+        signal(number, lambda *_: os._exit(code))
 
 
 def verbs() -> dict[str, str]:
