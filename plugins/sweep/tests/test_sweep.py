@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -399,6 +400,16 @@ def test_a_measurement_that_fails_alone_is_made_again(
     assert [call[0] for call in stage.calls()] == ["run", "eval", "eval"]
     assert stage.play() == 0
     assert [call[0] for call in stage.calls()] == ["eval"]
+
+
+def test_a_clock_that_is_set_back_starts_no_measurement_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(set=TINY, seeds=1, evaluate=[{"sampler.steps": [2, 4]}])
+    times = count(900, -1)
+    monkeypatch.setattr(attempts, "_now", lambda: f"2026-01-01T00:00:00.{next(times)}+00:00")
+    assert stage.play("--retry", "0", script={"eval seed=1": ["fail"] * 20}) == 1
+    assert [call[0] for call in stage.calls()] == ["run", "eval", "eval"]
 
 
 def test_other_options_under_the_same_name_are_refused(

@@ -1,17 +1,20 @@
 """`platform run`: trains, evaluates and samples, in a run directory that holds the whole record."""
 
 import math
+import os
+import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from platform_core.composition.compose import compose, compose_saved
+from platform_core.composition.compose import Composition, compose, compose_saved
 from platform_core.composition.help_page import HelpPage
-from platform_core.errors import UsageError, either
+from platform_core.errors import EXIT_INTERRUPTED, UsageError, either
 from platform_core.record.directory import RunDirectory
 from platform_core.registry.loading import load_plugins
-from platform_core.runtime.signals import Interruption
+from platform_core.runtime.signals import Interruption, Stopped
 
 if TYPE_CHECKING:
     from platform_core.composition.options import EvaluateOptions
@@ -27,47 +30,74 @@ def main(argv: Sequence[str]) -> int:
             "--resume continues a run and --init starts a new one; leave one of them out"
         )
     if resumed is not None:
-        directory = RunDirectory.existing(resumed)
-        composition, asked = compose_saved(
-            directory.config,
-            argv,
-            load_plugins(),
-            prog="platform run",
-            extend=arguments,
-            training=True,
+        return _resume(RunDirectory.existing(resumed), argv)
+    composition, asked = compose(
+        argv, load_plugins(), prog="platform run", extend=arguments, page=PAGE
+    )
+    if (
+        composition.init.run
+        and asked.output
+        and Path(asked.output).resolve() == Path(composition.init.run).resolve()
+    ):
+        raise UsageError(
+            f"--output {asked.output} is the run that --init starts from; give another"
         )
-        if asked.output or asked.overwrite:
-            raise UsageError(
-                "--resume continues in the run's own directory; leave out --output, --overwrite"
-            )
-    else:
-        composition, asked = compose(
-            argv, load_plugins(), prog="platform run", extend=arguments, page=PAGE
+    name = f"{composition.names['process']}-{composition.names['backbone']}"
+    if not _is_main_process():
+        return _train(composition, RunDirectory(Path(asked.output or f"runs/{name}")), resume=False)
+    with RunDirectory.new(asked.output, default=name, overwrite=asked.overwrite) as directory:
+        return _train(composition, directory, resume=False)
+
+
+def _resume(directory: RunDirectory, argv: Sequence[str]) -> int:
+    composition, asked = compose_saved(
+        directory.config,
+        argv,
+        load_plugins(),
+        prog="platform run",
+        extend=arguments,
+        training=True,
+    )
+    if asked.output or asked.overwrite:
+        raise UsageError(
+            "--resume continues in the run's own directory; leave out --output, --overwrite"
         )
-        name = f"{composition.names['process']}-{composition.names['backbone']}"
-        directory = RunDirectory.named(asked.output, default=name)
-        directory.refuse_existing(overwrite=asked.overwrite)
-        if (
-            composition.init.run
-            and directory.path.resolve() == Path(composition.init.run).resolve()
-        ):
-            raise UsageError(
-                f"--output {directory.path} is the run that --init starts from; give another"
-            )
+    with directory.held() if _is_main_process() else nullcontext():
+        return _train(composition, directory, resume=True)
 
-    from platform_core.training.run import Run
 
-    with Run(composition, directory, resume=resumed is not None) as run:
-        with Interruption() as interruption:
-            complete = run.train(interruption)
-        if not complete:
-            step = run.trainer.step
-            print(f"saved at step {step}; go on with: platform run --resume {directory.path}")
-            return interruption.exit_code
-        result = run.finish()
-    if run.accelerator.is_main_process:
-        print(summary(run, result))
+def _train(composition: Composition, directory: RunDirectory, *, resume: bool) -> int:
+    """Trains and evaluates; a signal ends either with everything saved that there is."""
+    words = f"platform run --resume {shlex.quote(str(directory.path))}"
+    run = None
+    try:
+        from platform_core.training.run import Run
+
+        with Run(composition, directory, resume=resume) as run:
+            with Interruption() as interruption:
+                complete = run.train(interruption)
+            # One that came with the last update: what is left may take longer than there is time.
+            if not complete or run.anywhere(interruption.signal is not None):
+                print(f"saved at step {run.trainer.step}; go on with: {words}")
+                return interruption.exit_code
+            result = run.finish()
+        if run.accelerator.is_main_process:
+            print(summary(run, result))
+    except Stopped as stopped:
+        if run is not None:
+            said = f"saved at step {run.trainer.step}, before the end of its evaluation"
+            print(f"{said}; go on with: {words}")
+        elif resume or directory.config.is_file():
+            print(f"stopped by {stopped.name} before it trained; go on with: {words}")
+        else:
+            print(f"stopped by {stopped.name} before it began; start it again with the same words")
+        return EXIT_INTERRUPTED
     return 0
+
+
+def _is_main_process() -> bool:
+    """Whether this one writes the record, of the processes that `torchrun` starts."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 PAGE = HelpPage(

@@ -52,7 +52,7 @@ def card_of(
         seed=composition.seed,
         tokenizer=tokenizer_card(tokenizer),
         units=units,
-        machine=runtime.describe(accelerator),
+        machine=runtime.describe(accelerator, composition.provenance()),
         facts={"objective": dict(composition.factories["objective"].keywords), **facts},
     )
 

@@ -10,8 +10,9 @@ run's own standard error in bits per token; it is converted when it is read. Wri
 `platform run` and `platform eval`; read by `platform compare` and `platform report`.
 """
 
-import json
 import math
+import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 from platform_core.errors import UsageError
 from platform_core.record.cards import RESULT, Measurement, Record
 from platform_core.record.directory import RunDirectory
-from platform_core.record.files import digest_of, json_text, write_json
+from platform_core.record.files import ReadError, digest_of, json_text, read_json, write_json
 from platform_core.record.locks import locked
 
 EVALUATIONS = "evaluations"
@@ -57,7 +58,10 @@ def keep_evaluation(
     kept = directory.evaluations / f"{file_name(name, record, own, in_name)}.json"
     with _alone(directory):
         write_json(kept, record.to_dict())
-        _write(directory, read_result(directory))
+        try:
+            _write(directory, read_result(directory))
+        except ReadError as error:
+            _warn(f"{error}; {kept} has what was measured, result.json is left as it is")
     return kept
 
 
@@ -97,11 +101,14 @@ def read_result(directory: RunDirectory) -> dict[str, Any]:
     """The result of a run, in the present format; empty if the run has not ended.
 
     Raises:
-        UsageError: a later version of the platform wrote the result.
+        ReadError: it is damaged.
+        UsageError: a later version of the platform wrote it.
     """
     if not directory.result.exists():
         return {}
-    result: dict[str, Any] = json.loads(directory.result.read_text())
+    result = read_json(directory.result)
+    if not isinstance(result.get("card", {}), dict):
+        raise ReadError(f"{directory.result} is damaged: its card is no object of JSON")
     written = result.pop("format", 1)
     if written == 1:
         return _converted(result)
@@ -114,9 +121,16 @@ def read_result(directory: RunDirectory) -> dict[str, Any]:
 
 
 def evaluations(directory: RunDirectory) -> dict[str, Any]:
-    """Every measurement of a run by name, as plain values."""
-    files = sorted(directory.evaluations.glob("*.json"))
-    return {path.stem: json.loads(path.read_text()) for path in files}
+    """Every measurement of a run by name, as plain values; one that is damaged is left out and
+    warned of.
+    """
+    found = {}
+    for path in sorted(directory.evaluations.glob("*.json")):
+        try:
+            found[path.stem] = read_json(path)
+        except ReadError as error:
+            _warn(f"{error}; it is left out")
+    return found
 
 
 def measurements(directory: RunDirectory, run: str) -> list[Measurement]:
@@ -127,10 +141,11 @@ def measurements(directory: RunDirectory, run: str) -> list[Measurement]:
         run: what the run is called in tables and messages.
 
     Raises:
-        UsageError: a later version of the platform wrote the result.
+        UsageError: the result is damaged, or of a later version of the platform.
     """
     result = read_result(directory)
-    kept = {**result.pop(EVALUATIONS, {}), **evaluations(directory)}
+    copied = result.pop(EVALUATIONS, {})
+    kept = {**(copied if isinstance(copied, dict) else {}), **evaluations(directory)}
     ended = {RESULT: result} if "card" in result else {}
     return [
         Measurement(run, name, Record.read(values))
@@ -154,6 +169,10 @@ def _write(directory: RunDirectory, result: Mapping[str, Any]) -> None:
     measured = evaluations(directory)
     more = {EVALUATIONS: measured} if measured else {}
     write_json(directory.result, {"format": FORMAT, **result, **more})
+
+
+def _warn(said: str) -> None:
+    print(f"platform: warning: {said}", file=sys.stderr)
 
 
 def _alone(directory: RunDirectory) -> AbstractContextManager[None]:

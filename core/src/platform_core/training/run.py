@@ -5,12 +5,13 @@
 Used by `platform run`.
 """
 
-import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from platform_core.data.sequences import load_data
 from platform_core.data.streaming import open_stream
 from platform_core.data.tokenizer import load_tokenizer
 from platform_core.draws import derive_seed
+from platform_core.errors import UsageError
 from platform_core.evaluation.bound import Bound, evaluate
 from platform_core.evaluation.card import bound_facts, bound_kind, card_of
 from platform_core.evaluation.figures import keep, levels_record
@@ -33,16 +35,19 @@ from platform_core.guidance import label_number
 from platform_core.record.bounds import NO_BOUND
 from platform_core.record.cards import Card, Record
 from platform_core.record.directory import BETWEEN_SAMPLES, RunDirectory
-from platform_core.record.files import write_json, write_text
-from platform_core.record.metrics import MetricsLog
+from platform_core.record.files import json_text, read_json, write_bytes, write_json, write_text
+from platform_core.record.metrics import FINAL, MetricsLog
 from platform_core.record.results import write_result
 from platform_core.record.tracker import Several, about, identities, open_trackers
 from platform_core.runtime import accelerator as runtime
-from platform_core.runtime.checkpoint import Checkpoints
+from platform_core.runtime.checkpoint import Checkpoint, Checkpoints
 from platform_core.runtime.signals import Interruption
 from platform_core.training.callbacks import Watchers
 from platform_core.training.progress import Meter
 from platform_core.training.trainer import Trainer
+
+TEXT = "text"
+"""What a checkpoint's state calls the fingerprint of the text that it was trained on."""
 
 
 class Run:
@@ -78,7 +83,10 @@ class Run:
         )
         self.checkpoints = Checkpoints(directory.checkpoints, composition.train.keep_checkpoints)
         checkpoint = self.checkpoints.load() if resume else None
-        self.started: dict[str, Any] = {}
+        if checkpoint is not None:
+            self._require_same(checkpoint)
+        # Read now: at the end of a training, a damaged file must cost nothing.
+        self.started = read_json(directory.init) if resume and directory.init.exists() else {}
         if checkpoint is None and composition.init.run:
             self.started = load_start(self.built.model, composition.init)
         elif checkpoint is None:
@@ -96,6 +104,8 @@ class Run:
             self.trainer.restore(checkpoint, source=str(directory.checkpoints))
             self.watchers.restore(checkpoint.state.get("callbacks", {}))
             self.checkpoints.kept = set(self.watchers.kept.values())
+            if self.accelerator.is_main_process:
+                self.checkpoints.prune()
         self._saved_step = self.trainer.step
         if self.accelerator.is_main_process:
             self._prepare_directory(new=not resume)
@@ -105,7 +115,7 @@ class Run:
         self.metrics = (
             MetricsLog.resume(directory.metrics, self.trainer.step)
             if self.accelerator.is_main_process
-            else MetricsLog(directory.metrics)
+            else MetricsLog(Path(os.devnull))
         )
 
     def __enter__(self) -> "Run":
@@ -188,10 +198,10 @@ class Run:
         if self.trainer.step > self._saved_step and self.accelerator.is_main_process:
             self.checkpoints.kept = set(self.watchers.kept.values())
             checkpoint = self.trainer.checkpoint()
+            state = {**checkpoint.state, TEXT: self.data.fingerprint}
             if self.watchers.callbacks:
-                state = {**checkpoint.state, "callbacks": self.watchers.state()}
-                checkpoint = replace(checkpoint, state=state)
-            self.checkpoints.save(self.trainer.step, checkpoint)
+                state["callbacks"] = self.watchers.state()
+            self.checkpoints.save(self.trainer.step, replace(checkpoint, state=state))
         self._saved_step = self.trainer.step
         self.accelerator.wait_for_everyone()
 
@@ -288,7 +298,7 @@ class Run:
         ngrams = None if streamed else baselines(self.data, options.split, options.sequences)
         # Not a point of the curve on the way, which is of fewer sequences.
         if bound:
-            self.log(bound.curves(), subset="final")
+            self.log(bound.curves(), subset=FINAL)
         self.keep_samples(samples, "final")
         self.keep_figures(bound, samples, "final")
         result = self._result(bound, samples, ngrams, time.perf_counter() - start)
@@ -313,8 +323,8 @@ class Run:
 
     def _card(self, bound: Bound | None, samples: Samples) -> Card:
         """The card of the result; it also says which run and weights this run started from."""
-        composition, kept = self.composition, self.directory.init
-        started = {"init": json.loads(kept.read_text())} if kept.exists() else {}
+        composition = self.composition
+        started = {"init": self.started} if self.started else {}
         sampler = {
             "nfe": samples.nfe,
             "seconds": samples.seconds,
@@ -347,8 +357,46 @@ class Run:
                 write_json(self.directory.labels, labels)
         if self.started:
             write_json(self.directory.init, self.started)
+        if not new:
+            self._keep_history()
+        write_json(self.directory.environment, self._environment())
         write_text(self.directory.config, self.composition.config)
-        write_json(self.directory.environment, runtime.describe(self.accelerator))
+
+    def _environment(self) -> dict[str, Any]:
+        return runtime.describe(self.accelerator, self.composition.provenance())
+
+    def _keep_history(self) -> None:
+        """Keeps the options and the machine of the run so far, where others follow."""
+        now = {
+            self.directory.config: self.composition.config,
+            self.directory.environment: json_text(self._environment()) + "\n",
+        }
+        for path, content in now.items():
+            before = path.read_bytes() if path.exists() else b""
+            if before not in (b"", content.encode()):
+                kept = f"until-step-{self.trainer.step:07d}-{sha256(before).hexdigest()[:8]}"
+                write_bytes(self.directory.history / f"{kept}{path.suffix}", before)
+
+    def _require_same(self, checkpoint: Checkpoint) -> None:
+        """Refuses to go on with what a checkpoint was not trained on.
+
+        Raises:
+            UsageError: it is of other text, or of more steps than are wanted.
+        """
+        done, steps = checkpoint.state["step"], self.composition.train.steps
+        if done > steps:
+            raise UsageError(
+                f"the run has made {done} steps already, more than --train.steps {steps}; give at "
+                f"least {done}, or leave it out"
+            )
+        if checkpoint.state.get(TEXT, self.data.fingerprint) != self.data.fingerprint:
+            data = self.composition.data
+            raise UsageError(
+                f"the text of corpus {data.corpus}{f' ({data.path})' if data.path else ''} is not "
+                "the one that the run was trained on; bring it back (--data.path says where it is "
+                "now), or start a new run from its weights with --init "
+                f"{self.directory.path}"
+            )
 
     def _open_trackers(self) -> Several:
         if not self.accelerator.is_main_process:

@@ -82,7 +82,8 @@ def import_run(source: Source, directory: RunDirectory, plugins: Plugins) -> Imp
         )
         write_json(made.tokenizer, imported.tokenizer.to_dict())
         accelerator = runtime.start(imported.composition.train.precision)
-        write_json(made.environment, runtime.describe(accelerator))
+        origins = imported.composition.provenance()
+        write_json(made.environment, runtime.describe(accelerator, origins))
         write_json(folder / "import.json", imported.card)
         write_text(made.config, imported.composition.config)
     return imported

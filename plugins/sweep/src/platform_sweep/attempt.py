@@ -62,6 +62,8 @@ class Attempt:
         self._log = log.open("ab")
         self._offset = 0
         self._measuring: Mapping[str, Any] | None = None
+        # In memory: the clock may be set back between two measurements.
+        self._tried: list[Mapping[str, Any]] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._state = replace(
             self.directory.state(task.name), status="running", started=_now(), ended=None
@@ -122,16 +124,12 @@ class Attempt:
             # The run was killed before its record began, so nothing in its directory is of use.
             shutil.rmtree(run.path, ignore_errors=True)
             return ["run", f"--config={self.directory.config(name)}", f"--output={run.path}"]
-        tried = [done["options"] for done in self._this_time()]
         for options in self.task.evaluate:
-            if options not in tried and not self._state.measured(options):
+            if options not in self._tried and not self._state.measured(options):
                 self._measuring = options
+                self._tried.append(options)
                 return ["eval", str(run.path), *measurement_words(options)]
         return None
-
-    def _this_time(self) -> list[Mapping[str, Any]]:
-        started = self._state.started or ""
-        return [done for done in self._state.evaluations if done["ended"] >= started]
 
     def _start(self, words: Sequence[str]) -> None:
         self.directory.set_state(self.task.name, self._state)
