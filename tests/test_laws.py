@@ -66,6 +66,11 @@ QUICK = [
     ("sampler:leaves-masks", "tokens-of-the-vocabulary", "0 to 5"),
     ("sampler:incomplete", "complete", "lacks __call__"),
     ("sampler:requires-another-role", "requires-classes", "LogLinear is not a Process"),
+    (
+        "sampler:claims-less",
+        "unclaimed-laws",
+        "not a law of a sampler; did you mean draws-the-data",
+    ),
     ("backbone:unused-weight", "gradients-everywhere", "no gradient reaches unused"),
     ("backbone:looks-ahead", "causal-does-not-look-ahead", "token 1 changes those before it"),
     ("backbone:blinkered", "sees-the-whole-text", "first position does not see the last"),

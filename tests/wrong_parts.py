@@ -590,6 +590,12 @@ class RequiresAnotherRole(Ancestral):
     requires = {"process": LogLinear}
 
 
+class ClaimsLess(Ancestral):
+    """The law that it does not claim is no law."""
+
+    unclaimed = {"draws-the-date": "it is a heuristic"}
+
+
 class RefusesItself(LogLinear):
     """Its defaults do not go together.
 
@@ -652,7 +658,7 @@ def platform_objectives():
 @hookimpl
 def platform_samplers():
     parts = (Biased, Twins, GlobalSeed, Remembers, IgnoresPrompts, PastesPrompts, Miscounts)
-    return components(*parts, LeavesMasks, Incomplete, RequiresAnotherRole)
+    return components(*parts, LeavesMasks, Incomplete, RequiresAnotherRole, ClaimsLess)
 
 
 @hookimpl

@@ -336,10 +336,9 @@ def draws_by_seed(subject: Subject) -> Figures:
 @LAWS.law(heavy=True)
 def defaults_go_together(subject: Subject) -> Figures:
     """The default parts that a process names are installed and go together."""
-    words = [f"--process.{option}={value}" for option, value in subject.options.items()]
     try:
         made, _ = compose(
-            ["--process", subject.name, *words], subject.plugins, prog="check", environ={}
+            ["--process", subject.name, *subject.words], subject.plugins, prog="check", environ={}
         )
     except UsageError as error:
         raise LawBroken(str(error)) from error
