@@ -11,7 +11,7 @@ from platform_core.hookspecs import hookimpl
 from platform_core.model import Denoiser
 from platform_core.parameterization import PredictsClean
 from platform_core.process import Absorbing
-from platform_core.sampler import Sample, Sampler
+from platform_core.sampler import Ancestral, Sample, Sampler
 
 
 class Blocks(Absorbing):
@@ -65,6 +65,28 @@ class Modest(Greedy):
     unclaimed: ClassVar = {"keeps-the-prompt": "prompts are not its business"}
 
 
+class Told(Ancestral):
+    """It takes all that is known of the text, and draws no text of another length.
+
+    Args:
+        steps: number of steps.
+    """
+
+    def __init__(self, length, pad_id, tokenizer, label_names, vocab_size, steps: int = 4) -> None:
+        super().__init__(steps)
+        self.length, self.pad_id, self.tokenizer = length, pad_id, tokenizer
+        self.label_names, self.vocab_size = label_names, vocab_size
+        if tokenizer is not None and tokenizer.vocab_size != vocab_size:
+            raise ValueError("its tokenizer is another one")
+
+    def __call__(self, model, shape, generator, prompt=None):
+        if shape[1] > self.length:
+            raise ValueError(f"a text of {shape[1]} tokens is longer than {self.length}")
+        if shape[1] == 3:
+            int("a defect")
+        return super().__call__(model, shape, generator, prompt)
+
+
 @hookimpl
 def platform_processes():
     """The process."""
@@ -77,5 +99,6 @@ def platform_samplers():
     """The samplers."""
     return [
         Component("greedy", "author_parts:Greedy", "the likeliest token"),
+        Component("told", "author_parts:Told", "knows the text"),
         Component("modest", "author_parts:Modest", "claims little"),
     ]

@@ -1,15 +1,23 @@
 """What `platform check` offers to authors: options of parts, and laws that parts do not claim."""
 
 import pytest
+from author_parts import Told
 
 from platform_core.cli import main
 from platform_core.cli.check import verdict_on
+from platform_core.composition.compose import PLACEHOLDER_VOCABULARY, compose
 from platform_core.errors import UsageError
+from platform_core.parameterization import PredictsClean
+from platform_core.process import Diffusion
+from platform_core.registry.blame import mistake_of_the_user
 from platform_core.registry.loading import find_plugins
 from platform_core.testing.check import cases, named
 from platform_core.testing.given import given
 
 PLUGINS = find_plugins({"PLATFORM_PLUGINS": "author_parts,platform_core.testing.stubs"})
+LOADED = ["-p", "author_parts", "-p", "platform_core.testing.stubs"]
+SMALL = ["--train.steps=2", "--train.warmup_steps=0", "--train.batch_size=4", "--data.length=8"]
+SMALL += ["--evaluate.sequences=4", "--sample.number=1", "--track.to=none"]
 
 
 def verdicts(part: str, *laws: str, options: tuple[str, ...] = ()):
@@ -56,8 +64,7 @@ def test_an_option_that_selects_a_form_leaves_only_that_form():
     ],
 )
 def test_an_option_that_no_part_has_is_refused(words, message, capsys):
-    loaded = ["-p", "author_parts", "-p", "platform_core.testing.stubs"]
-    assert main([*loaded, "check", "process:blocks", *words]) == 2
+    assert main([*LOADED, "check", "process:blocks", *words]) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
@@ -88,3 +95,60 @@ def test_a_law_that_is_not_claimed_but_holds_is_said():
 def test_options_of_a_role_without_parts_are_refused_before_laws_are_tested():
     with pytest.raises(UsageError, match="no schedule is among the parts"):
         given(["--schedule.eps=1"], named(["greedy"], PLUGINS), PLUGINS)
+
+
+def test_constructors_are_told_of_the_text():
+    words = ["--process=first", "--sampler=told", "--data.length=9", "--data.label=century"]
+    composition, _ = compose(words, PLUGINS, prog="check", environ={})
+
+    class Letters:
+        vocab_size, pad_id = 5, 3
+
+    built = composition.build(5, 2, tokenizer=Letters(), label_names=("old", "new"))
+    told = built.sampler
+    assert (told.length, told.pad_id, told.label_names) == (9, 3, ("old", "new"))
+    assert isinstance(told.tokenizer, Letters)
+    untold = composition.build(PLACEHOLDER_VOCABULARY, 2).sampler
+    assert (untold.tokenizer, untold.pad_id) == (None, None)
+    assert untold.label_names == ("label 0", "label 1")
+    laws = ("keeps-the-prompt", "tokens-of-the-vocabulary", "counts-evaluations")
+    outcomes = [verdict.outcome for _, verdict in verdicts("sampler:told", *laws).values()]
+    assert outcomes == ["passed"] * 3
+
+
+def test_what_is_known_of_the_text_is_no_option(capsys):
+    assert main([*LOADED, "run", "--sampler=told", "--sampler.pad_id=1", "--print_config"]) == 2
+    assert "sampler.pad_id is computed from the other parts" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_tells_its_parts_of_the_text_and_reports_what_they_refuse(tmp_path, capsys):
+    run = ["run", "--process=first", "--sampler=told", *SMALL, f"--output={tmp_path / 'run'}"]
+    assert main([*LOADED, *run]) == 0
+    capsys.readouterr()
+    assert main([*LOADED, "sample", str(tmp_path / "run"), "--sample.length=9"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "platform sample: error: sampler told: a text of 9 tokens is longer than 8"
+    with pytest.raises(ValueError, match="a defect"):
+        main([*LOADED, "sample", str(tmp_path / "run"), "--sample.length=3"])
+
+
+def test_only_what_a_part_raises_itself_is_a_mistake_of_the_user(monkeypatch):
+    monkeypatch.setenv("PLATFORM_PLUGINS", "author_parts")
+    sampler = Told(4, None, None, (), 3)
+    with pytest.raises(ValueError, match="longer than 4") as refused:
+        sampler(None, (1, 5), None)
+    assert mistake_of_the_user(refused.value) == (
+        "sampler told: a text of 5 tokens is longer than 4"
+    )
+    with pytest.raises(ValueError, match="a defect") as defect:
+        sampler(None, (1, 3), None)
+    assert mistake_of_the_user(defect.value) is None
+    with pytest.raises(ValueError, match="mine") as elsewhere:
+        raise ValueError("mine")
+    assert mistake_of_the_user(elsewhere.value) is None
+
+
+def test_the_bound_of_d3pm_requires_no_more_of_a_process_than_a_diffusion():
+    objective = PLUGINS.load("objective", "discrete-nelbo")
+    assert objective.requires == {"process": Diffusion, "parameterization": PredictsClean}

@@ -230,7 +230,12 @@ class TrainedRun:
         if checkpoint is None:
             path = self.directory.path
             raise CheckpointError(f"{path} has no checkpoint yet; continue it with --resume {path}")
-        built = self.composition.build(self.tokenizer.vocab_size, len(self.labels))
+        built = self.composition.build(
+            self.tokenizer.vocab_size,
+            len(self.labels),
+            tokenizer=self.tokenizer,
+            label_names=self.labels,
+        )
         tensors = checkpoint.tensors[_GROUP[self.average]]
         load_weights(built.model.backbone, tensors, source=str(self.directory.checkpoints))
         built.objective.to(self.accelerator.device).eval()

@@ -23,6 +23,17 @@ Given = Mapping[tuple[str, str], Mapping[str, object]]
 """Options that the user gives to parts: (role, name of the part) -> {option: value}."""
 
 
+LONGEST = 32
+"""Tokens in a sequence, as parts that take `length` are told; laws use sequences up to this."""
+
+
+def _text(num_labels: object) -> dict[str, object]:
+    """What parts are told of the text that laws make; it has no tokenizer."""
+    number = num_labels if isinstance(num_labels, int) else 0
+    names = tuple(f"label {label}" for label in range(number))
+    return {"length": LONGEST, "tokenizer": None, "pad_id": None, "label_names": names}
+
+
 @dataclass(frozen=True)
 class Subject:
     """The part under test, which laws load and make objects of.
@@ -84,6 +95,7 @@ class Subject:
                 have are ignored.
             computed: arguments computed from other parts; those it does not take are ignored.
         """
+        computed = {**_text(computed.get("num_labels")), **computed}
         given = {**SMALL, **(options or {})}
         known = accepted(self.chosen, [*given, *computed])
         chosen = {name: value for name, value in {**given, **computed}.items() if name in known}
