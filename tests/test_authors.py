@@ -1,18 +1,27 @@
 """What `platform check` offers to authors: options of parts, and laws that parts do not claim."""
 
 import pytest
+import torch
 from author_parts import Told
 
+from platform_core.backbone import Separating
+from platform_core.categorical import KeepAll
 from platform_core.cli import main
 from platform_core.cli.check import verdict_on
 from platform_core.composition.compose import PLACEHOLDER_VOCABULARY, compose
+from platform_core.composition.options import SampleOptions
 from platform_core.errors import UsageError
-from platform_core.parameterization import PredictsClean
-from platform_core.process import Diffusion
+from platform_core.guidance import guided
+from platform_core.model import Denoiser, Model
+from platform_core.parameterization import Mean, PredictsClean
+from platform_core.process import Absorbing, Diffusion, Thinned
 from platform_core.registry.blame import mistake_of_the_user
 from platform_core.registry.loading import find_plugins
+from platform_core.schedule import LogLinear
 from platform_core.testing.check import cases, named
 from platform_core.testing.given import given
+from platform_core.testing.stubs import Small
+from platform_core.testing.toy import seeded
 
 PLUGINS = find_plugins({"PLATFORM_PLUGINS": "author_parts,platform_core.testing.stubs"})
 LOADED = ["-p", "author_parts", "-p", "platform_core.testing.stubs"]
@@ -152,3 +161,39 @@ def test_only_what_a_part_raises_itself_is_a_mistake_of_the_user(monkeypatch):
 def test_the_bound_of_d3pm_requires_no_more_of_a_process_than_a_diffusion():
     objective = PLUGINS.load("objective", "discrete-nelbo")
     assert objective.requires == {"process": Diffusion, "parameterization": PredictsClean}
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 2.0])
+def test_a_guided_backbone_keeps_documents_apart_if_its_own_does(weight):
+    network = Small(5, causal=False, time_conditioned=False, num_labels=2)
+    network.evaluations = 3
+    model = Model(Absorbing(4), LogLinear(), Mean(), network)
+    options = SampleOptions(label="new", guidance=weight)
+    backbone = guided(model, ("old", "new"), options).backbone
+    assert isinstance(backbone, Separating)
+    assert backbone.evaluations == (3 if weight in (0, 1) else 6)
+    x = torch.tensor([[0, 1, 2, 3]])
+    documents = torch.tensor([[0, 0, 1, 1]])
+    one = backbone.encode(x, None, documents=documents)
+    other = backbone.encode(torch.tensor([[0, 1, 3, 2]]), None, documents=documents)
+    torch.testing.assert_close(one[:, :2], other[:, :2])
+    assert not torch.equal(backbone.encode(x, None), one)
+
+
+def test_features_take_the_place_of_a_call_of_the_network():
+    network = Small(5, causal=False, time_conditioned=False)
+    denoiser = Denoiser(Model(Absorbing(4), LogLinear(), Mean(), network))
+    x_t = torch.full((2, 6), 4)
+    alpha = torch.full((2, 1), 0.3, dtype=torch.float64)
+    thinned = Thinned(x_t == 4, torch.ones_like(alpha))
+
+    def draw(features):
+        return denoiser.draw_open(
+            x_t, thinned, alpha, truncation=KeepAll(), generator=seeded(), features=features
+        )
+
+    drawn = draw(None)
+    assert denoiser.calls == 1
+    features = denoiser.encode(x_t, alpha)
+    assert torch.equal(draw(features), drawn)
+    assert denoiser.calls == 2, "the features were computed once, here"
