@@ -6,11 +6,12 @@ from typing import ClassVar
 
 import torch
 
+from platform_core import categorical
 from platform_core.component import Component
 from platform_core.hookspecs import hookimpl
 from platform_core.model import Denoiser
 from platform_core.parameterization import PredictsClean
-from platform_core.process import Absorbing
+from platform_core.process import Absorbing, Diffusion, Thinned
 from platform_core.sampler import Ancestral, Sample, Sampler
 
 
@@ -29,6 +30,70 @@ class Blocks(Absorbing):
         if x0.shape[-1] % self.block_size:
             raise ValueError(f"{x0.shape[-1]} tokens are no blocks of {self.block_size}")
         return super().corrupt(x0, alpha, generator)
+
+
+class Neighbours(Diffusion):
+    """A token moves to its neighbours only, so that noise is no mixture with a prior.
+
+    q(x_t | x_s) = exp(-log(alpha_t / alpha_s) Q),  Q the generator of a random walk
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__(vocab_size, num_states=vocab_size, time_conditioned=True)
+
+    def generator(self):
+        beside = torch.ones(self.num_states - 1, dtype=torch.float64)
+        jumps = beside.diag(1) + beside.diag(-1)
+        return jumps - jumps.sum(-1).diag()
+
+    def step(self, kept):
+        """q(x_t | x_s), `[*batch, x_s, x_t]`, for kept = alpha_t / alpha_s."""
+        values, vectors = torch.linalg.eigh(self.generator())
+        powers = kept[..., None] ** -values.clamp_max(0)
+        return torch.einsum("ik,...k,jk->...ij", vectors, powers, vectors).clamp_min(0)
+
+    def sample_prior(self, shape, generator):
+        return torch.randint(self.num_states, shape, generator=generator)
+
+    def noisy(self, log_x0, alpha):
+        return torch.einsum("...i,...ij->...j", log_x0.double().exp(), self.step(alpha))
+
+    def corrupt(self, x0, alpha, generator):
+        rows = self.step(alpha.expand(x0.shape))
+        chosen = rows.gather(-2, x0[..., None, None].expand(*x0.shape, 1, rows.shape[-1]))
+        return categorical.draw(chosen.squeeze(-2).flatten(0, -2), generator).view(x0.shape)
+
+    def changeable(self, x_t):
+        return torch.ones_like(x_t, dtype=torch.bool)
+
+    def log_score(self, log_x0, x_t, alpha):
+        log_q = self.noisy(log_x0, alpha.expand(x_t.shape)).log().clamp_min(-1e6)
+        return (log_q - log_q.gather(-1, x_t[..., None])).to(log_x0.dtype)
+
+    def rates(self, x_t, alpha, slope):
+        return -(slope / alpha)[..., None] * self.generator()[x_t]
+
+    def reach(self, x_t, alpha_s, alpha_t):
+        rows = self.step((alpha_t / alpha_s).expand(x_t.shape))  # symmetric
+        return rows.gather(-2, x_t[..., None, None].expand(*x_t.shape, 1, rows.shape[-1]))[
+            ..., 0, :
+        ]
+
+    def reverse(self, log_score, x_t, alpha_s, alpha_t):
+        steps = self.step((alpha_t / alpha_s).expand(x_t.shape))
+        earlier = torch.linalg.solve(steps, log_score.double().exp()[..., None]).squeeze(-1)
+        return self.reach(x_t, alpha_s, alpha_t) * earlier.clamp_min(0)
+
+    def posterior(self, log_x0, x_t, alpha_s, alpha_t):
+        earlier = self.noisy(log_x0, alpha_s.expand(x_t.shape))
+        mass = self.reach(x_t, alpha_s, alpha_t) * earlier
+        return mass / mass.sum(-1, keepdim=True)
+
+    def thin(self, x_t, alpha_s, alpha_t, *, generator):
+        return Thinned(self.changeable(x_t), alpha_s)
+
+    def draw_open(self, log_x0, x_t, alpha_s, alpha_t, *, generator):
+        return categorical.draw(self.posterior(log_x0, x_t, alpha_s, alpha_t), generator)
 
 
 class Greedy(Sampler):
@@ -91,7 +156,11 @@ class Told(Ancestral):
 def platform_processes():
     """The process."""
     target = "author_parts:Blocks"
-    return [Component("blocks", target, "masks in blocks", defaults={"backbone": "small"})]
+    with_small = {"backbone": "small"}
+    return [
+        Component("blocks", target, "masks in blocks", defaults=with_small),
+        Component("neighbours", "author_parts:Neighbours", "a random walk", defaults=with_small),
+    ]
 
 
 @hookimpl

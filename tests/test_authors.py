@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from author_parts import Told
+from author_parts import Neighbours, Told
 
 from platform_core.backbone import Separating
 from platform_core.categorical import KeepAll
@@ -13,15 +13,24 @@ from platform_core.composition.options import SampleOptions
 from platform_core.errors import UsageError
 from platform_core.guidance import guided
 from platform_core.model import Denoiser, Model
-from platform_core.parameterization import Mean, PredictsClean
+from platform_core.objective import Nelbo
+from platform_core.parameterization import Mean, Parameterization, PredictsClean
 from platform_core.process import Absorbing, Diffusion, Thinned
 from platform_core.registry.blame import mistake_of_the_user
 from platform_core.registry.loading import find_plugins
 from platform_core.schedule import LogLinear
 from platform_core.testing.check import cases, named
 from platform_core.testing.given import given
+from platform_core.testing.law import Inapplicable
+from platform_core.testing.partners import exact_backbone
 from platform_core.testing.stubs import Small
-from platform_core.testing.toy import seeded
+from platform_core.testing.toy import (
+    ExactDenoiser,
+    exact_model,
+    integrated_bound,
+    seeded,
+    two_token_law,
+)
 
 PLUGINS = find_plugins({"PLATFORM_PLUGINS": "author_parts,platform_core.testing.stubs"})
 LOADED = ["-p", "author_parts", "-p", "platform_core.testing.stubs"]
@@ -197,3 +206,43 @@ def test_features_take_the_place_of_a_call_of_the_network():
     features = denoiser.encode(x_t, alpha)
     assert torch.equal(draw(features), drawn)
     assert denoiser.calls == 2, "the features were computed once, here"
+
+
+def test_a_process_that_is_no_mixture_keeps_the_laws_of_all_diffusions():
+    found = cases(named(["process:neighbours"], PLUGINS), PLUGINS)
+    judged = {case.law.id: case.verdict() for case in found if case.law.role and not case.law.heavy}
+    assert {law: it.says for law, it in judged.items() if it.outcome == "broken"} == {}
+    others = {law: it.says for law, it in judged.items() if it.outcome == "inapplicable"}
+    assert others == {"signal": "it is not a Mixing"}
+
+
+def test_the_bound_of_a_process_with_a_rate_for_each_origin_is_tight():
+    law = two_token_law()
+    bound = integrated_bound(Nelbo(exact_model(law, Neighbours)), law.sequences())
+    torch.testing.assert_close(bound, -law.log_prob(law.sequences()), atol=1e-6, rtol=0)
+
+
+def test_toys_read_a_level_for_each_position():
+    law, process = two_token_law(), Neighbours(3)
+    x_t = law.sequences()
+    even = torch.full((len(x_t), 1), 0.4, dtype=torch.float64)
+    torch.testing.assert_close(
+        law.log_x0(x_t, even.expand(-1, 2) * torch.ones(1, 2), process),
+        law.log_x0(x_t, even, process),
+    )
+    uneven = torch.tensor([[1.0, 0.4]], dtype=torch.float64).expand(len(x_t), 2)
+    given_first = law.probs / law.probs.sum(1, keepdim=True)
+    found = law.log_x0(x_t, uneven, process)[:, 1].exp()
+    torch.testing.assert_close(found, given_first[x_t[:, 0]])
+
+
+def test_a_part_may_know_its_oracle_itself():
+    law = two_token_law()
+
+    class Own(Parameterization):
+        def oracle(self, law, process, parameterization):
+            return ExactDenoiser(law, process)
+
+    assert isinstance(exact_backbone(law, Neighbours(3), Own()), ExactDenoiser)
+    with pytest.raises(Inapplicable):
+        exact_backbone(law, Neighbours(3), Parameterization())

@@ -29,6 +29,7 @@ QUICK = [
     ("schedule:required-option", "typed-options", "eps has no default"),
     ("schedule:named-name", "typed-options", "reserved"),
     ("schedule:unexplained", "documented", "no line under Args for curve"),
+    ("process:never-clean", "clean-at-one", "is 0.9.* and should be 1"),
     ("process:unnormalised", "rows-normalise", "a sum at .* is 0.9 and should be 1"),
     ("process:forgets-the-evidence", "bayes", r"q\(x_t \| x_s\)"),
     ("process:forgets-the-evidence", "marginals-compose", "is .* and should be"),

@@ -82,6 +82,13 @@ class Unnormalised(Uniform):
         return 0.9 * super().posterior(log_x0, x_t, alpha_s, alpha_t)
 
 
+class NeverClean(Uniform):
+    """A tenth of the signal is lost at every level."""
+
+    def log_score(self, log_x0, x_t, alpha):
+        return super().log_score(log_x0, x_t, 0.9 * alpha)
+
+
 class ForgetsTheEvidence(Uniform):
     """The posterior is q(x_s), whatever x_t is."""
 
@@ -633,6 +640,7 @@ def platform_processes():
         Squared,
     )
     parts += (ScoreOfAnother, WrongRate, OddPrior, EverythingChanges, HastyDraw, GlobalNoise)
+    parts += (NeverClean,)
     homeless = components(Homeless, defaults={**DEFAULTS, "sampler": "nowhere"})
     return [*components(*parts, defaults=DEFAULTS), *homeless]
 

@@ -84,9 +84,17 @@ def exact_backbone(law: ToyLaw, process: Process, parameterization: Parameteriza
     tokens. For any other `ScoreBased` parameterization three kinds of logits are tried:
     log-probabilities, log-probabilities relative to the uniform distribution, and log-scores.
 
+    A process or a parameterization of another kind may know its network itself: its method
+    `oracle(law, process, parameterization)` returns it.
+
     Raises:
         Inapplicable: none of these logits gives the exact score.
     """
+    for part in (parameterization, process):
+        oracle = getattr(part, "oracle", None)
+        if oracle is not None:
+            backbone: Backbone = oracle(law, process, parameterization)
+            return backbone
     if not isinstance(process, Diffusion):
         return ExactPredictor(law, process.num_states)
     if isinstance(parameterization, PredictsClean):
