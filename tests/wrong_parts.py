@@ -83,6 +83,13 @@ class Unnormalised(Uniform):
         return 0.9 * super().posterior(log_x0, x_t, alpha_s, alpha_t)
 
 
+class NeverClean(Uniform):
+    """A tenth of the signal is lost at every level."""
+
+    def log_score(self, log_x0, x_t, alpha):
+        return super().log_score(log_x0, x_t, 0.9 * alpha)
+
+
 class ForgetsTheEvidence(Uniform):
     """The posterior is q(x_s), whatever x_t is."""
 
@@ -601,6 +608,12 @@ class RequiresAnotherRole(Ancestral):
     requires = {"process": LogLinear}
 
 
+class ClaimsLess(Ancestral):
+    """The law that it does not claim is no law."""
+
+    unclaimed = {"draws-the-date": "it is a heuristic"}
+
+
 class RefusesItself(LogLinear):
     """Its defaults do not go together.
 
@@ -638,6 +651,7 @@ def platform_processes():
         Squared,
     )
     parts += (ScoreOfAnother, WrongRate, OddPrior, EverythingChanges, HastyDraw, GlobalNoise)
+    parts += (NeverClean,)
     homeless = components(Homeless, defaults={**DEFAULTS, "sampler": "nowhere"})
     return [*components(*parts, defaults=DEFAULTS), *homeless]
 
@@ -664,7 +678,7 @@ def platform_objectives():
 @hookimpl
 def platform_samplers():
     parts = (Biased, Twins, GlobalSeed, Remembers, IgnoresPrompts, PastesPrompts, Miscounts)
-    return components(*parts, LeavesMasks, Incomplete, RequiresAnotherRole)
+    return components(*parts, LeavesMasks, Incomplete, RequiresAnotherRole, ClaimsLess)
 
 
 @hookimpl

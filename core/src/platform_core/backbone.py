@@ -28,7 +28,7 @@ class Backbone(nn.Module, ABC):
     """
 
     requires: ClassVar[Mapping[str, type]] = {}
-    evaluations: ClassVar[int] = 1
+    evaluations: int = 1
 
     @property
     @abstractmethod

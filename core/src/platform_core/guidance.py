@@ -8,21 +8,23 @@ pass the labels of each `Batch` to the network.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar, Protocol, final
+from typing import Protocol, final
 
 import torch
 from torch import Tensor, nn
 
-from platform_core.backbone import Backbone, Conditional
+from platform_core.backbone import Backbone, Conditional, Separating
 from platform_core.errors import UsageError, did_you_mean
 from platform_core.model import Model
 from platform_core.parameterization import widen
-from platform_core.types import Hidden, Inputs, Labels, Logits, Noise
+from platform_core.types import Documents, Hidden, Inputs, Labels, Logits, Noise
 
 
-@final
 class Told(Backbone):
     """A conditional backbone with one fixed label for all texts.
+
+    `told` makes one that also keeps documents apart if the backbone does. A call counts as many
+    network evaluations as one of the backbone.
 
     Args:
         backbone: the conditional backbone.
@@ -32,6 +34,7 @@ class Told(Backbone):
     def __init__(self, backbone: Conditional, label: Labels) -> None:
         super().__init__()
         self.backbone, self.label = backbone, label
+        self.evaluations = backbone.evaluations
 
     @property
     def decoder(self) -> nn.Module:
@@ -39,13 +42,44 @@ class Told(Backbone):
 
     def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
         """Features of the conditional backbone, given the label."""
-        tokens = inputs if isinstance(inputs, Tensor) else inputs.ids
-        return self.backbone.encode(inputs, sigma, self.label.to(tokens.device))
+        return self.backbone.encode(inputs, sigma, self._on_device(inputs))
+
+    def _on_device(self, inputs: Inputs) -> Labels:
+        return self.label.to((inputs if isinstance(inputs, Tensor) else inputs.ids).device)
 
 
 @final
+class ToldSeparating(Told, Separating):
+    """`Told` for a backbone that keeps documents apart."""
+
+    def encode(
+        self,
+        inputs: Inputs,
+        sigma: Noise | None,
+        labels: Labels | None = None,
+        documents: Documents | None = None,
+    ) -> Hidden:
+        """Features of the backbone, given the label and the documents."""
+        assert labels is None, "the label of all texts is fixed"
+        assert isinstance(self.backbone, Separating), "see told"
+        return self.backbone.encode(inputs, sigma, self._on_device(inputs), documents)
+
+
+def told(backbone: Conditional, label: Labels) -> Told:
+    """The backbone with one label for all texts, which keeps documents apart if the backbone does.
+
+    Args:
+        backbone: the conditional backbone.
+        label: the number of the label, `[1]`.
+    """
+    kind = ToldSeparating if isinstance(backbone, Separating) else Told
+    return kind(backbone, label)
+
+
 class Guided(Backbone):
-    """A conditional backbone called with a label and without: two network evaluations per call.
+    """A conditional backbone called with a label and without: twice its evaluations per call.
+
+    `GuidedSeparating` also keeps documents apart.
 
     The effect depends on the parameterization. A parameterization that predicts clean tokens gets
     the guided law
@@ -71,11 +105,10 @@ class Guided(Backbone):
     arXiv:2406.01572.
     """
 
-    evaluations: ClassVar[int] = 2
-
     def __init__(self, backbone: Conditional, labels: tuple[Labels, Labels], weight: float) -> None:
         super().__init__()
-        self.with_label, self.without = (Told(backbone, label) for label in labels)
+        self.with_label, self.without = (told(backbone, label) for label in labels)
+        self.evaluations = 2 * backbone.evaluations
         self.combination = Combination(backbone.decoder, weight)
 
     @property
@@ -87,6 +120,26 @@ class Guided(Backbone):
         """Features with the label, then features without: `[batch, length, 2 width]`."""
         sides = (self.with_label, self.without)
         return torch.cat([side.encode(inputs, sigma) for side in sides], dim=-1)
+
+
+@final
+class GuidedSeparating(Guided, Separating):
+    """`Guided` for a backbone that keeps documents apart."""
+
+    def encode(
+        self,
+        inputs: Inputs,
+        sigma: Noise | None,
+        labels: Labels | None = None,
+        documents: Documents | None = None,
+    ) -> Hidden:
+        """Features with the label, then features without, both given the documents."""
+        assert labels is None, "the labels of all texts are fixed"
+        found = []
+        for side in (self.with_label, self.without):
+            assert isinstance(side, ToldSeparating), "the backbone keeps documents apart"
+            found.append(side.encode(inputs, sigma, documents=documents))
+        return torch.cat(found, dim=-1)
 
 
 @final
@@ -131,12 +184,10 @@ def guided(model: Model, names: Sequence[str], options: Wish) -> Model:
     backbone = conditional(model)
     label, none = torch.tensor([[label_number(names, options.label)], [len(names)]])
     weight = options.guidance
-    told: Backbone
     if weight in (0, 1):
-        told = Told(backbone, label if weight else none)
-    else:
-        told = Guided(backbone, (label, none), weight)
-    return model.with_backbone(told)
+        return model.with_backbone(told(backbone, label if weight else none))
+    kind = GuidedSeparating if isinstance(backbone, Separating) else Guided
+    return model.with_backbone(kind(backbone, (label, none), weight))
 
 
 def label_number(names: Sequence[str], name: str | None) -> int:

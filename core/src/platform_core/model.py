@@ -167,15 +167,28 @@ class Denoiser:
         truncation: Truncation,
         generator: torch.Generator,
         fixed: Selected | None = None,
+        features: Hidden | None = None,
     ) -> Tokens:
-        """The second half of a reverse step, which draws the open tokens of `thinned`."""
+        """The second half of a reverse step, which draws the open tokens of `thinned`.
+
+        With `features` of every position of x_t, such as a sampler's cache has them, `[batch,
+        length, width]`, the network is not called; else `encode` computes them.
+        """
 
         def draw(logits: LogProbs, x: Tokens, s: Noise, t: Noise) -> Tokens:
             return self.parameterization.draw_open(
                 logits, x, s, t, process=self.process, truncation=truncation, generator=generator
             )
 
-        return self._replace(x_t, alpha_t, draw, (thinned.alpha_s, alpha_t), thinned.open, fixed)
+        return self._replace(
+            x_t,
+            alpha_t,
+            draw,
+            (thinned.alpha_s, alpha_t),
+            thinned.open,
+            fixed,
+            features=features,
+        )
 
     def most_likely(
         self,
@@ -205,12 +218,15 @@ class Denoiser:
         read: Callable[..., Tensor],
         levels: tuple[Noise, ...] = (),
         conditions: Conditions | None = None,
+        features: Hidden | None = None,
     ) -> Tensor:
         """Values of `read(logits, tokens, *levels)` at the selected positions, one row for each.
 
-        The network is called once, and only the selected positions are decoded.
+        The network is called once, or not at all if its `features` of every position are given, and
+        only the selected positions are decoded.
         """
-        hidden = self.encode(x_t, alpha, conditions)[selected]
+        every = self.encode(x_t, alpha, conditions) if features is None else features
+        hidden = every[selected]
         columns = (x_t[selected], *(level.expand(x_t.shape)[selected] for level in levels))
         return rows.collect(
             self.model.backbone.decoder, read, hidden, columns, num_states=self.process.num_states
@@ -225,11 +241,12 @@ class Denoiser:
         changing: Selected,
         fixed: Selected | None,
         conditions: Conditions | None = None,
+        features: Hidden | None = None,
     ) -> Tokens:
         changing = changing if fixed is None else changing & ~fixed
         if not changing.any():
             return x_t
-        found = self.read(x_t, alpha, changing, choose, levels, conditions)
+        found = self.read(x_t, alpha, changing, choose, levels, conditions, features)
         return x_t.masked_scatter(changing, found)
 
 

@@ -20,7 +20,7 @@ from platform_core.model import Denoiser, Model
 from platform_core.parameterization import ScoreBased
 from platform_core.process import Diffusion, log_one_hot
 from platform_core.schedule import LogLinear, Schedule
-from platform_core.types import Batch, Inputs, Logits, LogProbs, Nats, Noise, Tokens
+from platform_core.types import Batch, Inputs, Logits, LogProbs, Nats, Noise, Row, Tokens
 
 Protocol = Literal["exact", "published"]
 """How to evaluate a bound. exact: the bound itself, over every signal level from 1 to 0. published:
@@ -203,14 +203,25 @@ class Nelbo(DiffusionObjective):
     """
 
     def row_loss(self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise) -> Nats:
-        """Bregman divergence between the true and the model's score, times the rate."""
+        """Bregman divergence between the true and the model's score, from each state times the rate
+        from there.
+        """
         process = self.denoiser.process
         learned = self.denoiser.parameterization.log_score(logits, x_t, alpha, process)
         true = process.log_score(log_one_hot(x0, process.num_states, learned.dtype), x_t, alpha)
-        return process.rate(x_t, alpha, slope).to(learned.dtype) * score_entropy(learned, true)
+        rates = process.rates(x_t, alpha, slope).to(learned.dtype)
+        if rates.shape[-1] == 1:  # the same from every state
+            return rates.squeeze(-1) * score_entropy(learned, true)
+        divergences = torch.where(rates == 0, 0.0, score_divergences(learned, true))
+        return (rates * divergences).sum(-1)
 
 
 def score_entropy(log_score: LogProbs, log_true: LogProbs) -> Nats:
     """sum_y ( s_y - r_y + r_y log(r_y / s_y) ) of scores s against r; 0 where they agree."""
+    return score_divergences(log_score, log_true).sum(-1)
+
+
+def score_divergences(log_score: LogProbs, log_true: LogProbs) -> Row:
+    """s_y - r_y + r_y log(r_y / s_y) of scores s against r for every state y."""
     true = log_true.exp()
-    return (log_score.exp() - true + true * (log_true - log_score)).sum(-1)
+    return log_score.exp() - true + true * (log_true - log_score)

@@ -8,7 +8,7 @@ A diffusion process keeps a token with probability alpha and otherwise redraws i
 levels; its subclasses `Absorbing` (pi is the mask) and `Uniform` define only pi. Families subclass
 these two to carry their own defaults, or `AbsorbingOrUniform` to leave the choice to an option.
 `MovingPrior` is for a pi that changes with the level. Objectives use `corrupt`, `log_score` and
-`rate`; samplers use the posterior.
+`rates`; samplers use the posterior.
 """
 
 from abc import ABC, abstractmethod
@@ -63,8 +63,12 @@ class Diffusion(Process, ABC):
         """log q_t(y) / q_t(x_t) for every state y, when the clean token has the law exp(log_x0)."""
 
     @abstractmethod
-    def rate(self, x_t: Tokens, alpha: Noise, slope: Noise) -> Noise:
-        """Rate at which the forward process jumps to x_t from any other state, per unit of time."""
+    def rates(self, x_t: Tokens, alpha: Noise, slope: Noise) -> Row:
+        """Rate at which the forward process jumps to x_t from each state, per unit of time.
+
+        One entry for each origin, or one for all if the rate is the same from all of them; the
+        entry of x_t itself is not read.
+        """
 
     @abstractmethod
     def reverse(self, log_score: LogProbs, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Probs:
@@ -125,6 +129,16 @@ class Mixing(Diffusion):
 
     Since alpha falls with time, n is written as a function of alpha, which holds for any schedule.
     """
+
+    @abstractmethod
+    def rate(self, x_t: Tokens, alpha: Noise, slope: Noise) -> Noise:
+        """Rate at which the forward process jumps to x_t, from any other state alike, per unit of
+        time.
+        """
+
+    def rates(self, x_t: Tokens, alpha: Noise, slope: Noise) -> Row:
+        """`rate`, which is the same from every other state, as one entry for all."""
+        return self.rate(x_t, alpha, slope)[..., None]
 
     @abstractmethod
     def noise(self, tokens: Tokens, alpha: Noise) -> Noise:

@@ -113,7 +113,17 @@ def _dispatch(verb: str, argv: Sequence[str]) -> int:
     if verb == "--version":
         print(_version())
         return 0
-    code: int = _main(verb)(argv)
+    try:
+        code: int = _main(verb)(argv)
+    except UsageError:
+        raise
+    except ValueError as error:
+        from platform_core.registry.blame import mistake_of_the_user
+
+        said = mistake_of_the_user(error)
+        if said is None:
+            raise
+        raise UsageError(said) from error
     return code
 
 

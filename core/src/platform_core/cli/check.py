@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from platform_core.cli.parser import Parser
 from platform_core.component import KINDS
+from platform_core.composition.words import split_options, underscored
 from platform_core.errors import UsageError
 from platform_core.registry.loading import load_plugins
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
     """Prints a verdict on each part; returns 1 if a part breaks a law, else 0."""
-    asked = _arguments().parse_args(list(argv))
+    options, words = split_options(underscored(argv))
+    asked = _arguments().parse_args(words)
     if not asked.names and not asked.all and asked.role is None:
         raise UsageError("name a plugin or a part, such as duo or process:duo, or give --all")
     plugins = load_plugins()
@@ -28,11 +30,12 @@ def main(argv: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from platform_core.testing.check import cases, named
+    from platform_core.testing.given import given
 
     parts = [part for part in named(asked.names, plugins) if asked.role in (None, part.role)]
     if not parts:
         raise UsageError(f"{', '.join(asked.names)}: no {asked.role} among the parts")
-    todo = list(cases(parts, plugins))
+    todo = list(cases(parts, plugins, given(options, parts, plugins)))
     judged: list[Judged] = []
     with tqdm(total=len(todo), unit="law", disable=not sys.stderr.isatty(), leave=False) as bar:
         for subject, own in groupby(todo, key=lambda case: case.subject):
@@ -53,7 +56,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _arguments() -> Parser:
-    parser = Parser(prog="platform check", description=__doc__, allow_abbrev=False)
+    parser = Parser(
+        prog="platform check",
+        usage="platform check [NAME ...] [--all] [--role ROLE] [--ROLE.OPTION VALUE ...] [-v] "
+        "[--json]",
+        description=__doc__,
+        epilog="--ROLE.OPTION VALUE, such as --process.block_size 1, gives an option to those of "
+        "the named parts that have it, wherever a law makes the part. A law that a part does not "
+        "claim to keep (its attribute `unclaimed`) is shown as not claimed, with the reason.",
+        allow_abbrev=False,
+    )
     parser.add_argument(
         "names",
         nargs="*",
@@ -89,10 +101,20 @@ def verdict_on(judged: Sequence["Judged"], *, verbose: bool) -> str:
         elif outcome == "broken":
             for law, says in own:
                 lines += [f"  BROKEN {law.id}: {law.says}", f"         {says}"]
+        elif outcome == "unclaimed":
+            lines += [f"  not claimed {law.id}: {says}" for law, says in own]
+        elif outcome == "passed":
+            holds = [case.law.id for case, verdict in judged if is_modest(case, verdict)]
+            lines += [f"  not claimed, but holds: {', '.join(holds)}"] if holds else []
         elif outcome == "inapplicable":
             for says, same in _by_reason(own).items():
                 lines += [f"  not applicable ({says}): {', '.join(same)}"]
     return "\n".join((head, *lines))
+
+
+def is_modest(case: "Case", verdict: "Verdict") -> bool:
+    """Whether a part keeps a law that it does not claim to keep."""
+    return bool(case.unclaimed) and verdict.outcome == "passed"
 
 
 def _by_reason(own: Iterable[tuple[Any, str]]) -> Mapping[str, list[str]]:
@@ -102,8 +124,13 @@ def _by_reason(own: Iterable[tuple[Any, str]]) -> Mapping[str, list[str]]:
     return found
 
 
-OUTCOMES: Sequence["Outcome"] = ("passed", "broken", "inapplicable")
-_WORDS = {"passed": "passed", "broken": "BROKEN", "inapplicable": "not applicable"}
+OUTCOMES: Sequence["Outcome"] = ("passed", "broken", "unclaimed", "inapplicable")
+_WORDS = {
+    "passed": "passed",
+    "broken": "BROKEN",
+    "unclaimed": "not claimed",
+    "inapplicable": "not applicable",
+}
 
 
 def count(judged: Sequence["Judged"]) -> str:
@@ -111,9 +138,10 @@ def count(judged: Sequence["Judged"]) -> str:
     counts = Counter(verdict.outcome for _, verdict in judged)
     seconds = sum(verdict.seconds for _, verdict in judged)
     broken = f"{counts['broken']} BROKEN" if counts["broken"] else "0 broken"
+    unclaimed = f"{counts['unclaimed']} not claimed, " if counts["unclaimed"] else ""
     return (
-        f"{counts['passed']} passed, {broken}, {counts['inapplicable']} not applicable, "
-        f"{seconds:.1f} s"
+        f"{counts['passed']} passed, {broken}, {unclaimed}"
+        f"{counts['inapplicable']} not applicable, {seconds:.1f} s"
     )
 
 
@@ -137,6 +165,7 @@ def as_plain(judged: Sequence["Judged"]) -> dict[str, Any]:
                 "law": case.law.id,
                 "says": case.law.says,
                 "outcome": verdict.outcome,
+                "unclaimed": case.unclaimed,
                 "figures": verdict.says,
                 "seconds": round(verdict.seconds, 3),
             }

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from platform_core.callback import Callback
     from platform_core.composition.help_page import HelpPage
     from platform_core.composition.parser import Arguments
+    from platform_core.data.tokenizer.base import Tokenizer
     from platform_core.model import Model
     from platform_core.objective import Objective
     from platform_core.sampler import Sampler
@@ -126,16 +127,36 @@ class Composition:
     callbacks: Mapping[str, "partial[Callback]"] = field(default_factory=dict)
     """Name of a callback -> class with its options."""
 
-    def build(self, vocab_size: int, num_labels: int = 0) -> Built:
-        """Builds all parts on the default device; `num_labels` is 0 for data without labels.
+    def build(
+        self,
+        vocab_size: int,
+        num_labels: int = 0,
+        *,
+        tokenizer: "Tokenizer | None" = None,
+        label_names: Sequence[str] | None = None,
+    ) -> Built:
+        """Builds all parts on the default device.
+
+        Args:
+            vocab_size: number of tokens of the tokenizer.
+            num_labels: number of labels of the data; 0 if they have none.
+            tokenizer: the tokenizer, for parts that take it; None if there is none yet.
+            label_names: names of the labels; by default label 0, label 1 and so on.
 
         Raises:
-            UsageError: a part refuses its options.
+            UsageError: a part refuses its options, or what it is told of the text.
         """
         from platform_core.model import Model
 
-        process = self._make("process", vocab_size=vocab_size)
-        facts = {"vocab_size": process.vocab_size, "num_states": process.num_states}
+        names = label_names or [f"label {number}" for number in range(num_labels)]
+        text = {
+            "length": self.data.length,
+            "tokenizer": tokenizer,
+            "pad_id": None if tokenizer is None else tokenizer.pad_id,
+            "label_names": tuple(names),
+        }
+        process = self._make("process", vocab_size=vocab_size, **text)
+        facts = {"vocab_size": process.vocab_size, "num_states": process.num_states, **text}
         model = Model(
             process,
             self._make("schedule", **facts),
@@ -148,7 +169,7 @@ class Composition:
                 num_labels=num_labels,
             ),
         )
-        objective = self._make("objective", model=model)
+        objective = self._make("objective", model=model, **text)
         sampler = self._make("sampler", **facts, time_conditioned=process.time_conditioned)
         return Built(model, objective, sampler)
 

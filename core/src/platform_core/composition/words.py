@@ -1,8 +1,10 @@
 """Names of options: their spelling, alike for every verb, and what other programs call them."""
 
+import re
 from collections.abc import Iterable, Sequence
 
-from platform_core.errors import did_you_mean, either
+from platform_core.component import ROLES
+from platform_core.errors import UsageError, did_you_mean, either
 
 
 def underscored(argv: Sequence[str]) -> list[str]:
@@ -14,6 +16,27 @@ def underscored(argv: Sequence[str]) -> list[str]:
             word = "--" + name[2:].replace("-", "_") + equals + value
         words.append(word)
     return words
+
+
+_OF_A_PART = re.compile(rf"--({'|'.join(ROLES)})\.\w+(=.*)?", re.DOTALL)
+
+
+def split_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Options of parts, each joined with its value to one word, and all other words."""
+    options, others = [], []
+    rest = iter(words)
+    for word in rest:
+        found = _OF_A_PART.fullmatch(word)
+        if found is None:
+            others.append(word)
+        elif found[2] is not None:
+            options.append(word)
+        else:
+            value = next(rest, None)
+            if value is None or value.startswith("--"):
+                raise UsageError(f"{word} needs a value: {word} VALUE")
+            options.append(f"{word}={value}")
+    return options, others
 
 
 OTHER_NAMES = {

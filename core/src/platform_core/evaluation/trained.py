@@ -231,7 +231,12 @@ class TrainedRun:
         if checkpoint is None:
             path = self.directory.path
             raise CheckpointError(f"{path} has no checkpoint yet; continue it with --resume {path}")
-        built = self.composition.build(self.tokenizer.vocab_size, len(self.labels))
+        built = self.composition.build(
+            self.tokenizer.vocab_size,
+            len(self.labels),
+            tokenizer=self.tokenizer,
+            label_names=self.labels,
+        )
         tensors = state.chosen(checkpoint.tensors, self.average)
         source = str(self.directory.checkpoints)
         if "optimizer" in checkpoint.tensors:

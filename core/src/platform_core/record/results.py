@@ -10,8 +10,8 @@ run's own standard error in bits per token; it is converted when it is read. Wri
 `platform run` and `platform eval`; read by `platform compare` and `platform report`.
 """
 
-import math
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -54,7 +54,10 @@ def keep_evaluation(
         record: the figures and their card.
         in_name: places of the card that the words say.
     """
-    own = read_result(directory).get("card", {})
+    try:
+        own = read_result(directory).get("card", {})
+    except ReadError:
+        own = {}  # said below
     kept = directory.evaluations / f"{file_name(name, record, own, in_name)}.json"
     with _alone(directory):
         write_json(kept, record.to_dict())

@@ -21,9 +21,9 @@ from platform_core.testing import (
     schedule,
     structure,
 )
-from platform_core.testing.law import Figures, Inapplicable, Law, LawBroken
+from platform_core.testing.law import Figures, Inapplicable, Law, LawBroken, Unclaimed
 from platform_core.testing.services import ANY_SERVICE, SERVICE_LAWS
-from platform_core.testing.subject import Subject, subjects
+from platform_core.testing.subject import Given, Subject, subjects, unclaimed
 
 ROLE_LAWS = {
     "process": process.LAWS,
@@ -37,7 +37,7 @@ ROLE_LAWS = {
 FOR_SERVICES = ("complete", "registers-lightly")
 """Ids of the laws in `structure` that services must keep too."""
 
-Outcome = Literal["passed", "broken", "inapplicable"]
+Outcome = Literal["passed", "broken", "unclaimed", "inapplicable"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,13 @@ class Case:
     subject: Subject
     law: Law
 
+    @property
+    def unclaimed(self) -> str:
+        """Why the part does not claim to keep the law; empty if it claims it."""
+        if self.law.role is None or self.reason_against:
+            return ""
+        return str(unclaimed(self.subject.kind).get(self.law.id, ""))
+
     @cached_property
     def reason_against(self) -> str:
         """Why the law does not apply, as far as the part's class shows; empty if it applies."""
@@ -70,11 +77,20 @@ class Case:
 
         Raises:
             LawBroken: the part breaks the law.
+            Unclaimed: the part breaks the law, and says that it does not claim to keep it.
             Inapplicable: the law does not apply to the part.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return self.law.test(self.subject)
+            try:
+                found = self.law.test(self.subject)
+            except LawBroken as broken:
+                if not self.unclaimed:
+                    raise
+                raise Unclaimed(f"{self.unclaimed}; {broken}") from broken
+            if not self.unclaimed:
+                return found
+            return "it is not claimed, but it holds" + (f"; {found}" if found else "")
 
     def verdict(self) -> Verdict:
         """Test the law and return the verdict; any exception of the part breaks the law."""
@@ -86,6 +102,8 @@ class Case:
                 warnings.simplefilter("ignore")
                 found = self.test() or ""
             outcome: Outcome = "passed"
+        except Unclaimed as why:
+            outcome, found = "unclaimed", str(why)
         except Inapplicable as why:
             outcome, found = "inapplicable", str(why)
         except LawBroken as broken:
@@ -95,8 +113,14 @@ class Case:
         return Verdict(outcome, found, perf_counter() - started)
 
 
-def cases(parts: Iterable[Part], plugins: Plugins) -> Iterator[Case]:
-    """Yield each part's laws: those of `structure` once, those of its role for each form."""
+def cases(parts: Iterable[Part], plugins: Plugins, given: Given | None = None) -> Iterator[Case]:
+    """Yield each part's laws: those of `structure` once, those of its role for each form.
+
+    Args:
+        parts: the parts to test.
+        plugins: all installed plugins.
+        given: options that the user gives to some of the parts (`given.given`).
+    """
     for part in parts:
         if part.role not in ROLES:
             subject = Subject(part, plugins)
@@ -104,9 +128,10 @@ def cases(parts: Iterable[Part], plugins: Plugins) -> Iterator[Case]:
             yield from (Case(subject, law) for law in ANY_SERVICE)
             yield from (Case(subject, law) for law in SERVICE_LAWS.get(part.role, ()))
             continue
-        for number, subject in enumerate(subjects(part, plugins)):
+        for number, subject in enumerate(subjects(part, plugins, given)):
             if number == 0:
-                yield from (Case(subject, law) for law in structure.LAWS)
+                every = (Case(subject, law) for law in structure.LAWS)
+                yield from (case for case in every if not (case.law.silent and case.reason_against))
             yield from (Case(subject, law) for law in ROLE_LAWS.get(part.role, ()))
 
 

@@ -21,6 +21,13 @@ class Inapplicable(Exception):  # noqa: N818  # no error at all
     """A law does not apply to a part; the message says why."""
 
 
+class Unclaimed(Inapplicable):
+    """A part breaks a law that it does not claim to keep; the message says why, with the figures.
+
+    A part names such laws in its attribute `unclaimed`: id of a law of its role -> reason.
+    """
+
+
 @dataclass(frozen=True)
 class Law:
     """A law: its statement, its test, and the parts that it applies to.
@@ -33,6 +40,7 @@ class Law:
         needs: base class of the objects of the parts that the law applies to.
         heavy: whether the test takes more than a moment.
         against: returns why the law does not apply to a part; empty if it applies.
+        silent: whether the law is left out of reports on parts that it does not apply to.
     """
 
     id: str
@@ -42,6 +50,7 @@ class Law:
     needs: type = object
     heavy: bool = False
     against: "Callable[[Subject], str] | None" = None
+    silent: bool = False
 
     def reason_against(self, subject: "Subject") -> str:
         """Why the law does not apply to a part, as far as known before the test; empty if it may
@@ -70,6 +79,7 @@ class Laws:
         needs: type = object,
         heavy: bool = False,
         against: "Callable[[Subject], str] | None" = None,
+        silent: bool = False,
     ) -> Callable[[Test], Test]:
         """Decorate a function as a law. The function's name becomes the law's id, and the first
         paragraph of its docstring the law's statement.
@@ -78,7 +88,7 @@ class Laws:
         def add(test: Test) -> Test:
             name, document = test.__name__.strip("_").replace("_", "-"), test.__doc__ or ""
             says = " ".join(document.split("\n\n")[0].split())
-            self._laws.append(Law(name, says, test, self.role, needs, heavy, against))
+            self._laws.append(Law(name, says, test, self.role, needs, heavy, against, silent))
             return test
 
         return add

@@ -18,7 +18,7 @@ from platform_core.parameterization import Parameterization, PredictsClean, Scor
 from platform_core.process import Diffusion, Process
 from platform_core.schedule import LogLinear
 from platform_core.testing.law import Inapplicable, LawBroken
-from platform_core.testing.subject import Subject, subjects
+from platform_core.testing.subject import Subject, option_words, subjects
 from platform_core.testing.toy import (
     CausalNetwork,
     ExactDenoiser,
@@ -84,9 +84,17 @@ def exact_backbone(law: ToyLaw, process: Process, parameterization: Parameteriza
     tokens. For any other `ScoreBased` parameterization three kinds of logits are tried:
     log-probabilities, log-probabilities relative to the uniform distribution, and log-scores.
 
+    A process or a parameterization of another kind may know its network itself: its method
+    `oracle(law, process, parameterization)` returns it.
+
     Raises:
         Inapplicable: none of these logits gives the exact score.
     """
+    for part in (parameterization, process):
+        oracle = getattr(part, "oracle", None)
+        if oracle is not None:
+            backbone: Backbone = oracle(law, process, parameterization)
+            return backbone
     if not isinstance(process, Diffusion):
         return ExactPredictor(law, process.num_states)
     if isinstance(parameterization, PredictsClean):
@@ -155,7 +163,8 @@ def candidates(subject: Subject, role: str) -> list[Subject]:
     found = []
     for part in subject.plugins.parts():
         if part.role == role:
-            found += [it for it in subjects(part, subject.plugins) if _usable(it)]
+            forms = subjects(part, subject.plugins, subject.given)
+            found += [it for it in forms if _usable(it)]
     return sorted(found, key=lambda it: nearness.get(it.part.plugin.name, 2))
 
 
@@ -188,9 +197,11 @@ def composition(subject: Subject) -> Composition:
     if lacking:
         raise Inapplicable(f"no {' and no '.join(lacking)} is installed to compose it with")
     refused = ""
-    for names in islice(_compositions(subject), ATTEMPTS):
+    for names in islice(compositions(subject), ATTEMPTS):
         words = [f"--{role}={name}" for role, name in names.items()]
-        words += [f"--{subject.role}.{key}={value}" for key, value in subject.options.items()]
+        for role, name in names.items():
+            given = subject.given.get((role, name), {})
+            words += subject.words if role == subject.role else option_words(role, given)
         try:
             return compose(words, subject.plugins, prog="check", environ={})[0]
         except UsageError as error:
@@ -198,7 +209,8 @@ def composition(subject: Subject) -> Composition:
     raise LawBroken(refused or "no installed parts meet its requirements")
 
 
-def _compositions(subject: Subject) -> Iterator[Mapping[str, str]]:
+def compositions(subject: Subject) -> Iterator[Mapping[str, str]]:
+    """Yield names of parts that go with a part, one for each role: its process's defaults first."""
     for process in candidates(subject, "process"):
         defaults = {**FALLBACK, **process_names(subject.plugins, process.name)}
         parts = {"process": process, subject.role: subject}

@@ -1,7 +1,8 @@
 """Laws of diffusion processes, tested by enumerating a vocabulary of three tokens.
 
-The laws use only the interface of `Diffusion`, so that a prior may change with time. q(x_t | x_0)
-is computed from the score (`toy.marginals`), and a forward step from the posterior:
+The laws use only the interface of `Diffusion`, so that a prior may change with time and a process
+need not be a mixture with a prior; laws of mixtures alone are those that need `Mixing`.
+q(x_t | x_0) is computed from the score (`toy.marginals`), and a forward step from the posterior:
 
     q(x_t | x_s) = q(x_s | x_t, x_0) q(x_t | x_0) / q(x_s | x_0),  for every x_0
 """
@@ -12,7 +13,7 @@ from torch import Tensor
 from platform_core.composition.compose import compose
 from platform_core.draws import derive_generator
 from platform_core.errors import UsageError
-from platform_core.process import Diffusion, log_one_hot
+from platform_core.process import Diffusion, Mixing, log_one_hot
 from platform_core.testing.law import Figures, LawBroken, Laws, require
 from platform_core.testing.subject import Subject
 from platform_core.testing.toy import chi_square, index_of, marginals
@@ -94,18 +95,23 @@ def drawn_from(what: str, outcomes: Tokens, probs: Tensor) -> float:
 
 
 @LAWS.law(needs=Diffusion)
+def clean_at_one(subject: Subject) -> Figures:
+    """At alpha = 1 every token is clean: q(x | x) = 1."""
+    clean = marginal(make(subject), 1.0)[:, :VOCABULARY]
+    return agree("q(x | x) at alpha 1", clean, torch.eye(VOCABULARY).double())
+
+
+@LAWS.law(needs=Mixing)
 def signal(subject: Subject) -> Figures:
     """alpha is the probability of keeping a token: q(x | x) - q(x | y) = alpha for tokens x, y."""
     process = make(subject)
     for alpha in LEVELS:
         table = marginal(process, alpha)[:, :VOCABULARY]
         kept = table.diagonal() - table.roll(1, 0).diagonal()
-        agree(f"the chance to keep a token at alpha {alpha:g}", kept, torch.full_like(kept, alpha))
-    return agree(
-        "q(x | x) at alpha 1",
-        marginal(process, 1.0)[:, :VOCABULARY],
-        torch.eye(VOCABULARY).double(),
-    )
+        figures = agree(
+            f"the chance to keep a token at alpha {alpha:g}", kept, torch.full_like(kept, alpha)
+        )
+    return figures
 
 
 @LAWS.law(needs=Diffusion)
@@ -204,13 +210,15 @@ def reverse_is_posterior(subject: Subject) -> Figures:
 
 @LAWS.law(needs=Diffusion)
 def rate_of_jumps(subject: Subject) -> Figures:
-    """rate is the rate per unit of time of forward jumps to x_t from each other state."""
+    """rates are those of forward jumps to x_t from each other state, per unit of time."""
     process = make(subject)
     states = torch.arange(process.num_states)
     dt, slope = 1e-6, -0.7
     for alpha in LEVELS:
         steps = kernel(process, alpha, alpha + slope * dt) / dt
-        rate = process.rate(states, level(alpha), level(slope)).expand(len(states))
+        # [x_t, origin], as rows of each origin like the steps.
+        rates = process.rates(states, level(alpha), level(slope))
+        rate = rates.expand(len(states), len(states)).transpose(0, 1)
         elsewhere = ~torch.eye(len(states), dtype=torch.bool)
         known = elsewhere & ~steps.isnan()
         expected = torch.where(known, steps, 0.0)
@@ -336,10 +344,9 @@ def draws_by_seed(subject: Subject) -> Figures:
 @LAWS.law(heavy=True)
 def defaults_go_together(subject: Subject) -> Figures:
     """The default parts that a process names are installed and go together."""
-    words = [f"--process.{option}={value}" for option, value in subject.options.items()]
     try:
         made, _ = compose(
-            ["--process", subject.name, *words], subject.plugins, prog="check", environ={}
+            ["--process", subject.name, *subject.words], subject.plugins, prog="check", environ={}
         )
     except UsageError as error:
         raise LawBroken(str(error)) from error

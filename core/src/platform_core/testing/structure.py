@@ -6,13 +6,14 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 from platform_core.component import ROLES
 from platform_core.composition.compose import compose
 from platform_core.composition.computed import COMPUTED
-from platform_core.errors import UsageError
+from platform_core.errors import UsageError, did_you_mean
 from platform_core.registry.parts import BASES, resolve
 from platform_core.testing.law import Figures, Inapplicable, LawBroken, Laws, require
 from platform_core.testing.partners import composition
@@ -85,6 +86,27 @@ def requires_classes(subject: Subject) -> Figures:
         require(is_class, f"requires {role} {needed!r}, which is not a class")
         require(issubclass(needed, base), f"{needed.__name__} is not a {base.__name__}")
     return ", ".join(f"{role} {needed.__name__}" for role, needed in required.items()) or "nothing"
+
+
+def _claims_all(subject: Subject) -> str:
+    return "" if hasattr(subject.kind, "unclaimed") else "it claims every law"
+
+
+@LAWS.law(against=_claims_all, silent=True)
+def unclaimed_laws(subject: Subject) -> Figures:
+    """The part's `unclaimed` maps ids of laws of the part's role to the reason why the part does
+    not claim to keep the law.
+    """
+    from platform_core.testing.check import ROLE_LAWS
+
+    found = subject.kind.unclaimed  # type: ignore[attr-defined]  # see _claims_all
+    require(isinstance(found, Mapping), f"unclaimed is {found!r}, which is not a mapping")
+    laws = [law.id for law in ROLE_LAWS.get(subject.role, ())]
+    for name, why in found.items():
+        near = did_you_mean(str(name), laws) or f"; they are {', '.join(laws)}"
+        require(name in laws, f"{name!r} is not a law of a {subject.role}{near}")
+        require(isinstance(why, str) and bool(why.strip()), f"{name} is not claimed for no reason")
+    return ", ".join(found) or "it claims every law"
 
 
 @LAWS.law(heavy=True)

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,21 @@ SMALL: Mapping[str, object] = {
 """Options of these names are given to every part that has them, so that networks are small."""
 
 
+Given = Mapping[tuple[str, str], Mapping[str, object]]
+"""Options that the user gives to parts: (role, name of the part) -> {option: value}."""
+
+
+LONGEST = 32
+"""Tokens in a sequence, as parts that take `length` are told; laws use sequences up to this."""
+
+
+def _text(num_labels: object) -> dict[str, object]:
+    """What parts are told of the text that laws make; it has no tokenizer."""
+    number = num_labels if isinstance(num_labels, int) else 0
+    names = tuple(f"label {label}" for label in range(number))
+    return {"length": LONGEST, "tokenizer": None, "pad_id": None, "label_names": names}
+
+
 @dataclass(frozen=True)
 class Subject:
     """The part under test, which laws load and make objects of.
@@ -27,11 +42,13 @@ class Subject:
         part: the registered part.
         plugins: all installed plugins.
         form: the option that selects the class of the part's objects ("states uniform"), or empty.
+        given: options that the user gives to this part and to the parts that it is tested with.
     """
 
     part: Part
     plugins: Plugins
     form: str = ""
+    given: Given = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
         return f"{self.role}:{self.name}" + (f"[{self.form}]" if self.form else "")
@@ -60,31 +77,59 @@ class Subject:
 
     @property
     def options(self) -> dict[str, object]:
-        """The option that selects the form, as {name: value}; empty without a form."""
+        """The options that the user gives, and the option that selects the form, by name."""
         option, _, value = self.form.partition(" ")
-        return {option: value} if option else {}
+        given = self.given.get((self.role, self.name), {})
+        return {**given, option: value} if option else {**given}
+
+    @property
+    def words(self) -> list[str]:
+        """The part's options as words of a command line."""
+        return option_words(self.role, self.options)
 
     def make(self, *, options: Mapping[str, object] | None = None, **computed: object) -> Any:
         """Make an object of the part, with the options of `SMALL` that the part has.
 
         Args:
-            options: further options; options that the part does not have are ignored.
+            options: further options, unless the user gives others; options that the part does not
+                have are ignored.
             computed: arguments computed from other parts; those it does not take are ignored.
         """
+        computed = {**_text(computed.get("num_labels")), **computed}
         given = {**SMALL, **(options or {})}
         known = accepted(self.chosen, [*given, *computed])
         chosen = {name: value for name, value in {**given, **computed}.items() if name in known}
         return self.kind(**{**chosen, **self.options})
 
 
-def subjects(part: Part, plugins: Plugins) -> Iterator[Subject]:
-    """Yield a part in each of its forms; once, without a form, if its class cannot be loaded."""
+def unclaimed(kind: type) -> Mapping[str, str]:
+    """The laws that a class does not claim to keep, each with the reason; most claim all."""
+    found = getattr(kind, "unclaimed", {})
+    return found if isinstance(found, Mapping) else {}
+
+
+def option_words(role: str, options: Mapping[str, object]) -> list[str]:
+    """Options of a part as words of a command line."""
+    from platform_core.composition.parser import written  # imports jsonargparse
+
+    return [f"--{role}.{key}={written(value)}" for key, value in options.items()]
+
+
+def subjects(part: Part, plugins: Plugins, given: Given | None = None) -> Iterator[Subject]:
+    """Yield a part in each of its forms; once, without a form, if its class cannot be loaded.
+
+    If the user gives the option that selects the form, only that form is yielded.
+    """
+    given = given or {}
+    own = given.get((part.role, part.component.name), {})
     try:
         forms = list(plugins.forms(part.role, part.component.name))
     except UsageError:
         forms = [""]
     for form in forms:
-        yield Subject(part, plugins, form)
+        option, _, value = form.partition(" ")
+        if str(own.get(option, value)) == value:
+            yield Subject(part, plugins, form, given)
 
 
 def parameters(part: type) -> list[inspect.Parameter]:

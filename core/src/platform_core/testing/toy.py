@@ -42,7 +42,10 @@ class ToyLaw:
     def log_x0(
         self, x_t: Tokens, alpha: Tensor, process: Diffusion, *, own_evidence: bool = False
     ) -> LogProbs:
-        """log p(x_0 at l | x_t elsewhere) for every position l; `own_evidence` adds x_t at l."""
+        """log p(x_0 at l | x_t elsewhere) for every position l; `own_evidence` adds x_t at l.
+
+        The signal level `alpha` is one for all, `[batch, 1]` or `[batch, length]`.
+        """
         if not process.time_conditioned:
             # A mask holds no evidence of x_0, a token determines it: the signal level cancels, so
             # any level except 0 and 1 will do.
@@ -57,9 +60,16 @@ class ToyLaw:
         self, x_t: Tokens, alpha: Tensor, process: Diffusion, *, own_evidence: bool
     ) -> LogProbs:
         # q(x_t | x_0 = v) for every token v, [batch, length, tokens].
-        noisy = marginals(process, alpha.reshape(-1).double()).expand(len(x_t), -1, -1)
-        places = x_t[:, None].expand(-1, self.num_tokens, -1)
-        evidence = noisy.gather(-1, places).transpose(1, 2)
+        if alpha.dim() == 2 and alpha.shape[1] > 1:  # a level for each position
+            each = marginals(process, alpha.flatten().double())
+            each = each.view(len(alpha), self.length, *each.shape[1:])
+            each = each.expand(len(x_t), -1, -1, -1)
+            places = x_t[:, :, None, None].expand(-1, -1, self.num_tokens, -1)
+            evidence = each.gather(-1, places).squeeze(-1)
+        else:
+            noisy = marginals(process, alpha.reshape(-1).double()).expand(len(x_t), -1, -1)
+            places = x_t[:, None].expand(-1, self.num_tokens, -1)
+            evidence = noisy.gather(-1, places).transpose(1, 2)
         laws = []
         for position in range(self.length):
             joint = self.probs.expand(x_t.shape[0], *self.probs.shape)
@@ -334,7 +344,7 @@ def bound_at(objective: DiffusionObjective, x0: Tokens, nodes: Tensor, weights: 
 
 def reverse_kernel(
     law: ToyLaw,
-    process: Mixing,
+    process: Diffusion,
     alpha_s: Tensor,
     alpha_t: Tensor,
     truncation: Truncation | None = None,
@@ -352,13 +362,17 @@ def reverse_kernel(
 
 def chain_law(
     law: ToyLaw,
-    process: Mixing,
+    process: Diffusion,
     alphas: Tensor,
     truncation: Truncation | None = None,
 ) -> Tensor:
     """Probabilities of `all_sequences` after ancestral steps from pure noise along `alphas`."""
     states = all_sequences(process.num_states, law.length)
-    reached = process.noise(states, alphas.new_zeros(states.shape)).prod(-1)
+    if isinstance(process, Mixing):
+        noise = process.noise(states, alphas.new_zeros(states.shape))
+    else:
+        noise = marginals(process, alphas.new_zeros(1))[0, 0][states]
+    reached = noise.prod(-1)
     for alpha_t, alpha_s in zip(alphas[:-1], alphas[1:], strict=True):
         kernel = reverse_kernel(law, process, alpha_s, alpha_t, truncation)
         possible = reached > 0  # a step from an impossible state is undefined

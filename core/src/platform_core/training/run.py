@@ -8,7 +8,7 @@ Used by `platform run`.
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from hashlib import sha256
@@ -23,6 +23,7 @@ from platform_core.composition.tracking import choose_trackers
 from platform_core.data.sequences import load_data
 from platform_core.data.streaming import open_stream
 from platform_core.data.tokenizer import load_tokenizer
+from platform_core.data.tokenizer.base import Tokenizer
 from platform_core.draws import derive_seed
 from platform_core.errors import UsageError
 from platform_core.evaluation.bound import Bound, evaluate
@@ -76,7 +77,11 @@ class Run:
         self.data = load_data(composition.data, tokenizer, names, needed)
         label_number(self.data.labels, composition.sample.label)
         self.built = build(
-            composition, self.data.tokenizer.vocab_size, num_labels=len(self.data.labels)
+            composition,
+            self.data.tokenizer.vocab_size,
+            num_labels=len(self.data.labels),
+            tokenizer=self.data.tokenizer,
+            label_names=self.data.labels,
         )
         prompt_tokens(
             composition.sample, self.data.tokenizer, self.sample_length, self.built.sampler
@@ -434,7 +439,14 @@ def origin(composition: Composition) -> RunDirectory | None:
     return RunDirectory(Path(composition.init.run)) if composition.init.run else None
 
 
-def build(composition: Composition, vocab_size: int, *, num_labels: int) -> Built:
+def build(
+    composition: Composition,
+    vocab_size: int,
+    *,
+    num_labels: int,
+    tokenizer: Tokenizer | None = None,
+    label_names: Sequence[str] = (),
+) -> Built:
     """The composition's objects, with weights that depend on the seed alone."""
     torch.manual_seed(derive_seed(composition.seed, "weights"))
-    return composition.build(vocab_size, num_labels)
+    return composition.build(vocab_size, num_labels, tokenizer=tokenizer, label_names=label_names)

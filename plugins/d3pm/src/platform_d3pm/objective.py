@@ -17,7 +17,7 @@ import torch
 from platform_core.model import Model
 from platform_core.objective import DiffusionObjective
 from platform_core.parameterization import PredictsClean
-from platform_core.process import Absorbing, Diffusion, Mixing, Uniform, log_one_hot
+from platform_core.process import Absorbing, Diffusion, Uniform, log_one_hot
 from platform_core.schedule import Stepwise
 from platform_core.types import Logits, LogProbs, Nats, Noise, Tokens
 
@@ -45,7 +45,7 @@ class DiscreteNelbo(DiffusionObjective):
     """
 
     requires: ClassVar[Mapping[str, type]] = {
-        "process": Mixing,
+        "process": Diffusion,
         "parameterization": PredictsClean,
     }
 
