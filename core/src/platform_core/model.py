@@ -264,11 +264,6 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
     return dict(module.named_parameters()) | buffers
 
 
-def first_not_finite(module: nn.Module) -> str | None:
-    """The name of the first parameter that holds NaN or an infinite number; None if all are
-    finite.
-    """
-    for name, parameter in module.named_parameters():
-        if not parameter.isfinite().all():
-            return name
-    return None
+def first_not_finite(tensors: Tensors) -> str | None:
+    """The name of the first tensor that holds NaN or an infinite number; None if all are finite."""
+    return next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None)

@@ -16,7 +16,7 @@ from platform_core.registry.loading import load_plugins
 from platform_published.importing import Source, import_run
 from platform_published.layouts import read_published
 
-HUB = Path(__file__).parents[3] / "tests/golden/s_hub_mdlm"
+HUB = Path(__file__).parent / "golden/s_hub_mdlm"
 WHOLE = load_file(HUB / "model.safetensors")
 SIZES = {
     "hidden_size": 16,

@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from platform_core.callback import Callback
     from platform_core.composition.help_page import HelpPage
     from platform_core.composition.parser import Arguments
-    from platform_core.data.tokenizer.base import Tokenizer
     from platform_core.model import Model
     from platform_core.objective import Objective
     from platform_core.sampler import Sampler
@@ -132,7 +131,7 @@ class Composition:
         vocab_size: int,
         num_labels: int = 0,
         *,
-        tokenizer: "Tokenizer | None" = None,
+        tokenizer: Any = None,
         label_names: Sequence[str] | None = None,
     ) -> Built:
         """Builds all parts on the default device.

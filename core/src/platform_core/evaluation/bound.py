@@ -195,7 +195,7 @@ def _require_finite(objective: Objective, nats: Tensor) -> None:
     if not len(wrong):
         return
     turn, sequence = wrong[0].tolist()
-    name = first_not_finite(objective)
+    name = first_not_finite(dict(objective.named_parameters()))
     why = f"the weight {name} is not finite" if name else "all weights are finite"
     raise UsageError(
         f"the bound of sequence {sequence} is {float(nats[turn, sequence]):g} nats, and {why}; "

@@ -149,14 +149,14 @@ def load_weights(module: nn.Module, tensors: Tensors, *, source: str) -> None:
             raise CheckpointError(
                 f"{source} is of another architecture: {name} is {there}, not {here}"
             )
-    for name, tensor in own.items():
-        tensor.data.copy_(tensors[name])
-    if (wrong := first_not_finite(module)) is not None:
+    if (wrong := first_not_finite(tensors)) is not None:
         raise CheckpointError(
             f"{source} holds a network that has diverged: the weight {wrong} is not finite (NaN or "
             "infinite), so it neither writes nor can be measured; take an earlier checkpoint, or "
             "train again with a lower --train.learning_rate"
         )
+    for name, tensor in own.items():
+        tensor.data.copy_(tensors[name])
 
 
 def _whose(name: str, own: Tensors) -> str:

@@ -116,7 +116,7 @@ class Trainer:
         norm = self.accelerator.clip_grad_norm_(self.trained.values(), limit)
         mean = float(self.accelerator.reduce(loss) / tokens)
         if not math.isfinite(mean) or not math.isfinite(float(norm)):
-            name = first_not_finite(self.objective)
+            name = first_not_finite(self.trained)
             weight = f", because the weight {name} is not finite" if name else ""
             raise UsageError(
                 f"step {self.step}: the loss is {mean:g} and the gradient's norm {float(norm):g}"
