@@ -225,3 +225,24 @@ def test_every_file_that_a_page_names_exists(page):
     named = set(re.findall(r"[\w/-]+\.py\b", (ROOT / page).read_text()))
     there = [f"/{path.relative_to(ROOT)}" for path in (*SOURCES, *ROOT.glob("tests/**/*.py"))]
     assert not {name for name in named if not any(path.endswith(f"/{name}") for path in there)}
+
+
+def python_words(path: Path) -> list[list[ast.expr]]:
+    """The lists of words in a module that start Python, each without its first word."""
+    return [
+        node.elts[1:]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.List)
+        and node.elts
+        and ast.unparse(node.elts[0]) == "sys.executable"
+    ]
+
+
+def test_python_is_never_started_with_the_current_directory_first_on_its_path():
+    """A file `einops.py` that lies there would be executed in place of the library."""
+    started = {path: python_words(path) for path in SOURCES}
+    assert sum(map(len, started.values())) >= 4
+    for path, commands in started.items():
+        for words in commands:
+            assert isinstance(words[0], ast.Constant), path
+            assert words[0].value == "-P", path

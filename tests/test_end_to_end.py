@@ -550,11 +550,20 @@ def test_an_output_that_cannot_be_made_gets_one_line(
 def test_two_processes_learn_what_one_does_in_two_micro_batches(
     home: Path, platform: Platform, small: list[str], finished: Path, student: bool
 ) -> None:
-    words = [*small, "--train.precision=fp32", "--overwrite"]
+    """And what one batch does, without dropout: all have the same noise, so that their losses are
+    equal to rounding, which grows from update to update.
+    """
+    words = [*small, "--train.precision=fp32", "--train.log_every=1", "--overwrite"]
     if student:
         words += [f"--init={finished}", "--objective=discrete-consistency"]
         words += ["--objective.round_steps=4"]
-    assert platform(*words, "--train.accumulate=2", "--output=one").returncode == 0
+    else:
+        words += ["--backbone.dropout=0"]
+    # A student keeps the dropout of its teacher's network.
+    ways = {"one": 2} if student else {"whole": 1, "one": 2, "four": 4}
+    for name, accumulate in ways.items():
+        done = platform(*words, f"--train.accumulate={accumulate}", f"--output={name}")
+        assert done.returncode == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     done = subprocess.run(
         [*launch, "--master_port=29517", "-m", "platform_core.cli", *words, "--output=two"],
@@ -568,6 +577,18 @@ def test_two_processes_learn_what_one_does_in_two_micro_batches(
     one, two = numbers(home / "one"), numbers(home / "two")
     assert two["tokens"] == one["tokens"]
     assert two["bits_per_token"] == pytest.approx(one["bits_per_token"], rel=1e-5)
+    expected = losses(home / next(iter(ways)))
+    assert len(expected) == one["steps"]
+    for name in (*ways, "two"):
+        found = losses(home / name)
+        assert found[:2] == pytest.approx(expected[:2], rel=1e-6), name
+        assert found == pytest.approx(expected, rel=1e-2), name
+
+
+def losses(run: Path) -> list[float]:
+    """The loss of every update."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if line["subset"] == "train"]
 
 
 @pytest.mark.slow

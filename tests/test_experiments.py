@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from platform_core.composition.compose import compose
+from platform_core.process import Absorbing, Uniform
 from platform_core.registry.loading import load_plugins
 from platform_sweep.file import read_sweep
 from platform_sweep.plan import make_plan
@@ -37,3 +38,22 @@ def test_every_trial_of_a_sweep_composes(sweep, monkeypatch):
 def test_there_are_recipes_and_sweeps():
     assert RECIPES
     assert SWEEPS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("process", "number", "rounds", "least"),
+    [
+        (Absorbing, 10, 2, 0.9),
+        (Absorbing, 50, 4, 0.92),
+        (Uniform, 50, 4, 0.86),
+        (Uniform, 400, 2, 0.88),
+    ],
+)
+def test_error_bars_cover_the_truth(process, number, rounds, least, monkeypatch):
+    """In 200 seeds of the hardest case, which is short texts; 95 % is meant."""
+    monkeypatch.syspath_prepend(ROOT)
+    from error_bars import one_case
+
+    for covered in one_case(process, number, rounds, 200):
+        assert float(covered) >= least

@@ -424,6 +424,16 @@ def test_each_micro_batch_leaves_out_labels_of_its_own(monkeypatch):
     assert stats.binomtest(int(again), 29 * 8, 0.5).pvalue > 0.001
 
 
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_micro_batches_leave_out_the_labels_that_the_whole_batch_does(accumulate, monkeypatch):
+    """And not those of the same places in each."""
+    whole = labels_read(trainer(label_dropout=0.5), monkeypatch, 6)
+    read = labels_read(trainer(label_dropout=0.5, accumulate=accumulate), monkeypatch, 6)
+    assert torch.equal(read, whole)
+    left_out = (read == 2).view(6, accumulate, -1)
+    assert not torch.equal(left_out, left_out[:, :1].expand_as(left_out))
+
+
 def test_a_restored_trainer_with_labels_goes_on_bit_for_bit():
     whole = trainer(label_dropout=0.3)
     for _ in range(2):

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from argparse import ArgumentParser
 from functools import partial
 
 import datasets
@@ -28,7 +29,9 @@ from platform_core.testing.toy import CausalNetwork
 from platform_core.types import Batch
 from platform_harness import metrics as task_metrics
 from platform_harness import tasks as harness
+from platform_harness.evaluation import Tasks
 from platform_harness.likelihood import choose
+from platform_harness.names import names_in, require_known
 from platform_harness.tasks import Reader, TrainedLm, run_tasks
 
 TOKENIZER = CharacterTokenizer("abcd .")
@@ -226,7 +229,13 @@ def records(capsys, *words):
 
 @pytest.mark.slow
 def test_tasks_are_measured_and_kept(home, tasks, capsys):
-    words = (home / "run", "--tasks=choices,endings,texts", f"--task_path={tasks}", "--draws=4")
+    words = (
+        home / "run",
+        "--tasks=choices,endings,texts",
+        f"--task_path={tasks}",
+        "--trust_tasks",
+        "--draws=4",
+    )
     choices, endings, texts = records(capsys, *words)
     assert choices["items"] == endings["items"] == texts["items"] == 3
     accuracy = choices["metrics"]["acc"]
@@ -249,7 +258,8 @@ def test_tasks_are_measured_and_kept(home, tasks, capsys):
     assert card["lm_eval"].startswith("0.4.")
     assert card["tokenizer"]["kind"] == "character"
     kept = json.loads((home / "run" / "result.json").read_text())["evaluations"]
-    name = "choices-ema-clean-context-4-draws-step-0000002"
+    words = "choices-ema-clean-context-4-draws-step-0000002"
+    (name,) = (name for name in kept if name.startswith(words))
     assert kept[name]["metrics"] == choices["metrics"]
 
 
@@ -258,13 +268,30 @@ def test_what_is_printed_says_what_is_known(home, tasks, capsys):
     """One item has no standard error, which is left out."""
     path = f"--task_path={write_tasks(tasks, [CHOICES[1]])}"
     capsys.readouterr()
-    assert main(["eval", str(home / "run"), "--tasks=choices", path, "--draws=2"]) == 0
+    assert (
+        main(["eval", str(home / "run"), "--tasks=choices", path, "--trust_tasks", "--draws=2"])
+        == 0
+    )
     said = capsys.readouterr().out
     assert "choices, 1 items; ema weights of step 2; clean-context likelihood at 2 noise" in said
     assert " +- " not in said
     assert "nats a choice; it leaves" in said
     assert "1 items were cut at the left to the length of training" in said
     assert "cannot be scored" not in said
+
+
+@pytest.mark.slow
+def test_where_nothing_is_compared_the_error_is_that_of_the_whole_text(home, tasks, capsys):
+    path = f"--task_path={write_tasks(tasks, [CHOICES[1]])}"
+    capsys.readouterr()
+    assert main(["eval", str(home / "run"), "--tasks=texts", path, "--draws=4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["mean_noise_error_of_a_score"] > 0
+    assert found["items_compared"] == 0
+    assert main(["eval", str(home / "run"), "--tasks=texts", path, "--draws=4"]) == 0
+    said = capsys.readouterr().out
+    assert "nats a text\n" in said
+    assert "open" not in said
 
 
 def test_tasks_are_asked_of_a_model_and_what_cannot_be_scored_is_wrong(tasks):
@@ -282,6 +309,7 @@ def test_tasks_are_asked_of_a_model_and_what_cannot_be_scored_is_wrong(tasks):
     assert choices.metrics["chance"] == pytest.approx((1 / 2 + 1 / 2 + 1 / 3) / 3)
     assert choices.counts["items_that_cannot_be_scored"] == 2
     assert choices.counts["items_undecided_by_noise"] == 0
+    assert [found.counts["items_compared"] for found in (choices, endings, texts)] == [1, 0, 0]
     expected = -log_prob(lm, ids("ab"), 1) / 2 / math.log(2)
     assert texts.metrics["bits_per_byte"] == pytest.approx(expected, abs=1e-5)
     assert set(endings.metrics) >= {"perplexity", "acc"}
@@ -315,9 +343,91 @@ def test_mistakes_are_one_line(home, tasks, capsys):
     run, path = home / "run", f"--task_path={tasks}"
     assert "--limit is for tasks" in refused(capsys, run, "--limit=2")
     assert "--on and --tasks are measured one at a time" in refused(
-        capsys, run, "--tasks=choices", path, "--on", "sotu"
+        capsys, run, "--tasks=choices", path, "--trust_tasks", "--on", "sotu"
     )
-    assert "--tasks names no task" in refused(capsys, run, "--tasks=,", path)
+    assert "--tasks names no task" in refused(capsys, run, "--tasks=,", path, "--trust_tasks")
+
+
+def asked(*words):
+    parser = ArgumentParser()
+    Tasks.arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_tasks_of_ones_own_are_programs_and_have_to_be_trusted():
+    with pytest.raises(UsageError, match="are programs, which may do anything.*--trust_tasks"):
+        Tasks.is_asked(asked("--tasks=choices", "--task_path=tasks"))
+    assert Tasks.is_asked(asked("--tasks=choices", "--task_path=tasks", "--trust_tasks"))
+    assert Tasks.is_asked(asked("--tasks=piqa"))
+    with pytest.raises(UsageError, match="--trust_tasks is for tasks"):
+        Tasks.is_asked(asked("--trust_tasks"))
+
+
+BROKEN = {
+    "a field that is not there": {"doc_to_text": "{{nosuch.x}}"},
+    "a split that is not there": {"test_split": "dev"},
+    "no split": {"test_split": None},
+    "a template that cannot be read": {"doc_to_text": "{{query"},
+    "no such output": {"output_type": "poem"},
+    "a target too high": {"doc_to_target": "{{7}}"},
+    "choices that are none": {"doc_to_choice": "gold"},
+    "no such metric": {"metric_list": [{"metric": "luck"}]},
+    "no such function": {"doc_to_text": "!function no.such"},
+    "an unknown key": {"colour": "blue"},
+    "metrics that are a word": {"metric_list": "acc"},
+    "arguments that are a list": {"dataset_kwargs": [1]},
+}
+
+
+@pytest.mark.parametrize("mistake", BROKEN)
+def test_a_mistake_in_a_task_of_ones_own_is_one_line(tasks, mistake):
+    path = tasks / "choices.yaml"
+    task = {**yaml.safe_load(path.read_text()), "task": "mine", **BROKEN[mistake]}
+    text = yaml.safe_dump({key: value for key, value in task.items() if value is not None})
+    (tasks / "mine.yaml").write_text(text.replace("'!function no.such'", "!function no.such"))
+    with pytest.raises(UsageError, match="mine") as refusal:
+        run_tasks(model(), ["mine"], folder=tasks, limit=2, num_fewshot=None)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_mistake_of_the_platform_itself_is_no_mistake_of_the_task(tasks, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(TrainedLm, "_item", broken)
+    with pytest.raises(ZeroDivisionError):
+        run_tasks(model(), ["choices"], folder=tasks, limit=2, num_fewshot=None)
+
+
+NAMED = """
+task: alone
+tag:
+  - one_tag
+  # a remark
+  - "another_tag"
+group: several
+task:
+  - inside
+  - task: nested
+    num_fewshot: 2
+"task" : 'quoted'  # said here
+tag: [flow_one, flow_two]
+"""
+
+
+def test_every_way_to_name_a_task_is_read():
+    found = set(names_in(NAMED))
+    assert found >= {"alone", "one_tag", "another_tag", "several", "inside", "nested", "quoted"}
+    assert found >= {"flow_one", "flow_two"}
+
+
+def test_a_name_that_no_task_has_is_refused_without_the_library(monkeypatch):
+    """The library needs half a minute to read its own tasks; its names are kept in the cache."""
+    monkeypatch.setattr(harness, "TaskManager", None)
+    with pytest.raises(UsageError, match="no task 'arc_eazy' in lm_eval .*did you mean arc_easy"):
+        require_known(["piqa", "arc_eazy"])
+    with pytest.raises(UsageError, match="no task 'arc_eazy' in lm_eval"):
+        run_tasks(model(), ["arc_eazy"], folder=None, limit=1, num_fewshot=None)
 
 
 def test_a_misspelt_task_has_a_near_one_named(tasks, monkeypatch):

@@ -58,6 +58,7 @@ QUICK = [
     ("objective:negative", "row-loss-is-no-less-than-zero", "a value is -"),
     ("objective:counts-padding", "per-token", "a token that does not count has"),
     ("objective:own-noise", "same-draws-same-loss", "equal draws give another loss"),
+    ("objective:noise-of-the-batch", "parts-add-up", "forward in parts with absorbing"),
     ("objective:untold", "tells-the-network", "is not told the labels of the batch"),
     ("objective:detached", "gradients", "all gradients are 0"),
     ("sampler:global-seed", "same-seed-same-sample", "one generator, two samples"),

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -133,15 +132,3 @@ def test_every_command_works_when_typed_in_order(page: str, tmp_path: Path) -> N
             assert "Traceback" not in said, f"{command}\n{said}"
         else:
             assert code == 0, f"{command}\n{said}"
-
-
-@pytest.mark.slow
-def test_the_dashboard_says_where_it_is(tmp_path: Path) -> None:
-    (tmp_path / "runs").mkdir()
-    command = [sys.executable, "-m", "platform_core.cli", "dashboard"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as served:
-        assert served.stdout is not None
-        said = next(line for line in served.stdout if "http" in line)
-        served.send_signal(signal.SIGINT)
-        served.wait(60)
-    assert "http://127.0.0.1:" in said

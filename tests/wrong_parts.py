@@ -8,8 +8,9 @@ from torch import nn
 
 from platform_core.backbone import Backbone, Conditional, Incremental, Reader, Separating
 from platform_core.component import Component
+from platform_core.draws import derive_generator
 from platform_core.hookspecs import hookimpl
-from platform_core.objective import Loss, Nelbo
+from platform_core.objective import Loss, Nelbo, Noised
 from platform_core.parameterization import MaskFree, Mean
 from platform_core.process import Absorbing, Uniform
 from platform_core.sampler import Ancestral, Prompt, Sample, Sampler, Walk
@@ -298,6 +299,16 @@ class Untold(Nelbo):
 
     def forward(self, batch, draws):
         return super().forward(Batch(batch.x0, batch.mask), draws)
+
+
+class NoiseOfTheBatch(Nelbo):
+    """Noise is drawn for all sequences of a batch at once."""
+
+    def noised(self, x0, draws):
+        t = draws.times(len(x0), self.t_min)
+        alpha, generator = self.schedule.alpha(t), derive_generator(draws.seed, draws.first)
+        x_t = self.denoiser.process.corrupt(x0, alpha, generator)
+        return Noised(x_t, x_t, alpha, self.schedule.slope(t))
 
 
 class Detached(Nelbo):
@@ -660,7 +671,8 @@ def platform_parameterizations():
 
 @hookimpl
 def platform_objectives():
-    return components(HalfTheBound, TooHigh, Negative, CountsPadding, OwnNoise, Untold, Detached)
+    parts = (HalfTheBound, TooHigh, Negative, CountsPadding, OwnNoise, NoiseOfTheBatch)
+    return components(*parts, Untold, Detached)
 
 
 @hookimpl

@@ -91,7 +91,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_nothing_half_written(save
 def test_a_checkpoint_holds_json_and_safetensors_only(saved):
     folder = saved.folder / "step-0000030"
     assert {file.suffix for file in folder.iterdir()} == {".json", ".safetensors"}
-    assert set(json.loads((folder / "state.json").read_text())) == {"step", "files"}
+    assert set(json.loads((folder / "state.json").read_text())) == {"step", "files", "digest"}
 
 
 class Tied(nn.Module):
@@ -114,8 +114,58 @@ def test_weights_round_trip_into_another_module():
     assert torch.equal(source.embed.weight, target.out.weight)
 
 
+def test_weights_that_are_not_finite_are_refused_by_name():
+    broken = {n: t.detach().clone() for n, t in weights(nn.Linear(2, 3)).items()}
+    broken["bias"][1] = torch.nan
+    with pytest.raises(CheckpointError, match="the weight bias is not finite"):
+        load_weights(nn.Linear(2, 3), broken, source="x")
+
+
 def test_weights_of_another_architecture_are_refused_by_name_or_shape():
     with pytest.raises(CheckpointError, match=r"another architecture: only this model .* bias"):
         load_weights(nn.Linear(2, 3), {"weight": torch.zeros(3, 2)}, source="x")
     with pytest.raises(CheckpointError, match=r"weight is \[3, 4\], not \[3, 2\]"):
         load_weights(nn.Linear(2, 3, bias=False), {"weight": torch.zeros(3, 4)}, source="x")
+
+
+def test_checkpoints_are_ordered_by_number_whatever_its_length(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (9_999_998, 9_999_999, 10_000_000, 10_000_001):
+        checkpoints.save(step, make(step))
+        assert checkpoints.load().state["step"] == step
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-10000000", "step-10000001"]
+
+
+def test_what_a_kill_before_pruning_left_is_removed(saved):
+    kept = saved.keep
+    saved.keep = 9
+    saved.save(40, make(40))
+    (saved.folder / ".step-0000050.partial").mkdir()
+    saved.keep = kept
+    saved.prune()
+    assert [path.name for path in sorted(saved.folder.iterdir())] == [
+        "step-0000030",
+        "step-0000040",
+    ]
+
+
+@pytest.mark.parametrize("value", [-3, 9, True, None, "30", 30.0, 10**30, [], {}])
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_step_that_is_not_the_folders_is_damage(saved, capsys, value, signed):
+    file = saved.folder / "step-0000030" / "state.json"
+    state = json.loads(file.read_text())
+    state["step"] = value
+    if not signed:  # as before there was a digest of the state
+        del state["digest"]
+    file.write_text(json.dumps(state))
+    assert saved.load().state["step"] == 20
+    assert "step-0000030 is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["", "null", "[]", "{}", "1", "[" * 3000, "\ufeff{}", '{"step": 30, "files": []}']
+)
+def test_a_state_of_another_form_is_damage(saved, capsys, text):
+    (saved.folder / "step-0000030" / "state.json").write_text(text)
+    assert saved.load().state["step"] == 20
+    assert "step-0000030 is damaged" in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -184,3 +186,54 @@ def test_the_matrix_is_a_table_for_people(capsys: pytest.CaptureFixture[str]) ->
     assert header[0] == "process"
     assert {"objective", "sampler", "parameterization"} <= set(header)
     assert "only-uniform" in next(line for line in lines if line.startswith("second "))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 7.45 GiB for an array with shape (10, 10)"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"
+        ),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has 1 GiB free"),
+        OSError(12, "Cannot allocate memory"),
+    ],
+)
+def test_memory_that_cannot_be_had_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(verb: str, argv: Sequence[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    assert main(["run"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("platform run: error: there is not enough memory for what ")
+    assert said.count("\n") == 1
+    amount = re.search(r"[\d.]+ (GiB|bytes)", str(error))
+    assert amount is None or amount[0] in said
+
+
+def test_another_failure_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(verb: str, argv: Sequence[str]) -> int:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    with pytest.raises(RuntimeError, match="a defect"):
+        main(["run"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_any_command_with_a_word(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wait(verb: str, argv: Sequence[str]) -> int:
+        os.kill(os.getpid(), number)
+        return 0
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr(cli, "_dispatch", wait)
+    assert main(["eval"]) == 75
+    assert capsys.readouterr().err == f"platform eval: stopped by {signal.Signals(number).name}\n"
+    assert signal.getsignal(number) == before

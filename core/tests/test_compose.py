@@ -1,7 +1,9 @@
 """Composition: names, layers of options, messages, and what is built."""
 
+import json
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,13 @@ import pytest
 import yaml
 
 from platform_core.composition.compatibility import matrix
-from platform_core.composition.compose import Composition, compose, compose_saved
+from platform_core.composition.compose import (
+    CHANGES_NUMBERS,
+    MAY_CHANGE,
+    Composition,
+    compose,
+    compose_saved,
+)
 from platform_core.composition.options import TrainOptions
 from platform_core.errors import IncompatibleError, UsageError
 from platform_core.registry.loading import find_plugins
@@ -388,9 +396,9 @@ def test_help_shows_every_option_of_the_chosen_parts_with_its_origin(
         f"backbone = narrow [file {STUBS}; default of first]",
         f"schedule = log-linear [{core}; default]",
         "--process NAME one of absorbing, ",
-        "--backbone.hidden_size HIDDEN_SIZE features of a position. (type: int, default: 8)",
+        "--backbone.hidden_size HIDDEN_SIZE features of a position. (whole number, default: 8)",
         "--backbone.rotation.base BASE slowest of the angles, 50% of it.",
-        "--sampler.steps STEPS a few. (type: int, default: 7)",
+        "--sampler.steps STEPS a few. (whole number, default: 7)",
         "--train.learning_rate",
         "--config FILE",
         "--print_config",
@@ -447,3 +455,97 @@ def test_numbers_are_decimal_in_files_and_words(run: Composer, written: str) -> 
 def test_a_key_of_a_config_file_is_given_once(run: Composer) -> None:
     file = run.file("seed: 1\ntrain: {steps: 1}\nseed: 2")
     assert "line 3: 'seed' is given twice" in run.error("--process=first", "--config", file)
+
+
+def resume(saved: Path, plugins: Plugins, *argv: str) -> Composition:
+    composition, _ = compose_saved(
+        saved, argv, plugins, prog="platform run", environ={}, training=True
+    )
+    return composition
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--train.steps=900",
+        "--train.log_every=3",
+        "--train.keep_checkpoints=7",
+        "--evaluate.split=test",
+        "--evaluate.weights=raw",
+        "--sample.number=1",
+        "--sampler=ancestral",
+        "--sampler.steps=2",
+        "--track.to=none",
+        "--data.path=moved.txt",
+    ],
+)
+def test_what_may_change_changes_when_a_run_is_resumed(
+    run: Composer, plugins: Plugins, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = run.saved("--process=first", "--data.corpus=text", "--data.path=t.txt")
+    assert resume(saved, plugins, word).config != saved.read_text()
+    assert "no longer" not in capsys.readouterr().err
+
+
+CHANGED = {
+    **dict.fromkeys(("batch_size", "warmup_steps"), "64"),
+    **dict.fromkeys(("weight_decay", "beta1", "beta2", "clip", "ema_decay"), "0.125"),
+    "label_dropout": "0.125",
+    "decay": "cosine",
+}
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *(f"--train.{option}={value}" for option, value in CHANGED.items()),
+        "--seed=9",
+        "--data.length=9",
+        "--data.corpus=json",
+        "--data.marks=none",
+        "--data.document_masks=true",
+        "--objective.t_min=0.1",
+    ],
+)
+def test_what_a_run_was_trained_with_is_refused_when_it_is_resumed(
+    run: Composer, plugins: Plugins, word: str
+) -> None:
+    saved = run.saved("--process=first", "--data.corpus=text", "--data.path=t.txt")
+    before = saved.read_text()
+    with pytest.raises(UsageError, match="leave that out. What may change: train.steps, ") as error:
+        resume(saved, plugins, word)
+    assert "\n" not in str(error.value)
+    assert saved.read_text() == before
+
+
+def test_every_option_of_training_may_change_or_may_not() -> None:
+    """A new one is refused until somebody has thought about it."""
+    named = {key.removeprefix("train.") for key in (*MAY_CHANGE, *CHANGES_NUMBERS)}
+    known = {field.name for field in fields(TrainOptions)}
+    assert known - named == set(CHANGED)
+
+
+@pytest.mark.parametrize("key", CHANGES_NUMBERS)
+def test_what_changes_numbers_is_said(
+    run: Composer, plugins: Plugins, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = run.saved("--process=first", "--train.precision=bf16")
+    value = {"train.precision": "fp32", "train.compile": "true", "train.accumulate": "2"}
+    resume(saved, plugins, f"--{key}={value.get(key, '0.125')}")
+    assert f"note: {key} is " in capsys.readouterr().err
+
+
+def test_a_part_that_is_gone_names_where_the_run_had_it_from(
+    run: Composer, plugins: Plugins, tmp_path: Path
+) -> None:
+    saved = run.saved("--process=first")
+    composition = run("--process=first")
+    environment = {"plugins": composition.provenance()}
+    (tmp_path / "environment.json").write_text(json.dumps(environment))
+    said = rf"unknown process 'first'; this run had it from -p {STUBS}: give -p {STUBS} again"
+    for training in (False, True):
+        with pytest.raises(UsageError, match=said):
+            compose_saved(saved, [], find_plugins({}), prog="x", environ={}, training=training)
+    (tmp_path / "environment.json").write_text("[")
+    with pytest.raises(UsageError, match="unknown process 'first'"):
+        compose_saved(saved, [], find_plugins({}), prog="x", environ={})

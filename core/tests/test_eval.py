@@ -1,7 +1,9 @@
 """`platform eval` of other texts: names, records, the plot, what one run is refused."""
 
+import copy
 import json
 import math
+import shutil
 
 import pytest
 
@@ -11,6 +13,8 @@ from platform_core.composition.options import DataOptions
 from platform_core.errors import UsageError
 from platform_core.evaluation.texts import ZERO_SHOT, texts
 from platform_core.evaluation.trained import TrainedRun
+from platform_core.record.cards import Card, Record
+from platform_core.record.results import file_name
 from platform_core.registry.loading import find_plugins
 
 WORDS = [
@@ -101,6 +105,11 @@ def test_the_suite_is_the_seven_corpora_and_words_may_repeat():
     assert texts(["text=a b/c*.txt"], own)[0].name == "text-a-b-c-.txt"
 
 
+def test_only_rows_of_the_user_are_read_from_the_column_of_the_options():
+    found = texts(["json=a", "parquet=a", "saved=a", "ptb", "text=a"], DataOptions(column="body"))
+    assert [text.options.column for text in found] == ["body"] * 3 + [None] * 2
+
+
 def test_texts_that_cannot_be_are_refused():
     with pytest.raises(UsageError, match="--on =x names no corpus; give CORPUS or CORPUS=PATH"):
         texts(["=x"], DataOptions())
@@ -167,3 +176,100 @@ def test_options_of_the_objective_and_the_precision_are_read():
 def test_a_network_is_measured_in_the_precision_that_is_asked_for(run, capsys):
     (record,) = records(capsys, run, "--train.precision=fp32")
     assert record["card"]["precision"] == "no"
+
+
+BOUNDLESS = """
+from platform_core.component import Component
+from platform_core.hookspecs import hookimpl
+from platform_core.objective import Nelbo
+
+class Boundless(Nelbo):
+    "A loss that is no bound."
+    has_bound = False
+
+    def bound(self, batch, draws, protocol="exact"):
+        raise AssertionError("it is never called")
+
+@hookimpl
+def platform_objectives():
+    return [Component("boundless", f"{__name__}:Boundless", "no bound")]
+"""
+
+
+@pytest.mark.slow
+def test_a_run_whose_objective_has_no_bound_has_no_figures_of_one(run, tmp_path, capsys):
+    (tmp_path / "boundless.py").write_text(BOUNDLESS)
+    plugin, home = ["-p", str(tmp_path / "boundless.py")], tmp_path / "run"
+    own = write(tmp_path / "own", "abc")
+    words = [*WORDS, "--objective=boundless", f"--data.path={own}", f"--output={home}"]
+    assert main([*plugin, "run", *words, "--train.evaluate_every=1"]) == 0
+    note = "the objective boundless has no bound on -log p, so none was measured"
+    said = capsys.readouterr().out
+    assert note in said
+    assert "perplexity" not in said
+    result = json.loads((home / "result.json").read_text())
+    assert result["note"] == note
+    assert not {"perplexity", "bits_per_character", "standard_error"} & set(result)
+    assert main([*plugin, "eval", str(home)]) == 2
+    refused = capsys.readouterr().err
+    assert "Boundless says that it has no bound" in refused
+    assert refused.count("\n") == 1
+    assert main([*plugin, "sample", str(home)]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(run), str(home)]) == 0
+    said = capsys.readouterr().out
+    assert f"{home}: the objective has no bound on -log p." in said
+    (row,) = [line.split() for line in said.splitlines() if line.startswith(f"{home} ")]
+    assert set(row[1:]) == {"\N{EN DASH}"}
+
+
+WAYS = [
+    [],
+    ["--seed=7"],
+    ["--data.length=8"],
+    ["--data.packing=padded"],
+    ["--data.marks=none"],
+    ["--data.path={other}"],
+    ["--on", "text={other}"],
+    ["--evaluate.batch_size=2"],
+    ["--evaluate.split=test"],
+    ["--evaluate.weights=raw"],
+    ["--evaluate.protocol=published"],
+    ["--evaluate.draws=3"],
+    ["--evaluate.sequences=1"],
+    ["--data.document_masks=true"],
+]
+
+
+def test_evaluations_that_were_made_unlike_are_all_kept_and_like_ones_once(run, tmp_path, capsys):
+    """The name follows the card: no option that an evaluation reads leaves it as it was."""
+    other = write(tmp_path / "other", "cab")
+    kept = shutil.copytree(run, tmp_path / "copy")
+    shutil.rmtree(kept / "evaluations", ignore_errors=True)
+    for _ in range(2):
+        for words in WAYS:
+            assert main(["eval", str(kept), *(word.format(other=other) for word in words)]) == 0
+        names = sorted(file.stem for file in (kept / "evaluations").glob("*.json"))
+        assert len(names) == len(WAYS)
+    assert "validation-ema-exact-step-0000002" in names
+    (other / "00.txt").write_text("another text of the same name")
+    assert main(["eval", str(kept), "--on", f"text={other}"]) == 0
+    assert len([*(kept / "evaluations").glob("*.json")]) == len(WAYS) + 1
+
+
+FACTS = {"evaluate": {"split": "test", "draws": 1}, "seed": 1, "parts": {"sampler": "a"}, "x": None}
+
+
+@pytest.mark.parametrize("place", ["evaluate.split", "evaluate.draws", "seed", "parts.sampler"])
+def test_one_fact_that_differs_gives_another_name(place):
+    changed = copy.deepcopy(FACTS)
+    holder, _, key = place.rpartition(".")
+    (changed[holder] if holder else changed)[key] = "other"
+    names = {
+        file_name("words", Record({}, Card(facts)), own, in_name)
+        for facts in (FACTS, changed)
+        for own, in_name in ((FACTS, ()), (FACTS, (place,)))
+    }
+    assert len(names) == 2
+    assert "words" in names
+    assert file_name("words", Record({}, Card({**FACTS, "threads": 3})), FACTS) == "words"

@@ -1,5 +1,6 @@
 """Plugins: what is found, and that one which fails stops nobody else."""
 
+import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -300,3 +301,30 @@ def test_an_option_decides_what_the_objects_of_a_part_are() -> None:
 def test_a_kind_that_cannot_be_had_is_refused_with_its_part(target: str, said: str) -> None:
     with pytest.raises(UsageError, match=f"process x of plugin p .*{said}"):
         both_noises(masks="Absorbing", any=target).load("process", "x")
+
+
+@pytest.mark.parametrize("code", ["1 / 0", "import not_installed_anywhere", "x = 1"])
+def test_a_plugin_that_is_named_and_broken_is_an_error(tmp_path: Path, code: str) -> None:
+    file = tmp_path / "acme_named.py"
+    file.write_text(code)
+    with pytest.raises(UsageError, match=r"acme_named\.py, which -p names, is broken: "):
+        load_plugins({"PLATFORM_PLUGINS": str(file)})
+
+
+def test_every_loaded_plugin_says_where_it_is_from(install: Install, tmp_path: Path) -> None:
+    install("acme-one", "1.5", plugin="acme", code=sampler("one"))
+    file = tmp_path / "by_file.py"
+    file.write_text(PREAMBLE + sampler("two"))
+    plugins = find_plugins({"PLATFORM_PLUGINS": str(file)})
+    said = plugins.provenance([("sampler", "one"), ("sampler", "two"), ("process", "uniform")])
+    assert said["acme"] == {
+        "distribution": "acme-one",
+        "version": "1.5",
+        "parts": ["sampler one"],
+    }
+    assert said["by_file"] == {
+        "file": str(file),
+        "digest": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "parts": ["sampler two"],
+    }
+    assert said["core"]["parts"] == ["process uniform"]

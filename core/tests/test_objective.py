@@ -19,6 +19,7 @@ from platform_core.objective import DiffusionObjective, Nelbo
 from platform_core.process import Absorbing, Interpolating, Uniform
 from platform_core.schedule import Cosine, LogLinear, Polynomial, Schedule
 from platform_core.testing.allocations import LargestTensor
+from platform_core.testing.objective import AtOnce
 from platform_core.testing.toy import (
     ExactDenoiser,
     TinyNetwork,
@@ -91,8 +92,8 @@ def test_under_masks_the_position_itself_says_nothing():
     torch.testing.assert_close(integrated_bound(objective, x0), -law.log_prob(x0), **TIGHT)
 
 
-@dataclass(frozen=True)
-class FixedTimes(Draws):
+@dataclass
+class FixedTimes(AtOnce):
     """Draws whose times are given, as fractions of the way from t_min to 1."""
 
     fractions: Tensor = torch.zeros(0)
@@ -140,7 +141,7 @@ def enumerated(
     process = objective.denoiser.process
     every = Enumeration.of(process, clean)
     monkeypatch.setattr(process, "corrupt", lambda x0, alpha, generator: every.x_t)
-    draws = FixedTimes(torch.Generator(), 0, 0, 1, 0, every.fractions)
+    draws = FixedTimes(0, 0, 0, 1, 0, torch.device("cpu"), every.fractions)
     with torch.no_grad():
         if protocol == "training":
             loss = objective(Batch(every.x0, everything(every.x0)), draws)
@@ -272,7 +273,7 @@ def test_the_training_gradient_is_that_of_the_dense_loss(process_class, monkeypa
 
     draws = Draws.derive("test", **place)
     alpha = LogLinear().alpha(draws.times(3, dense.t_min))
-    x_t = process.corrupt(x0, alpha, draws.generator)
+    x_t = draws.each(process.corrupt, x0, alpha)
     logits = dense.model.backbone(x_t, -alpha.log() if process.time_conditioned else None)
     alpha = alpha.expand(x0.shape)
     slope = LogLinear().slope(alpha)

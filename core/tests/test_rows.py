@@ -154,3 +154,58 @@ def test_collect_is_the_dense_choice():
 
 def test_a_vocabulary_wider_than_a_chunk_is_decoded_row_by_row():
     assert chunk_rows(rows.CHUNK_ELEMENTS + 1) == 1
+
+
+class Weighing(nn.Module):
+    """A row loss with weights of its own, one of them frozen and one that nothing uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.5, dtype=torch.float64))
+        self.frozen = nn.Parameter(torch.tensor(2.0, dtype=torch.float64), requires_grad=False)
+        self.unused = nn.Parameter(torch.tensor(3.0, dtype=torch.float64))
+
+    def row_loss(self, logits: Tensor, x0: Tensor, weight: Tensor) -> Tensor:
+        return row_loss(logits * self.scale, x0, weight * self.frozen) + self.scale.square()
+
+
+@chunks
+@pytest.mark.usefixtures("chunked")
+def test_parameters_of_the_row_loss_and_columns_are_differentiated(monkeypatch):
+    (x_t, x0, weight), found = batch(), []
+    for by_row in (True, False):
+        backbone, loss = network(), Weighing()
+        column = weight.clone().requires_grad_()
+        hidden = backbone.encode(x_t, None).flatten(0, 1)
+        columns = (x0.flatten(), (column * 2).flatten())
+        if by_row:
+            total, _ = weighted_sum(
+                backbone.decoder, loss.row_loss, hidden, columns, num_states=STATES
+            )
+        else:
+            total = loss.row_loss(backbone.decoder(hidden), *columns).float().double().sum()
+        (total * 0.5).backward()
+        assert loss.unused.grad is None
+        assert loss.frozen.grad is None
+        found.append({**gradients(backbone), "scale": loss.scale.grad, "column": column.grad})
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_tensor_made_of_parameters_must_be_a_column(monkeypatch):
+    monkeypatch.setattr(rows, "CHUNK_ELEMENTS", 4 * STATES)
+    backbone, loss, (x_t, x0, weight) = network(), Weighing(), batch()
+    hidden, made = backbone.encode(x_t, None).flatten(0, 1), loss.scale.exp()
+
+    def captures(logits: Tensor, x0: Tensor, weight: Tensor) -> Tensor:
+        return row_loss(logits, x0, weight) * made
+
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        weighted_sum(
+            backbone.decoder,
+            captures,
+            hidden,
+            (x0.flatten(), weight.flatten()),
+            num_states=STATES,
+        )

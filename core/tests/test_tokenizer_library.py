@@ -357,4 +357,76 @@ def test_overwrite_replaces_and_a_file_may_have_any_name(tmp_path: Path, text: P
 def test_the_verb_says_what_it_does(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tokenizer", *words]) == 2
     assert "platform tokenizer train --size 4096 --output DIR" in capsys.readouterr().err
-    assert main(["tokenizer", "--help"]) == 0
+    with pytest.raises(SystemExit, match="0"):
+        main(["tokenizer", "--help"])
+
+
+def saved_library(folder: Path, kind: str) -> str:
+    """A folder with a tokenizer of one kind, trained on `DOCUMENTS`."""
+    from tokenizers import Tokenizer as Library
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+    said: dict[str, str] = {"eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"}
+    marks = ["<unk>", "<s>", "</s>"]
+    if kind == "wordpiece":
+        made = Library(models.WordPiece(unk_token="<unk>"))
+        made.normalizer = normalizers.BertNormalizer(lowercase=True)
+        made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        made.decoder = decoders.WordPiece(prefix="##")
+        trainer: object = trainers.WordPieceTrainer(vocab_size=60, special_tokens=marks)
+    elif kind == "sentencepiece":
+        made = Library(models.BPE(unk_token="<unk>"))
+        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+        made.decoder = decoders.Metaspace(prepend_scheme="always")
+        trainer = trainers.BpeTrainer(vocab_size=60, special_tokens=marks)
+    else:
+        made = Library(models.BPE())
+        made.normalizer = normalizers.NFC() if kind == "normalised bytes" else None
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        made.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(
+            vocab_size=290, special_tokens=marks, initial_alphabet=alphabet
+        )
+    made.train_from_iterator(DOCUMENTS[:20], trainer)
+    folder.mkdir()
+    made.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **said}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+DOCUMENTS = [
+    *["ab cd", "Ab  cd\n\nef", " ab", "ab ", "ab, (cd)!", "naïve café", "nai\u0308ve", "😀 ab"]
+    * 15,
+    "a word with Ω that no vocabulary has",
+]
+KINDS = ["characters", "wordpiece", "sentencepiece", "bytes", "normalised bytes"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_characters_are_those_of_the_text_whatever_cuts_it(tmp_path: Path, kind: str) -> None:
+    """For every way to pack them without cutting text off, and for every document alone."""
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for number, document in enumerate(DOCUMENTS):
+        (folder / f"{number:03}.txt").write_text(document, encoding="utf-8")
+    name = kind if kind == "characters" else saved_library(tmp_path / "tokenizer", kind)
+    for packing, marks in (("packed", "documents"), ("packed", "none"), ("padded", "documents")):
+        length = 8 if packing == "packed" else 64
+        text = {"corpus": "text", "path": str(folder), "length": length, "tokenizer": name}
+        options = DataOptions(**text, packing=packing, marks=marks)  # type: ignore[arg-type]
+        data = load_data(options)
+        for split, held in (("train", None), ("validation", 9), ("test", 19)):
+            documents = [
+                document
+                for number, document in enumerate(DOCUMENTS)
+                if (number % 20 == held if held else number % 20 not in (9, 19))
+            ]
+            assert data.split(split).num_characters() == sum(map(len, documents)), (packing, marks)
+            parts = [data.split(split).spread(n) for n in (1, 2)]
+            assert all(0 < part.num_characters() <= sum(map(len, documents)) for part in parts)
+    for document, found in zip(DOCUMENTS, data.tokenizer.encode_counted(DOCUMENTS), strict=True):
+        assert found.characters.sum() == len(document)
+        assert found.ids.tolist() == data.tokenizer.encode(document).tolist()
+        assert len(found.ids) == len(found.characters)

@@ -1,5 +1,7 @@
 """Training: the learning rate, micro-batches, exact restoration, and what stops it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -60,10 +62,32 @@ def test_training_lowers_the_bound():
     assert bound() < 0.9 * before
 
 
-def test_micro_batches_change_draws_but_not_what_is_counted():
-    whole, parts = trainer(), trainer(TrainOptions(steps=6, batch_size=4, accumulate=2))
-    assert whole.update().tokens == parts.update().tokens == 24
-    assert parts.micro_batch == 2
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_micro_batches_change_neither_draws_nor_what_is_counted(accumulate, monkeypatch):
+    whole, parts = trainer(), trainer(replace(OPTIONS, accumulate=accumulate))
+    read = {one: network_inputs(one, monkeypatch) for one in (whole, parts)}
+    for _ in range(6):
+        one, other = whole.update(), parts.update()
+        assert one.tokens == other.tokens
+        assert one.loss == pytest.approx(other.loss, rel=1e-6)
+    assert parts.micro_batch == 4 // accumulate
+    for one, other in zip(
+        zip(*read[whole], strict=True), zip(*read[parts], strict=True), strict=True
+    ):
+        assert torch.equal(torch.cat(one), torch.cat(other))
+
+
+def network_inputs(trained: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """Noisy tokens and noise levels that the network is given, call by call."""
+    backbone, read = trained.objective.model.backbone, []
+    encode = backbone.encode
+
+    def listen(inputs, sigma):
+        read.append((inputs.clone(), sigma.clone()))
+        return encode(inputs, sigma)
+
+    monkeypatch.setattr(backbone, "encode", listen)
+    return read
 
 
 def test_a_micro_batch_weighs_as_many_tokens_as_it_has():
@@ -138,7 +162,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched():
     before = flat(trained)
     with torch.no_grad():
         trained.objective.model.backbone.mixing.weight[0, 0] = torch.nan
-    with pytest.raises(UsageError, match="learning_rate"):
+    named = (
+        "because the weight model.backbone.mixing.weight is not finite; lower --train.learning_r"
+    )
+    with pytest.raises(UsageError, match=named):
         trained.update()
     same = torch.isnan(flat(trained)) | (flat(trained) == before)
     assert same.all()

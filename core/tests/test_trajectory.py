@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from platform_core.errors import UsageError
-from platform_core.evaluation import figures
+from platform_core.evaluation import figures, plots
 from platform_core.evaluation.samples import Recorder
 from platform_core.evaluation.trajectory import Trajectory
 from platform_core.process import Absorbing, Uniform
@@ -112,3 +112,14 @@ def test_the_ending_of_its_name_decides_what_a_figure_is(tmp_path: Path):
     assert "<svg" in (tmp_path / "way.svg").read_text()
     with pytest.raises(UsageError, match=r"way.txt cannot hold a figure; .*\.json, \.png"):
         figures.require_format(tmp_path / "way.txt")
+
+
+@pytest.mark.parametrize("form", ["svg", "pdf", "png"])
+def test_a_plot_repeats_byte_for_byte(tmp_path: Path, form: str) -> None:
+    for name in ("a", "b"):
+        figure, axes = plots.new(title="x", x="x", y="y")
+        axes.plot([0, 1], [1, 2], label="one")
+        axes.legend()
+        plots.write(figure, tmp_path / f"{name}.{form}")
+    assert (tmp_path / f"a.{form}").read_bytes() == (tmp_path / f"b.{form}").read_bytes()
+    assert b"<dc:date>" not in (tmp_path / f"a.{form}").read_bytes()

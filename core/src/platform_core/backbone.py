@@ -10,7 +10,7 @@ reads a label of each sequence; a `Separating` backbone keeps the documents of a
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -93,6 +93,41 @@ class Separating(Backbone, ABC):
             labels: as in `Conditional.encode`.
             documents: number of each token's document, `[batch, length]`; a position sees only
                 positions with the same number. None where documents are not kept apart.
+        """
+
+
+class FromElsewhere(ABC):
+    """A backbone whose network is described, and may have been trained, outside of the platform.
+
+    The run keeps the description, so that it needs nothing else once it has started. The
+    constructor reads no weights: a checkpoint replaces them, except at the start of a new run.
+    """
+
+    @classmethod
+    @abstractmethod
+    def kept(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Options of the constructor that the run keeps in its config, besides those given.
+
+        Args:
+            options: those of the constructor, by name, as far as they are no facts of other parts.
+
+        Raises:
+            UsageError: the network that the options name is not found or cannot be read.
+        """
+
+    @abstractmethod
+    def start(self, vocabulary: Mapping[str, int] | None, mask_id: int | None) -> Mapping[str, Any]:
+        """Load the weights that a new run starts from, and say which they are, for the record.
+
+        Args:
+            vocabulary: token -> id of the run's tokenizer, if it is one of the tokenizers library.
+            mask_id: the state that is the mask; None where the process has none.
+
+        Returns:
+            Plain values for JSON; empty where all weights are new.
+
+        Raises:
+            UsageError: the weights cannot be read, or are those of another network or tokenizer.
         """
 
 

@@ -126,7 +126,8 @@ class Teacher(Model):
     def __init__(self, model: Model) -> None:
         backbone = copy.deepcopy(model.backbone)
         super().__init__(model.process, model.schedule, model.parameterization, backbone)
-        self.requires_grad_(requires_grad=False)
+        # The network alone: the schedule may have weights, which the student shares and trains.
+        self.backbone.requires_grad_(requires_grad=False)
         self.train()
 
     def train(self, mode: bool = True) -> "Teacher":

@@ -1,18 +1,25 @@
 """Random draws of one training step, from generators that are derived anew each time.
 
-A generator is a function of (seed, purpose, step, first sequence of the batch), so a resumed run
-draws exactly what an uninterrupted run would have drawn, and no generator state needs saving.
+What is drawn of a sequence is a function of (seed, purpose, step, place of the sequence in the
+global batch), so a resumed run draws exactly what an uninterrupted run would have drawn, no
+generator state needs saving, and it makes no difference into how many micro-batches, or among how
+many processes, the global batch is divided.
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from platform_core.types import Noise
 
 END_MARGIN = 2.0**-40
 """Times keep this distance from 0 and 1, where rates are infinite."""
+
+Drawn = TypeVar("Drawn", bound=Tensor | tuple[Any, ...])
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -26,24 +33,31 @@ def derive_generator(*parts: int | str, device: torch.device | str = "cpu") -> t
     return torch.Generator(device=device).manual_seed(derive_seed(*parts))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Draws:
-    """The random draws of one batch, and its place in the global batch.
+    """The random draws of one batch, each sequence's own, and the batch's place in the global one.
+
+    The draws of a sequence depend on its place in the global batch and on how many draws of this
+    batch came before them (`calls`), not on the other sequences of the batch. So an objective whose
+    draws all come from `times` and `each` has the same noise however the global batch is divided.
 
     Args:
-        generator: generator of this batch alone, on the batch's device.
+        seed: of all draws of the global batch at this step.
         step: number of optimizer updates so far; objectives that change over training read it.
         first: index of the batch's first sequence in the global batch (all ranks, all accumulated
             micro-batches).
         total: number of sequences in the global batch.
         shift: a number that is the same on every rank, drawn anew at each step.
+        device: of the batch, and of everything that is drawn.
     """
 
-    generator: torch.Generator
+    seed: int
     step: int
     first: int
     total: int
     shift: int
+    device: torch.device
+    calls: int = field(default=0, init=False)
 
     @classmethod
     def derive(
@@ -56,8 +70,8 @@ class Draws:
     ) -> "Draws":
         """The draws of the batch that starts at sequence `first` of step `step`."""
         shift = derive_seed(*parts, "shift", step) % total
-        generator = derive_generator(*parts, "draws", step, first, device=device)
-        return cls(generator, step, first, total, shift)
+        seed = derive_seed(*parts, "draws", step)
+        return cls(seed, step, first, total, shift, torch.device(device))
 
     def times(self, batch: int, t_min: float = 0.0) -> Noise:
         """Stratified times in [t_min, 1], `[batch, 1]` float64: one in each of `total` equal
@@ -67,8 +81,53 @@ class Draws:
         that the time of every sequence is uniform and estimates over a fixed list of texts are
         unbiased.
         """
-        device = self.generator.device
-        interval = (self.first + self.shift + torch.arange(batch, device=device)) % self.total
-        within = torch.rand(batch, generator=self.generator, dtype=torch.float64, device=device)
+        interval = (self.first + self.shift + torch.arange(batch)) % self.total
+        within = torch.tensor(self._seeds(batch), dtype=torch.float64) * 2.0**-63
         t = ((interval + within) / self.total).clamp(END_MARGIN, 1 - END_MARGIN)
-        return (t_min + (1 - t_min) * t)[:, None]
+        return (t_min + (1 - t_min) * t)[:, None].to(self.device)
+
+    def each(self, draw: Callable[..., Drawn], *columns: Tensor) -> Drawn:
+        """What `draw` makes of each sequence with a generator of its own, for the whole batch.
+
+        `draws.each(process.corrupt, x0, alpha)` is the noisy batch.
+
+        Args:
+            draw: called with the rows `[1, ...]` of one sequence, one of each column, and a
+                `torch.Generator` on the batch's device; it returns a tensor `[1, ...]`, or a tuple
+                of such, of the same shape for every sequence.
+            columns: tensors `[batch, ...]` of at least one sequence.
+        """
+        generator = torch.Generator(device=self.device)
+        batch = len(columns[0])
+        found: Drawn | None = None
+        for number, seed in enumerate(self._seeds(batch)):
+            row = (column[number : number + 1] for column in columns)
+            drawn = draw(*row, generator.manual_seed(seed))
+            found = _for_all(drawn, batch) if found is None else found
+            _put(found, drawn, number)
+        assert found is not None, "a batch has sequences"
+        return found
+
+    def _seeds(self, batch: int) -> list[int]:
+        """Of this call, for each sequence."""
+        self.calls += 1
+        places = range(self.first, self.first + batch)
+        return [derive_seed(self.seed, self.calls, place) for place in places]
+
+
+def _for_all(drawn: Drawn, batch: int) -> Drawn:
+    """Room for what is drawn of a whole batch; put together at the end, it would be there twice."""
+    if isinstance(drawn, Tensor):
+        room: Any = drawn.new_empty((batch, *drawn.shape[1:]))
+        return room  # type: ignore[no-any-return]
+    parts = [_for_all(part, batch) for part in drawn]
+    return type(drawn)(parts) if type(drawn) is tuple else type(drawn)(*parts)
+
+
+def _put(found: Drawn, drawn: Drawn, number: int) -> None:
+    """What was drawn of one sequence, in its place."""
+    if isinstance(found, Tensor):
+        found[number : number + 1] = drawn  # type: ignore[assignment]
+        return
+    for part, one in zip(found, drawn, strict=True):
+        _put(part, one, number)

@@ -69,6 +69,32 @@ def with_article(noun: str) -> str:
     return f"{'an' if vowel else 'a'} {noun}"
 
 
+def out_of_memory(error: BaseException) -> str | None:
+    """What asked for memory that cannot be had, and for how much, in one line; None of another
+    error.
+    """
+    import re
+    import traceback
+
+    text = " ".join(str(error).split())
+    said = re.search(
+        r"out of memory|not enough memory|can't allocate|unable to allocate|cannot allocate memory",
+        text,
+        re.IGNORECASE,
+    )
+    if not isinstance(error, MemoryError) and not said:
+        return None
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "platform_" in frame.filename] or frames[-1:]
+    where = f"{os.path.basename(own[-1].filename)}, {own[-1].name}" if own else "the command"
+    much = re.sub(r"^.*(?=DefaultCPUAllocator|Unable to allocate|CUDA out of memory)", "", text)
+    much = re.split(r"\. (?:Including|If reserved|Of the allocated)", much)[0]
+    return (
+        f"there is not enough memory for what {where} asked for"
+        f"{f' ({much[:300]})' if much else ''}; ask for less: a smaller batch, length or model"
+    )
+
+
 def reason(error: BaseException) -> str:
     """Describe an error in one line: type, message and, if raised outside the import system and the
     core, file and line.

@@ -27,6 +27,10 @@ MIN_ALPHA = 1e-4
 """Lowest signal level that the network is told; lower levels are rare and carry no information."""
 
 
+BACKBONE = "model.backbone."
+"""Beginning of the names of the network's tensors in an objective."""
+
+
 class Model(nn.Module):
     """Process, schedule, parameterization and backbone in one module; only the last has weights.
 
@@ -105,10 +109,14 @@ class Denoiser:
         self.parameterization = model.parameterization
         self.schedule = model.schedule
         self.model = model
-        ends = torch.tensor([1.0, 0.0], dtype=torch.float64, device="cpu")
-        noise, clean = self.schedule.alpha(ends).tolist()
-        self._levels = max(noise, MIN_ALPHA), clean
+        self._levels = None if _learns(model.schedule) else self._ends(torch.device("cpu"))
         self.calls = 0
+
+    def _ends(self, device: torch.device) -> tuple[float, float]:
+        """The lowest and the highest signal level that the network is told."""
+        ends = torch.tensor([1.0, 0.0], dtype=torch.float64, device=device)
+        noise, clean = self.schedule.alpha(ends).tolist()
+        return max(noise, MIN_ALPHA), clean
 
     def encode(self, inputs: Inputs, alpha: Noise, conditions: Conditions | None = None) -> Hidden:
         """Features of every position of noisy text at signal level alpha, `[batch, 1]`.
@@ -118,8 +126,10 @@ class Denoiser:
         self.calls += self.model.backbone.evaluations
         if self.model.watch is not None:
             self.model.watch(inputs, alpha)
-        sigma = -alpha.clamp(*self._levels).log().float() if self.process.time_conditioned else None
-        return self.model.encode(inputs, sigma, conditions)
+        if not self.process.time_conditioned:
+            return self.model.encode(inputs, None, conditions)
+        levels = self._levels or self._ends(alpha.device)
+        return self.model.encode(inputs, -alpha.clamp(*levels).log().float(), conditions)
 
     def log_score(self, x_t: Tokens, alpha: Noise) -> LogProbs:
         """Score of every position at once: a definition that needs too much memory in practice."""
@@ -240,6 +250,11 @@ class Denoiser:
         return x_t.masked_scatter(changing, found)
 
 
+def _learns(schedule: Schedule) -> bool:
+    """Whether the curve of a schedule has parameters, and so changes while it is trained."""
+    return isinstance(schedule, nn.Module) and any(True for _ in schedule.parameters())
+
+
 def weights(module: nn.Module) -> dict[str, Tensor]:
     """The tensors from which a module can be restored: parameters (tied ones once) and saved
     buffers.
@@ -247,3 +262,13 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
     saved = module.state_dict(keep_vars=True)
     buffers = {name: buffer for name, buffer in module.named_buffers() if name in saved}
     return dict(module.named_parameters()) | buffers
+
+
+def first_not_finite(module: nn.Module) -> str | None:
+    """The name of the first parameter that holds NaN or an infinite number; None if all are
+    finite.
+    """
+    for name, parameter in module.named_parameters():
+        if not parameter.isfinite().all():
+            return name
+    return None

@@ -45,11 +45,13 @@ class Objective(nn.Module, ABC):
 
     `noise_levels` is the number of noise levels at which `bound` reads each sequence, or 0 where
     `bound` is exact. `starts_from_trained` says whether training makes sense only from the weights
-    of a trained network (`--init`).
+    of a trained network (`--init`). `has_bound` is False for an objective whose `bound` is no bound
+    on -log p: `bound` is then never called, `platform eval` refuses, and results leave it out.
     """
 
     requires: ClassVar[Mapping[str, type]] = {}
     noise_levels: ClassVar[int] = 1
+    has_bound: ClassVar[bool] = True
     starts_from_trained: ClassVar[bool] = False
 
     def __init__(self, model: Model) -> None:
@@ -162,8 +164,10 @@ class DiffusionObjective(Objective, Guessing):
         """The most likely tokens from one network call, which reads pure noise at the counted
         positions and clean tokens elsewhere.
         """
-        x0, asked = batch.x0, batch.mask
-        noise = self.denoiser.process.sample_prior(tuple(x0.shape), draws.generator)
+        x0, asked, process = batch.x0, batch.mask, self.denoiser.process
+        noise = draws.each(
+            lambda row, generator: process.sample_prior(tuple(row.shape), generator), x0
+        )
         alpha = self.exact_schedule.alpha(
             torch.full_like(x0[:, :1], 1 - END_MARGIN, dtype=torch.float64)
         )
@@ -172,7 +176,7 @@ class DiffusionObjective(Objective, Guessing):
 
     def _corrupted_at(self, t: Noise, schedule: Schedule, x0: Tokens, draws: Draws) -> Noised:
         alpha = schedule.alpha(t)
-        x_t = self.denoiser.process.corrupt(x0, alpha, draws.generator)
+        x_t = draws.each(self.denoiser.process.corrupt, x0, alpha)
         return Noised(x_t, x_t, alpha, schedule.slope(t))
 
     def _integrand(self, batch: Batch, noised: Noised, row_loss: rows.RowLoss) -> Loss:

@@ -181,7 +181,7 @@ def test_every_step_is_drawn_and_equally_often(states, training, monkeypatch):
     call(Batch(x0, everything(x0)), draws)
     expected = LogLinear().alpha(torch.arange(1, 41, dtype=torch.float64) / 40)
     expected[-1] = 0
-    found = drawn[0].flatten().sort(descending=True).values
+    found = torch.cat([level.flatten() for level in drawn]).sort(descending=True).values
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
 
 

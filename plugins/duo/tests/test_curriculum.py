@@ -14,6 +14,7 @@ from platform_core.draws import Draws
 from platform_core.model import Model
 from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.golden import Golden
+from platform_core.testing.objective import AtOnce
 from platform_core.testing.stubs import Small
 from platform_core.testing.toy import (
     ExactDenoiser,
@@ -193,11 +194,9 @@ def test_with_one_hot_vectors_and_all_levels_the_curriculum_is_the_bound():
 
 
 def replace_times(one: Draws, t: Tensor) -> Draws:
-    class Given(Draws):
-        def times(self, batch: int, t_min: float = 0.0) -> Tensor:
-            return t
-
-    return Given(**vars(one))
+    given = AtOnce(one.seed, one.step, one.first, one.total, one.shift, one.device)
+    given.times = lambda batch, t_min=0.0: t  # type: ignore[method-assign]
+    return given
 
 
 def test_the_temperature_is_the_reference_s_until_its_curriculum_ends():
@@ -221,7 +220,7 @@ def test_tau_follows_the_step(monkeypatch: pytest.MonkeyPatch):
     draw = objective.relaxation.draw
     monkeypatch.setattr(objective.relaxation, "draw", lambda *a: (taus.append(a[2]), draw(*a))[1])
     for step in (0, 20, 60, 99, 100):
-        objective(batch(), draws(step))
+        objective(batch(), AtOnce.derive("test", step=step, first=0, total=6))
     assert taus == pytest.approx([1e-1, 1e-1, 1e-2, 10 ** (-1 - 2 * 79 / 80)])
 
 

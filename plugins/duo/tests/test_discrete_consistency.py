@@ -65,7 +65,7 @@ def test_the_loss_is_that_of_two_points_of_one_path_each_at_its_own_level(
     path, again = Gaussian(STATES, -3, 0.5), draws(step, 16)
     t = again.times(16, dt)
     assert dt <= t.min() < dt + 0.1 < 0.9 < t.max() <= 1
-    trajectory = draw_trajectory(x0, STATES, again.generator)
+    trajectory = again.each(lambda row, g: draw_trajectory(row, STATES, g), x0)
     laws = []
     for network, time in ((objective.model, t), (objective.teacher, t - dt)):
         x = trajectory.at((-path.gamma(time) / 2).exp())

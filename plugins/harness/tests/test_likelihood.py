@@ -7,7 +7,8 @@ import torch
 from small_law import CONTEXT, ENDINGS, LAW, TEXTS, asked, close_to, truth
 
 from platform_core.draws import Draws
-from platform_core.objective import Nelbo, Noised
+from platform_core.errors import UsageError
+from platform_core.objective import Loss, Nelbo, Noised
 from platform_core.process import Absorbing, Uniform
 from platform_core.schedule import LogLinear
 from platform_core.testing.toy import (
@@ -24,6 +25,7 @@ from platform_harness.likelihood import (
     CleanContext,
     NoisedContext,
     Text,
+    _answer,
     at_counts,
     standard_error,
 )
@@ -196,7 +198,7 @@ def test_readings_when_noise_has_reached_a_token_vary_less():
     def uniform(seed):
         draws = Draws.derive(seed, step=0, first=0, total=8)
         alpha = 1 - draws.times(8)
-        noise = objective.denoiser.process.corrupt(ending, alpha, draws.generator)
+        noise = draws.each(objective.denoiser.process.corrupt, ending, alpha)
         x_t = torch.where(mask, noise, ending)
         noised = Noised(x_t, x_t, alpha, torch.full_like(alpha, -1))
         return float(objective.integrand(Batch(ending, mask), noised).per_token.sum(-1).mean())
@@ -223,3 +225,20 @@ def test_the_standard_error_of_a_slope_is_small_and_of_one_value_nothing():
     assert standard_error(torch.linspace(0, 1, 100)) == pytest.approx(
         1 / 99 / math.sqrt(200), rel=0.02
     )
+
+
+def test_the_error_of_a_sum_counts_the_noise_that_its_texts_share():
+    """Twice the same text has twice the error of one, not the root of two times."""
+    once = torch.tensor([[0.0, 1.0, 3.0, 2.0]], dtype=torch.float64)
+    one, two = (_answer(once.expand(number, -1), [False] * number) for number in (1, 2))
+    assert one.sum_error == one.standard_errors[0] > 0
+    assert two.sum_error == pytest.approx(2 * one.sum_error)
+
+
+def test_a_network_whose_likelihood_is_not_finite_is_refused():
+    objective = exact(Absorbing(3))
+    objective.integrand = lambda batch, noised: Loss(
+        torch.tensor(math.nan), torch.full(batch.x0.shape, math.nan)
+    )
+    with pytest.raises(UsageError, match="likelihood is not finite"):
+        asked(CleanContext(objective, 8), [TEXTS[4]], number=1)

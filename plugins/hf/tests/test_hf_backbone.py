@@ -38,6 +38,8 @@ def network(
     torch.manual_seed(0)
     sizes = {} if "pretrained" in options else SMALL
     built = Hf(STATES, causal, told, config=config, **{**sizes, **options})
+    if torch.get_default_device().type != "meta":
+        built.start(None, None)
     return built.eval()
 
 
@@ -515,6 +517,7 @@ def test_one_step_of_a_pretrained_network_moves_its_weights(tmp_path: Path) -> N
     saved(tmp_path, "BertForMaskedLM", num_states=6)
     process = Absorbing(5, time_conditioned=True)
     backbone = Hf(6, False, True, config=str(tmp_path), pretrained=True)
+    backbone.start(None, 5)
     model = Model(process, LogLinear(), Mean(), backbone)
     loss = Nelbo(model)(Repeats().batch(range(8)), Draws.derive(0, step=0, first=0, total=8))
     loss.total.backward()

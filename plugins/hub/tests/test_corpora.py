@@ -1,9 +1,14 @@
 """Named corpora, JSON Lines, Parquet and saved folders, their splits, detokenizers and refusals."""
 
 import json
+import os
+import shutil
+import zipfile
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from platform_core.cli import main
@@ -12,7 +17,7 @@ from platform_core.data.corpus import SPLITS, open_corpus
 from platform_core.data.sequences import load_data
 from platform_core.errors import UsageError
 from platform_core.registry.loading import installed
-from platform_hub import catalogue
+from platform_hub import catalogue, local_files
 from platform_hub import corpus as library
 from platform_hub.detokenizers import DETOKENIZERS
 from platform_hub.names import names
@@ -256,6 +261,142 @@ def test_a_changed_file_has_another_fingerprint(tmp_path):
     assert corpus("json", file, column="body").fingerprint() != first
     write(numbered(41), file)
     assert corpus("json", file).fingerprint() != first
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("limit", [local_files.DIGESTED_BYTES, 0])
+def test_a_file_replaced_with_the_same_times_is_read_again(tmp_path, format, limit, monkeypatch):
+    """As `rsync -t` and `cp -p` do it, with the same size and with another."""
+    monkeypatch.setattr(local_files, "DIGESTED_BYTES", limit)
+    file = tmp_path / FORMATS[format]
+    seen = []
+    for number, word in enumerate(("aaaa", "bbbb", "cccccc")):
+        rows = datasets.Dataset.from_dict({"text": [word] * 40})
+        new = write(rows, tmp_path / f"new{number}" / file.name)
+        written = [new] if new.is_file() else [*new.iterdir()]
+        for one in written:
+            os.utime(one, ns=(10**18, 10**18))
+        if new.is_dir():
+            shutil.rmtree(file, ignore_errors=True)
+            shutil.copytree(new, file)
+        else:
+            shutil.copy2(new, file)
+        found = corpus(format, file)
+        assert set(found.documents("train")) == {word}
+        seen.append(found.fingerprint())
+    assert len(set(seen)) == 3
+
+
+def test_a_copy_of_a_file_is_the_same_text(tmp_path):
+    file = write(numbered(40), tmp_path / "a.jsonl")
+    shutil.copy(file, tmp_path / "b.jsonl")
+    assert corpus("json", file).fingerprint() == corpus("json", tmp_path / "b.jsonl").fingerprint()
+
+
+@pytest.mark.parametrize("name", [n for names in library.ALSO_CALLED.values() for n in names])
+def test_every_other_name_of_a_split_is_understood(tmp_path, name):
+    split = next(split for split, names in library.ALSO_CALLED.items() if name in names)
+    said = {s: name if s == split else s for s in SPLITS}
+    for number, one in enumerate(SPLITS):
+        write(numbered(3 + number), tmp_path / f"files/{said[one]}.jsonl")
+    saved = {said[one]: numbered(3 + number) for number, one in enumerate(SPLITS)}
+    datasets.DatasetDict(saved).save_to_disk(tmp_path / "saved")
+    for format, folder in (("json", "files"), ("saved", "saved")):
+        found = [len(texts(format, tmp_path / folder, one)) for one in SPLITS]
+        assert found == [3, 4, 5], format
+
+
+def parquet_with(kind, text):
+    """A Parquet file with a column of audio or images that nobody can decode."""
+    described = {"media": {"_type": kind}, "text": {"dtype": "string", "_type": "Value"}}
+    column = pa.array(
+        [{"bytes": b"no media", "path": "a"}] * len(text),
+        pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    )
+    about = {b"huggingface": json.dumps({"info": {"features": described}}).encode()}
+    return pa.table({"media": column, "text": text}).replace_schema_metadata(about)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", ["Audio", "Image"])
+@pytest.mark.parametrize("format", ["parquet", "saved"])
+def test_only_the_column_of_the_text_is_decoded(tmp_path, kind, format, streaming):
+    file = tmp_path / "all.parquet"
+    pq.write_table(parquet_with(kind, [f"document {i}" for i in range(40)]), file)
+    if format == "saved":
+        datasets.load_dataset("parquet", data_files=str(file)).save_to_disk(tmp_path / "saved")
+        file = tmp_path / "saved"
+    found = corpus(format, file, streaming=streaming)
+    assert len(list(found.documents("train"))) == 36
+    cursor = found.cursor("train")
+    first, place = cursor.take(5), cursor.position()
+    second = found.cursor("train")
+    second.restore(place)
+    assert [*first, *second.take(100)] == list(found.documents("train"))
+
+
+UNREADABLE = {
+    "latin.jsonl": "latin.jsonl, line 8: byte 0xe9",
+    "broken.jsonl": "broken.jsonl, line 8: no JSON",
+    "bytes.parquet": "bytes.parquet, row 7: byte 0xe9",
+    "torn.parquet": "torn.parquet, row 0: ",
+    "scripts": "Dataset scripts are no longer supported",
+    "torn_zip": "not a zip file",
+    "empty": "contain any data files",
+}
+
+
+def write_unreadable(folder):
+    rows = [f"document {i}".encode() for i in range(40)]
+    rows[7] = b"caf\xe9"
+    lines = [b'{"text": "%s"}\n' % row for row in rows]
+    (folder / "latin.jsonl").write_bytes(b"".join(lines))
+    (folder / "broken.jsonl").write_bytes(b"".join([*lines[:7], b'{"text": \n', *lines[8:]]))
+    array = pa.array(rows, pa.binary())
+    text = pa.StringArray.from_buffers(len(array), *array.buffers()[1:])
+    pq.write_table(pa.table({"text": text}), folder / "bytes.parquet")
+    (folder / "torn.parquet").write_bytes((folder / "bytes.parquet").read_bytes()[:200])
+    for name in ("scripts", "torn_zip", "empty"):
+        (folder / name).mkdir()
+    (folder / "scripts/scripts.py").write_text("raise SystemExit('ran')")
+    (folder / "torn_zip/a.zip").write_bytes(b"PK nothing")
+
+
+def read_all(format, file, streaming):
+    found = corpus(format, file, streaming=streaming)
+    return found.cursor("train").take(100) if streaming else list(found.documents("train"))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_rows_that_cannot_be_read_are_one_line_with_file_and_row(tmp_path, name, streaming):
+    write_unreadable(tmp_path)
+    format = "parquet" if name.endswith("parquet") else "json"
+    with pytest.raises(UsageError) as caught:
+        read_all(format, tmp_path / name, streaming)
+    assert UNREADABLE[name] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_zip_file_beside_others_is_left_alone(tmp_path):
+    write(numbered(40), tmp_path / "train.jsonl")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("b.jsonl", '{"text": "zipped"}')
+    assert len(texts("json", tmp_path, "train")) == 36
+
+
+@pytest.mark.parametrize("number", [1, 8, 9, 10, 19, 20])
+def test_too_few_documents_to_hold_some_out_are_said_to_be_too_few(tmp_path, number):
+    file = write(numbered(number), tmp_path / "a.jsonl")
+    options = DataOptions(corpus="json", path=str(file), length=8)
+    for split, needed in (("validation", 10), ("test", 20)):
+        if number >= needed:
+            assert len(load_data(options, splits=(split,)).split(split))
+            continue
+        message = f"0 tokens in its {split} split.*its {split} text is document {needed} of every"
+        with pytest.raises(UsageError, match=message):
+            load_data(options, splits=(split,))
+    assert len(load_data(options, splits=("train",)).split("train"))
 
 
 def test_only_the_splits_asked_for_are_read(tmp_path):

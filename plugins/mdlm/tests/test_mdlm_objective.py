@@ -19,6 +19,7 @@ from platform_core.parameterization import Mean
 from platform_core.process import Absorbing
 from platform_core.schedule import Cosine, LogLinear, Polynomial, Schedule, Stepwise
 from platform_core.testing.allocations import LargestTensor
+from platform_core.testing.objective import AtOnce
 from platform_core.testing.toy import (
     TinyNetwork,
     ToyLaw,
@@ -132,8 +133,8 @@ def test_the_bound_is_the_mean_over_all_orders_of_unmasking():
         assert order_agnostic(wrong, clean) == pytest.approx(bound, rel=1e-10)
 
 
-@dataclass(frozen=True)
-class FixedTimes(Draws):
+@dataclass
+class FixedTimes(AtOnce):
     """Draws whose times are given, as fractions of the way from t_min to 1."""
 
     fractions: Tensor = torch.zeros(0)
@@ -157,7 +158,7 @@ def bound_in_steps(
     middle = (torch.arange(num_steps).double() + 0.5) / num_steps
     fractions = middle.repeat_interleave(len(possible))[:, None]
     monkeypatch.setattr(process, "corrupt", lambda x0, alpha, generator: x_t)
-    draws = FixedTimes(torch.Generator(), 0, 0, 1, 0, fractions)
+    draws = FixedTimes(0, 0, 0, 1, 0, torch.device("cpu"), fractions)
     x0 = clean.expand_as(x_t)
     with torch.no_grad():
         loss = objective.bound(Batch(x0, everything(x0)), draws)
@@ -269,7 +270,7 @@ def test_the_low_variance_gradient_is_that_of_plain_cross_entropy():
     by_row = [parameter.grad for parameter in objective.parameters()]
     draws = Draws.derive("test", step=0, first=0, total=6)
     alpha = LogLinear().alpha(draws.times(6, objective.t_min))
-    x_t = objective.denoiser.process.corrupt(x0, alpha, draws.generator)
+    x_t = draws.each(objective.denoiser.process.corrupt, x0, alpha)
     logits = objective.model.backbone(x_t, None)[x_t == 5][:, :-1]
     cross_entropy = torch.nn.functional.cross_entropy(logits, x0[x_t == 5], reduction="sum")
     dense = torch.autograd.grad(cross_entropy, list(objective.parameters()))

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from platform_core import rows
 from platform_core.categorical import KeepAll
-from platform_core.draws import Draws, derive_generator
+from platform_core.draws import Draws
 from platform_core.schedule import Cosine, LogLinear, Polynomial, Schedule
 from platform_core.testing.allocations import LargestTensor
+from platform_core.testing.objective import AtOnce
 from platform_core.testing.toy import TinyNetwork, exact_model, index_of, model, two_token_law
 from platform_core.types import Batch
 from platform_mdlm.objective import Sdtt, step_times
@@ -46,19 +47,25 @@ def test_a_mask_is_taught_from_the_text_in_which_the_teacher_opens_it_or_from_th
     objective = sdtt(told=told, schedule=schedule, teacher_steps=steps, first_dt=0.1, rounds=1)
     reads, levels = objective.teacher_reads, objective.teacher_reads.schedule
     x_t, t = masks(16, 8), torch.linspace(0.5, 1, 16, dtype=torch.float64)[:, None]
-    taught = objective.taught(x_t, t, 0.1, derive_generator("sdtt"))
+    taught = objective.taught(x_t, t, 0.1, Draws.derive("sdtt", step=0, first=0, total=16))
     found = reads.parameterization.log_x0(
         objective.teacher.backbone.decoder(taught), x_t, reads.process
     )
 
-    generator, x, expected = derive_generator("sdtt"), x_t, torch.zeros_like(found)
+    draws = Draws.derive("sdtt", step=0, first=0, total=16)
+    x, expected = x_t, torch.zeros_like(found)
     for number in range(steps):
         alpha_t, alpha_s = (levels.alpha(t - 0.1 * n) for n in (number, number + 1))
         logits = objective.teacher.backbone.decoder(reads.encode(x, alpha_t))
         masked = x == MASK
         expected[masked] = reads.parameterization.log_x0(logits, x, reads.process)[masked]
         if number < steps - 1:
-            x = reads.draw_reverse(x, alpha_s, alpha_t, truncation=KeepAll(), generator=generator)
+            x = draws.each(
+                lambda *row: reads.draw_reverse(*row[:3], truncation=KeepAll(), generator=row[3]),
+                x,
+                alpha_s,
+                alpha_t,
+            )
     masked = x_t == MASK
     assert (x[masked] != MASK).any() == (steps > 1)
     assert (x == MASK).any()
@@ -71,7 +78,8 @@ def test_an_exact_teacher_says_on_average_what_it_says_at_once():
     objective = Sdtt(exact_model(law, Mdlm, LogLinear(eps=0), Subs()), first_dt=0.4, rounds=1)
     process, number = objective.model.process, 40_000
     x_t = torch.full((number, 2), process.mask_id)
-    taught = objective.taught(x_t, times(0.9).expand(number, 1), 0.4, derive_generator(0))
+    draws = AtOnce.derive(0, step=0, first=0, total=number)
+    taught = objective.taught(x_t, times(0.9).expand(number, 1), 0.4, draws)
     said, at_once = taught.exp().mean(0), law.log_x0(x_t[:1], torch.tensor(0.1), process).exp()[0]
     torch.testing.assert_close(said, at_once, rtol=0, atol=4e-3)
     assert taught[:, 0].std(0).max() > 0.1, "it was never asked about another text"
@@ -151,7 +159,7 @@ def test_only_masks_that_count_are_learned_from():
     loss = objective(Batch(x0, mask), draws)
     draws = Draws.derive("test", step=0, first=0, total=32)
     alpha = objective.model.schedule.alpha(draws.times(32, 0.6))
-    x_t = objective.model.process.corrupt(x0, alpha, draws.generator)
+    x_t = draws.each(objective.model.process.corrupt, x0, alpha)
     assert loss.per_token.gt(1e-7).equal(mask & (x_t == MASK))
     assert loss.total.item() == pytest.approx(loss.per_token.sum().item(), rel=1e-5)
 
@@ -176,7 +184,7 @@ def test_a_student_learns_what_two_steps_of_its_teacher_say():
         optimizer.step()
     x_t = torch.full((4000, 2), 3)
     t = times(0.9).expand(4000, 1)
-    taught = objective.taught(x_t, t, 0.4, derive_generator(1))
+    taught = objective.taught(x_t, t, 0.4, AtOnce.derive(1, step=0, first=0, total=len(x_t)))
     process, subs = objective.model.process, objective.model.parameterization
     laws = [
         subs.log_x0(backbone.decoder(features), x_t, process).exp().mean(0)[:, :3]

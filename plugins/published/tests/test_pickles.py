@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 import subprocess
+import time
 import zipfile
 from pathlib import Path
 
@@ -402,3 +403,28 @@ def test_objects_of_classes_that_are_not_there_show_their_state():
 def test_ordered_dictionaries_are_dictionaries_and_others_stay_inert():
     assert read(collections.OrderedDict(a=1)) == {"a": 1}
     assert plain(read({"s": {1, 2}})) == {"s": "<builtins.set>"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"\x8f" * 40, b"}" * 40, b"]" * 40, b"N" + b"\x85" * 40],
+    ids=["sets", "dictionaries", "lists", "tuples"],
+)
+def test_a_pickle_makes_no_more_objects_than_are_allowed(body, monkeypatch):
+    monkeypatch.setattr(foreign, "MAX_OBJECTS", 30)
+    with pytest.raises(ForeignError, match="a pickle of too many objects"):
+        read_pickle(b"\x80\x04" + body + b".", {}, source="it")
+
+
+def test_keys_whose_hashes_collide_take_no_longer_than_others():
+    number = 100_000
+    modulus = 2**61 - 1
+    keys = b"".join(
+        b"\x8a\x0a" + (modulus * (i + 1)).to_bytes(10, "little") + b"N" for i in range(number)
+    )
+    start = time.monotonic()
+    found = read_pickle(b"\x80\x04}(" + keys + b"u.", {}, source="it")
+    assert len(found) == number
+    assert time.monotonic() - start < 15
+    with pytest.raises(ForeignError, match="its pickle is invalid"):
+        read_pickle(b"Np%d\n." % modulus, {}, source="it")

@@ -1,5 +1,6 @@
 """Cards and `platform compare`: what may stand in one column, and tables in every format."""
 
+import copy
 import csv
 import io
 import json
@@ -79,6 +80,84 @@ def test_a_digest_that_differs_is_told_by_the_options_behind_it():
     assert PERPLEXITY.differences(longer, measured(bound(1.0))) == {"data.length": (256, 128)}
     elsewhere = measured(bound(1.0, text="9" * 64, data__path="my.txt"))
     assert BITS.differences(elsewhere, measured(bound(1.0))) == {"data.path": ("my.txt", None)}
+
+
+ANY = {
+    **PER_TOKEN,
+    "text": "9" * 64,
+    "data__path": "my.txt",
+    "data__corpus": "text",
+    "data__length": 64,
+    "data__packing": "padded",
+    "tokenizer__digest": "8" * 64,
+    "evaluate__sequences": 4,
+    "characters": 3,
+}
+
+
+def without(record, place):
+    """A copy of a record whose card lacks one fact."""
+    card = copy.deepcopy(record["card"])
+    *holders, key = place.replace("__", ".").split(".")
+    holder = card
+    for name in holders:
+        holder = holder[name]
+    holder.pop(key, None)
+    return {**record, "card": card}
+
+
+def every_unlike_record():
+    """Records that differ in one fact from the usual one, or lack one, with what it is."""
+    for place, value in ANY.items():
+        yield place.replace("__", "."), bound(1.0, **{place: value})
+        yield place.replace("__", "."), without(bound(1.0), place)
+
+
+@pytest.mark.parametrize("metric", BOUNDS, ids=lambda metric: metric.name)
+def test_two_numbers_share_a_column_exactly_where_no_difference_is_told(metric):
+    """Over every pair of records that differ in one fact, or lack one."""
+    records = [bound(1.0), *(record for _, record in every_unlike_record())]
+    for number, one in enumerate(records):
+        for place, other in enumerate(records):
+            pair = measured(one, f"run{number}"), measured(other, f"run{place}")
+            if number == place:
+                continue
+            told, back = metric.differences(*pair), metric.differences(*reversed(pair))
+            assert set(told) == set(back)
+            assert (metric.setting(pair[0]) == metric.setting(pair[1])) == (not told)
+            assert all(one != other or UNSAID in (one, other) for one, other in told.values())
+
+
+@pytest.mark.parametrize("metric", BOUNDS, ids=lambda metric: metric.name)
+@pytest.mark.parametrize("path", [None, "my.txt"])
+def test_another_text_is_told_whatever_else_differs(metric, path):
+    """Its digest, or the options behind it; a replaced file has the same options."""
+    digests = {"text": "7" * 64, "fingerprint": "6" * 64}
+    source = {"data__path": path} if path else {}
+    expected = "data.path" if path else "text"
+    for place, value in ANY.items():
+        if place.startswith(("data__path", "data__corpus", "text", "fingerprint")):
+            continue
+        mine = measured(bound(1.0, **{place: value}), "a")
+        other = measured(bound(1.0, **digests, **source), "b")
+        assert expected in metric.differences(mine, other), place
+
+
+def test_the_same_text_in_another_place_is_the_same_text():
+    moved = measured(bound(1.0, data__path="moved.txt", fingerprint="9" * 64, data__length=64))
+    assert set(PERPLEXITY.differences(moved, measured(bound(1.0)))) == {"data.length"}
+    assert not BITS.differences(moved, measured(bound(1.0)))
+
+
+def test_advice_that_was_followed_is_not_given_again(two, capsys):
+    """A run whose first card says too little was measured again, with another split."""
+    again = {"again": bound(1.2, evaluate__split="test")}
+    write_run(two / "c", without(result(1.2), "text"), evaluations=again)
+    for runs in (("a", "c"), ("c", "a")):
+        code, _, said = compared(*runs, "--metric=bits_per_character", capsys=capsys)
+        assert code == 2
+        assert "evaluate.split" in said
+        assert "measure again" not in said
 
 
 def test_bits_per_character_of_a_whole_split_do_not_depend_on_how_it_is_cut():

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import yaml
 
 from platform_core.cli import main
 from platform_core.composition.compose import compose
-from platform_core.errors import UsageError
+from platform_core.errors import EXIT_INTERRUPTED, UsageError
 from platform_core.record.sweep import SweepDirectory
 from platform_core.registry.loading import load_plugins
 from platform_sweep import attempt as attempts
@@ -401,6 +402,16 @@ def test_a_measurement_that_fails_alone_is_made_again(
     assert [call[0] for call in stage.calls()] == ["eval"]
 
 
+def test_a_clock_that_is_set_back_starts_no_measurement_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(set=TINY, seeds=1, evaluate=[{"sampler.steps": [2, 4]}])
+    times = count(900, -1)
+    monkeypatch.setattr(attempts, "_now", lambda: f"2026-01-01T00:00:00.{next(times)}+00:00")
+    assert stage.play("--retry", "0", script={"eval seed=1": ["fail"] * 20}) == 1
+    assert [call[0] for call in stage.calls()] == ["run", "eval", "eval"]
+
+
 def test_other_options_under_the_same_name_are_refused(
     stage: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -586,4 +597,12 @@ def test_what_slurm_lacks_here_is_said(monkeypatch: pytest.MonkeyPatch, home: Pa
         make_executor(home, SlurmOptions(), 1)
 
 
-# For real.
+@pytest.mark.parametrize("module", ["platform_sweep", "platform_core", "yaml"])
+def test_a_trial_executes_no_module_of_the_current_directory(tmp_path, module):
+    (tmp_path / f"{module}.py").write_text("raise SystemExit('executed')")
+    # The parent is another process, so the child ends before it does anything.
+    words = [*attempts.command()[:-1], "1", "plugins"]
+    environment = attempts._environment({})
+    assert environment["PYTHONSAFEPATH"] == "1"
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (EXIT_INTERRUPTED, "")

@@ -12,17 +12,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from signal import SIGTERM, SIGUSR1, signal
 from typing import Any
 
 from platform_core.errors import (
     EXIT_BROKEN_PIPE,
     EXIT_CTRL_C,
+    EXIT_INTERRUPTED,
     EXIT_MISTAKE,
     UsageError,
     did_you_mean,
     one_line,
+    out_of_memory,
 )
 from platform_core.registry.verbs import OWN_VERBS
+from platform_core.runtime.signals import Stopped, stoppable
 
 TOOLS = {
     "sweep": ("sweep", "train many models that differ in a few options, checked before any starts"),
@@ -59,12 +63,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         words, settings = split_global_options(sys.argv[1:] if argv is None else argv)
         verb = words[0] if words else "--help"
         command = f"platform {verb}" if verb in verbs() else command
-        with environment(settings):
+        with stoppable(SIGTERM, SIGUSR1), environment(settings):
             code = _dispatch(verb, words[1:])
         sys.stdout.flush()
+        if argv is None:
+            _leave_with(code)
     except UsageError as error:
         print(f"{command}: error: {one_line(error)}", file=sys.stderr)
         return EXIT_MISTAKE
+    except Stopped as stopped:
+        print(f"{command}: stopped by {stopped.name}", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except KeyboardInterrupt:
         return EXIT_CTRL_C
     except BrokenPipeError:
@@ -73,9 +82,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BROKEN_PIPE
     except OSError as error:
         # A full disk or an unwritable directory is the machine's state, not a defect.
-        print(f"{command}: error: {one_line(error)}", file=sys.stderr)
+        print(f"{command}: error: {one_line(out_of_memory(error) or error)}", file=sys.stderr)
+        return EXIT_MISTAKE
+    except (MemoryError, RuntimeError) as error:
+        said = out_of_memory(error)
+        if said is None:
+            raise
+        print(f"{command}: error: {one_line(said)}", file=sys.stderr)
         return EXIT_MISTAKE
     return code
+
+
+def _leave_with(code: int) -> None:
+    """A signal that comes once all is done, while the process ends, leaves it its exit code."""
+    for number in (SIGTERM, SIGUSR1):
+        signal(number, lambda *_: os._exit(code))
 
 
 def verbs() -> dict[str, str]:

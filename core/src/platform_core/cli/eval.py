@@ -134,7 +134,7 @@ def measure(
     for measured in evaluation.records(run, asked):
         if not run.accelerator.is_main_process:
             continue
-        kept = keep_evaluation(directory, measured.name, measured.record)
+        kept = keep_evaluation(directory, measured.name, measured.record, measured.in_name)
         if measured.figure is not None:
             figures.write(measured.figure, kept.with_suffix(".svg"))
         if not asked.json:

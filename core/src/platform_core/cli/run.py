@@ -1,19 +1,23 @@
 """`platform run`: trains, evaluates and samples, in a run directory that holds the whole record."""
 
 import math
+import os
+import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from platform_core.composition.compose import compose, compose_saved
+from platform_core.composition.compose import Composition, compose, compose_saved
 from platform_core.composition.help_page import HelpPage
-from platform_core.errors import UsageError, either
+from platform_core.errors import EXIT_INTERRUPTED, UsageError, either
 from platform_core.record.directory import RunDirectory
 from platform_core.registry.loading import load_plugins
-from platform_core.runtime.signals import Interruption
+from platform_core.runtime.signals import Interruption, Stopped
 
 if TYPE_CHECKING:
+    from platform_core.composition.options import EvaluateOptions
     from platform_core.training.run import Run
 
 
@@ -26,47 +30,74 @@ def main(argv: Sequence[str]) -> int:
             "--resume continues a run and --init starts a new one; leave one of them out"
         )
     if resumed is not None:
-        directory = RunDirectory.existing(resumed)
-        composition, asked = compose_saved(
-            directory.config,
-            argv,
-            load_plugins(),
-            prog="platform run",
-            extend=arguments,
-            training=True,
+        return _resume(RunDirectory.existing(resumed), argv)
+    composition, asked = compose(
+        argv, load_plugins(), prog="platform run", extend=arguments, page=PAGE
+    )
+    if (
+        composition.init.run
+        and asked.output
+        and Path(asked.output).resolve() == Path(composition.init.run).resolve()
+    ):
+        raise UsageError(
+            f"--output {asked.output} is the run that --init starts from; give another"
         )
-        if asked.output or asked.overwrite:
-            raise UsageError(
-                "--resume continues in the run's own directory; leave out --output, --overwrite"
-            )
-    else:
-        composition, asked = compose(
-            argv, load_plugins(), prog="platform run", extend=arguments, page=PAGE
+    name = f"{composition.names['process']}-{composition.names['backbone']}"
+    if not _is_main_process():
+        return _train(composition, RunDirectory(Path(asked.output or f"runs/{name}")), resume=False)
+    with RunDirectory.new(asked.output, default=name, overwrite=asked.overwrite) as directory:
+        return _train(composition, directory, resume=False)
+
+
+def _resume(directory: RunDirectory, argv: Sequence[str]) -> int:
+    composition, asked = compose_saved(
+        directory.config,
+        argv,
+        load_plugins(),
+        prog="platform run",
+        extend=arguments,
+        training=True,
+    )
+    if asked.output or asked.overwrite:
+        raise UsageError(
+            "--resume continues in the run's own directory; leave out --output, --overwrite"
         )
-        name = f"{composition.names['process']}-{composition.names['backbone']}"
-        directory = RunDirectory.named(asked.output, default=name)
-        directory.refuse_existing(overwrite=asked.overwrite)
-        if (
-            composition.init.run
-            and directory.path.resolve() == Path(composition.init.run).resolve()
-        ):
-            raise UsageError(
-                f"--output {directory.path} is the run that --init starts from; give another"
-            )
+    with directory.held() if _is_main_process() else nullcontext():
+        return _train(composition, directory, resume=True)
 
-    from platform_core.training.run import Run
 
-    with Run(composition, directory, resume=resumed is not None) as run:
-        with Interruption() as interruption:
-            complete = run.train(interruption)
-        if not complete:
-            step = run.trainer.step
-            print(f"saved at step {step}; go on with: platform run --resume {directory.path}")
-            return interruption.exit_code
-        result = run.finish()
-    if run.accelerator.is_main_process:
-        print(summary(run, result))
+def _train(composition: Composition, directory: RunDirectory, *, resume: bool) -> int:
+    """Trains and evaluates; a signal ends either with everything saved that there is."""
+    words = f"platform run --resume {shlex.quote(str(directory.path))}"
+    run = None
+    try:
+        from platform_core.training.run import Run
+
+        with Run(composition, directory, resume=resume) as run:
+            with Interruption() as interruption:
+                complete = run.train(interruption)
+            # One that came with the last update: what is left may take longer than there is time.
+            if not complete or run.anywhere(interruption.signal is not None):
+                print(f"saved at step {run.trainer.step}; go on with: {words}")
+                return interruption.exit_code
+            result = run.finish()
+        if run.accelerator.is_main_process:
+            print(summary(run, result))
+    except Stopped as stopped:
+        if run is not None:
+            said = f"saved at step {run.trainer.step}, before the end of its evaluation"
+            print(f"{said}; go on with: {words}")
+        elif resume or directory.config.is_file():
+            print(f"stopped by {stopped.name} before it trained; go on with: {words}")
+        else:
+            print(f"stopped by {stopped.name} before it began; start it again with the same words")
+        return EXIT_INTERRUPTED
     return 0
+
+
+def _is_main_process() -> bool:
+    """Whether this one writes the record, of the processes that `torchrun` starts."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 PAGE = HelpPage(
@@ -109,21 +140,6 @@ def _early(argv: Sequence[str]) -> Namespace:
 
 def summary(run: "Run", result: dict[str, Any]) -> str:
     """The figures, the samples and the costs of a finished run, for a person to read."""
-    known = {
-        "bits per character": "bits_per_character",
-        "unigram": "unigram_bits",
-        "bigram": "bigram_bits",
-        "5-gram": "fivegram_bits",
-    }
-    figures = {name: result[key] for name, key in known.items() if key in result}
-    same = "; the n-grams predict the same tokens" if "unigram_bits" in result else ""
-    error = result["standard_error"] / math.log(2) * result["tokens"] / result["characters"]
-    said = (
-        f"standard error {error:.3f}"
-        if math.isfinite(error)
-        else "no standard error of one sequence"
-    )
-    evaluated = run.composition.evaluate
     path = run.directory.path
     viewers = [kind.viewer(path.parent) for kind in run.trackers.kinds.values()]
     named = [viewer for viewer in viewers if viewer]
@@ -135,10 +151,29 @@ def summary(run: "Run", result: dict[str, Any]) -> str:
         *([f"stopped early: {result['stopped']}"] if "stopped" in result else []),
         f"{result['steps']} steps in {result['seconds']:.0f} s, {result['parameters']:,} weights, "
         f"peak memory {result['peak_rss_bytes'] / 1e9:.2f} GB",
-        f"{evaluated.split} text, {result['tokens']:,} tokens, {evaluated.weights} weights, "
-        f"{evaluated.protocol} bound: perplexity {result['perplexity']:.2f} per token",
-        *(f"  {name:20} {value:.3f}" for name, value in figures.items()),
-        f"  ({said}{same})",
+        *_figures(result, run.composition.evaluate),
         f"record: {path}   more samples: platform sample {path}{curves}",
     ]
     return "\n".join(lines)
+
+
+def _figures(result: dict[str, Any], evaluated: "EvaluateOptions") -> list[str]:
+    """The lines on the bound and the n-grams, or why there is no bound."""
+    known = {
+        "bits per character": "bits_per_character",
+        "unigram": "unigram_bits",
+        "bigram": "bigram_bits",
+        "5-gram": "fivegram_bits",
+    }
+    lines = [f"  {name:20} {result[key]:.3f}" for name, key in known.items() if key in result]
+    if "bits_per_token" not in result:
+        return [result["note"], *lines]
+    same = "; the n-grams predict the same tokens" if "unigram_bits" in result else ""
+    error = result["standard_error"] / math.log(2) * result["tokens"] / result["characters"]
+    said = f"standard error {error:.3f}" if math.isfinite(error) else "standard error unknown"
+    return [
+        f"{evaluated.split} text, {result['tokens']:,} tokens, {evaluated.weights} weights, "
+        f"{evaluated.protocol} bound: perplexity {result['perplexity']:.2f} per token",
+        *lines,
+        f"  ({said}{same})",
+    ]

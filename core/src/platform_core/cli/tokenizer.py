@@ -28,6 +28,7 @@ def main(argv: Sequence[str]) -> int:
     from platform_core.data.corpus import open_corpus
     from platform_core.data.tokenizer.training import train_byte_pairs
     from platform_core.record.files import write_json
+    from platform_core.record.locks import claimed
 
     parser = Parser(prog="platform tokenizer train", description=__doc__, allow_abbrev=False)
     parser.add_argument("--size", type=int, default=4096, help="number of tokens.")
@@ -39,9 +40,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_class_arguments(DataOptions, "data", skip=elsewhere)
     asked = parser.instantiate(parser.parse_args(list(argv[1:])))
     path = _file(asked.output, overwrite=asked.overwrite)
-    corpus = open_corpus(asked.data)
-    tokenizer = train_byte_pairs(corpus.documents("train"), asked.size)
-    write_json(path, tokenizer.to_dict())
+    busy = f"{path} is being written by another process; wait, or give another --output"
+    with claimed(path.with_name(f".{path.name}.lock"), busy=busy):
+        _file(asked.output, overwrite=asked.overwrite)
+        corpus = open_corpus(asked.data)
+        tokenizer = train_byte_pairs(corpus.documents("train"), asked.size)
+        write_json(path, tokenizer.to_dict())
     print(
         f"{tokenizer.vocab_size:,} tokens from the train split of {asked.data.corpus}, "
         f"{characters_per_token(corpus, tokenizer):.3f} characters per token of its validation "

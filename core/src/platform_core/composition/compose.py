@@ -43,6 +43,7 @@ from platform_core.composition.sources import (
 )
 from platform_core.errors import UsageError
 from platform_core.record.directory import RunDirectory
+from platform_core.record.files import read_json
 from platform_core.registry.parts import Plugins
 
 if TYPE_CHECKING:
@@ -61,6 +62,30 @@ TRAINED = ("process", "schedule", "parameterization", "backbone")
 
 TRAINED_ON = ("data.label", "data.tokenizer")
 """Other options that are fixed once a network is trained: they set its vocabulary and labels."""
+
+MAY_CHANGE = (
+    "train.steps",
+    "train.log_every",
+    "train.evaluate_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "evaluate",
+    "sample",
+    "sampler",
+    "track",
+    "callbacks",
+    "data.path",
+)
+"""Sections and options that a resumed training may change; another path has to hold the same text,
+which is checked once it is read."""
+
+CHANGES_NUMBERS = (
+    "train.learning_rate",
+    "train.accumulate",
+    "train.precision",
+    "train.compile",
+)
+"""Options that it may change too, though its numbers are then of no undisturbed run."""
 
 PLACEHOLDER_VOCABULARY = 32
 PLACEHOLDER_LABELS = 2
@@ -147,6 +172,11 @@ class Composition:
         objective = self._make("objective", model=model, **text)
         sampler = self._make("sampler", **facts, time_conditioned=process.time_conditioned)
         return Built(model, objective, sampler)
+
+    def provenance(self) -> dict[str, dict[str, Any]]:
+        """Every loaded plugin by name: where it is from, and the chosen parts that it brings."""
+        chosen = [*self.names.items(), *(("callback", name) for name in self.callbacks)]
+        return self.plugins.provenance(chosen)
 
     def make_callbacks(self) -> dict[str, "Callback"]:
         """Makes the callbacks, by name, in their state before training.
@@ -275,10 +305,11 @@ def compose_saved(
     """As `compose`, on top of a run's saved config, for verbs that use a trained network.
 
     Sampler, data, evaluation and the objective's options may differ from the saved ones. Callbacks
-    are left out unless `training` continues.
+    are left out unless `training` continues; then only what `MAY_CHANGE` names may differ.
 
     Raises:
-        UsageError: as `compose`; or the network was trained with other parts or options.
+        UsageError: as `compose`; or the network was trained with other parts or options, or with a
+            part that nothing brings now.
     """
     request = replace(read(["--config", str(saved), *argv], environ), page=page)
     if not training:
@@ -291,8 +322,65 @@ def compose_saved(
         extend=extend,
         fixed=(*TRAINED, "objective"),
         fixed_options=(*TRAINED, "init"),
+        resumed=training,
     )
     return _finish(request, arguments, values)
+
+
+def _require_there(saved: Path, plugins: Plugins, *, training: bool) -> None:
+    """Says of a part that is missing now where the run had it from.
+
+    Raises:
+        UsageError: it had one from a plugin that is not loaded now.
+    """
+    try:
+        had = read_json(RunDirectory(saved.parent).environment).get("plugins", {})
+        whole = [(p, q.get("parts", ()), q) for p, q in had.items()]
+    except (OSError, UsageError, AttributeError):
+        return
+    for plugin, parts, origin in whole:
+        for part in parts:
+            kind, _, name = str(part).partition(" ")
+            if plugins.find(kind, name) or (kind == "callback" and not training):
+                continue
+            file = origin.get("file") or origin.get("module")
+            where = f"-p {file}" if file else f"plugin {plugin} of {origin.get('distribution')}"
+            version = f" {origin['version']}" if "version" in origin else ""
+            todo = f"give {where} again" if file else "install it"
+            raise UsageError(
+                f"unknown {kind} {name!r}; this run had it from {where}{version}: {todo}"
+            )
+
+
+def _require_resumable(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuses to go on with a training under options that it was not begun with.
+
+    Args:
+        saved: section -> options, or single values, that the run had.
+        now: those that are asked for.
+
+    Raises:
+        UsageError: one differs that may not.
+    """
+    for section, before in saved.items():
+        pairs = before.items() if isinstance(before, Mapping) else [("", before)]
+        for option, value in pairs:
+            asked = now[section][option] if option else now[section]
+            key = f"{section}.{option}" if option else section
+            if asked == value or {section, key} & set(MAY_CHANGE):
+                continue
+            if key not in CHANGES_NUMBERS:
+                raise UsageError(
+                    f"the run was trained with {key} {value}, not {asked}, and --resume goes on "
+                    f"as it began; leave that out. What may change: {', '.join(MAY_CHANGE)}; with "
+                    f"other numbers than an undisturbed run's: {', '.join(CHANGES_NUMBERS)}. For "
+                    "others, start a new run from its weights with --init"
+                )
+            print(
+                f"note: {key} is {asked} from here on, and was {value}: the numbers are no longer "
+                "those of an undisturbed run",
+                file=sys.stderr,
+            )
 
 
 def _without_callbacks(layer: Layer) -> Layer:
@@ -356,6 +444,7 @@ def _parse_trained(
     extend: Extend | None,
     fixed: tuple[str, ...] = TRAINED,
     fixed_options: tuple[str, ...] = TRAINED,
+    resumed: bool = False,
 ) -> tuple["Arguments", "Values"]:
     """Parses the options of a request; refuses those that change the network of a saved config.
 
@@ -367,16 +456,21 @@ def _parse_trained(
         extend: adds the verb's own arguments.
         fixed: roles whose parts may not change.
         fixed_options: sections whose options may not change.
+        resumed: whether its training goes on, so that most others may not change either.
     """
     base = read(["--config", str(saved)], {})
     base = replace(base, layers=tuple(map(_without_callbacks, base.layers)))
-    trained = choose(base.layers, plugins)
-    choice = choose(request.layers, plugins, request.rest)
+    try:
+        trained = choose(base.layers, plugins)
+        choice = choose(request.layers, plugins, request.rest)
+    except UsageError:
+        _require_there(saved, plugins, training=resumed)
+        raise
     for role in fixed:
         if choice.names[role] != trained.names[role]:
             raise _changed(f"{role} {trained.names[role]}", f"{role} {choice.names[role]}")
     arguments, values = _parse(request, choice, plugins, prog=prog, extend=extend)
-    _, before = _parse(base, trained, plugins, prog=prog)
+    before_arguments, before = _parse(base, trained, plugins, prog=prog)
     for section in fixed_options:
         now = arguments.section(values, section)
         for option, value in arguments.section(before, section).items():
@@ -385,7 +479,15 @@ def _parse_trained(
     for key in TRAINED_ON:
         if values[key] != before[key]:
             raise _changed(f"{key} {before[key]}" if before[key] else f"no {key}", str(values[key]))
+    if resumed:
+        _require_resumable(_sections(before_arguments, before), _sections(arguments, values))
     return arguments, values
+
+
+def _sections(arguments: "Arguments", values: "Values") -> dict[str, Any]:
+    """What a config says but for parts that may change; sections and the seed."""
+    plain = arguments.plain(values)
+    return {key: plain[key] for key in (*SECTIONS, SEED) if key in plain and key not in MAY_CHANGE}
 
 
 def _changed(trained: str, asked: str) -> UsageError:
@@ -405,7 +507,7 @@ def _parse(
     key = (*choice.names.values(), *choice.callbacks)
     if key in kept:
         arguments = kept[key].of(choice)
-        return arguments, arguments.parse(request.rest)
+        return arguments, _self_contained(arguments, arguments.parse(request.rest))
     classes = {role: plugins.load(role, name) for role, name in choice.names.items()}
     classes |= {f"{CALLBACKS}.{name}": plugins.load("callback", name) for name in choice.callbacks}
     # Imported here, so that a misspelt name is reported before jsonargparse is imported.
@@ -416,7 +518,18 @@ def _parse(
         arguments.print_help(request.page)
         raise SystemExit(0)
     kept[key] = arguments
-    return arguments, arguments.parse(request.rest)
+    return arguments, _self_contained(arguments, arguments.parse(request.rest))
+
+
+def _self_contained(arguments: "Arguments", values: "Values") -> "Values":
+    """The values, with what the backbone keeps of a network that is described elsewhere."""
+    from platform_core.backbone import FromElsewhere
+
+    backbone = arguments.classes["backbone"]
+    if issubclass(backbone, FromElsewhere):
+        for name, value in backbone.kept(arguments.section(values, "backbone")).items():
+            values[f"backbone.{name}"] = value
+    return values
 
 
 def _finish(

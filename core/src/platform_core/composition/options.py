@@ -35,8 +35,9 @@ class DataOptions:
         length: tokens in a sequence.
         tokenizer: characters (those of the corpus), text8 (a to z and space), a kind that a plugin
             provides, a tokenizer.json of `platform tokenizer train` or of a run, a folder with that
-            file or with GPT-2's vocab.json and merges.txt, or a name or folder of a transformers
-            tokenizer.
+            file or with GPT-2's vocab.json and merges.txt, or a name, folder or tokenizer.json of
+            a transformers tokenizer.
+        end_token: token that ends a text, for a tokenizer of transformers that does not say which.
         packing: fill every sequence with documents one after another (packed), or give each
             document one sequence, cut or padded to length (padded); by default the corpus's own, or
             packed.
@@ -60,6 +61,7 @@ class DataOptions:
     column: str | None = None
     length: int = 128
     tokenizer: str = "characters"
+    end_token: str | None = None
     packing: Packing | None = None
     marks: Marks | None = None
     document_masks: bool = False
@@ -96,6 +98,8 @@ class TrainOptions:
         steps: optimizer updates.
         batch_size: sequences per update, over all processes and accumulated micro-batches.
         accumulate: micro-batches per update; more of them use less memory for the same result.
+            Noise and left-out labels belong to a sequence's place in the batch, so losses are equal
+            up to rounding. Dropout of the network does not: where it has any, losses differ.
         learning_rate: peak step size.
         warmup_steps: updates over which the learning rate rises from 0.
         decay: the learning rate after warm-up: constant, or a half cosine down to 0 at the last
@@ -159,7 +163,7 @@ class EvaluateOptions:
         draws: number of noise levels per sequence, one in each of that many equal parts of the
             range; more lower the standard error. Models without noise levels ignore it.
         on_the_way: number of sequences for the bounds during training; 0 for all.
-        batch_size: sequences per batch.
+        batch_size: sequences per batch; the figures are the same for any, up to rounding.
         weights: the average of the weights (ema) or the last weights (raw).
         protocol: exact, or that of the papers (published), which leaves out the two ends of the
             range of noise levels.
@@ -185,7 +189,7 @@ class SampleOptions:
     Args:
         number: number of samples.
         length: tokens in each sample; by default data.length.
-        batch_size: samples per batch.
+        batch_size: samples per batch; another number draws other texts.
         weights: the average of the weights (ema) or the last weights (raw).
         prompt: text that every sample begins with (exact under absorbing noise and for
             left-to-right models, an approximation under uniform noise).

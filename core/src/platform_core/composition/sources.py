@@ -48,9 +48,9 @@ class Request:
     rest: tuple[str, ...]
     """The command line without these names, --init, --config, --help and --print_config."""
     help: bool = False
+    print_config: bool = False
     page: HelpPage | None = None
     """What `--help` shows; None for every option."""
-    print_config: bool = False
 
 
 def _of_today(key: str, value: Any) -> tuple[str, Any]:

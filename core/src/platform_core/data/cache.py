@@ -15,7 +15,7 @@ from platform_core.errors import UsageError
 from platform_core.record.files import WriteError, digest, whole_folder, write_json
 from platform_core.record.locks import locked
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 """Part of every cache key; raise it when the computation of packing or n-grams changes."""
 
 CHECKSUMS = "checksums.json"

@@ -40,6 +40,10 @@ class Corpus(ABC):
     def fingerprint(self) -> str:
         """A digest that changes whenever a document or its split changes."""
 
+    def advice(self, split: str) -> str:
+        """What to do where a split has less than one sequence of text."""
+        return "give more text or a smaller length"
+
 
 class Cursor(ABC):
     """A place in the documents of a split, which begin again at their end."""

@@ -9,15 +9,17 @@ token belongs, numbered within the row; padding is a document of its own. Used b
 `streaming`.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any, ClassVar, NamedTuple, final
+from itertools import islice, tee
+from typing import Any, ClassVar, NamedTuple, Self, final
 
 import numpy as np
 import numpy.typing as npt
 
 from platform_core.data.tokenizer import Ids, Tokenizer
+from platform_core.data.tokenizer.base import Encoded
 from platform_core.errors import UsageError
 
 GROUP = 1000
@@ -62,7 +64,8 @@ class Packing(ABC):
 
     def __init__(self, tokenizer: Tokenizer, length: int, *, ends: bool) -> None:
         self.length, self.pad_id = length, tokenizer.pad_id
-        self.ids_type = np.min_scalar_type(tokenizer.vocab_size - 1)
+        self.ids_type: np.dtype[Any] = np.min_scalar_type(tokenizer.vocab_size - 1)
+        self.once = tokenizer.bos_id == tokenizer.eos_id
         self.bos, self.eos = np.array([[tokenizer.bos_id], [tokenizer.eos_id]], self.ids_type)
         none = np.empty(0, self.ids_type)
         self.marks = Marks(self.bos, self.eos) if ends else Marks(none, none)
@@ -75,6 +78,24 @@ class Packing(ABC):
     @abstractmethod
     def rows(self, documents: Iterable[Ids]) -> Iterator[Rows]:
         """Pack documents into rows, and yield some rows at a time."""
+
+    def counted_rows(
+        self, documents: Iterable[Encoded]
+    ) -> Iterator[tuple[Rows, npt.NDArray[np.int64]]]:
+        """Pack documents, and count the characters of their text in each row."""
+        first, second = tee(documents)
+        packed = self.rows(document.ids for document in first)
+        counts = self._of_counts().rows(document.characters for document in second)
+        for rows, characters in zip(packed, counts, strict=True):
+            yield rows, characters.ids.sum(1, dtype=np.int64)
+
+    def _of_counts(self) -> Self:
+        """The same packing of a number for each token, which is 0 for marks and padding."""
+        twin = copy.copy(self)
+        twin.ids_type, twin.pad_id = np.dtype(np.uint32), 0
+        twin.bos = twin.eos = np.zeros(1, np.uint32)
+        twin.marks = Marks(*(np.zeros(len(mark), np.uint32) for mark in self.marks))
+        return twin
 
     def padded(self, ids: Ids, documents: Numbers) -> Rows:
         """Cut one stretch of ids into rows, and fill up the last row with padding."""
@@ -109,7 +130,7 @@ class Packed(Packing):
         waiting: list[Ids] = []
         size = number = 0
         for place, document in enumerate(documents):
-            begin = self.marks.begin[:0] if place and self._once else self.marks.begin
+            begin = self.marks.begin[:0] if place and self.once else self.marks.begin
             waiting.append(np.concatenate([begin, document, self.marks.end], dtype=self.ids_type))
             size += len(waiting[-1])
             if size >= max(BLOCK_TOKENS, self.length):
@@ -124,10 +145,6 @@ class Packed(Packing):
                 size = len(ids) - full
         if size:
             yield self.padded(*self.joined(waiting, number))
-
-    @property
-    def _once(self) -> bool:
-        return bool(self.bos[0] == self.eos[0])
 
 
 @final

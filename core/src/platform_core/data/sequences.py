@@ -54,8 +54,8 @@ class Sequences(ABC):
 class PackedRows:
     """The rows of a packed split, memory-mapped and never copied as a whole.
 
-    Columns are `ids` `[rows, length]`, `counted` `[rows]`, and where they were packed `documents`
-    `[rows, length]` and `label` `[rows]`.
+    Columns are `ids` `[rows, length]`, `counted` and `characters` `[rows]`, and where they were
+    packed `documents` `[rows, length]` and `label` `[rows]`.
 
     Args:
         batches: Arrow record batches of the columns, at least one.
@@ -131,7 +131,9 @@ class TokenSplit(Sequences):
         return len(self.tokens())
 
     def num_characters(self) -> int:
-        """Characters of text that the counted tokens stand for."""
+        """Characters of the text in the rows, as they were counted when it was read."""
+        if "characters" in self._rows.columns:
+            return int(self._take("characters", range(len(self))).sum())
         return self._tokenizer.count_characters(self.tokens())
 
     def _known(self, column: str, indices: Sequence[int]) -> torch.Tensor | None:
@@ -223,7 +225,7 @@ def load_data(
     corpus = open_corpus(options)
     fingerprint = corpus.fingerprint()
     if tokenizer is None:
-        tokenizer = _chosen_tokenizer(options.tokenizer, corpus, fingerprint)
+        tokenizer = _chosen_tokenizer(options, corpus, fingerprint)
     tokenizer = tokenizer.with_unknown(options.unknown)
     names: tuple[str, ...] = ()
     if options.label is not None:
@@ -329,12 +331,19 @@ class Order:
         return self._permutation
 
 
-def _chosen_tokenizer(name: str, corpus: Corpus, fingerprint: str) -> Tokenizer:
+def _chosen_tokenizer(options: DataOptions, corpus: Corpus, fingerprint: str) -> Tokenizer:
+    name = options.tokenizer
     kind = CharacterTokenizer.kind if name == CHARACTERS else name
     plugins = installed()
     found = plugins.load("tokenizer", kind) if plugins.find("tokenizer", kind) else None
     if found is None or not issubclass(found, BuiltTokenizer):
-        return open_tokenizer(name)
+        _, marks = packing_of(corpus, options)
+        return open_tokenizer(name, end_token=options.end_token, needs_end=marks != "none")
+    if options.end_token is not None:
+        raise UsageError(
+            f"--data.end_token is for tokenizers of transformers, and {name} has an end of its "
+            "own; leave it out"
+        )
 
     def build(path: Path) -> None:
         texts = (text for split in corpus.splits for text in corpus.documents(split))
@@ -378,8 +387,8 @@ def pack_split(source: _Source, split: str, folder: Path) -> None:
     with pa.OSFile(str(folder / ROWS), "wb") as sink:
         writer = None
         for label, documents in source.groups(split):
-            for rows in packing.rows(tokenizer.encode_all(documents)):
-                found = table(rows, label, with_documents=options.document_masks)
+            for rows, characters in packing.counted_rows(tokenizer.encode_counted(documents)):
+                found = table(rows, label, characters, with_documents=options.document_masks)
                 writer = writer or pa.ipc.new_stream(sink, found.schema)
                 writer.write_table(found)
                 number += int(rows.counted.sum())
@@ -388,18 +397,26 @@ def pack_split(source: _Source, split: str, folder: Path) -> None:
     if number < (options.length if packing.fills else 1):
         raise UsageError(
             f"corpus {options.corpus} has {number} tokens in its {split} split, less than one "
-            f"sequence of --data.length {options.length}; give more text or a smaller length"
+            f"sequence of --data.length {options.length}; {source.corpus.advice(split)}"
         )
 
 
-def table(rows: Rows, label: int | None = None, *, with_documents: bool = False) -> Any:
-    """Arrow table of rows with columns `ids`, `counted`, and if wanted `documents` and `label`."""
+def table(
+    rows: Rows,
+    label: int | None = None,
+    characters: npt.NDArray[np.int64] | None = None,
+    *,
+    with_documents: bool = False,
+) -> Any:
+    """Arrow table of rows with columns `ids` and `counted`, and of the others what is given."""
     length = rows.ids.shape[1]
     columns = {"ids": _column(rows.ids), "counted": pa.array(rows.counted)}
     if with_documents:
         columns["documents"] = _column(rows.documents.astype(np.min_scalar_type(length)))
     if label is not None:
         columns["label"] = pa.array(np.full(len(rows.ids), label, dtype=np.int32))
+    if characters is not None:
+        columns["characters"] = pa.array(characters)
     return pa.table(columns)
 
 

@@ -1,6 +1,7 @@
 """Cards of figures: how figures were made, stored wherever the figures are written.
 
-facts of every card: kind, step, parts, seed, tokenizer, units, machine   (card_of)
+facts of every card: kind, step, parts, options of the objective, seed,
+                     tokenizer, units, machine                            (card_of)
 further facts of a bound                                                  (bound_facts)
 """
 
@@ -51,8 +52,8 @@ def card_of(
         seed=composition.seed,
         tokenizer=tokenizer_card(tokenizer),
         units=units,
-        machine=runtime.describe(accelerator),
-        facts=facts,
+        machine=runtime.describe(accelerator, composition.provenance()),
+        facts={"objective": dict(composition.factories["objective"].keywords), **facts},
     )
 
 

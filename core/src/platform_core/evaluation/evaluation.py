@@ -27,17 +27,19 @@ class Measured:
     """One measurement that an evaluation yields.
 
     Args:
-        name: what was measured and how, fit for a file name; a later measurement of the same name
-            replaces this one.
+        name: what was measured and how in words, fit for a file name. A digest of what the words
+            leave open is added; a later measurement that is made alike replaces this one.
         record: the figures, and the card that says how they were made (`TrainedRun.card`).
         said: the measurement as text for a person.
         figure: data of a plot that is kept beside the record.
+        in_name: places of the card that the name says, such as "evaluate.split".
     """
 
     name: str
     record: Record
     said: str
     figure: Mapping[str, Any] | None = None
+    in_name: tuple[str, ...] = ()
 
 
 class Evaluation(ABC):
@@ -82,7 +84,8 @@ class BoundOnText(Evaluation):
             default=[],
             metavar="CORPUS[=PATH]",
             help="other texts to evaluate, one after another: corpora of --data.corpus, each with "
-            "its path if it has one; zero-shot is the seven corpora of published tables",
+            "its path if it has one; json, parquet and saved have their text in --data.column; "
+            "zero-shot is the seven corpora of published tables",
         )
         parser.add_argument(
             "--side_by_side",
@@ -117,7 +120,7 @@ class BoundOnText(Evaluation):
                 subset = f"{text.options.corpus} {options.split}"
                 figure = levels_record(bound, subset, protocol) if bound.levels else None
                 name = _name(text.name, run, bound, protocol)
-                yield Measured(name, record, _said(record), figure)
+                yield Measured(name, record, _said(record), figure, IN_NAME)
 
     def _record(
         self,
@@ -139,8 +142,15 @@ class BoundOnText(Evaluation):
         return Record({**bound.summary(), "seconds": seconds}, card)
 
 
+IN_NAME = (
+    *("evaluate.split", "evaluate.weights", "evaluate.protocol", "evaluate.draws"),
+    *("noise_levels_per_sequence", "evaluate.sequences", "sequences", "step"),
+)
+"""Places of the card of a bound that its name says."""
+
+
 def _name(text: str, run: "TrainedRun", bound: "Bound", protocol: str) -> str:
-    """Name a measurement by all options that may differ between two measurements of one run."""
+    """Name a measurement by the options that a reader tells measurements of a run apart by."""
     options = run.composition.evaluate
     words = [text] if text else []
     words += [options.split, options.weights, protocol]

@@ -57,9 +57,16 @@ def plain(text: str) -> str:
 
 
 def write(figure: Figure, path: Path) -> None:
-    """Write the plot to a file, whole or not at all, in the format of the file name's ending."""
-    drawing = io.BytesIO()
-    figure.savefig(drawing, format=path.suffix.removeprefix("."))
+    """The plot as a file of the format that the name ends in, as a whole or not at all; the same
+    plot gives the same bytes.
+    """
+    from matplotlib import rc_context
+
+    drawing, form = io.BytesIO(), path.suffix.removeprefix(".").lower()
+    dated = {"svg": "Date", "svgz": "Date", "pdf": "CreationDate", "ps": "CreationDate"}
+    undated = {dated[form]: None} if form in dated else None
+    with rc_context({"svg.hashsalt": "platform"}):
+        figure.savefig(drawing, format=form, metadata=undated)
     write_bytes(path, drawing.getvalue())
 
 

@@ -3,7 +3,7 @@
     --on ptb wikitext103 text=my/*.txt        --on zero-shot, the seven of published tables
 
 Another corpus is packed and marked by the corpus's own defaults, with the run's tokenizer and
-length.
+length. A corpus of the user's own rows (`ROWS`) is read from the column of `--data.column`.
 """
 
 import re
@@ -24,6 +24,9 @@ ZERO_SHOT = (
     "scientific-papers-arxiv",
 )
 """The corpora of the papers' zero-shot tables, in their order."""
+
+ROWS = ("json", "parquet", "saved")
+"""Corpora of the user's own files of which only the user knows the column of the text."""
 
 SUITES = {"zero-shot": ZERO_SHOT}
 
@@ -80,7 +83,7 @@ def _as_the_corpus_says(word: Word, own: DataOptions) -> DataOptions:
         own,
         corpus=word.corpus,
         path=word.path,
-        column=None,
+        column=own.column if word.corpus in ROWS else None,
         packing=None,
         marks=None,
         streaming=False,

@@ -10,32 +10,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 
+from platform_core.backbone import FromElsewhere
 from platform_core.composition.compose import Built, Composition, compose_saved
 from platform_core.composition.options import InitOptions
 from platform_core.data.sequences import Data, load_data
 from platform_core.data.tokenizer import Tokenizer, load_tokenizer
+from platform_core.data.tokenizer.library import LibraryTokenizer
 from platform_core.evaluation.bound import Bound, evaluate
 from platform_core.evaluation.card import card_of
 from platform_core.evaluation.samples import Samples, generate
-from platform_core.model import Model
+from platform_core.model import Model, weights
 from platform_core.objective import Objective
+from platform_core.process import Absorbing
 from platform_core.record.cards import Card
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import digest
 from platform_core.registry.loading import load_plugins
 from platform_core.runtime import accelerator as runtime
+from platform_core.runtime import state
 from platform_core.runtime.checkpoint import CheckpointError, Checkpoints, load_weights
 from platform_core.sampler import Sampler
 
 if TYPE_CHECKING:
     from platform_core.registry.parts import Plugins
-
-Average = Literal["ema", "raw"]
-"""Which weights of a checkpoint: their average over training ("ema"), or the last ones ("raw")."""
 
 
 class TrainedRun:
@@ -65,7 +66,7 @@ class TrainedRun:
         path: str | Path,
         options: Sequence[str] = (),
         *,
-        average: Average = "ema",
+        average: state.Average = "ema",
         accelerator: Accelerator | None = None,
         plugins: "Plugins | None" = None,
     ) -> "TrainedRun":
@@ -236,8 +237,12 @@ class TrainedRun:
             tokenizer=self.tokenizer,
             label_names=self.labels,
         )
-        tensors = checkpoint.tensors[_GROUP[self.average]]
-        load_weights(built.model.backbone, tensors, source=str(self.directory.checkpoints))
+        tensors = state.chosen(checkpoint.tensors, self.average)
+        source = str(self.directory.checkpoints)
+        if "optimizer" in checkpoint.tensors:
+            load_weights(built.objective, tensors, source=source)
+        else:  # imported: of the network alone
+            load_weights(built.model.backbone, state.of_backbone(tensors), source=source)
         built.objective.to(self.accelerator.device).eval()
         return built, int(checkpoint.state["step"])
 
@@ -255,10 +260,37 @@ def load_start(model: Model, start: InitOptions) -> dict[str, Any]:
     assert start.run is not None, "without a run there is no start"
     assert start.step is not None, "composition resolves the step"
     checkpoints = Checkpoints(RunDirectory(Path(start.run)).checkpoints, keep=1)
-    tensors = checkpoints.at(start.step).tensors[_GROUP[start.weights]]
-    load_weights(model.backbone, tensors, source=str(checkpoints.path(start.step)))
+    source = str(checkpoints.path(start.step))
+    tensors = state.chosen(checkpoints.at(start.step).tensors, start.weights)
+    load_weights(model.backbone, state.of_backbone(tensors), source=source)
+    # The schedule and the process are the same parts; weights of theirs are of the model too.
+    for name, own in weights(model).items():
+        if f"model.{name}" in tensors:
+            own.data.copy_(tensors[f"model.{name}"])
     file = weights_file(checkpoints.path(start.step), start.weights)
     return {"run": start.run, "step": start.step, "weights": start.weights, "digest": digest(file)}
+
+
+def load_pretrained(model: Model, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Gives a new model the weights from elsewhere that its backbone asks for, if any.
+
+    Args:
+        model: as it comes out of composition.
+        tokenizer: the run's.
+
+    Returns:
+        Which weights they are, for `init.json`; empty where all weights are new.
+
+    Raises:
+        UsageError: the weights cannot be read, or are those of another network or tokenizer.
+    """
+    if not isinstance(model.backbone, FromElsewhere):
+        return {}
+    mask_id = model.process.mask_id if isinstance(model.process, Absorbing) else None
+    tokens = None
+    if isinstance(tokenizer, LibraryTokenizer):
+        tokens = tokenizer.library.get_vocab(with_added_tokens=True)
+    return dict(model.backbone.start(tokens, mask_id))
 
 
 def weights_file(checkpoint: Path, average: str) -> Path:

@@ -51,6 +51,9 @@ def title_of(measurement: Measurement) -> str:
 BOUND = Family("bound", title_of)
 """The family of the metrics in `BOUNDS`."""
 
+NO_BOUND = "no bound"
+"""The kind of the result of a run whose objective says that it has no bound on -log p."""
+
 
 BOUNDS = (
     Metric(

@@ -231,8 +231,7 @@ class Metric:
             if UNSAID in pair:
                 found[key] = None
             elif _unequal(key, measurement, other):
-                behind = [k for k in BEHIND.get(key, ()) if _unequal(k, measurement, other)]
-                found |= dict.fromkeys(behind or [key])
+                found |= dict.fromkeys(_behind(key, measurement, other))
         return {key: (measurement.fact(key), other.fact(key)) for key in found}
 
     def command(self, run: str) -> str:
@@ -257,13 +256,31 @@ def _unequal(key: str, measurement: Measurement, other: Measurement) -> bool:
     return _hashable(measurement.fact(key)) != _hashable(other.fact(key))
 
 
+def _behind(key: str, measurement: Measurement, other: Measurement) -> list[str]:
+    """The facts that two digests at a place differ for; the place itself where none is known.
+
+    A text is the same or another whatever its path is, where both cards say its digest.
+    """
+    found: list[str] = []
+    for fact in BEHIND.get(key, ()):
+        both = UNSAID not in (measurement.fact("text"), other.fact("text"))
+        if key == "fingerprint" and fact in (SOURCE if both else ("text",)):
+            continue
+        if _unequal(fact, measurement, other):
+            found += _behind(fact, measurement, other)
+    return found or [key]
+
+
 SOURCE = ("data.corpus", "data.path", "data.column")
 """The options that say which text was read."""
 
 CUT = ("tokenizer.digest", "data.length", "data.packing", "data.marks", "data.document_masks")
 """The options that say how a text is cut into sequences of tokens."""
 
-BEHIND: Mapping[str, tuple[str, ...]] = {"text": SOURCE, "fingerprint": (*SOURCE, *CUT, "label")}
+BEHIND: Mapping[str, tuple[str, ...]] = {
+    "text": SOURCE,
+    "fingerprint": ("text", *SOURCE, *CUT, "label"),
+}
 """Digest -> the options that it depends on, which messages name in place of the digest."""
 
 

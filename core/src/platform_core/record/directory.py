@@ -1,15 +1,20 @@
 """A run directory: the whole record of a run, and the paths of its files."""
 
-import json
-import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 
 from platform_core.errors import UsageError
+from platform_core.record.files import ReadError, read_json, remove
+from platform_core.record.locks import BusyError, claimed
 
 BETWEEN_SAMPLES = "\n\n---\n\n"
 """Separator of the texts in a file in samples/."""
+
+LOCK = ".lock"
+"""The file in a run directory that whoever writes the run holds; it goes when they end."""
 
 
 class RunDirectory:
@@ -29,6 +34,7 @@ class RunDirectory:
         self.figures = path / "figures"
         self.checkpoints = path / "checkpoints"
         self.evaluations = path / "evaluations"
+        self.history = path / "history"
 
     @classmethod
     def existing(cls, path: str | Path) -> "RunDirectory":
@@ -48,9 +54,59 @@ class RunDirectory:
         return run
 
     @classmethod
-    def named(cls, output: str | None, *, default: str) -> "RunDirectory":
-        """The directory asked for, or one under runs/ named after the parts and the time."""
-        return cls(Path(output or f"runs/{default}-{time.strftime('%Y%m%d-%H%M%S')}"))
+    @contextmanager
+    def new(
+        cls, output: str | Path | None, *, default: str, overwrite: bool
+    ) -> Iterator["RunDirectory"]:
+        """A directory for a run to begin in, held for the time of the block.
+
+        Args:
+            output: where; else a new one under runs/, named after the parts and the time.
+            default: the parts.
+            overwrite: whether an earlier run there may go.
+
+        Raises:
+            UsageError: as `held` and `refuse_existing`.
+        """
+        if output is not None:
+            run = cls(Path(output))
+            run.refuse_existing(overwrite=overwrite)
+            with run.held():
+                # Another may have begun and ended since.
+                run.refuse_existing(overwrite=overwrite)
+                yield run
+            return
+        name = f"{default}-{time.strftime('%Y%m%d-%H%M%S')}"
+        for number in count(1):
+            run = cls(Path("runs") / (name if number == 1 else f"{name}-{number}"))
+            with ExitStack() as stack:
+                # Of runs that begin in the same second only one has a name.
+                if run.path.exists():
+                    continue
+                try:
+                    stack.enter_context(run.held())
+                except BusyError:
+                    continue
+                if run._is_unbegun():
+                    yield run
+                    return
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps out other processes that would write the run, for the time of the block.
+
+        A directory that is made for it and still empty at the end goes again.
+
+        Raises:
+            UsageError: another process trains or writes it.
+            WriteError: it cannot be written.
+        """
+        busy = (
+            f"{self.path} is being written by another process (a run, or an import); "
+            "wait until it has ended, or give another --output"
+        )
+        with claimed(self.path / LOCK, busy=busy):
+            yield
 
     @property
     def sweep(self) -> str | None:
@@ -60,8 +116,9 @@ class RunDirectory:
         return trials.parent.name if made else None
 
     def steps(self) -> list[int]:
-        """The steps of the run's checkpoints, in ascending order."""
-        return sorted(int(path.name[5:]) for path in self.checkpoints.glob("step-[0-9]*"))
+        """The steps of its checkpoints, in order."""
+        names = [path.name[5:] for path in self.checkpoints.glob("step-*")]
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def refuse_existing(self, *, overwrite: bool) -> None:
         """Refuses a path at which a new run would replace files that have to stay.
@@ -69,27 +126,60 @@ class RunDirectory:
         Raises:
             UsageError: a run exists there and `overwrite` is False, or something else exists there.
         """
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+        if self.path.is_dir() and self._is_unbegun():
+            return
+        if not self.path.exists():
             return
         if not overwrite:
             raise UsageError(
                 f"{self.path} exists; give another --output, --resume {self.path} to continue it, "
                 "or --overwrite to start anew"
             )
-        if not self.config.is_file():
+        if not self.config.is_file() and not self._is_unfinished():
             raise UsageError(f"{self.path} is no run directory, so --overwrite leaves it alone")
+
+    def _is_unbegun(self) -> bool:
+        """Whether nothing is there but what a start that was killed has left: no record yet."""
+        files = {self.tokenizer, self.labels, self.init, self.environment, self.path / LOCK}
+        there = set(self.path.iterdir())
+        # A start makes the lock and then the folder of samples; a tokenizer alone is somebody's.
+        return not there or (
+            bool(there & {self.samples, self.path / LOCK})
+            and all(path in files or _is_partial(path) for path in there - {self.samples})
+            and not (self.samples.exists() and any(self.samples.iterdir()))
+        )
+
+    def _is_unfinished(self) -> bool:
+        """Whether it is a run directory that was being replaced when its process was killed."""
+        others = ("import.json", "tensorboard", "wandb", "tracked")
+        own = {path for path in vars(self).values() if isinstance(path, Path)}
+        own |= {self.path / name for name in others}
+        there = list(self.path.iterdir()) if self.path.is_dir() else []
+        return self.path / LOCK in there and all(
+            path in own or path.name == LOCK or _is_partial(path) for path in there
+        )
 
     def label_names(self) -> tuple[str, ...]:
         """The names of the labels that the network reads, in their order; none if it reads none."""
         if not self.labels.exists():
             return ()
-        return tuple(json.loads(self.labels.read_text())["names"])
+        names = read_json(self.labels).get("names")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ReadError(f"{self.labels} is damaged: it has no list of names")
+        return tuple(names)
 
     def create(self) -> None:
-        """Makes the directory, after removing an earlier run in it."""
-        if self.path.exists():
-            shutil.rmtree(self.path)
+        """Makes the directory, in place of an earlier run's; for who holds it."""
+        # First what makes it a run, so that nothing takes a half removed one for a whole one.
+        self.config.unlink(missing_ok=True)
+        for path in self.path.iterdir() if self.path.exists() else ():
+            if path.name != LOCK:
+                remove(path)
         self.samples.mkdir(parents=True)
+
+
+def _is_partial(path: Path) -> bool:
+    return path.name.startswith(".") and path.name.endswith(".partial")
 
 
 def first_argument(argv: Sequence[str], usage: str) -> RunDirectory:

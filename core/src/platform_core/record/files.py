@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from platform_core.errors import UsageError
+from platform_core.errors import UsageError, reason
 
 
 class WriteError(UsageError):
@@ -33,6 +33,26 @@ class WriteError(UsageError):
         said = str(error) if named else error.strerror or str(error)
         self.reason = " ".join(said.split())
         super().__init__(f"cannot write {path} ({self.reason})")
+
+
+class ReadError(UsageError):
+    """A file of the platform's that is damaged: cut off, changed, or not of the form it had."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ReadError: it is damaged; the message names it.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ReadError(f"{path} is damaged: {reason(error)[:200]}") from error
+    if not isinstance(values, dict):
+        raise ReadError(f"{path} is damaged: it holds no object of JSON")
+    return values
 
 
 def write_text(path: Path, text: str) -> None:
@@ -69,13 +89,13 @@ def write_bytes(path: Path, content: bytes) -> None:
         target = Path(os.path.realpath(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = _beside(target)
-        _remove(beside)
+        remove(beside)
         try:
             beside.write_bytes(content)
             _flush(beside)
             beside.replace(target)
         except BaseException:
-            _remove(beside)
+            remove(beside)
             raise
         _flush(target.parent)
 
@@ -100,20 +120,20 @@ def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
             yield folder
             _settle(folder)
             if replace:
-                _remove(target)
+                remove(target)
             folder.rename(target)
             _flush(target.parent)
 
 
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """An empty folder that lasts as long as the block; first removes one of a killed process."""
-    _remove(path)
+    """An empty folder for the time of the block, in place of what a killed process has left."""
+    remove(path)
     try:
         path.mkdir(parents=True)
         yield path
     finally:
-        _remove(path)
+        remove(path)
 
 
 def _beside(path: Path) -> Path:
@@ -130,7 +150,8 @@ def _failures_named(path: Path) -> Iterator[None]:
         raise WriteError(path, error) from error
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Removes a file, a link or a whole folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -10,9 +10,17 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+from platform_core.errors import UsageError
+from platform_core.record.files import WriteError
+
+
+class BusyError(UsageError):
+    """What another process is writing."""
+
 
 LOOK_SECONDS = 0.05
 """Seconds between two attempts to take a lock that another process holds."""
@@ -30,9 +38,9 @@ def take(path: Path, *, shared: bool = False, patience: float = 0.0) -> IO[str]:
         BlockingIOError: others still hold the lock after that time.
         OSError: the file cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + patience
     while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
         stream = path.open("a", encoding="utf-8")
         try:
             _lock(stream, shared=shared)
@@ -55,6 +63,38 @@ def locked(path: Path, *, shared: bool = False, patience: float = math.inf) -> I
     """Holds a lock during the block; the arguments and errors are those of `take`."""
     with take(path, shared=shared, patience=patience):
         yield
+
+
+@contextmanager
+def claimed(path: Path, *, busy: str) -> Iterator[None]:
+    """Holds a lock for the time of the block, and leaves no file and no empty folder of it behind.
+
+    Args:
+        path: of the lock's file.
+        busy: what to say where somebody has it.
+
+    Raises:
+        BusyError: somebody has it.
+        WriteError: its file cannot be made.
+    """
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        stream = take(path)
+    except BlockingIOError:
+        raise BusyError(busy) from None
+    except OSError as error:
+        raise WriteError(path, error) from error
+    with stream:
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                # By then it may be in another folder that has taken the place of this one.
+                if os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+                    path.unlink()
+            with suppress(OSError):
+                for folder in made:
+                    folder.rmdir()
 
 
 def is_taken(path: Path) -> bool:

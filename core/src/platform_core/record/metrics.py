@@ -21,6 +21,9 @@ from platform_core.record.files import write_bytes
 LABELS = ("step", "subset", "time")
 """Fields that every record has besides its metrics."""
 
+FINAL = "final"
+"""The subset of the bound that a run ends with."""
+
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -40,14 +43,18 @@ class MetricsLog:
     def resume(cls, path: Path, step: int) -> "MetricsLog":
         """Continues the record of a run from its checkpoint at `step`.
 
-        Later records and a torn last line are dropped, so the resumed run's record equals the
-        uninterrupted one's apart from times. For that, the checkpoint of a step has to be written
-        after the step's records.
+        Later records, those of the end (which is still to come, or comes again) and a torn last
+        line are dropped, so the resumed run's record equals the uninterrupted one's apart from
+        times. For that, the checkpoint of a step has to be written after the step's records.
 
         Raises:
             UsageError: a line other than the last is no record, or the file cannot be written.
         """
-        lines = [(line, record) for line, record in _records(path) if record["step"] <= step]
+        lines = [
+            (line, record)
+            for line, record in _records(path)
+            if record["step"] <= step and record["subset"] != FINAL
+        ]
         write_bytes(path, b"".join(line for line, _ in lines))
         return cls(path, elapsed=lines[-1][1]["time"] if lines else 0.0)
 
@@ -87,12 +94,16 @@ def _parse(line: bytes, place: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
         missing = set(LABELS) - record.keys()
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"{place} is no record of metrics ({error}); repair or remove the line"
         ) from error
     if missing:
         raise UsageError(f"{place} is no record of metrics: it has no {', '.join(sorted(missing))}")
+    if type(record["step"]) is not int or type(record["time"]) not in (int, float):
+        raise UsageError(f"{place} is no record of metrics: its step or time is no number")
+    if not isinstance(record["subset"], str):
+        raise UsageError(f"{place} is no record of metrics: its subset is no text")
     return dict(record)
 
 

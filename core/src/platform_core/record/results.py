@@ -2,15 +2,18 @@
 
     evaluations/NAME.json  ->  result.json: {"format": 2, ..., "evaluations": {NAME: {...}}}
 
-The files in `evaluations/` are authoritative, so that two measurements at once lose nothing.
-Standard errors are in nats per token. Format 1, which did not hold its number, had the run's own
-standard error in bits per token; it is converted when it is read. Written by
+The name of a file follows the card: readable words and, where those do not say everything, a digest
+of the facts that differ from those of the run's own result (`file_name`). Files with older names
+are read too. The files in `evaluations/` are authoritative, so that two measurements at once lose
+nothing. Standard errors are in nats per token. Format 1, which did not hold its number, had the
+run's own standard error in bits per token; it is converted when it is read. Written by
 `platform run` and `platform eval`; read by `platform compare` and `platform report`.
 """
 
 import json
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,16 @@ from typing import Any
 from platform_core.errors import UsageError
 from platform_core.record.cards import RESULT, Measurement, Record
 from platform_core.record.directory import RunDirectory
-from platform_core.record.files import write_json
+from platform_core.record.files import ReadError, digest_of, json_text, read_json, write_json
 from platform_core.record.locks import locked
 
 EVALUATIONS = "evaluations"
+
+NO_WAY = (
+    *("kind", "units", "python", "system", "packages", "processes", "threads"),
+    *("seconds_per_item", "evaluate.on_the_way"),
+)
+"""Places of a card that do not say how its figures were made, or that change none of them."""
 FORMAT = 2
 
 
@@ -34,30 +43,75 @@ def write_result(directory: RunDirectory, result: Mapping[str, Any]) -> None:
         _write(directory, result)
 
 
-def keep_evaluation(directory: RunDirectory, name: str, record: Record) -> Path:
-    """Writes one measurement of a run, and replaces an earlier one of the same name.
+def keep_evaluation(
+    directory: RunDirectory, name: str, record: Record, in_name: Sequence[str] = ()
+) -> Path:
+    """Writes one measurement of a run, and replaces an earlier one that was made alike.
 
     Args:
         directory: the run directory.
-        name: name of the measurement, which is also the name of its file.
+        name: words for the name of the file: what was measured, and how.
         record: the figures and their card.
+        in_name: places of the card that the words say.
     """
-    kept = directory.evaluations / f"{name}.json"
+    try:
+        own = read_result(directory).get("card", {})
+    except ReadError:
+        own = {}  # said below
+    kept = directory.evaluations / f"{file_name(name, record, own, in_name)}.json"
     with _alone(directory):
         write_json(kept, record.to_dict())
-        _write(directory, read_result(directory))
+        try:
+            _write(directory, read_result(directory))
+        except ReadError as error:
+            _warn(f"{error}; {kept} has what was measured, result.json is left as it is")
     return kept
+
+
+def file_name(
+    words: str, record: Record, own: Mapping[str, Any], in_name: Sequence[str] = ()
+) -> str:
+    """The words, and a digest of what they leave open; no two ways to measure have the same.
+
+    Args:
+        words: what was measured and how.
+        record: the measurement.
+        own: the card of the run's own result.
+        in_name: places of the card that the words say.
+    """
+    usual = dict(_places(own))
+    facts = json.loads(json_text(record.card.facts))
+    differ = {
+        place: value
+        for place, value in _places(facts)
+        if place not in (*NO_WAY, *in_name)
+        and place.partition(".")[0] not in NO_WAY
+        and value != usual.get(place)
+    }
+    return f"{words}-{digest_of(differ)[:8]}" if differ else words
+
+
+def _places(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Every fact that is no mapping, by its place such as `evaluate.split`."""
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _places(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
 
 
 def read_result(directory: RunDirectory) -> dict[str, Any]:
     """The result of a run, in the present format; empty if the run has not ended.
 
     Raises:
-        UsageError: a later version of the platform wrote the result.
+        ReadError: it is damaged.
+        UsageError: a later version of the platform wrote it.
     """
     if not directory.result.exists():
         return {}
-    result: dict[str, Any] = json.loads(directory.result.read_text())
+    result = read_json(directory.result)
+    if not isinstance(result.get("card", {}), dict):
+        raise ReadError(f"{directory.result} is damaged: its card is no object of JSON")
     written = result.pop("format", 1)
     if written == 1:
         return _converted(result)
@@ -70,9 +124,16 @@ def read_result(directory: RunDirectory) -> dict[str, Any]:
 
 
 def evaluations(directory: RunDirectory) -> dict[str, Any]:
-    """Every measurement of a run by name, as plain values."""
-    files = sorted(directory.evaluations.glob("*.json"))
-    return {path.stem: json.loads(path.read_text()) for path in files}
+    """Every measurement of a run by name, as plain values; one that is damaged is left out and
+    warned of.
+    """
+    found = {}
+    for path in sorted(directory.evaluations.glob("*.json")):
+        try:
+            found[path.stem] = read_json(path)
+        except ReadError as error:
+            _warn(f"{error}; it is left out")
+    return found
 
 
 def measurements(directory: RunDirectory, run: str) -> list[Measurement]:
@@ -83,10 +144,11 @@ def measurements(directory: RunDirectory, run: str) -> list[Measurement]:
         run: what the run is called in tables and messages.
 
     Raises:
-        UsageError: a later version of the platform wrote the result.
+        UsageError: the result is damaged, or of a later version of the platform.
     """
     result = read_result(directory)
-    kept = {**result.pop(EVALUATIONS, {}), **evaluations(directory)}
+    copied = result.pop(EVALUATIONS, {})
+    kept = {**(copied if isinstance(copied, dict) else {}), **evaluations(directory)}
     ended = {RESULT: result} if "card" in result else {}
     return [
         Measurement(run, name, Record.read(values))
@@ -110,6 +172,10 @@ def _write(directory: RunDirectory, result: Mapping[str, Any]) -> None:
     measured = evaluations(directory)
     more = {EVALUATIONS: measured} if measured else {}
     write_json(directory.result, {"format": FORMAT, **result, **more})
+
+
+def _warn(said: str) -> None:
+    print(f"platform: warning: {said}", file=sys.stderr)
 
 
 def _alone(directory: RunDirectory) -> AbstractContextManager[None]:

@@ -11,15 +11,15 @@
 `platform report` reads all of this.
 """
 
-import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from platform_core.errors import UsageError
-from platform_core.record.directory import RunDirectory
-from platform_core.record.files import write_json
+from platform_core.record.directory import LOCK, RunDirectory
+from platform_core.record.files import ReadError, read_json, write_json
 from platform_core.record.locks import take
 from platform_core.record.results import read_result
 
@@ -103,20 +103,31 @@ class SweepDirectory:
             UsageError: the directory holds something else, or a sweep of another format.
         """
         if not self.index.exists():
-            if self.path.exists() and any(self.path.iterdir()):
+            there = self.path.iterdir() if self.path.exists() else ()
+            if any(path.name != LOCK for path in there):
                 raise UsageError(f"{self.path} exists and is no sweep; give another --output")
             return {}
-        index = json.loads(self.index.read_text(encoding="utf-8"))
-        if index["format"] != FORMAT:
+        index = read_json(self.index)
+        if index.get("format") != FORMAT:
             raise UsageError(
-                f"{self.index} has format {index['format']}, this platform writes {FORMAT}"
+                f"{self.index} has format {index.get('format')}, this platform writes {FORMAT}"
             )
-        return {trial["digest"]: trial["name"] for trial in index["trials"]}
+        try:
+            return {str(trial["digest"]): str(trial["name"]) for trial in index["trials"]}
+        except (KeyError, TypeError) as error:
+            raise ReadError(f"{self.index} is damaged: its trials lack {error}") from error
 
     def state(self, name: str) -> State:
         """The saved state of a trial; waiting if none is saved."""
         path = self.state_file(name)
-        return State(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else State()
+        try:
+            state = State(**read_json(path)) if path.exists() else State()
+            whole = all({"options", "status", "ended"} <= {*done} for done in state.evaluations)
+        except (ReadError, TypeError, KeyError) as error:
+            # What is done is known by the results themselves; only measurements are made again.
+            print(f"platform: warning: {path} is damaged ({error}); read anew", file=sys.stderr)
+            return State()
+        return state if whole else State()
 
     def set_state(self, name: str, state: State) -> None:
         """Writes the state of a trial, as a whole or not at all."""

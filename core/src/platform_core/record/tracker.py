@@ -6,7 +6,6 @@ A failure of a tracker costs one warning and never the run: `open_trackers`, whi
 its main process, wraps each tracker in a `Guarded`. The run closes all trackers, also after errors.
 """
 
-import json
 import sys
 import threading
 import time
@@ -22,7 +21,7 @@ from typing import Any, ClassVar, Self
 from platform_core.component import ROLES
 from platform_core.errors import UsageError
 from platform_core.record.directory import RunDirectory
-from platform_core.record.files import write_json
+from platform_core.record.files import ReadError, read_json, write_json
 from platform_core.record.yaml_tree import read_tree
 
 PATIENCE_SECONDS = 120.0
@@ -325,7 +324,9 @@ def identities(directory: RunDirectory) -> dict[str, str]:
     known = _tracking(directory)
     # Old runs, from when Aim was the only tracker, have the hash of their run in Aim, or null.
     old = {"aim": known["aim_run"]} if known.get("aim_run") else {}
-    return {**old, **known.get("trackers", {})}
+    named = known.get("trackers", {})
+    both = {**old, **(named if isinstance(named, dict) else {})}
+    return {name: value for name, value in both.items() if isinstance(value, str)}
 
 
 def keep_identities(
@@ -341,13 +342,18 @@ def keep_identities(
 
 
 def when_began(directory: RunDirectory) -> float | None:
-    """The time a run began, in seconds since 1970; None if its tracking.json does not hold it."""
-    return _tracking(directory).get("began")
+    """When a run began, in seconds since 1970; None where its tracking.json does not say."""
+    began = _tracking(directory).get("began")
+    return began if type(began) in (int, float) else None
 
 
 def _tracking(directory: RunDirectory) -> dict[str, Any]:
-    kept = directory.tracking
-    return dict(json.loads(kept.read_text(encoding="utf-8"))) if kept.exists() else {}
+    """What tracking.json says; nothing where it is damaged, so that trackers begin anew."""
+    try:
+        return read_json(directory.tracking) if directory.tracking.exists() else {}
+    except ReadError as error:
+        _warn(f"{error}; trackers begin a run of their own")
+        return {}
 
 
 def _opened(

@@ -27,7 +27,7 @@ from platform_core import hookspecs
 from platform_core.component import KINDS, Component
 from platform_core.errors import UsageError, reason
 from platform_core.hookspecs import HOOK_API, HOOKS, METRICS_HOOK, PROJECT
-from platform_core.registry.parts import Plugin, Plugins
+from platform_core.registry.parts import NAMED, Plugin, Plugins
 
 if TYPE_CHECKING:
     from platform_core.record.cards import Metric
@@ -42,10 +42,17 @@ def load_plugins(environ: Mapping[str, str] = os.environ) -> Plugins:
     """All plugins; print a one-line warning on standard error for each that is left out.
 
     Raises:
-        UsageError: as `find_plugins` and `require_strict`.
+        UsageError: as `find_plugins`; or one that `-p` names is broken or in conflict, or plugins
+            are to be strict and any is.
     """
     plugins = installed() if environ is os.environ else find_plugins(environ)
     require_strict(plugins, environ)
+    for plugin in plugins.plugins:
+        if plugin.distribution in NAMED and plugin.status in ("broken", "conflict"):
+            raise UsageError(
+                f"plugin {plugin.value}, which -p names, is {plugin.status}: {plugin.reason}; "
+                "`platform plugins -v` shows where, with the same -p"
+            )
     for problem in plugins.problems():
         print(f"warning: {problem}; see platform plugins -v", file=sys.stderr)
     return plugins

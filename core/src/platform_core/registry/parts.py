@@ -7,8 +7,10 @@ not imported before `load` needs it.
 import importlib
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from platform_core.component import KINDS, ROLES, Component
@@ -87,7 +89,8 @@ FIRST_PARTY_OPTIONS = {
     "platform eval": {
         **dict.fromkeys(("judge", "judge_length"), "judge"),
         **dict.fromkeys(
-            ("tasks", "limit", "task_path", "num_fewshot", "draws", "context"), "harness"
+            ("tasks", "limit", "task_path", "trust_tasks", "num_fewshot", "draws", "context"),
+            "harness",
         ),
     }
 }
@@ -116,6 +119,8 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "elbo": ("nelbo",),
 }
 """Name of a part in other programs -> names of similar parts in the platform."""
+NAMED = ("file", "module")
+"""What stands for the distribution of a plugin that `-p` names."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,17 @@ class Plugin:
     components: tuple[tuple[str, Component], ...] = ()
     """Kind and component, in the order in which hooks returned them."""
     metrics: tuple["Metric", ...] = ()
+
+    def origin(self) -> dict[str, str]:
+        """Its distribution and version; or the file or module, with the digest of the file."""
+        if self.distribution not in NAMED:
+            return {"distribution": self.distribution, "version": self.version}
+        from platform_core.record.files import digest
+
+        found = {self.distribution: self.value}
+        module = sys.modules.get(self.value)
+        path = self.value if self.distribution == "file" else getattr(module, "__file__", None)
+        return found | ({"digest": digest(Path(path))} if path and Path(path).is_file() else {})
 
     @property
     def provider(self) -> str:
@@ -220,6 +236,23 @@ class Plugins:
                 f"{clash(found)}; disable one, for example -p no:{found[0].plugin.name}"
             )
         return found[0]
+
+    def provenance(self, chosen: Iterable[tuple[str, str]]) -> dict[str, dict[str, Any]]:
+        """Every loaded plugin by name: its distribution and version, or its file and its digest;
+        and those of the chosen parts, as kind and name, that it brings.
+        """
+        brings: dict[str, list[str]] = {}
+        for kind, name in chosen:
+            for part in self.find(kind, name):
+                brings.setdefault(part.plugin.name, []).append(f"{kind} {name}")
+        return {
+            plugin.name: {
+                **plugin.origin(),
+                **({"parts": brings[plugin.name]} if plugin.name in brings else {}),
+            }
+            for plugin in sorted(self.plugins, key=lambda plugin: plugin.name)
+            if plugin.status == "loaded"
+        }
 
     def load(self, role: str, name: str) -> Any:
         """The class or function of this name, imported now.

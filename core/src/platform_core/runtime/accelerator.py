@@ -4,6 +4,7 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,18 @@ def has_bf16(*, cpu: bool) -> bool:
     return cpuinfo.exists() and bool({"avx512_bf16", "amx_bf16"} & set(cpuinfo.read_text().split()))
 
 
-def describe(accelerator: Accelerator) -> dict[str, Any]:
-    """Provenance of a run's numbers: versions, device, processes, precision, threads."""
+def describe(accelerator: Accelerator, plugins: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What made the numbers of a run: versions, plugins, device, precision, threads.
+
+    Args:
+        accelerator: of this process.
+        plugins: as `Composition.provenance` says them.
+    """
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
         "packages": versions(),
+        "plugins": plugins,
         "device": str(accelerator.device),
         "processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision,

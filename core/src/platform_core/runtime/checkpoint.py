@@ -3,8 +3,8 @@
     checkpoints/step-0001000/{model,ema,optimizer}.safetensors and state.json
 
 A checkpoint is written to another directory, which is then renamed: a directory of this name is
-complete or does not exist. `state.json` holds the digest of every file of tensors, so that a
-damaged checkpoint is noticed and the one before it is used.
+complete or does not exist. `state.json` holds the digest of every file of tensors and of its own
+values, so that a damaged checkpoint is noticed and the one before it is used.
 """
 
 import json
@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from platform_core.errors import UsageError
-from platform_core.model import Tensors, weights
-from platform_core.record.files import WriteError, digest, whole_folder
+from platform_core.model import Tensors, first_not_finite, weights
+from platform_core.record.files import WriteError, digest, digest_of, read_json, whole_folder
 
 _DAMAGE = (OSError, ValueError, KeyError, safetensors.SafetensorError)
 
@@ -69,11 +69,17 @@ class Checkpoints:
             raise CheckpointError(
                 f"the checkpoint of step {step} cannot be written ({said}); {kept}"
             ) from error
+        self.prune()
+        return final
+
+    def prune(self) -> None:
+        """Removes the checkpoints that are not to stay, and what a killed process left of one."""
         protected = {self.path(kept) for kept in self.kept}
         for old in list(self._newest_first())[self.keep :]:
             if old not in protected:
                 shutil.rmtree(old)
-        return final
+        for half in self.folder.glob(".step-*.partial"):
+            shutil.rmtree(half)
 
     def path(self, step: int) -> Path:
         """The directory of a step's checkpoint, which need not exist."""
@@ -86,7 +92,7 @@ class Checkpoints:
             CheckpointError: the checkpoint is damaged or missing.
         """
         try:
-            return _read(self.path(step))
+            return _read(self.path(step), step)
         except _DAMAGE as error:
             raise CheckpointError(f"{self.path(step)} cannot be read: {error}") from error
 
@@ -99,7 +105,7 @@ class Checkpoints:
         damaged: list[str] = []
         for folder in self._newest_first():
             try:
-                return _read(folder)
+                return _read(folder, step_of(folder))
             except _DAMAGE as error:
                 damaged.append(f"{folder}: {error}")
                 print(
@@ -111,14 +117,26 @@ class Checkpoints:
         return None
 
     def _newest_first(self) -> Iterator[Path]:
-        yield from sorted(self.folder.glob("step-*"), reverse=True)
+        yield from reversed(checkpoint_folders(self.folder))
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, in the order of their steps."""
+    found = [path for path in folder.glob("step-*") if path.name[5:].isdecimal()]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that the name of a checkpoint says."""
+    return int(checkpoint.name[5:])
 
 
 def load_weights(module: nn.Module, tensors: Tensors, *, source: str) -> None:
     """Copy saved tensors into a module.
 
     Raises:
-        CheckpointError: the names or shapes of the tensors are those of another architecture.
+        CheckpointError: the names or shapes are those of another architecture, or a weight is not
+            finite.
     """
     own = weights(module)
     for name in sorted(own.keys() ^ tensors.keys()):
@@ -133,6 +151,12 @@ def load_weights(module: nn.Module, tensors: Tensors, *, source: str) -> None:
             )
     for name, tensor in own.items():
         tensor.data.copy_(tensors[name])
+    if (wrong := first_not_finite(module)) is not None:
+        raise CheckpointError(
+            f"{source} holds a network that has diverged: the weight {wrong} is not finite (NaN or "
+            "infinite), so it neither writes nor can be measured; take an earlier checkpoint, or "
+            "train again with a lower --train.learning_rate"
+        )
 
 
 def _whose(name: str, own: Tensors) -> str:
@@ -147,15 +171,30 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file
         )
         digests[file.name] = digest(file)
+    state = json.loads(json.dumps({**checkpoint.state, "files": digests}))
     with (folder / "state.json").open("w") as stream:
-        json.dump({**checkpoint.state, "files": digests}, stream, indent=1)
+        json.dump({**state, OWN_DIGEST: digest_of(state)}, stream, indent=1)
 
 
-def _read(folder: Path) -> Checkpoint:
-    state = json.loads((folder / "state.json").read_text())
+def _read(folder: Path, step: int) -> Checkpoint:
+    """The checkpoint in a folder whose name says a step; raises one of `_DAMAGE`."""
+    state = read_json(folder / "state.json")
+    # Checkpoints of before there was one have no digest of their own.
+    written = state.pop(OWN_DIGEST, None)
+    if written is not None and written != digest_of(state):
+        raise ValueError("state.json is not what was written")
+    files = state.pop("files")
+    if type(state["step"]) is not int or state["step"] != step:
+        raise ValueError(f"state.json says step {state['step']!r}")
+    if not isinstance(files, dict) or "model.safetensors" not in files:
+        raise ValueError("state.json does not name the files")
     groups = {}
-    for name, expected in state.pop("files").items():
-        if digest(folder / name) != expected:
+    for name, expected in files.items():
+        if digest(folder / Path(name).name) != expected:
             raise ValueError(f"{name} does not match its digest")
-        groups[name.removesuffix(".safetensors")] = load_file(folder / name)
+        groups[name.removesuffix(".safetensors")] = load_file(folder / Path(name).name)
     return Checkpoint(groups, state)
+
+
+OWN_DIGEST = "digest"
+"""What state.json calls the digest of its other values."""

@@ -5,7 +5,9 @@ ignored, and after the block the earlier handlers are restored. Only the main th
 signals.
 """
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -58,6 +60,39 @@ def blocked(*numbers: int) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that asks the process to leave, raised wherever it was.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.name = signal.Signals(number).name
+
+
+@contextmanager
+def stoppable(*numbers: int) -> Iterator[None]:
+    """Signals raise `Stopped` within the block, in this process alone.
+
+    A process that it forks, such as a worker that its pool ends with SIGTERM, ends as usual.
+    """
+    own = os.getpid()
+
+    def stop(number: int, _: FrameType | None) -> None:
+        if os.getpid() != own:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        raise Stopped(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with handled(*numbers, by=stop):
+        yield
 
 
 class Interruption:

@@ -132,7 +132,10 @@ def _heavy_imports(module: str, hooks: tuple[str, ...]) -> str:
     words = " ".join((module, *hooks))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-c", program, words], env=environment, capture_output=True, text=True
+        [sys.executable, "-P", "-c", program, words],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         return f"nothing but fails: {done.stderr.strip().splitlines()[-1]}"

@@ -5,12 +5,13 @@
 Used by `platform run`.
 """
 
-import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +25,30 @@ from platform_core.data.streaming import open_stream
 from platform_core.data.tokenizer import load_tokenizer
 from platform_core.data.tokenizer.base import Tokenizer
 from platform_core.draws import derive_seed
+from platform_core.errors import UsageError
 from platform_core.evaluation.bound import Bound, evaluate
 from platform_core.evaluation.card import bound_facts, bound_kind, card_of
 from platform_core.evaluation.figures import keep, levels_record
 from platform_core.evaluation.ngram import NgramBits, baselines
 from platform_core.evaluation.samples import Samples, generate, prompt_tokens
-from platform_core.evaluation.trained import load_start
+from platform_core.evaluation.trained import load_pretrained, load_start
 from platform_core.guidance import label_number
+from platform_core.record.bounds import NO_BOUND
 from platform_core.record.cards import Card, Record
 from platform_core.record.directory import BETWEEN_SAMPLES, RunDirectory
-from platform_core.record.files import write_json, write_text
-from platform_core.record.metrics import MetricsLog
+from platform_core.record.files import json_text, read_json, write_bytes, write_json, write_text
+from platform_core.record.metrics import FINAL, MetricsLog
 from platform_core.record.results import write_result
 from platform_core.record.tracker import Several, about, identities, open_trackers
 from platform_core.runtime import accelerator as runtime
-from platform_core.runtime.checkpoint import Checkpoints
+from platform_core.runtime.checkpoint import Checkpoint, Checkpoints
 from platform_core.runtime.signals import Interruption
 from platform_core.training.callbacks import Watchers
 from platform_core.training.progress import Meter
 from platform_core.training.trainer import Trainer
+
+TEXT = "text"
+"""What a checkpoint's state calls the fingerprint of the text that it was trained on."""
 
 
 class Run:
@@ -82,9 +88,14 @@ class Run:
         )
         self.checkpoints = Checkpoints(directory.checkpoints, composition.train.keep_checkpoints)
         checkpoint = self.checkpoints.load() if resume else None
-        self.started: dict[str, Any] = {}
+        if checkpoint is not None:
+            self._require_same(checkpoint)
+        # Read now: at the end of a training, a damaged file must cost nothing.
+        self.started = read_json(directory.init) if resume and directory.init.exists() else {}
         if checkpoint is None and composition.init.run:
             self.started = load_start(self.built.model, composition.init)
+        elif checkpoint is None:
+            self.started = load_pretrained(self.built.model, self.data.tokenizer)
         self.trainer = Trainer(
             self.built.objective,
             self.data,
@@ -98,6 +109,8 @@ class Run:
             self.trainer.restore(checkpoint, source=str(directory.checkpoints))
             self.watchers.restore(checkpoint.state.get("callbacks", {}))
             self.checkpoints.kept = set(self.watchers.kept.values())
+            if self.accelerator.is_main_process:
+                self.checkpoints.prune()
         self._saved_step = self.trainer.step
         if self.accelerator.is_main_process:
             self._prepare_directory(new=not resume)
@@ -107,7 +120,7 @@ class Run:
         self.metrics = (
             MetricsLog.resume(directory.metrics, self.trainer.step)
             if self.accelerator.is_main_process
-            else MetricsLog(directory.metrics)
+            else MetricsLog(Path(os.devnull))
         )
 
     def __enter__(self) -> "Run":
@@ -190,10 +203,10 @@ class Run:
         if self.trainer.step > self._saved_step and self.accelerator.is_main_process:
             self.checkpoints.kept = set(self.watchers.kept.values())
             checkpoint = self.trainer.checkpoint()
+            state = {**checkpoint.state, TEXT: self.data.fingerprint}
             if self.watchers.callbacks:
-                state = {**checkpoint.state, "callbacks": self.watchers.state()}
-                checkpoint = replace(checkpoint, state=state)
-            self.checkpoints.save(self.trainer.step, checkpoint)
+                state["callbacks"] = self.watchers.state()
+            self.checkpoints.save(self.trainer.step, replace(checkpoint, state=state))
         self._saved_step = self.trainer.step
         self.accelerator.wait_for_everyone()
 
@@ -201,17 +214,22 @@ class Run:
         """Evaluates the bound and samples during training; returns the figures of the bound."""
         bound = self.bound(self.composition.evaluate.on_the_way)
         samples, step = self.samples(), self.trainer.step
-        figures = bound.curves()
-        self.log(figures, subset=self.composition.evaluate.split)
+        figures = bound.curves() if bound else {}
+        if bound:
+            self.log(figures, subset=self.composition.evaluate.split)
+            meter.say(f"step {step}: {bound.bits_per_character:.3f} bits per character")
         self.keep_samples(samples, f"step-{step:07d}")
         self.keep_figures(bound, samples, f"step-{step:07d}")
-        meter.say(f"step {step}: {bound.bits_per_character:.3f} bits per character")
         meter.pause()
         return figures
 
-    def bound(self, sequences: int) -> Bound:
-        """The bound on this many sequences (0: all), with the `evaluate` options."""
+    def bound(self, sequences: int) -> Bound | None:
+        """The bound that `evaluate` options ask for, of so many sequences (0: all); None where the
+        objective says that it has none.
+        """
         options = self.composition.evaluate
+        if not self.built.objective.has_bound:
+            return None
         with self.weights(options.weights):
             return evaluate(
                 self.built.objective,
@@ -262,13 +280,13 @@ class Run:
             )
             self.tracker.text("samples", samples.texts, step=self.trainer.step)
 
-    def keep_figures(self, bound: Bound, samples: Samples, name: str) -> None:
-        """Writes the trajectory and the bound by noise level to data files and to the trackers."""
+    def keep_figures(self, bound: Bound | None, samples: Samples, name: str) -> None:
+        """What is drawn of a look, as data, and as plots in the tracker."""
         if not self.accelerator.is_main_process:
             return
         evaluated = self.composition.evaluate
         records = [samples.trajectory.record()] if samples.trajectory else []
-        if bound.levels:
+        if bound and bound.levels:
             records.append(levels_record(bound, evaluated.split, evaluated.protocol))
         for record in records:
             path = self.directory.figures / f"{record['kind']}-{name}.json"
@@ -283,8 +301,9 @@ class Run:
         # N-grams are not counted in streamed text.
         streamed = self.composition.data.streaming
         ngrams = None if streamed else baselines(self.data, options.split, options.sequences)
-        # Apart from the curve of bounds during training, which are on fewer sequences.
-        self.log(bound.curves(), subset="final")
+        # Not a point of the curve on the way, which is of fewer sequences.
+        if bound:
+            self.log(bound.curves(), subset=FINAL)
         self.keep_samples(samples, "final")
         self.keep_figures(bound, samples, "final")
         result = self._result(bound, samples, ngrams, time.perf_counter() - start)
@@ -293,17 +312,10 @@ class Run:
         return result
 
     def _result(
-        self, bound: Bound, samples: Samples, ngrams: NgramBits | None, seconds: float
+        self, bound: Bound | None, samples: Samples, ngrams: NgramBits | None, seconds: float
     ) -> dict[str, Any]:
         figures = {
-            "bits_per_character": bound.bits_per_character,
-            "bits_per_token": bound.bits_per_token,
-            "standard_error": bound.standard_error,
-            "nats_per_token": bound.nats_per_token,
-            "perplexity": bound.perplexity,
-            "tokens": bound.tokens,
-            "characters": bound.characters,
-            "levels": [asdict(level) for level in bound.levels],
+            **_figures(bound, self.composition.names["objective"]),
             **({f"{name}_bits": value for name, value in asdict(ngrams).items()} if ngrams else {}),
             "steps": self.trainer.step,
             **({"stopped": self.watchers.stopped} if self.watchers.stopped else {}),
@@ -314,10 +326,10 @@ class Run:
         }
         return Record(figures, self._card(bound, samples)).to_dict()
 
-    def _card(self, bound: Bound, samples: Samples) -> Card:
+    def _card(self, bound: Bound | None, samples: Samples) -> Card:
         """The card of the result; it also says which run and weights this run started from."""
-        composition, kept = self.composition, self.directory.init
-        started = {"init": json.loads(kept.read_text())} if kept.exists() else {}
+        composition = self.composition
+        started = {"init": self.started} if self.started else {}
         sampler = {
             "nfe": samples.nfe,
             "seconds": samples.seconds,
@@ -325,12 +337,16 @@ class Run:
             "label": composition.sample.label,
             "guidance": composition.sample.guidance,
         }
-        facts = bound_facts(bound, composition.evaluate, composition.data, self.data)
+        facts = (
+            bound_facts(bound, composition.evaluate, composition.data, self.data)
+            if bound
+            else {"evaluate": asdict(composition.evaluate), "data": asdict(composition.data)}
+        )
         return card_of(
             composition,
             self.data.tokenizer,
             self.accelerator,
-            kind=bound_kind(bound),
+            kind=bound_kind(bound) if bound else NO_BOUND,
             step=self.trainer.step,
             units="standard_error and levels in nats per token; *_bits per character of the same "
             "text, by n-grams of its tokens",
@@ -346,8 +362,46 @@ class Run:
                 write_json(self.directory.labels, labels)
         if self.started:
             write_json(self.directory.init, self.started)
+        if not new:
+            self._keep_history()
+        write_json(self.directory.environment, self._environment())
         write_text(self.directory.config, self.composition.config)
-        write_json(self.directory.environment, runtime.describe(self.accelerator))
+
+    def _environment(self) -> dict[str, Any]:
+        return runtime.describe(self.accelerator, self.composition.provenance())
+
+    def _keep_history(self) -> None:
+        """Keeps the options and the machine of the run so far, where others follow."""
+        now = {
+            self.directory.config: self.composition.config,
+            self.directory.environment: json_text(self._environment()) + "\n",
+        }
+        for path, content in now.items():
+            before = path.read_bytes() if path.exists() else b""
+            if before not in (b"", content.encode()):
+                kept = f"until-step-{self.trainer.step:07d}-{sha256(before).hexdigest()[:8]}"
+                write_bytes(self.directory.history / f"{kept}{path.suffix}", before)
+
+    def _require_same(self, checkpoint: Checkpoint) -> None:
+        """Refuses to go on with what a checkpoint was not trained on.
+
+        Raises:
+            UsageError: it is of other text, or of more steps than are wanted.
+        """
+        done, steps = checkpoint.state["step"], self.composition.train.steps
+        if done > steps:
+            raise UsageError(
+                f"the run has made {done} steps already, more than --train.steps {steps}; give at "
+                f"least {done}, or leave it out"
+            )
+        if checkpoint.state.get(TEXT, self.data.fingerprint) != self.data.fingerprint:
+            data = self.composition.data
+            raise UsageError(
+                f"the text of corpus {data.corpus}{f' ({data.path})' if data.path else ''} is not "
+                "the one that the run was trained on; bring it back (--data.path says where it is "
+                "now), or start a new run from its weights with --init "
+                f"{self.directory.path}"
+            )
 
     def _open_trackers(self) -> Several:
         if not self.accelerator.is_main_process:
@@ -357,6 +411,22 @@ class Run:
             print(f"note: {note}", file=sys.stderr)
         said = about(self.directory, runtime.versions(), self.trainer.step)
         return open_trackers(self.trackers.kinds, self.directory, said)
+
+
+def _figures(bound: Bound | None, objective: str) -> dict[str, Any]:
+    """What the result has of a bound, or why it has nothing."""
+    if bound is None:
+        return {"note": f"the objective {objective} has no bound on -log p, so none was measured"}
+    return {
+        "bits_per_character": bound.bits_per_character,
+        "bits_per_token": bound.bits_per_token,
+        "standard_error": bound.standard_error,
+        "nats_per_token": bound.nats_per_token,
+        "perplexity": bound.perplexity,
+        "tokens": bound.tokens,
+        "characters": bound.characters,
+        "levels": [asdict(level) for level in bound.levels],
+    }
 
 
 def due(step: int, every: int) -> bool:

@@ -12,7 +12,6 @@ when a run begins.
 
 import contextlib
 import io
-import json
 import netrc
 import os
 from abc import abstractmethod
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, final
 
 from platform_core.record.directory import BETWEEN_SAMPLES, RunDirectory
-from platform_core.record.files import write_json
+from platform_core.record.files import read_json, write_json
 from platform_core.record.tracker import About, Tracker, new_hash
 
 PROJECT = "dlm-platform"
@@ -77,7 +76,7 @@ class Accelerated(Tracker):
         """Logs the plot as an image, under the name of the figure's kind."""
         from platform_core.evaluation.figures import plotted
 
-        kind = str(json.loads(path.read_text(encoding="utf-8"))["kind"])
+        kind = str(read_json(path)["kind"])
         if self._new([kind], step):
             self._write_image(kind, plotted(path), step)
 
@@ -109,7 +108,7 @@ class Told:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        known = read_json(path) if path.exists() else {}
         self._step: int = known.get("step", -1)
         self._names: set[str] = set(known.get("names", ()))
 

@@ -17,11 +17,12 @@ from torch import Tensor
 from platform_core.composition.options import TrainOptions
 from platform_core.data.sequences import Data, LabelledSplit, Order, Sequences
 from platform_core.data.streaming import Consecutive, StreamedSplit
-from platform_core.draws import Draws, derive_generator, derive_seed
+from platform_core.draws import Draws, derive_seed
 from platform_core.errors import UsageError
 from platform_core.guidance import without_some
-from platform_core.model import weights
+from platform_core.model import first_not_finite, weights
 from platform_core.objective import Following, Loss, Objective
+from platform_core.runtime import state
 from platform_core.runtime.checkpoint import Checkpoint, CheckpointError, load_weights
 from platform_core.training.ema import Ema
 from platform_core.types import Batch
@@ -79,8 +80,8 @@ class Trainer:
         if options.compile:
             backbone = objective.model.backbone
             backbone.encode = torch.compile(backbone.encode)  # type: ignore[method-assign]
-        self.ema = Ema(dict(objective.model.backbone.named_parameters()), options.ema_decay)
         self.trained = {n: p for n, p in objective.named_parameters() if p.requires_grad}
+        self.ema = Ema(self.trained, options.ema_decay)
         self.optimizer = torch.optim.AdamW(
             self.trained.values(),
             lr=options.learning_rate,
@@ -115,9 +116,12 @@ class Trainer:
         norm = self.accelerator.clip_grad_norm_(self.trained.values(), limit)
         mean = float(self.accelerator.reduce(loss) / tokens)
         if not math.isfinite(mean) or not math.isfinite(float(norm)):
+            name = first_not_finite(self.objective)
+            weight = f", because the weight {name} is not finite" if name else ""
             raise UsageError(
-                f"step {self.step}: the loss is {mean:g} and the gradient's norm {float(norm):g}; "
-                f"lower --train.learning_rate (now {self.options.learning_rate:g}) and resume"
+                f"step {self.step}: the loss is {mean:g} and the gradient's norm {float(norm):g}"
+                f"{weight}; lower --train.learning_rate (now {self.options.learning_rate:g}) and "
+                "resume"
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -128,28 +132,23 @@ class Trainer:
 
     def checkpoint(self) -> Checkpoint:
         """A checkpoint of everything that the next update depends on."""
-        backbone = weights(self.objective.model.backbone)
-        own = {n: t for n, t in weights(self.objective).items() if not n.startswith("model.")}
         groups: dict[str, Mapping[str, Tensor]] = {
-            "model": backbone,
-            "ema": backbone | self.ema.shadow,
+            **state.groups(weights(self.objective), self.ema.shadow),
             "optimizer": {
                 f"{name}/{key}": value
                 for name, parameter in self.trained.items()
                 for key, value in self.optimizer.state[parameter].items()
             },
         }
-        if own:
-            groups["objective"] = own
-        state: dict[str, Any] = {
+        plain: dict[str, Any] = {
             "step": self.step,
             "ema_updates": self.ema.updates,
             "seconds": self.seconds,
             "sequences_seen": self.step * self.options.batch_size,
         }
         if self.stream is not None:
-            state["stream"] = self.stream.state()
-        return Checkpoint(groups, state)
+            plain["stream"] = self.stream.state()
+        return Checkpoint(groups, plain)
 
     def restore(self, checkpoint: Checkpoint, *, source: str) -> None:
         """Restores the state of a run from a checkpoint.
@@ -162,11 +161,8 @@ class Trainer:
             raise CheckpointError(
                 f"{source} holds imported weights without an optimizer, so training cannot resume"
             )
-        load_weights(self.objective.model.backbone, checkpoint.tensors["model"], source=source)
-        for name, tensor in weights(self.objective).items():
-            if not name.startswith("model."):
-                tensor.data.copy_(checkpoint.tensors["objective"][name])
-        self.ema.restore(checkpoint.tensors["ema"], checkpoint.state["ema_updates"])
+        load_weights(self.objective, state.last(checkpoint.tensors), source=source)
+        self.ema.restore(state.averaged(checkpoint.tensors), checkpoint.state["ema_updates"])
         for key, value in checkpoint.tensors["optimizer"].items():
             name, field = key.rsplit("/", 1)
             parameter = self.trained[name]
@@ -178,7 +174,8 @@ class Trainer:
 
     def _tell_objective(self) -> None:
         if isinstance(self.objective, Following):
-            self.objective.after_update(self.step, self.ema.shadow)
+            average = state.of_backbone(self.ema.shadow)
+            self.objective.after_update(self.step, average)
 
     def _batches(self) -> dict[int, Batch]:
         """This process's micro-batches of the current step, by their places in the global batch."""
@@ -195,24 +192,26 @@ class Trainer:
         if batch.labels is None:
             return batch
         assert isinstance(self.split, LabelledSplit), "labels are of a labelled split"
-        generator = derive_generator(self.seed, "labels", self.step, first)
         share, none = self.options.label_dropout, len(self.split.names)
-        return batch._replace(labels=without_some(batch.labels, none, share, generator))
+        left = self._draws("labels", first).each(
+            lambda labels, generator: without_some(labels, none, share, generator), batch.labels
+        )
+        return batch._replace(labels=left)
 
     def _descend(self, batch: Batch, first: int, scale: Tensor) -> Tensor:
         device = self.accelerator.device
         torch.manual_seed(derive_seed(self.seed, "dropout", self.step, first))
-        draws = Draws.derive(
-            self.seed,
-            "train",
-            step=self.step,
-            first=first,
-            total=self.options.batch_size,
-            device=device,
-        )
+        draws = self._draws("train", first, device)
         loss: Loss = self.prepared(batch.to(device), draws)
         self.accelerator.backward(loss.total * scale)
         return loss.total.detach()
+
+    def _draws(self, purpose: str, first: int, device: torch.device | str = "cpu") -> Draws:
+        """Of this step, for the micro-batch that begins at a place of the global batch."""
+        total = self.options.batch_size
+        return Draws.derive(
+            self.seed, purpose, step=self.step, first=first, total=total, device=device
+        )
 
 
 def learning_rate(options: TrainOptions, step: int) -> float:

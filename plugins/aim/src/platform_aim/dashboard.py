@@ -186,7 +186,8 @@ def _server(
     if subprocess.run(upgrade(), env=environment).returncode:
         raise UsageError(f"Aim cannot prepare {repository}; what it said is above")
     descriptor = listener.fileno()
-    command = [sys.executable, "-m", "uvicorn", "--factory", "platform_aim.door:aim_behind_door"]
+    command = [sys.executable, "-P", "-m", "uvicorn", "--factory"]
+    command += ["platform_aim.door:aim_behind_door"]
     command += ["--fd", str(descriptor), "--timeout-graceful-shutdown", "2"]
     command += ["--log-level", "error", "--no-access-log", "--no-proxy-headers"]
     # A session of its own: Ctrl-C reaches this process alone, which then stops the server.

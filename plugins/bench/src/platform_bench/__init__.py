@@ -55,9 +55,24 @@ class Case:
 
     @classmethod
     def from_json(cls, text: str) -> "Case":
-        """The case that `to_json` wrote."""
-        fields = json.loads(text)
-        return cls(fields["suite"], fields["path"], Size(**fields["size"]))
+        """The case that `to_json` wrote.
+
+        Raises:
+            UsageError: the text is no case.
+        """
+        try:
+            fields = json.loads(text)
+            case = cls(fields["suite"], fields["path"], Size(**fields["size"]))
+            numbers = [case.size.states, case.size.batch, case.size.length, case.size.width or 1]
+            possible = case.suite in SUITES and isinstance(case.size.network, str)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            possible, numbers = False, []
+        if not possible or not all(type(number) is int and number > 0 for number in numbers):
+            raise UsageError(
+                f"--one {text[:100]!r} is no case of a benchmark; it is JSON that platform bench "
+                "writes for its own processes, so leave it out"
+            )
+        return case
 
 
 def suite(name: str) -> ModuleType:
@@ -66,8 +81,16 @@ def suite(name: str) -> ModuleType:
 
 
 def measure(case: Case) -> Figures:
-    """The figures of one case, measured in this process, which should do nothing else."""
-    figures: Figures = suite(case.suite).measure(case)
+    """The figures of one case, measured in this process, which should do nothing else.
+
+    Raises:
+        UsageError: the suite has no such path.
+    """
+    module = suite(case.suite)
+    known = [other.path for other in module.cases(case.size)]
+    if case.path not in known:
+        raise UsageError(f"--one: suite {case.suite} has no path {case.path!r}, only {known}")
+    figures: Figures = module.measure(case)
     return figures
 
 
@@ -77,7 +100,8 @@ def measure_apart(case: Case) -> Figures:
     Raises:
         UsageError: that process failed; its messages are on standard error.
     """
-    command = [sys.executable, "-m", "platform_core.cli", "bench", "--one", case.to_json()]
+    # -P: no module of the current directory stands in for a library's.
+    command = [sys.executable, "-P", "-m", "platform_core.cli", "bench", "--one", case.to_json()]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise UsageError(f"{case.path} could not be measured: its process ended as shown above")

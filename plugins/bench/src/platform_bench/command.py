@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--width", type=positive, help="hidden size of the network (the preset's)")
     parser.add_argument("--one", metavar="JSON", help="measure only this case, in this process")
     asked = parser.parse_args(argv)
-    if asked.one:
+    if asked.one is not None:
         print(json.dumps(bench.measure(bench.Case.from_json(asked.one))))
         return 0
     size = bench.Size(asked.states, asked.batch, asked.length, asked.network, asked.width)

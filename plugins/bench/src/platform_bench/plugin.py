@@ -13,6 +13,6 @@ def platform_commands() -> Iterable[Component]:
         Component(
             "bench",
             "platform_bench.command:main",
-            "measure what training and sampling cost, in time and memory, side by side",
+            "measure time and memory of training and sampling, side by side",
         ),
     ]

@@ -70,7 +70,7 @@ def dense_step(objective: DiffusionObjective, x0: Tensor, draws: Draws) -> Tenso
     denoiser = objective.denoiser
     t = draws.times(x0.shape[0], objective.t_min)
     alpha, slope = denoiser.schedule.alpha(t), denoiser.schedule.slope(t)
-    x_t = denoiser.process.corrupt(x0, alpha, draws.generator)
+    x_t = draws.each(denoiser.process.corrupt, x0, alpha)
     logits = objective.model.backbone.decoder(denoiser.encode(x_t, alpha))
     levels = (level.expand(x0.shape) for level in (alpha, slope))
     return objective.row_loss(logits, x_t, x0, *levels).sum()

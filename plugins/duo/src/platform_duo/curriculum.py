@@ -120,7 +120,11 @@ class Curriculum(UniformNelbo):
             return super().noised(x0, draws)
         t = draws.times(x0.shape[0], self.t_min)
         tau, gamma = self.temperature.at(draws.step), self.gaussian.gamma(t)
-        soft, hard = self.relaxation.draw(x0, gamma, tau, draws.generator)
+        soft, hard = draws.each(
+            lambda row, level, generator: self.relaxation.draw(row, level, tau, generator),
+            x0,
+            gamma,
+        )
         return Noised(soft, hard, self.gaussian.alpha(t), self.gaussian.slope(t))
 
 

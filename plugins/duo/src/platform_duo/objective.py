@@ -164,7 +164,9 @@ class DiscreteConsistency(Distillation):
         t = draws.times(batch.x0.shape[0], dt)
         s = t - dt
         num_states = self.student_reads.process.num_states
-        trajectory = draw_trajectory(batch.x0, num_states, draws.generator)
+        trajectory = draws.each(
+            lambda row, generator: draw_trajectory(row, num_states, generator), batch.x0
+        )
         x_t, x_s = trajectory.at(self.path.mu(t)), trajectory.at(self.path.mu(s))
         with torch.no_grad():
             taught = self.teacher_reads.encode(x_s, self.path.alpha(s), batch.conditions)

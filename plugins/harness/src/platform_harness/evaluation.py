@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 DRAWS = 32
 NOISE, UNDECIDED = "mean_noise_error_of_a_score", "items_undecided_by_noise"
-OF_TASKS = ("limit", "task_path", "num_fewshot", "draws", "context")
+COMPARED = "items_compared"
+OF_TASKS = ("limit", "task_path", "trust_tasks", "num_fewshot", "draws", "context")
 
 
 @final
@@ -44,7 +45,19 @@ class Tasks(Evaluation):
             help="tasks of lm-evaluation-harness to run instead of the bound, as arc_easy,piqa",
         )
         parser.add_argument("--limit", type=PositiveInt, help="items of each task; all by default")
-        parser.add_argument("--task_path", metavar="DIR", help="folder of your own tasks, as YAML")
+        parser.add_argument(
+            "--task_path",
+            metavar="DIR",
+            help="folder of tasks of your own, as YAML. Such tasks are programs: they may name "
+            "functions of Python files (!function) and have templates that can run any code, so "
+            "read tasks of others first, and give --trust_tasks",
+        )
+        parser.add_argument(
+            "--trust_tasks",
+            action="store_true",
+            default=None,
+            help="run the tasks in --task_path, which may do anything that you may do here",
+        )
         parser.add_argument(
             "--num_fewshot", type=NonNegativeInt, help="solved examples before each item"
         )
@@ -62,6 +75,11 @@ class Tasks(Evaluation):
     @classmethod
     def is_asked(cls, asked: Namespace) -> bool:
         if asked.tasks is not None:
+            if asked.task_path is not None and not asked.trust_tasks:
+                raise UsageError(
+                    f"the tasks in --task_path {asked.task_path} are programs, which may do "
+                    "anything that you may do here; read them, then give --trust_tasks as well"
+                )
             return True
         for option in OF_TASKS:
             if getattr(asked, option) is not None:
@@ -69,6 +87,13 @@ class Tasks(Evaluation):
         return False
 
     def records(self, run: "TrainedRun", asked: Namespace) -> Iterator[Measured]:
+        from platform_harness.names import require_known
+
+        names = list(dict.fromkeys(filter(None, asked.tasks.split(","))))
+        if not names:
+            raise UsageError("--tasks names no task; give for example --tasks arc_easy,piqa")
+        if asked.task_path is None:
+            require_known(names)
         try:
             from platform_harness.tasks import run_tasks
         except ModuleNotFoundError as error:
@@ -78,9 +103,6 @@ class Tasks(Evaluation):
                 "--tasks needs lm-evaluation-harness, which cannot be imported: pip install lm-eval"
             ) from error
 
-        names = list(dict.fromkeys(filter(None, asked.tasks.split(","))))
-        if not names:
-            raise UsageError("--tasks names no task; give for example --tasks arc_easy,piqa")
         if run.accelerator.num_processes > 1:
             raise UsageError("--tasks runs in one process; start it without a launcher")
         run = run.with_average(run.composition.evaluate.weights)
@@ -175,11 +197,12 @@ def _said(record: Record) -> str:
             known = "" if error is None else f" +- {error:.4f}"
             lines.append(f"  {name:<21} {value:.4f}{known}")
     if card["draws"] > 1:
-        noise, undecided = (figures[name] for name in (NOISE, UNDECIDED))
-        lines.append(
-            f"  error from noise      {noise:.2f} nats a choice; it leaves {undecided} items open "
-            "(ahead by less than 2 errors)"
+        open_items = (
+            f" choice; it leaves {figures[UNDECIDED]} items open (ahead by less than 2 errors)"
+            if figures[COMPARED]
+            else " text"
         )
+        lines.append(f"  error from noise      {figures[NOISE]:.2f} nats a{open_items}")
     for name, what in (
         ("items_with_cut_context", "were cut at the left to the length of training"),
         (

@@ -36,6 +36,7 @@ from torch import Tensor
 from platform_core.distillation import Distillation
 from platform_core.draws import END_MARGIN, Draws
 from platform_core.errors import UsageError
+from platform_core.evaluation.bound import require_bound
 from platform_core.objective import DiffusionObjective, Guessing, Noised, Objective
 from platform_core.process import Absorbing, Interpolating
 from platform_core.schedule import LogLinear, Schedule
@@ -71,6 +72,8 @@ class Answer(NamedTuple):
     """Lead of the best text over the next in nats; infinite if there is only one text."""
     margin_error: float
     """Standard error of `margin`, which is a difference with shared noise."""
+    sum_error: float
+    """Standard error of the sum of all `log_probs`, which share noise."""
     guessed: list[bool]
     """Whether the tokens that are not given are those that the model finds likeliest."""
 
@@ -124,7 +127,7 @@ class Exact(Likelihood):
 
     def rows(self, text: Text, width: int, draws: Draws) -> Rows:
         """One row, because the text is read once."""
-        x0, asked = _tensors(text, 1, draws.generator.device)
+        x0, asked = _tensors(text, 1, draws.device)
         clean = torch.ones(1, 1, dtype=torch.float64, device=x0.device)
         return Rows(x0, asked, x0, clean, -clean, clean[:, 0])
 
@@ -150,14 +153,17 @@ class Bounded(Likelihood):
 
     def rows(self, text: Text, width: int, draws: Draws) -> Rows:
         """Rows with clean given tokens; the noise of each other token depends on its place."""
-        x0, asked = _tensors(text, self.draws, draws.generator.device)
+        x0, asked = _tensors(text, self.draws, draws.device)
         u = draws.times(self.draws)
         u = u[u.squeeze(-1).argsort()]
-        shape = self.draws, width
-        reached = torch.rand(
-            shape, generator=draws.generator, dtype=torch.float64, device=x0.device
-        )
-        spare = self.process.sample_prior(shape, draws.generator)
+
+        def noise(levels: Noise, generator: torch.Generator) -> tuple[Noise, Tokens]:
+            shape, device = (*levels.shape[:2], width), generator.device
+            reached = torch.rand(shape, generator=generator, dtype=torch.float64, device=device)
+            return reached, self.process.sample_prior(shape, generator)
+
+        # All readings of a question are drawn together, so they go together by place.
+        (reached,), (spare,) = draws.each(noise, u[None])
         number = x0.shape[1] - text.given
         costs = not isinstance(self.process, Absorbing)
         schedule = self.bound.exact_schedule
@@ -261,6 +267,7 @@ def choose(objective: Objective, context: Context | None, draws: int) -> Likelih
             neither an exact likelihood nor a bound that can be read at given noise.
     """
     measured = objective.ordinary if isinstance(objective, Distillation) else objective
+    require_bound(measured)
     if not measured.noise_levels:
         if context is not None:
             raise UsageError(
@@ -356,6 +363,11 @@ def _read(
         labels = _labels(label, together.x0.device)
         read = [likelihood.nats(part, labels) for part in _split(together, batch_size)]
         values = torch.cat(read)
+        if not values.isfinite().all():
+            raise UsageError(
+                "the network says of a text that its likelihood is not finite (NaN or infinite); "
+                "take an earlier checkpoint, or try --train.precision fp32"
+            )
         for place, text, rows in found:
             number = len(rows.x0)
             nats[place, text], values = values[:number], values[number:]
@@ -386,7 +398,12 @@ def _answer(estimates: Tensor, guessed: list[bool]) -> Answer:
         difference = estimates[order[0]] - estimates[order[1]]
         margin, error = float(difference.mean()), standard_error(difference)
     return Answer(
-        means.tolist(), [standard_error(row) for row in estimates], margin, error, guessed
+        means.tolist(),
+        [standard_error(row) for row in estimates],
+        margin,
+        error,
+        standard_error(estimates.sum(0)),
+        guessed,
     )
 
 

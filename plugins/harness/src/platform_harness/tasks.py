@@ -43,6 +43,7 @@ from platform_core.data.tokenizer import Ids, Tokenizer
 from platform_core.draws import derive_seed
 from platform_core.errors import UsageError, did_you_mean
 from platform_harness.likelihood import Answer, Likelihood, Question, Text, answers
+from platform_harness.names import require_known
 
 VERSION: str = lm_eval.__version__
 
@@ -102,6 +103,7 @@ class Counts:
     cut: set[Key] = field(default_factory=set)
     unknown: set[Key] = field(default_factory=set)
     unscored: set[Key] = field(default_factory=set)
+    compared: set[Key] = field(default_factory=set)
     undecided: set[Key] = field(default_factory=set)
     errors: list[float] = field(default_factory=list)
 
@@ -111,6 +113,7 @@ class Counts:
             "items_with_cut_context": len(self.cut),
             "items_with_unknown_characters": len(self.unknown),
             "items_that_cannot_be_scored": len(self.unscored),
+            "items_compared": len(self.compared),
             "items_undecided_by_noise": len(self.undecided),
             "mean_noise_error_of_a_score": sum(self.errors) / max(1, len(self.errors)),
         }
@@ -169,8 +172,11 @@ class TrainedLm(LM):  # type: ignore[misc]  # lm_eval's types are not read
             if not self.reader.readable(text):
                 self.counts[key[0]].unknown.add(key)
             items.append(_Item(key, self._windows(text), [], seed=self._seed(key)))
-        found = iter(self._answers([item for item in items if item.texts]))
-        return [sum(next(found).log_probs) if item.texts else 0.0 for item in items]
+        asked = [item for item in items if item.texts]
+        by_key = dict(zip((item.key for item in asked), self._answers(asked), strict=True))
+        for key, answer in by_key.items():
+            self.counts[key[0]].errors.append(answer.sum_error)
+        return [sum(by_key[item.key].log_probs) if item.texts else 0.0 for item in items]
 
     def generate_until(self, requests: list[Instance]) -> NoReturn:
         """Refuse tasks of generated text, because samplers have no stopping text.
@@ -218,6 +224,8 @@ class TrainedLm(LM):  # type: ignore[misc]  # lm_eval's types are not read
         log_probs = answer.log_probs if answer else []
         if answer:
             counts.errors += answer.standard_errors
+            if len(log_probs) > 1:
+                counts.compared.add(item.key)
             if answer.margin < 2 * answer.margin_error:
                 counts.undecided.add(item.key)
         # Below all scores, even after division by the choice's characters or bytes.
@@ -304,8 +312,8 @@ def run_tasks(
         num_fewshot: solved examples before each item; None for the task's own number.
 
     Raises:
-        UsageError: there is no such task, its data cannot be read, or it needs something that this
-            model cannot do.
+        UsageError: there is no such task, its data cannot be read, it has a mistake, or it needs
+            something that this model cannot do.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
@@ -327,8 +335,28 @@ def run_tasks(
             f"the data of {', '.join(names)} cannot be read: {str(error).splitlines()[0]}{why}; "
             "give tasks of local files with --task_path DIR"
         ) from error
+    except UsageError:
+        raise
+    except Exception as error:  # Tasks are programs, which may raise anything.
+        if _is_ours(error):
+            raise
+        said = " ".join(str(error).split())[:300]
+        raise UsageError(
+            f"task {', '.join(names)}: {type(error).__name__}: {said or 'no more is said'}; "
+            "correct its YAML file" + (" or its data" if folder else "") + ", or leave the task out"
+        ) from error
     assert results is not None, "there is one process"
     return [_outcome(task, results, model.counts[task]) for task in results["samples"]]
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether an error that `run_tasks` caught was raised while lm_eval queried the model."""
+    frame = error.__traceback__.tb_next if error.__traceback__ else None
+    while frame is not None:
+        if frame.tb_frame.f_globals.get("__name__") == __name__:
+            return True
+        frame = frame.tb_next
+    return False
 
 
 def _manager(names: Sequence[str], folder: Path | None) -> TaskManager:
@@ -337,14 +365,17 @@ def _manager(names: Sequence[str], folder: Path | None) -> TaskManager:
     Raises:
         UsageError: there is no such folder, or no such task.
     """
+    own: list[str] = []
     if folder is not None:
         if not folder.is_dir():
             raise UsageError(
                 f"--task_path {folder} is no directory; give one that holds tasks as YAML files"
             )
         manager = TaskManager(include_path=str(folder), include_defaults=False)
-        if set(names) <= set(manager.all_tasks):
+        own = manager.all_tasks
+        if set(names) <= set(own):
             return manager
+    require_known(names, own, folder)
     manager = TaskManager(include_path=None if folder is None else str(folder))
     for name in names:
         if name not in manager.all_tasks:

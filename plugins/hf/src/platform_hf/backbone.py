@@ -8,18 +8,20 @@ The module `network` builds and loads networks, `configuration` makes their conf
 import transformers and are imported only when a backbone is made.
 """
 
+import copy
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from platform_core.backbone import Backbone
+from platform_core.backbone import Backbone, FromElsewhere
 from platform_core.errors import UsageError
 from platform_core.types import Hidden, Inputs, Noise
 from platform_hf.embedding import SigmaShift, embed
 
 
-class Hf(Backbone):
+class Hf(Backbone, FromElsewhere):
     """A network of the transformers library, told the noise level where the process has one.
 
     Args:
@@ -29,6 +31,8 @@ class Hf(Backbone):
         config: a model type (bert, modernbert, roberta, gpt2, llama, ...) in a small size; a folder
             with config.json; or the name of a repository on the Hugging Face hub.
         pretrained: start from the weights of that folder or repository (safetensors only).
+        other_tokenizer: start from these weights also where the run's tokenizer has other tokens
+            than theirs.
         hidden_size: width of the network; 128 for a bare model type, else the config's own.
         num_blocks: number of layers; 4 for a bare model type, else the config's own.
         num_heads: attention heads; 4 for a bare model type, else the config's own.
@@ -40,6 +44,8 @@ class Hf(Backbone):
         fields: any other field of the configuration, by its own name.
         attention: the kernel; auto is torch's own where the network can use it. flash needs the
             package flash-attn.
+        description: config.json of that folder or repository, which the run keeps; written by the
+            platform.
 
     Raises:
         UsageError: a config that is not found, sizes that do not fit, or a network that cannot read
@@ -48,7 +54,7 @@ class Hf(Backbone):
     A causal process takes a network made to be read from left to right (or bert as a decoder). Any
     other process takes a masked language model, or a causal one made bidirectional. The
     noise level is added to the input embeddings by a map that starts at zero, so that a pretrained
-    network starts as it was.
+    network starts as it was. Pretrained weights are read by `start`, when a new run begins.
     """
 
     def __init__(
@@ -58,6 +64,7 @@ class Hf(Backbone):
         time_conditioned: bool,
         config: str = "bert",
         pretrained: bool = False,
+        other_tokenizer: bool = False,
         hidden_size: int | None = None,
         num_blocks: int | None = None,
         num_heads: int | None = None,
@@ -66,23 +73,31 @@ class Hf(Backbone):
         dropout: float | None = None,
         fields: dict[str, Any] | None = None,
         attention: Literal["auto", "sdpa", "eager", "flash"] = "auto",
+        description: str | None = None,
     ) -> None:
         # Imported here, because transformers is slow to import and --help does not need it.
         from platform_hf import network as networks
-        from platform_hf.configuration import Sizes, configure
+        from platform_hf.configuration import Sizes, configure, kept_fields
 
         super().__init__()
         sizes = Sizes(hidden_size, num_blocks, num_heads, mlp_ratio, max_length, dropout)
         check_dropout(dropout)
         reading = networks.Reading(num_states, causal, attention)
         if pretrained:
-            networks.require_weights(config, sizes)
-        # A check of the parts, on the meta device, does not read the weights.
-        if pretrained and torch.get_default_device().type != "meta":
-            network = networks.load(config, configure(config, sizes, fields or {}), reading)
-        else:
-            described = configure(config, sizes, fields or {}, num_states=num_states)
-            network = networks.build(described, reading)
+            is_kept = kept_fields(config, description) is not None
+            networks.require_weights(config, sizes, look=not is_kept)
+        # As in weights, tables have the source's own size before they are resized.
+        resized = pretrained and torch.get_default_device().type != "meta"
+        described = configure(
+            config,
+            sizes,
+            fields or {},
+            num_states=None if resized else num_states,
+            kept=description,
+        )
+        # Resizing changes the configuration of a network.
+        self._start = networks.Start(config, copy.deepcopy(described), reading, other_tokenizer)
+        network = networks.build(described, reading, resized=resized)
         self.network = network
         self.head = networks.take_apart(network, reading)
         width = network.get_input_embeddings().embedding_dim
@@ -90,6 +105,42 @@ class Hf(Backbone):
         self._longest = networks.longest(network)
         self._num_states = num_states
         self._time_conditioned = time_conditioned
+        self._pretrained = pretrained
+
+    @classmethod
+    def kept(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """config.json of a folder or repository, unless it is kept already.
+
+        Raises:
+            UsageError: there is no config.json that can be read, or weights are missing.
+        """
+        from platform_hf.configuration import Sizes, is_model_type, keep, kept_fields
+        from platform_hf.network import require_weights
+
+        source, description = options["config"], options["description"]
+        if is_model_type(source):
+            return {"description": None}
+        if kept_fields(source, description) is not None:
+            return {}
+        if options["pretrained"]:
+            require_weights(source, Sizes(), look=True)
+        return {"description": keep(source)}
+
+    def start(self, vocabulary: Mapping[str, int] | None, mask_id: int | None) -> Mapping[str, Any]:
+        """Load the pretrained weights, if these are asked for, and say which they are.
+
+        Raises:
+            UsageError: the weights are missing, damaged, those of another network, or for other
+                tokens than the run's tokenizer has.
+        """
+        if not self._pretrained:
+            return {}
+        from platform_hf import network as networks
+
+        network, loaded = networks.load(self._start, vocabulary, mask_id)
+        self.network = network
+        self.head = networks.take_apart(network, self._start.reading)
+        return loaded
 
     @property
     def decoder(self) -> nn.Linear:

@@ -9,16 +9,17 @@ for each of the platform's names. Used by `network`, which builds the network of
 """
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from platform_core.data.hub import quiet, reachable
 from platform_core.errors import UsageError, did_you_mean
+from platform_core.foreign import read_network_config, require_sizes
 from platform_hf.library import FAILURES, said
 
 Fields = Mapping[str, Any]
@@ -60,8 +61,49 @@ TINY = Sizes(hidden_size=128, num_blocks=4, num_heads=4, mlp_ratio=4)
 """Default sizes of a bare model type, for a CPU; those of `tiny` of the backbone dit."""
 
 
+OF_MACHINES = ("auto_map", "transformers_version", "_name_or_path", "_commit_hash")
+"""Fields of config.json that say where the network comes from, and that no run keeps."""
+
+
+def keep(source: str) -> str:
+    """The fields of a source's config.json as text that a run keeps, with the source's name.
+
+    Raises:
+        UsageError: as `read`.
+    """
+    fields = {name: value for name, value in read(source).items() if name not in OF_MACHINES}
+    return json.dumps({"of": source, "fields": fields}, ensure_ascii=False)
+
+
+def kept_fields(source: str, kept: str | None) -> Fields | None:
+    """The fields that a run has kept of a source; None where it has kept those of no such source.
+
+    Raises:
+        UsageError: the kept text is none that `keep` wrote.
+    """
+    if kept is None:
+        return None
+    try:
+        values = json.loads(kept)
+        of, fields = values["of"], values["fields"]
+        if not isinstance(fields, dict):
+            raise TypeError("fields")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(
+            "--backbone.description is no description that a run has kept; leave it out"
+        ) from error
+    require_sizes(fields, "--backbone.description")
+    found: Fields | None = fields if of == source else None
+    return found
+
+
 def configure(
-    source: str, sizes: Sizes, fields: Fields, *, num_states: int | None = None
+    source: str,
+    sizes: Sizes,
+    fields: Fields,
+    *,
+    num_states: int | None = None,
+    kept: str | None = None,
 ) -> PretrainedConfig:
     """The configuration of a source, with changed sizes, fields and number of states.
 
@@ -70,13 +112,17 @@ def configure(
         sizes: sizes that replace those of the source; by default a bare model type is `TINY`.
         fields: further fields, by the names of the model type.
         num_states: size of the vocabulary; by default the source's own.
+        kept: what a run has kept of the source, which then need not be there any more.
 
     Raises:
         UsageError: there is no such source or field, or the values do not fit each other.
     """
-    given = {"model_type": source} if is_model_type(source) else read(source)
+    if is_model_type(source):
+        given: Fields = {"model_type": source}
+    else:
+        given = kept_fields(source, kept) or read(source)
     model_type = given.get("model_type", "")
-    if model_type not in CONFIG_MAPPING:
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         raise UsageError(_unknown_type(source, model_type))
     names = Names(model_type)
     names.require(fields)
@@ -84,8 +130,8 @@ def configure(
         sizes = replace(names.those_of(TINY), **sizes.given())
     changes = {**names.changes(sizes, {**names.defaults, **given}), **fields}
     stale = PER_LAYER if sizes.num_blocks is not None else ()
-    kept = {k: v for k, v in given.items() if k not in (*stale, "auto_map", "model_type")}
-    return _make(names, {**kept, **changes}, num_states)
+    unchanged = {k: v for k, v in given.items() if k not in (*stale, "auto_map", "model_type")}
+    return _make(names, {**unchanged, **changes}, num_states)
 
 
 def is_model_type(source: str) -> bool:
@@ -109,8 +155,11 @@ def read(source: str) -> Fields:
     Raises:
         UsageError: there is no config.json that can be read.
     """
-    if is_folder(source) and not (Path(local(source)) / "config.json").is_file():
-        raise UsageError(f"{source} has no config.json; give a folder that has one")
+    if is_folder(source):
+        file = Path(local(source)) / "config.json"
+        if not file.is_file():
+            raise UsageError(f"{source} has no config.json; give a folder that has one")
+        return read_network_config(file)
     try:
         with quiet():
             found, _ = PretrainedConfig.get_config_dict(
@@ -123,6 +172,7 @@ def read(source: str) -> Fields:
             f"{said(error)}{near or f'; give a folder, or a model type such as {SUGGESTED}'}"
         ) from error
     fields: Fields = found
+    require_sizes(fields, f"config.json of {source}")
     return fields
 
 
@@ -214,7 +264,7 @@ def _make(names: Names, fields: Fields, num_states: int | None) -> PretrainedCon
     try:
         with quiet():
             return names.config_class.from_dict(dict(fields))
-    except (*FAILURES, StrictDataclassError) as error:
+    except FAILURES as error:
         raise UsageError(f"model type {names.model_type}: {said(error)}") from error
 
 
@@ -259,8 +309,8 @@ def check_heads(names: Names, fields: Fields) -> None:
         )
 
 
-def _unknown_type(source: str, model_type: str) -> str:
-    if not model_type:
+def _unknown_type(source: str, model_type: object) -> str:
+    if not model_type or not isinstance(model_type, str):
         return f"config.json of {source} has no model_type; add one, such as {SUGGESTED}"
     near = did_you_mean(model_type, CONFIG_MAPPING)
     return f"transformers knows no model type {model_type!r}, which {source} has{near}"

@@ -1,5 +1,8 @@
 """Errors of the transformers library: exception types, and the beginning of their messages."""
 
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+
 FAILURES = (
     ValueError,
     TypeError,
@@ -8,6 +11,11 @@ FAILURES = (
     IndexError,
     RuntimeError,
     ImportError,
+    KeyError,
+    ArithmeticError,
+    MemoryError,
+    SafetensorError,
+    StrictDataclassError,
 )
 """Exceptions that transformers raises for a configuration that a network does not support."""
 

@@ -7,12 +7,15 @@ Each network is tested (`require_whole`): nothing may follow its last layer, a c
 not see later tokens, and any other network must see them.
 """
 
+import copy
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import nn
+from huggingface_hub import snapshot_download
+from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
@@ -24,11 +27,21 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING,
 )
 
-from platform_core.data.hub import quiet
+from platform_core.data.hub import quiet, reachable
+from platform_core.data.tokenizer.sources import FILES
 from platform_core.errors import UsageError
+from platform_core.foreign import (
+    PREFIXES,
+    prefix_to_drop,
+    read_weights,
+    unwrapped,
+    weight_files,
+)
+from platform_core.record.files import digest
 from platform_core.types import Hidden, Logits
 from platform_hf.configuration import Sizes, is_folder, is_model_type, local
 from platform_hf.library import FAILURES, said
+from platform_hf.tokens import mask_row, require_same, tokenizer_beside
 
 Attention = Literal["auto", "sdpa", "eager", "flash"]
 
@@ -42,6 +55,13 @@ SHARDS = "*.distcp"
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", SHARDS)
 """Files of weights that can run code when they are read."""
+
+MIN_SHARE = 0.75
+"""Weights are refused if less than this share of the network's tensors, or numbers, fit."""
+
+WRAPPERS = ("model.", "backbone.", "network.", "net.", "student.", "encoder.")
+"""Names of an attribute that holds a network in training code; left out where more names then fit.
+"""
 
 TRIED_LENGTH = 4
 """Number of tokens on which a new network is tested."""
@@ -58,8 +78,23 @@ class Reading(NamedTuple):
     attention: Attention
 
 
-def build(config: PretrainedConfig, reading: Reading) -> PreTrainedModel:
+class Start(NamedTuple):
+    """Where a network's weights are, and what is required of them."""
+
+    source: str
+    config: PretrainedConfig
+    reading: Reading
+    other_tokenizer: bool
+
+
+def build(config: PretrainedConfig, reading: Reading, *, resized: bool = False) -> PreTrainedModel:
     """The network of a configuration, with new weights.
+
+    Args:
+        config: the configuration.
+        reading: what is required of the network.
+        resized: whether its tables are made in the size of the configuration and then resized to
+            the number of states, as those of pretrained weights are.
 
     Raises:
         UsageError: there is no such network, or it refuses its configuration.
@@ -73,44 +108,173 @@ def build(config: PretrainedConfig, reading: Reading) -> PreTrainedModel:
                 dtype=torch.float32,
                 attn_implementation=KERNELS[reading.attention],
             )
+            if resized:
+                network.resize_token_embeddings(reading.num_states, mean_resizing=False)
     except FAILURES as error:
         raise UsageError(f"model type {config.model_type}: {said(error)}") from error
-    _draw_padding(network, config)
+    if not resized:
+        _draw_padding(network, config)
     _learn_padding(network)
     return network
 
 
-def load(source: str, config: PretrainedConfig, reading: Reading) -> PreTrainedModel:
-    """The network of a folder or repository with its weights, resized to the number of states.
+def load(
+    start: Start, vocabulary: Mapping[str, int] | None, mask_id: int | None
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The network with pretrained weights, resized to the number of states, and a record of them.
 
-    Each state keeps the embedding row with its number. Missing rows are drawn at random, and rows
-    beyond the number of states are left out. A note on standard error lists new and unused weights.
+    Each state keeps the embedding row with its number, and the mask takes the row of the mask that
+    the weights' own tokenizer has, if any. Missing rows are drawn at random, and rows beyond the
+    number of states are left out. A note on standard error lists new and unused weights.
+
+    Args:
+        start: where the weights are.
+        vocabulary: token -> id of the run's tokenizer, if it is one of the tokenizers library.
+        mask_id: the state that is the mask, if there is one.
 
     Raises:
-        UsageError: there are no weights, none that are safe to read, or those of another network.
+        UsageError: there are no weights, none that are safe to read, those of another network
+            (fewer than `MIN_SHARE` fit) or of another tokenizer.
     """
-    kind = _language_model(config, causal=reading.causal)
+    folder = _folder_of(start.source)
+    files = tokenizer_beside(folder)
+    if files is not None and not start.other_tokenizer:
+        require_same(start.source, files, vocabulary)
+    tensors = read_weights(folder)
+    config = copy.deepcopy(start.config)
+    network, info, prefix = _filled(start, config, tensors)
+    share = _require_fit(network, start.source, set(info["missing_keys"]), tensors)
+    rows = config.vocab_size
+    own_mask = mask_row(files) if mask_id is not None else None
+    if own_mask is not None and own_mask >= rows:
+        own_mask = None
+    kept = _rows(network, own_mask)
+    with quiet():
+        network.resize_token_embeddings(start.reading.num_states, mean_resizing=False)
+    _learn_padding(network)
+    _put_rows(network, mask_id, kept)
+    network.train()
+    lines = _new(info, rows, start.reading.num_states, mask_id if kept else None)
+    if prefix:
+        lines.append(f"names are read without {prefix}")
+    if own_mask is not None:
+        lines.append(f"the mask starts as their token {own_mask}")
+    _say(f"{type(network).__name__} of {start.source}", lines)
+    record = {
+        "pretrained": start.source,
+        "digests": {file.name: digest(file) for file in weight_files(folder)},
+        "share": share,
+        "prefix": prefix,
+        "mask_row": own_mask,
+        "tokenizer": None if files is None else "other" if start.other_tokenizer else "own",
+        "loaded": len(tensors) - len(info["unexpected_keys"]),
+        "new": sorted(info["missing_keys"]),
+        "not_used": sorted(info["unexpected_keys"]),
+        "rows": [min(rows, start.reading.num_states), start.reading.num_states],
+    }
+    return network, record
+
+
+def _folder_of(source: str) -> Path:
+    """The folder of a source's weights; a repository of the hub is downloaded if it can be.
+
+    Raises:
+        UsageError: there is no such folder or repository, or it has no weights to read.
+    """
+    if is_folder(source):
+        folder = Path(local(source))
+        _require_safetensors(folder)
+        return folder
     try:
         with quiet():
-            loaded = kind.from_pretrained(
-                local(source),
+            found = snapshot_download(
+                source,
+                allow_patterns=["*.safetensors", "*.safetensors.index.json", *FILES],
+                local_files_only=not reachable(),
+            )
+    except (*FAILURES, OSError) as error:
+        raise UsageError(
+            f"{source} is no folder with weights, and the hub does not give it: {said(error)}; "
+            "give --backbone.config a folder with model.safetensors"
+        ) from error
+    return Path(found)
+
+
+def _filled(
+    start: Start, config: PretrainedConfig, tensors: dict[str, Tensor]
+) -> tuple[PreTrainedModel, dict[str, Any], str]:
+    """A network with these tensors, what transformers says of them, and the prefix left out."""
+    kind = _language_model(config, causal=start.reading.causal)
+    prefix = ""
+    with torch.device("meta"), quiet():
+        described = kind.from_config(copy.deepcopy(config), dtype=torch.float32)
+    own = set(described.state_dict())
+    named = {unwrapped(name): tensor for name, tensor in tensors.items()}
+    if named.keys() != tensors.keys():
+        prefix = " or ".join(PREFIXES)
+    if dropped := prefix_to_drop(named, own, WRAPPERS):
+        named = {name.removeprefix(dropped): tensor for name, tensor in named.items()}
+        prefix = f"{prefix} and {dropped}" if prefix else dropped
+    if len(named) < len(tensors):
+        raise UsageError(f"weights of {start.source} have two tensors for one name; name others")
+    try:
+        with quiet():
+            network, info = type(described).from_pretrained(
+                None,
                 config=config,
-                use_safetensors=True,
-                trust_remote_code=False,
+                state_dict=named,
                 dtype=torch.float32,
-                attn_implementation=KERNELS[reading.attention],
+                attn_implementation=KERNELS[start.reading.attention],
                 output_loading_info=True,
             )
     except (*FAILURES, OSError) as error:
-        raise UsageError(f"weights of {source} cannot be loaded: {said(error)}") from error
-    network: PreTrainedModel = loaded[0]
-    rows = config.vocab_size
-    with quiet():
-        network.resize_token_embeddings(reading.num_states, mean_resizing=False)
-    _learn_padding(network)
-    network.train()
-    _say(f"{type(network).__name__} of {source}", _new(loaded[1], rows, reading.num_states))
-    return network
+        raise UsageError(f"weights of {start.source} cannot be loaded: {said(error)}") from error
+    return network, info, prefix
+
+
+def _require_fit(
+    network: PreTrainedModel, source: str, missing: set[str], tensors: dict[str, Tensor]
+) -> float:
+    """The share of the network's tensors and of its numbers that were loaded, whichever is less.
+
+    Raises:
+        UsageError: it is less than `MIN_SHARE`.
+    """
+    own = dict(network.named_parameters())
+    loaded = own.keys() - missing
+    numbers = sum(tensor.numel() for tensor in own.values())
+    filled = sum(own[name].numel() for name in loaded)
+    share: float = min(len(loaded) / len(own), filled / numbers)
+    if share < MIN_SHARE:
+        first = min(tensors, default="nothing")
+        raise UsageError(
+            f"weights of {source} are not those of {type(network).__name__}: {len(loaded)} of "
+            f"{len(own)} tensors and {filled / numbers:.0%} of the numbers fit, but "
+            f"{MIN_SHARE:.0%} must; they are named like {first}, and the network's "
+            f"like {min(own)}; leave --backbone.pretrained out for new weights"
+        )
+    return share
+
+
+@torch.no_grad()
+def _rows(network: PreTrainedModel, number: int | None) -> list[Tensor]:
+    """One row of the embedding and of the last layer, copied; none without a number."""
+    return [] if number is None else [table[number].clone() for table in _tables(network)]
+
+
+@torch.no_grad()
+def _put_rows(network: PreTrainedModel, number: int | None, rows: list[Tensor]) -> None:
+    for table, row in zip(_tables(network), rows, strict=False):
+        table[number] = row
+
+
+def _tables(network: PreTrainedModel) -> list[Tensor]:
+    """The embedding, and the weights and bias of the last layer: what has a row for each state."""
+    last = network.get_output_embeddings()
+    parts = [network.get_input_embeddings(), last]
+    tables = [part.weight for part in parts if isinstance(part, nn.Embedding | nn.Linear)]
+    bias = getattr(last, "bias", None)
+    return [*tables, bias] if isinstance(bias, Tensor) else tables
 
 
 def _language_model(config: PretrainedConfig, *, causal: bool) -> Any:
@@ -146,8 +310,13 @@ def _language_model(config: PretrainedConfig, *, causal: bool) -> Any:
     )
 
 
-def require_weights(source: str, sizes: Sizes) -> None:
+def require_weights(source: str, sizes: Sizes, *, look: bool) -> None:
     """Check that a source has weights that may be read, as far as local files tell.
+
+    Args:
+        source: folder or repository.
+        sizes: those that the user gives.
+        look: whether the files must be there; a run that has started needs them no more.
 
     Raises:
         UsageError: the source has no weights or only files that can run code, or sizes are given.
@@ -163,7 +332,7 @@ def require_weights(source: str, sizes: Sizes) -> None:
                 f"{name} is given, but pretrained weights have their sizes already; leave it out, "
                 "or leave --backbone.pretrained out"
             )
-    if is_folder(source):
+    if look and is_folder(source):
         _require_safetensors(Path(local(source)))
 
 
@@ -182,11 +351,12 @@ def _require_safetensors(folder: Path) -> None:
     )
 
 
-def _new(info: Any, rows: int, num_states: int) -> list[str]:
+def _new(info: Any, rows: int, num_states: int, mask_id: int | None) -> list[str]:
     """Lines of the note on weights: those that are new, left out or not used."""
     lines = []
-    if num_states > rows:
-        lines.append(f"states {rows} to {num_states - 1} are new")
+    last = num_states - 1 if mask_id != num_states - 1 else num_states - 2
+    if last >= rows:
+        lines.append(f"states {rows} to {last} are new")
     if num_states < rows:
         lines.append(f"its states {num_states} to {rows - 1} are left out")
     lines += _listed("new", info["missing_keys"])

@@ -5,13 +5,17 @@ documents the 10th is validation and the 20th is test. The only split of a corpu
 text, unless it is named validation or test.
 
 Rows are memory-mapped, or streamed (`Cursor`): a stream keeps no rows and can continue from a
-position. No code of a corpus is run, because datasets only reads files.
+position. No code of a corpus is run, because datasets only reads files. Only the column of the text
+is read and decoded. A local corpus is known by its files (`local_files`), never by its names.
 """
 
 import hashlib
 import json
 import logging
+import lzma
 import re
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import datasets
+import pyarrow as pa
 from datasets.exceptions import DatasetsError
 
 from platform_core.composition.options import SPLITS, DataOptions
@@ -26,9 +31,40 @@ from platform_core.data.corpus import Cursor, StreamableCorpus
 from platform_core.errors import UsageError
 from platform_hub.catalogue import Entry
 from platform_hub.detokenizers import DETOKENIZERS
+from platform_hub.local_files import bad_place, identity
+
+# The library would otherwise tell the hub of every JSON or Parquet file that it opens.
+datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
 
 PERIOD = 20
 HELD_OUT: Mapping[str, int] = {"validation": 9, "test": 19}
+
+ALSO_CALLED: Mapping[str, Sequence[str]] = {
+    "train": ("training",),
+    "validation": ("valid", "dev", "val"),
+    "test": ("testing", "eval", "evaluation"),
+}
+"""Other names of splits, which datasets understands in names of files; the first found counts."""
+
+FAILURES = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    ImportError,
+    NotImplementedError,
+    OverflowError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    pa.ArrowException,
+    DatasetsError,
+)
+"""Errors that the libraries raise for rows that they cannot read."""
 
 SAVED = ("dataset_dict.json", "state.json")
 """Files of which every folder that save_to_disk wrote has one."""
@@ -44,18 +80,24 @@ HUB_HELP = (
 class Source(ABC):
     """A source of rows: splits by name, and slices of them in the notation of datasets.
 
-    `identity` changes whenever the rows may have changed.
+    `identity` changes whenever the rows may have changed. `format` is what the files are, and
+    `files` are the local ones of each split.
     """
 
     splits: Sequence[str]
     identity: str
+    format: str
+    files: Mapping[str, Sequence[Path]]
 
     @abstractmethod
-    def rows(self, sliced: str) -> Any:
-        """A memory-mapped dataset of a slice, such as train or train[:-100]."""
+    def rows(self, sliced: str, column: str) -> Any:
+        """A memory-mapped dataset of a slice, such as train or train[:-100].
+
+        It has only the column, or all columns where there is no such one.
+        """
 
     @abstractmethod
-    def stream(self, sliced: str) -> Any:
+    def stream(self, sliced: str, column: str) -> Any:
         """The same slice as an iterable dataset, which reads rows as they are needed."""
 
 
@@ -68,15 +110,24 @@ class Loaded(Source):
         builder = datasets.load_dataset_builder(**arguments)
         self.format = builder.name
         self.splits = [str(name) for name in builder.config.data_files or builder.info.splits or ()]
-        self.identity = f"{builder.hash} {builder.config_id} {builder.config.version}"
+        found = builder.config.data_files or {}
+        local = {str(name): [Path(f) for f in files] for name, files in found.items()}
+        self.files = local if all(f.is_file() for of in local.values() for f in of) else {}
+        if self.files:
+            self.identity = f"{self.format} {identity(self.files)}"
+            # The library's cache goes by names and times of files, which may stay as they were.
+            place = Path(datasets.config.HF_DATASETS_CACHE) / self.identity.replace(" ", "-")[:40]
+            self._arguments["cache_dir"] = str(place)
+        else:
+            self.identity = f"{builder.hash} {builder.config_id} {builder.config.version}"
         counted = builder.info.splits or {}
         self._counts = {str(name): split.num_examples for name, split in counted.items()}
 
-    def rows(self, sliced: str) -> Any:
+    def rows(self, sliced: str, column: str) -> Any:
         """A memory-mapped dataset of a slice, first read into the library's cache."""
-        return datasets.load_dataset(**self._arguments, split=sliced)
+        return _only(datasets.load_dataset(**self._arguments, split=sliced), column)
 
-    def stream(self, sliced: str) -> Any:
+    def stream(self, sliced: str, column: str) -> Any:
         """An iterable dataset of a slice; a slice counted from the end needs the number of rows.
 
         Raises:
@@ -84,6 +135,11 @@ class Loaded(Source):
         """
         name, start, stop = self._bounds(sliced)
         rows = datasets.load_dataset(**self._arguments, split=name, streaming=True)
+        if self.format == "parquet" and column in (rows.column_names or ()):
+            # Selecting from the stream instead would change what `state_dict` looks like.
+            rows = datasets.load_dataset(
+                **self._arguments, split=name, streaming=True, columns=[column]
+            )
         rows = rows.skip(start) if start else rows
         return rows if stop is None else rows.take(stop - start)
 
@@ -106,19 +162,28 @@ class Saved(Source):
         loaded = datasets.load_from_disk(path)
         whole = isinstance(loaded, datasets.Dataset)
         self._rows = {"train": loaded} if whole else {str(n): rows for n, rows in loaded.items()}
-        self.splits = list(self._rows)
-        self.identity = " ".join(rows._fingerprint for rows in self._rows.values())
+        self.splits, self.format = list(self._rows), "saved"
+        self.files = {
+            name: sorted({Path(file["filename"]) for file in rows.cache_files})
+            for name, rows in self._rows.items()
+        }
+        self.identity = f"saved {identity(self.files)}"
 
-    def rows(self, sliced: str) -> Any:
+    def rows(self, sliced: str, column: str) -> Any:
         """A dataset of a slice, read from the folder itself."""
         name, start, stop = _absolute(
             sliced, {name: len(rows) for name, rows in self._rows.items()}
         )
-        return self._rows[name].select(range(start, stop))
+        return _only(self._rows[name], column).select(range(start, stop))
 
-    def stream(self, sliced: str) -> Any:
+    def stream(self, sliced: str, column: str) -> Any:
         """The rows of a slice, one after another."""
-        return self.rows(sliced).to_iterable_dataset()
+        return self.rows(sliced, column).to_iterable_dataset()
+
+
+def _only(rows: Any, column: str) -> Any:
+    """The rows without other columns, which might be audio or images that nobody can decode."""
+    return rows.select_columns([column]) if column in rows.column_names else rows
 
 
 def _absolute(sliced: str, counts: Mapping[str, int]) -> tuple[str, int, int]:
@@ -157,15 +222,26 @@ class LibraryCorpus(StreamableCorpus):
 
     def documents(self, split: str) -> Iterator[str]:
         """The texts of one split, detokenized."""
-        part = self._part(split)
-        with self._reading():
-            rows = self._source.rows(part.sliced)
-        for number, row in enumerate(rows):
+        part, number = self._part(split), 0
+        with self._reading(part):
+            rows = iter(self._source.rows(part.sliced, self._entry.column))
+        while (row := self.next_row(rows, part, number)) is not None:
             if number % PERIOD in part.residues:
                 yield self.text(row, number)
+            number += 1
+
+    def advice(self, split: str) -> str:
+        """For text that is held out: which documents it is, and how to have more of it."""
+        if split not in HELD_OUT or len(self._part(split).residues) > 1:
+            return super().advice(split)
+        return (
+            f"its {split} text is document {HELD_OUT[split] + 1} of every {PERIOD}, for which it "
+            f"has too few or too short ones; give more text, --data.path of a folder with files "
+            f"named train and {split}, or --evaluate.split train"
+        )
 
     def fingerprint(self) -> str:
-        """Digest of the files' names and times or their hub revision, and of how they are read."""
+        """Digest of the files or their hub revision, and of how they are read."""
         how: list[object] = [self._source.identity, self._entry.column, self._entry.detokenizer]
         how += [(name, part.sliced, sorted(part.residues)) for name, part in self._parts.items()]
         return hashlib.sha256(json.dumps(how).encode()).hexdigest()
@@ -176,13 +252,17 @@ class LibraryCorpus(StreamableCorpus):
 
     def open_stream(self, part: Part) -> Any:
         """The rows of a part as an iterable dataset."""
-        with self._reading():
-            return self._source.stream(part.sliced)
+        with self._reading(part):
+            return self._source.stream(part.sliced, self._entry.column)
 
-    def next_row(self, rows: Iterator[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-        """The next row of a stream; None at its end."""
-        with self._reading():
+    def next_row(
+        self, rows: Iterator[Mapping[str, Any]], part: Part, number: int
+    ) -> Mapping[str, Any] | None:
+        """The next row of a part, which has this number; None at its end."""
+        try:
             return next(rows, None)
+        except FAILURES as error:
+            raise self._unreadable(error, part, f"row {number}: ") from error
 
     def text(self, row: Mapping[str, Any], number: int) -> str:
         """The document in a row.
@@ -212,21 +292,33 @@ class LibraryCorpus(StreamableCorpus):
         return self._parts[split]
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _reading(self, part: Part | None = None) -> Iterator[None]:
         """Turn errors into one-line messages, without the hub client's reports of retries."""
         datasets.disable_progress_bars()
-        client = logging.getLogger("huggingface_hub")
-        before = client.level
-        client.setLevel(logging.CRITICAL)
+        silenced = [logging.getLogger(name) for name in ("huggingface_hub", "datasets")]
+        before = [logger.level for logger in silenced]
+        for logger in silenced:
+            logger.setLevel(logging.CRITICAL)
         try:
             yield
-        except (OSError, ValueError, DatasetsError) as error:
-            said = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
-            raise UsageError(
-                f"corpus {self._entry.name} cannot be read: {said[:300]}; {self._help}"
-            ) from error
+        except UsageError:
+            raise
+        except FAILURES as error:
+            raise self._unreadable(error, part) from error
         finally:
-            client.setLevel(before)
+            for logger, level in zip(silenced, before, strict=True):
+                logger.setLevel(level)
+
+    def _unreadable(self, error: BaseException, part: Part | None, where: str = "") -> UsageError:
+        """What could not be read: the file and the row, where they can be found."""
+        said = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+        if part is not None:
+            files = self._source.files.get(part.sliced.partition("[")[0], ())
+            found = bad_place(files, self._source.format, self._entry.column)
+            where, said = ("", found) if found else (where, said)
+        return UsageError(
+            f"corpus {self._entry.name} cannot be read: {where}{said[:300]}; {self._help}"
+        )
 
 
 @final
@@ -243,7 +335,7 @@ class RowCursor(Cursor):
             self._open()
         taken: list[str] = []
         while len(taken) < number:
-            row = self._corpus.next_row(self._rows)
+            row = self._corpus.next_row(self._rows, self._part, self._row)
             if row is None:
                 self.restore({"row": 0, "library": None})
                 break
@@ -278,21 +370,26 @@ def parts(entry: Entry, names: Sequence[str]) -> dict[str, Part]:
     """
     if entry.splits:
         return {name: Part(entry.splits[name]) for name in SPLITS if name in entry.splits}
-    if len(names) == 1 and names[0] not in SPLITS:
+    called = {
+        split: next((name for name in (split, *others) if name in names), "")
+        for split, others in ALSO_CALLED.items()
+    }
+    if len(names) == 1 and names[0] not in called.values():
         train = names[0]
-    elif "train" in names:
-        train = "train"
-    elif set(names) <= set(HELD_OUT) and names:
-        return {name: Part(name) for name in SPLITS if name in names}
+    elif called["train"]:
+        train = called["train"]
+    elif names and set(names) <= set(called.values()):
+        return {split: Part(called[split]) for split in SPLITS if called[split]}
     else:
         raise UsageError(
             f"corpus {entry.name} has the splits {', '.join(names) or '(none)'}, but none is train;"
             " say which they are in a .yaml file: splits: {train: ..., validation: ...}"
         )
-    cut = {name: residue for name, residue in HELD_OUT.items() if name not in names}
+    cut = {name: residue for name, residue in HELD_OUT.items() if not called[name]}
     found = {"train": Part(train, frozenset(range(PERIOD)) - frozenset(cut.values()))}
     for name in HELD_OUT:
-        found[name] = Part(train, frozenset({cut[name]})) if name in cut else Part(name)
+        part = Part(train, frozenset({cut[name]})) if name in cut else Part(called[name])
+        found[name] = part
     return found
 
 

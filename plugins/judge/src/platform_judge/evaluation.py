@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, final
 from platform_core.errors import UsageError
 from platform_core.evaluation.evaluation import Evaluation, Measured
 from platform_core.record.cards import Card, Record
-from platform_core.record.files import digest_of
 
 if TYPE_CHECKING:
     from platform_core.data.sequences import TokenSplit
@@ -200,14 +199,11 @@ def _real(split: "TokenSplit", number: int, label: str | None) -> list[list[int]
 
 
 def _name(record: Record) -> str:
-    """Name of the record, with a digest of all options, so that no record replaces another."""
     card = record.card.facts
     sample, judge = card["sample"], card["judge"]
-    options = [card[key] for key in ("judge", "judge_length", "sampler", "sample", "split", "seed")]
-    key = digest_of([*options, card["data"]])[:8]
     return (
         f"judged-by-{judge['name']}-{card['sampler']['name']}-nfe-{record.figures['nfe']}-"
-        f"number-{sample['number']}-{sample['weights']}-step-{card['step']:07d}-{key}"
+        f"number-{sample['number']}-{sample['weights']}-step-{card['step']:07d}"
     )
 
 

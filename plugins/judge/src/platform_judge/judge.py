@@ -14,11 +14,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, final
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from platform_core.data.tokenizer import Ids, Tokenizer
+from platform_core.data.tokenizer import Tokenizer
+from platform_core.data.tokenizer.base import Encoded
 from platform_core.draws import Draws
 from platform_core.errors import UsageError
 from platform_core.evaluation.trained import TrainedRun
@@ -146,7 +148,7 @@ class RunJudge(Judge):
         run = TrainedRun.open(directory.path, plugins=plugins, accelerator=accelerator)
         composition = run.composition
         objective: type[Objective] = composition.classes["objective"]
-        if objective.noise_levels:
+        if objective.noise_levels or not objective.has_bound:
             raise UsageError(
                 f"{directory.path} is a run of process {composition.names['process']}, whose bound "
                 f"is not the likelihood itself; {POSSIBLE}"
@@ -175,22 +177,27 @@ class RunJudge(Judge):
     def _read(self, text: str, length: int) -> Reading:
         special = self.tokenizer.special
         ids: list[int] = []
+        characters: list[int] = []
         for piece in filter(None, self._spelt.split(text)):
-            ids += [special[piece]] if piece in special else self._encode(piece)
-        kept = ids[:length]
-        array = torch.tensor(kept).numpy()
-        characters = [self.tokenizer.count_characters(array[i : i + 1]) for i in range(len(kept))]
-        return Reading(kept, characters, len(ids) > length)
+            found = self._special(special[piece]) if piece in special else self._encode(piece)
+            ids += found.ids.tolist()
+            characters += found.characters.tolist()
+        return Reading(ids[:length], characters[:length], len(ids) > length)
 
-    def _encode(self, text: str) -> list[int]:
+    def _special(self, token: int) -> Encoded:
+        ids = np.array([token], dtype=np.uint32)
+        is_mark = token in (self.tokenizer.bos_id, self.tokenizer.eos_id)
+        number = 0 if is_mark else self.tokenizer.count_characters(ids)
+        return Encoded(ids, np.array([number], dtype=np.uint32))
+
+    def _encode(self, text: str) -> Encoded:
         try:
-            ids: Ids = self.tokenizer.encode(text)
+            return next(iter(self.tokenizer.encode_counted([text])))
         except UsageError as error:
             said = str(error).partition(";")[0]
             raise UsageError(
                 f"judge {self.identity.name} cannot read the text: {said}; choose another judge"
             ) from error
-        return list(map(int, ids))
 
     @torch.no_grad()
     def score(self, ids: Tokens, mask: Selected) -> Scores:

@@ -16,12 +16,24 @@ from typing import Any, final
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch.nn import functional
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from platform_core.data.hub import quiet, reachable
+from platform_core.data.tokenizer.files import read_files
+from platform_core.data.tokenizer.library import read_library
+from platform_core.data.tokenizer.sources import vocabulary
 from platform_core.errors import UsageError
+from platform_core.foreign import read_network_config, require_tensors, weight_files
 from platform_core.record.files import digest
 from platform_core.types import Selected, Tokens
 from platform_judge.judge import POSSIBLE, Identity, Judge, Reading, Scores, last_rows, read_by
@@ -43,13 +55,18 @@ FAILURES = (
     ImportError,
     NotImplementedError,
     struct.error,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+    SafetensorError,
+    StrictDataclassError,
 )
 """Errors that the library raises for a source that it cannot read."""
 
 TRIED_LENGTH = 4
 """Tokens of the test input for a network."""
 
-TRIED_TEXT = "a text"
+TRIED_TEXT = "a text of several words,  and\n2 lines"
 
 TOLERANCE = 1e-4
 """Differences of logits below this share of the largest logit count as rounding."""
@@ -70,6 +87,7 @@ def open_pretrained(source: str, device: torch.device) -> Judge:
         return _open(_Source("gguf", path.stem, str(path.parent), {"gguf_file": path.name}), device)
     if path.is_dir():
         _weights(path)
+        read_network_config(path / "config.json")
         return _open(_Source("transformers", path.resolve().name, str(path)), device)
     if path.exists():
         raise UsageError(f"{source} is no judge; {POSSIBLE}")
@@ -79,7 +97,10 @@ def open_pretrained(source: str, device: torch.device) -> Judge:
 def _weights(folder: Path) -> list[Path]:
     if not any((folder / name).is_file() for name in WEIGHTS) or any(folder.glob(SHARDS)):
         raise UsageError(f"{folder} has no model.safetensors of its own; {POSSIBLE}")
-    return sorted(folder.glob("*.safetensors"))
+    files = weight_files(folder)
+    for file in files:
+        require_tensors(file)
+    return files
 
 
 @dataclass(frozen=True)
@@ -147,8 +168,15 @@ def _open(source: _Source, device: torch.device) -> "PretrainedJudge":
     if lacking := sorted(info["missing_keys"]):
         raise UsageError(f"{source.name} lacks weights, {lacking[0]} for one; {POSSIBLE}")
     network.to(device).eval()
-    _require_causal(network, source.name)
-    tokenizer = source.read(AutoTokenizer)
+    try:
+        _require_causal(network, source.name)
+    except FAILURES as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(
+            f"{source.name} is no network that can be run ({_said(error)}); {POSSIBLE}"
+        ) from error
+    tokenizer = _tokenizer(source)
     if not tokenizer.is_fast:
         raise UsageError(f"{source.name} has its tokenizer in Python only; choose another judge")
     # If a folder has no tokenizer file, the library makes a tokenizer without tokens.
@@ -167,6 +195,29 @@ def _open(source: _Source, device: torch.device) -> "PretrainedJudge":
         dtype="float32",
     )
     return PretrainedJudge(identity, network, tokenizer)
+
+
+def _tokenizer(source: _Source) -> Any:
+    """The tokenizer of transformers, but as tokenizer.json of the folder says.
+
+    Versions 5.3 to 5.15 of transformers make another one of some byte-level tokenizers, which loses
+    the spaces.
+
+    Raises:
+        UsageError: there is none, or one of its files is damaged.
+    """
+    file = Path(source.location) / "tokenizer.json"
+    if source.kind != "transformers" or not file.is_file():
+        return source.read(AutoTokenizer)
+    files = read_files(file)
+    vocabulary(files)
+    found, own = source.read(AutoTokenizer), read_library(files.model)
+    if found.is_fast:
+        made = found.backend_tokenizer
+        ids = [library.encode(TRIED_TEXT, add_special_tokens=False).ids for library in (made, own)]
+        if ids[0] != ids[1]:
+            return PreTrainedTokenizerFast(tokenizer_object=own, **files.special)
+    return found
 
 
 @final

@@ -184,8 +184,8 @@ class Sdtt(Distillation):
         dt = self.rounds.dt(draws.step)
         t = draws.times(batch.x0.shape[0], self.teacher_steps * dt)
         process, alpha = self.student_reads.process, self.student_reads.schedule.alpha(t)
-        x_t = process.corrupt(batch.x0, alpha, draws.generator)
-        taught = self.taught(x_t, t, dt, draws.generator, batch.conditions)
+        x_t = draws.each(process.corrupt, batch.x0, alpha)
+        taught = self.taught(x_t, t, dt, draws, batch.conditions)
         hidden = self.student_reads.encode(x_t, alpha, batch.conditions)
         return self.matched(hidden, x_t, taught, x_t, batch.mask & process.changeable(x_t))
 
@@ -195,7 +195,7 @@ class Sdtt(Distillation):
         x_t: Tokens,
         t: Noise,
         dt: float,
-        generator: torch.Generator,
+        draws: Draws,
         conditions: Conditions | None = None,
     ) -> Hidden:
         """Teacher features at each mask, from the step that replaces the mask or the last step."""
@@ -203,7 +203,7 @@ class Sdtt(Distillation):
         levels = [reads.schedule.alpha(time) for time in step_times(t, dt, self.teacher_steps)]
         found = hidden = reads.encode(x_t, levels[0], conditions)
         for alpha_t, alpha_s in zip(levels[:-1], levels[1:], strict=True):
-            x_t = self._step(hidden, x_t, alpha_s, alpha_t, generator)
+            x_t = draws.each(self._step, hidden, x_t, alpha_s, alpha_t)
             hidden = reads.encode(x_t, alpha_s, conditions)
             found = torch.where(process.changeable(x_t)[..., None], hidden, found)
         return found

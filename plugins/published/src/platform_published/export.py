@@ -22,6 +22,7 @@ from platform_core.data.tokenizer.character import SPECIAL_TOKENS
 from platform_core.data.tokenizer.library import LibraryTokenizer
 from platform_core.errors import UsageError
 from platform_core.model import weights
+from platform_core.process import Absorbing
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import whole_folder, write_json, write_text
 from platform_core.record.results import evaluations, read_result
@@ -29,7 +30,8 @@ from platform_published.layouts import PREFIX
 
 MODEL_TYPE = "dlm-platform"
 TOKENIZER = "platform_tokenizer.json"
-MASK = "[MASK]"
+MASKS = ("[MASK]", "<mask>", "<|mask|>", "[NOISE MASK]", "<|noise mask|>")
+"""Names of the mask in exports; the first that is no token of the run's tokenizer is taken."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def config(trained: Trained) -> dict[str, Any]:
         "dtype": str(weight.dtype).removeprefix("torch."),
         "vocab_size": process.num_states,
         "text_vocab_size": process.vocab_size,
+        **({"mask_token_id": process.mask_id} if isinstance(process, Absorbing) else {}),
         "time_conditioned": process.time_conditioned,
         "max_position_embeddings": trained.composition.data.length,
         "weights": trained.average,
@@ -156,8 +159,10 @@ def _files(
     model: dict[str, Any], special: Mapping[str, str], mask: int | None
 ) -> dict[str, dict[str, Any]]:
     if mask is not None:
-        model = {**model, "added_tokens": [*model["added_tokens"], _special(MASK, mask)]}
-        special = {**special, "mask_token": MASK}
+        known = {*model["model"]["vocab"], *(token["content"] for token in model["added_tokens"])}
+        name = next(name for name in (*MASKS, f"<|mask {mask}|>") if name not in known)
+        model = {**model, "added_tokens": [*model["added_tokens"], _special(name, mask)]}
+        special = {**special, "mask_token": name}
     return {
         "tokenizer.json": model,
         "tokenizer_config.json": {

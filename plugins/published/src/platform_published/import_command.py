@@ -1,5 +1,6 @@
 """`platform import PATH --output DIR`: a run directory made of a checkpoint from elsewhere."""
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,9 +18,11 @@ executed."""
 def main(argv: Sequence[str]) -> int:
     """Make the run directory, and print what was read."""
     asked, words = _arguments().parse_known_args(list(argv))
-    directory = RunDirectory(asked.output)
-    directory.refuse_existing(overwrite=asked.overwrite)
+    with RunDirectory.new(asked.output, default="", overwrite=asked.overwrite) as directory:
+        return _import(asked, words, directory)
 
+
+def _import(asked: Namespace, words: list[str], directory: RunDirectory) -> int:
     from platform_published.importing import Source, import_run
 
     if asked.process is not None:

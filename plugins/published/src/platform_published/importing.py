@@ -22,6 +22,7 @@ from platform_core.data.tokenizer.library import LibraryTokenizer
 from platform_core.data.tokenizer.opaque import OpaqueTokenizer
 from platform_core.data.tokenizer.sources import open_tokenizer
 from platform_core.errors import UsageError
+from platform_core.foreign import read_weights, weight_files
 from platform_core.model import Tensors, weights
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import digest, whole_folder, write_json, write_text
@@ -81,7 +82,8 @@ def import_run(source: Source, directory: RunDirectory, plugins: Plugins) -> Imp
         )
         write_json(made.tokenizer, imported.tokenizer.to_dict())
         accelerator = runtime.start(imported.composition.train.precision)
-        write_json(made.environment, runtime.describe(accelerator))
+        origins = imported.composition.provenance()
+        write_json(made.environment, runtime.describe(accelerator, origins))
         write_json(folder / "import.json", imported.card)
         write_text(made.config, imported.composition.config)
     return imported
@@ -165,17 +167,15 @@ def _notes(states: int, mask_id: int, *, start_missing: bool) -> Iterator[str]:
 
 def _exported(source: Source, plugins: Plugins) -> Imported:
     """Read a folder of `platform export`, whose config.json holds the run's own config."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     config = read_hub_config(source.path)
-    try:
-        text, step = str(config["composition"]), int(config["step"])
-        tensors = load_file(source.path / "model.safetensors")
-    except KeyError as error:
-        raise UsageError(f"{source.path}/config.json lacks {error}") from error
-    except (OSError, SafetensorError) as error:
-        raise UsageError(f"{source.path}/model.safetensors cannot be read: {error}") from error
+    text, step = config.get("composition"), config.get("step")
+    if not isinstance(text, str) or type(step) is not int or not 0 <= step < 2**53:
+        lacking = "composition" if not isinstance(text, str) else "step"
+        raise UsageError(
+            f"{source.path}/config.json lacks {lacking!r}, which platform export writes; export "
+            "the run again"
+        )
+    tensors = read_weights(source.path)
     with NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -252,5 +252,5 @@ def _tokenizer(name: str | None, vocab_size: int, source: Path) -> Tokenizer:
 
 
 def _origin(path: Path) -> dict[str, Any]:
-    files = [path] if path.is_file() else [path / "config.json", path / "model.safetensors"]
+    files = [path] if path.is_file() else [path / "config.json", *weight_files(path)]
     return {"source": str(path), "sha256": {file.name: digest(file) for file in files}}

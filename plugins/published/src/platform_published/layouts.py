@@ -15,15 +15,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-from safetensors.torch import load_file
 from torch import Tensor
 
 from platform_core.errors import UsageError
+from platform_core.foreign import (
+    INDEX,
+    MAX_CONFIG_BYTES,
+    WEIGHTS,
+    read_object,
+    read_weights,
+    unwrapped,
+)
 from platform_published.pickles import ForeignError, Inert, Stored, TorchArchive, plain
 
 PREFIX = "backbone."
-COMPILED = "_orig_mod."
+PREFIXES = (PREFIX, "", "backbone.module.", "model.", "model.backbone.")
+"""What the names of a network's tensors begin with; bare names are those of the SEDD code."""
+
+TOPS = ("vocab_embed.", "sigma_map.", "rotary_emb.", "blocks.", "output_layer.")
+"""What all names of the published network begin with."""
+
 EMBEDDING = "vocab_embed.embedding"
 LAST = "output_layer.linear.weight"
 OF_STATES = (EMBEDDING, LAST, "output_layer.linear.bias")
@@ -98,18 +109,15 @@ def read_published(
 def _read_lightning(path: Path, *, process: str | None, mask_id: int | None) -> Published:
     with TorchArchive(path) as archive:
         content = archive.content
-        if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-            raise UsageError(
-                f"{path} is a file of torch.save but no Lightning checkpoint (no state_dict)"
-            )
-        state = {name: t for name, t in content["state_dict"].items() if isinstance(t, Stored)}
+        holder, all_tensors = _state_dict(content, path)
+        state = {name: t for name, t in all_tensors.items() if isinstance(t, Stored)}
         stored = _network(state, path)
         shadow, decayed = _shadow(content.get("ema"), stored, path)
-        ignored = [name for name in content if name not in ("state_dict", "ema")]
-        ignored += [name for name in state if not isinstance(name, str) or PREFIX not in name]
+        ignored = [name for name in content if name not in (holder, "ema")] if holder else []
+        ignored += _unread(state)
         model = {name: archive.read(tensor) for name, tensor in stored.items()}
         ema = model | {name: archive.read(tensor) for name, tensor in shadow.items()}
-        step = content.get("global_step")
+        step = content.get("global_step", content.get("step"))
     hyper = content.get("hyper_parameters")
     hyper = hyper if isinstance(hyper, dict) else {}
     config = plain(hyper.get("config", {}))
@@ -127,7 +135,9 @@ def _read_lightning(path: Path, *, process: str | None, mask_id: int | None) -> 
     if not shadow:
         notes.append("the checkpoint has no averaged weights; ema and raw are the same")
     return Published(
-        layout="Lightning checkpoint",
+        layout={"state_dict": "Lightning checkpoint", "model": "checkpoint of the SEDD code"}.get(
+            holder, "file of weights"
+        ),
         words=words,
         ema=ema,
         model=model,
@@ -139,18 +149,30 @@ def _read_lightning(path: Path, *, process: str | None, mask_id: int | None) -> 
     )
 
 
+def _state_dict(content: object, path: Path) -> tuple[str, dict[Any, Any]]:
+    """The key that holds a file's tensors, and these by name; the key is empty for bare weights.
+
+    Raises:
+        UsageError: the file has no tensors in a known place.
+    """
+    if isinstance(content, dict):
+        for key in ("state_dict", "model"):  # of Lightning, and of the SEDD code
+            if isinstance(content.get(key), dict):
+                return key, content[key]
+        if content and all(isinstance(tensor, Stored) for tensor in content.values()):
+            return "", content
+    raise UsageError(
+        f"{path} is a file of torch.save but no Lightning checkpoint (no state_dict), none of the "
+        "SEDD code (no model) and no file of weights alone"
+    )
+
+
 def _read_folder(path: Path, *, process: str | None, mask_id: int | None) -> Published:
     config = read_config(path)
-    file = path / "model.safetensors"
-    try:
-        tensors = load_file(file)
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"{path} has no model.safetensors; a pickled model of transformers is not read"
-        ) from error
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UsageError(f"{file} is damaged: {error}") from error
-    model = _network(tensors, file)
+    if not (path / WEIGHTS).is_file() and not (path / INDEX).is_file():
+        raise UsageError(f"{path} has no {WEIGHTS}; a pickled model of transformers is not read")
+    tensors = read_weights(path)
+    model = _network(tensors, path / WEIGHTS)
     facts = _Facts(path / "config.json", config, model, process)
     return Published(
         layout=f"hub folder of model type {config.get('model_type')}",
@@ -160,7 +182,7 @@ def _read_folder(path: Path, *, process: str | None, mask_id: int | None) -> Pub
         step=0,
         ema_updates=0,
         mask_id=mask_id,
-        ignored=[name for name in tensors if PREFIX not in name],
+        ignored=_unread(tensors),
         notes=["one set of weights: ema and raw are the same"],
     )
 
@@ -172,15 +194,9 @@ def read_config(path: Path) -> dict[str, Any]:
         UsageError: there is no such file, or it is no JSON object.
     """
     file = path / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(f"{path} is no hub folder (it has no config.json)") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise UsageError(f"{file} is no JSON object")
-    return config
+    if not file.exists():
+        raise UsageError(f"{path} is no hub folder (it has no config.json)")
+    return read_object(file, MAX_CONFIG_BYTES)
 
 
 class _Facts:
@@ -224,6 +240,8 @@ class _Facts:
     def _family(self) -> str:
         named = self.get("algo.name", "parameterization", "model_type")
         process = FAMILIES.get(str(named))
+        if process is None and self.get("graph.type") is not None:
+            process = "sedd"  # whose code names the noise alone
         if process == "d3pm" and self.get("diffusion") == "uniform":
             process = "duo"  # UDLM's code: uniform noise in continuous time
         if process is None and self._tensors and "sigma_map.mlp.0.weight" not in self._tensors:
@@ -282,7 +300,7 @@ class _Facts:
                 f"{self._source} is of a network that is told no noise level, but process "
                 f"{self.process} always tells it; name another with --process"
             )
-        if self.process == "sedd" and self.get("diffusion") == "uniform":
+        if self.process == "sedd" and "uniform" in (self.get("diffusion"), self.get("graph.type")):
             raise UsageError(
                 f"{self._source} has scores for uniform noise, which parameterization score does "
                 "not support; no process of the platform fits"
@@ -330,10 +348,11 @@ def _network(tensors: Mapping[Any, Any], path: Path) -> dict[str, Any]:
     Raises:
         UsageError: there are no tensors of the known network.
     """
+    prefix = _prefix(tensors)
     found = {
-        name.replace(COMPILED, "").removeprefix(PREFIX): tensor
+        unwrapped(name).removeprefix(prefix): tensor
         for name, tensor in tensors.items()
-        if isinstance(name, str) and name.replace(COMPILED, "").startswith(PREFIX)
+        if _is_read(name, prefix)
     }
     embedding = found.get(EMBEDDING)
     if embedding is None or len(embedding.shape) != 2:
@@ -345,6 +364,25 @@ def _network(tensors: Mapping[Any, Any], path: Path) -> dict[str, Any]:
     if isinstance(last, Stored) and last.place == embedding.place:
         del found[LAST]
     return found
+
+
+def _prefix(tensors: Mapping[Any, Any]) -> str:
+    """What stands in front of the names of the network's tensors."""
+    names = {unwrapped(name) for name in tensors if isinstance(name, str)}
+    return next((prefix for prefix in PREFIXES if f"{prefix}{EMBEDDING}" in names), PREFIX)
+
+
+def _is_read(name: object, prefix: str) -> bool:
+    """Whether a tensor is one of the network's."""
+    if not isinstance(name, str) or not unwrapped(name).startswith(prefix):
+        return False
+    return prefix == PREFIX or unwrapped(name).removeprefix(prefix).startswith(TOPS)
+
+
+def _unread(tensors: Mapping[Any, Any]) -> list[str]:
+    """The names of the tensors that are none of the network's."""
+    prefix = _prefix(tensors)
+    return [str(name) for name in tensors if not _is_read(name, prefix)]
 
 
 def _shadow(ema: object, stored: Mapping[str, Stored], path: Path) -> tuple[dict[str, Stored], int]:

@@ -26,7 +26,14 @@ from platform_core.errors import UsageError
 MAX_PICKLE_BYTES = 64 * 2**20
 """Most bytes of a checkpoint's pickle, which holds no tensors: GPT-2's tokenizer takes 5 MB."""
 
-MAX_INSTRUCTIONS = 5_000_000
+MAX_INSTRUCTIONS = 3_000_000
+MAX_OBJECTS = 1_000_000
+"""Lists, dictionaries, sets and calls that a pickle may make: a byte of it may make one."""
+
+MAX_MEMO = 2_000_000
+MAX_NUMBER = 2**60
+"""Whole numbers from here on are no keys: Python's hashes of them can be made to collide."""
+
 MAX_DIMENSIONS = 8
 MAX_DEPTH = 64
 MAX_NODES = 1_000_000
@@ -50,6 +57,14 @@ PUSHED = (  # noqa: SIM905
 ).split()
 """Instructions that push their argument."""
 
+MAKING = frozenset(
+    (  # noqa: SIM905
+        "EMPTY_LIST EMPTY_DICT EMPTY_SET LIST DICT FROZENSET TUPLE TUPLE1 TUPLE2 TUPLE3 REDUCE "
+        "NEWOBJ NEWOBJ_EX INST OBJ"
+    ).split()
+)
+"""Instructions that make an object, of which one byte may make half a kilobyte."""
+
 Act = Callable[[Any], object]
 
 Scalar = str | bytes | int | float | bool | None
@@ -71,7 +86,7 @@ class Name:
 
 
 @final
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Inert:
     """A call that a pickle asked for and that was not made: the callable and its arguments."""
 
@@ -293,6 +308,7 @@ class _Machine:
         self._acts = self._acts_by_name()
 
     def run(self, pickle: bytes) -> Any:
+        made = 0
         try:
             for count, (instruction, argument, _) in enumerate(pickletools.genops(pickle)):
                 if count > MAX_INSTRUCTIONS:
@@ -304,6 +320,9 @@ class _Machine:
                     raise ForeignError(
                         f"{self._source} is damaged: its pickle has instruction {instruction.name}"
                     )
+                made += instruction.name in MAKING
+                if made > MAX_OBJECTS or len(self._memo) > MAX_MEMO:
+                    raise ForeignError(f"{self._source} holds a pickle of too many objects")
                 act(argument)
         except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, ForeignError):
@@ -368,6 +387,8 @@ class _Machine:
             self._stack.pop()
 
     def _put(self, number: int) -> None:
+        if not 0 <= number < 2**32:
+            raise ValueError("PUT")
         self._memo[number] = self._stack[-1]
 
     def _marked(self) -> list[Any]:
@@ -454,12 +475,22 @@ def _name(module: object, name: object) -> Name:
 
 
 def _pairs(items: list[Any]) -> Iterator[tuple[object, Any]]:
-    """Keys and values in turn, without nested keys, which could exhaust the machine's stack."""
+    """Keys and values in turn.
+
+    Nested keys could exhaust the machine's stack. Large numbers and tuples of several numbers could
+    be chosen so that their hashes collide; they are kept as `Inert`, each a key of its own.
+    """
     for key, value in zip(items[::2], items[1::2], strict=True):
         keys = key if isinstance(key, tuple) else (key,)
         if not all(isinstance(part, Scalar | Name) for part in keys):
             raise TypeError("key")
-        yield key, value
+        yield key if _spreads(keys) else Inert(Name("builtins", "key"), key), value
+
+
+def _spreads(parts: tuple[object, ...]) -> bool:
+    """Whether nobody can choose many such keys with one hash; those of text are random."""
+    numbers = [part for part in parts if isinstance(part, int | float)]
+    return len(numbers) < 2 and all(abs(number) < MAX_NUMBER for number in numbers)
 
 
 def _list(value: object) -> list[Any]:

@@ -13,11 +13,11 @@ def platform_commands() -> Iterable[Component]:
         Component(
             "import",
             "platform_published.import_command:main",
-            "make a run of a published checkpoint",
+            "make a run directory from a published checkpoint",
         ),
         Component(
             "export",
             "platform_published.export_command:main",
-            "make a folder for transformers of a run",
+            "export a run as a folder for transformers",
         ),
     ]

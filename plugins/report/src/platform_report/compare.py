@@ -11,10 +11,11 @@ imports no torch.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from platform_core.errors import UsageError
-from platform_core.record.bounds import BOUNDS
+from platform_core.record.bounds import BOUND, BOUNDS, NO_BOUND
 from platform_core.record.cards import (
     UNSAID,
     Family,
@@ -52,19 +53,47 @@ def compare(runs: Runs, metrics: Sequence[Metric], *, asked: bool, mark: bool) -
     Raises:
         UsageError: a run lacks a metric, or the runs share no setting.
     """
-    found = families(metrics)
+    found, bounded = families(metrics), _bounded(runs)
+    if not bounded and BOUND in found:
+        if asked or len(found) == 1:
+            raise UsageError(
+                f"the objectives of {', '.join(runs)} say that they have no bound on -log p; "
+                "compare other metrics of them with --metric"
+            )
+        del found[BOUND]
+    having = {family: bounded if family is BOUND else runs for family in found}
     for metric in metrics if asked else ():
-        _require(runs, metric)
+        _require(having[metric.family], metric)
     if not asked:
-        found = {family: own for family, own in found.items() if not _lacking(runs, own)}
+        found = {family: own for family, own in found.items() if not _lacking(having[family], own)}
         if not found:
-            _require(runs, BOUNDS[0])
+            _require(bounded, BOUNDS[0])
     tables = []
     for family, own in found.items():
         build = _by_sampler if family.by_sampler else _by_run
-        for chosen in _settings(runs, own, mark=mark):
-            tables.append(build(chosen, family, own, asked=asked, mark=mark))
+        for chosen in _settings(having[family], own, mark=mark):
+            table = build(chosen, family, own, asked=asked, mark=mark)
+            tables.append(_with_dashes(table, [run for run in runs if run not in having[family]]))
     return tables
+
+
+def _bounded(runs: Runs) -> Runs:
+    """The runs whose objective does not say that it has no bound."""
+    return {
+        run: measured
+        for run, measured in runs.items()
+        if all(m.fact("kind") != NO_BOUND for m in measured)
+    }
+
+
+def _with_dashes(table: Table, lacking: Sequence[str]) -> Table:
+    """The table with an empty row for each run that has no such numbers."""
+    if not lacking:
+        return table
+    empty = [Nothing()] * (len(table.columns) - 1)
+    rows = (*table.rows, *((Words(run), *empty) for run in lacking))
+    remark = f"{', '.join(lacking)}: the objective has no bound on -log p."
+    return replace(table, rows=rows, remarks=(*table.remarks, remark))
 
 
 def difference(number: Number, reference: Number) -> Number:
@@ -123,19 +152,33 @@ def _settings(runs: Runs, metrics: Sequence[Metric], *, mark: bool) -> list[Runs
 def _nearest(by_run: Runs, metrics: Sequence[Metric], *, mark: bool) -> Runs:
     """The measurements of each run that differ least from the first of the first run.
 
+    Cards that say every fact come before cards that do not.
+
     Raises:
         UsageError: `mark` is false; the message says how the measurements differ.
     """
     first, *others = by_run
-    reference = by_run[first][0]
+    reference = min(by_run[first], key=lambda m: _silent(m, metrics))
     metric = leading(metrics, reference) or metrics[0]
     nearest = {first: [m for m in by_run[first] if not metric.differences(m, reference)]}
     for run in others:
-        closest = min(by_run[run], key=lambda m: len(metric.differences(m, reference)))
+        closest = min(
+            by_run[run],
+            key=lambda m: (_silent(m, metrics), len(metric.differences(m, reference))),
+        )
         nearest[run] = [m for m in by_run[run] if not metric.differences(m, closest)]
     if not mark:
         _refuse([latest(nearest[run]) for run in nearest], metric)
     return nearest
+
+
+def _silent(measurement: Measurement, metrics: Sequence[Metric]) -> bool:
+    """Whether the card of a measurement lacks a fact that its number depends on.
+
+    A run that was measured again, as `_remedy` says, also has a measurement that lacks none.
+    """
+    metric = leading(metrics, measurement)
+    return metric is not None and bool(silent(metric, [measurement]))
 
 
 def _refuse(found: Sequence[Measurement], metric: Metric) -> None:

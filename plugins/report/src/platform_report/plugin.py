@@ -13,11 +13,11 @@ def platform_commands() -> Iterable[Component]:
         Component(
             "compare",
             "platform_report.compare_command:main",
-            "numbers of runs in one table, if they were measured alike",
+            "show numbers of several runs, if measured alike, in one table",
         ),
         Component(
             "report",
             "platform_report.report_command:main",
-            "tables, plots and a page of a sweep",
+            "make tables, plots and a web page of a sweep",
         ),
     ]

@@ -62,6 +62,8 @@ class Attempt:
         self._log = log.open("ab")
         self._offset = 0
         self._measuring: Mapping[str, Any] | None = None
+        # In memory: the clock may be set back between two measurements.
+        self._tried: list[Mapping[str, Any]] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._state = replace(
             self.directory.state(task.name), status="running", started=_now(), ended=None
@@ -122,16 +124,12 @@ class Attempt:
             # The run was killed before its record began, so nothing in its directory is of use.
             shutil.rmtree(run.path, ignore_errors=True)
             return ["run", f"--config={self.directory.config(name)}", f"--output={run.path}"]
-        tried = [done["options"] for done in self._this_time()]
         for options in self.task.evaluate:
-            if options not in tried and not self._state.measured(options):
+            if options not in self._tried and not self._state.measured(options):
                 self._measuring = options
+                self._tried.append(options)
                 return ["eval", str(run.path), *measurement_words(options)]
         return None
-
-    def _this_time(self) -> list[Mapping[str, Any]]:
-        started = self._state.started or ""
-        return [done for done in self._state.evaluations if done["ended"] >= started]
 
     def _start(self, words: Sequence[str]) -> None:
         self.directory.set_state(self.task.name, self._state)
@@ -189,17 +187,20 @@ class Attempt:
 
 def command() -> list[str]:
     """The command before the words of a verb."""
-    return [sys.executable, "-m", "platform_sweep.child", str(os.getpid())]
+    return [sys.executable, "-P", "-m", "platform_sweep.child", str(os.getpid())]
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment without options of runs, which a trial's config holds already."""
+    """This process's environment without options of runs, which a trial's config holds already.
+
+    No module of the current directory stands in for a library's, in processes of a trial either.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("PLATFORM_") or read_environment({name: value}) == Layer(ENVIRONMENT)
     }
-    return {**kept, **variables}
+    return {**kept, "PYTHONSAFEPATH": "1", **variables}
 
 
 def _now() -> str:

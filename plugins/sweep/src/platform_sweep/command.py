@@ -36,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
     if asked.resume and asked.output:
         raise UsageError("--resume continues in its own directory; leave out --output")
 
+    from platform_core.record.directory import LOCK
+    from platform_core.record.locks import claimed
     from platform_core.record.sweep import SweepDirectory
     from platform_sweep.attempt import Task
     from platform_sweep.drive import drive
@@ -54,7 +56,8 @@ def main(argv: Sequence[str]) -> int:
     slurm = SlurmOptions.read({**sweep.slurm, **given}, "slurm")
     plugins = load_plugins()
     plugins.get("launcher", asked.launcher)
-    plan = make_plan(sweep, plugins).named(directory.names())
+    named = directory.names()
+    plan = make_plan(sweep, plugins).named(named)
     refuse_changed(directory, plan)
     for note in plan.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -65,7 +68,11 @@ def main(argv: Sequence[str]) -> int:
         return 0
     content = file.read_bytes()
     launcher = _launcher(asked.launcher, plugins, Setting(directory, slurm, asked.jobs))
-    write_plan(directory, plan, content)
+    busy = f"{directory.path} is being written by another sweep; give the command again"
+    with claimed(directory.path / LOCK, busy=busy):
+        if directory.names() != named:
+            raise UsageError(f"{directory.path} has changed meanwhile; give the command again")
+        write_plan(directory, plan, content)
     _prepare_tracking(directory, plan, plugins)
     variables = _threads(1 if asked.launcher == "slurm" else asked.jobs, asked.launcher)
     tasks = [

@@ -220,7 +220,8 @@ def make_executor(folder: Path, options: SlurmOptions, jobs: int) -> "AutoExecut
         "slurm_account": options.account,
         "slurm_qos": options.qos,
         "slurm_gpus_per_node": options.gpus or None,
-        "slurm_setup": list(options.setup) or None,
+        # No module of the directory of a job stands in for a library's.
+        "slurm_setup": ["export PYTHONSAFEPATH=1", *options.setup],
     }
     executor.update_parameters(
         name="sweep",

@@ -6,13 +6,36 @@ masking process is not among them: the process puts the mask after the vocabular
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Literal, Self, final
+from itertools import tee
+from typing import Any, ClassVar, Literal, NamedTuple, Self, final
 
 import numpy as np
 import numpy.typing as npt
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 """Token ids in the smallest type that holds the vocabulary; one dimension."""
+
+Counts = npt.NDArray[np.uint32]
+"""A number of characters for each token."""
+
+
+class Encoded(NamedTuple):
+    """A text in tokens, and how many of its characters each token adds to those before it."""
+
+    ids: Ids
+    characters: Counts
+
+
+def adding_up(counts: npt.ArrayLike, total: int) -> Counts:
+    """Characters of the tokens of a text that add up to the `total` of the text.
+
+    What the tokens count too much is taken from the last ones, and what they leave out, such as
+    blanks that a tokenizer drops, is given to the last one.
+    """
+    reached = np.minimum(np.cumsum(counts, dtype=np.int64), total)
+    reached[-1:] = total
+    return np.diff(reached, prepend=0).astype(np.uint32)
+
 
 Unknown = Literal["error", "replace"]
 
@@ -66,6 +89,19 @@ class Tokenizer(ABC):
             UsageError: the vocabulary lacks a character, and unknown ones are errors.
         """
 
+    def encode_counted(self, texts: Iterable[str]) -> Iterator[Encoded]:
+        """As `encode_all`, with the characters of the text that each token stands for.
+
+        They add up to the length of the text, however it is cut. By default a token stands for the
+        characters that `count_characters` gives it anywhere; a tokenizer whose tokens depend on
+        what is around them says it better.
+        """
+        read, encoded = tee(texts)
+        for text, ids in zip(read, self.encode_all(encoded), strict=True):
+            kinds, places = np.unique(ids, return_inverse=True)
+            counts = np.array([self.count_characters(kinds[i : i + 1]) for i in range(len(kinds))])
+            yield Encoded(ids, adding_up(counts[places] if len(kinds) else [], len(text)))
+
     @final
     def encode(self, text: str) -> Ids:
         """Ids of one text; raises the errors of `encode_all`."""
@@ -77,7 +113,11 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def count_characters(self, ids: Ids) -> int:
-        """Characters of text that the ids stand for; an unknown character counts as well."""
+        """Characters of text that ids stand for whose text is not known, as they are generated.
+
+        An unknown character counts as well. Of a text that is known, `encode_counted` counts the
+        text's own characters.
+        """
 
     @abstractmethod
     def with_unknown(self, unknown: Unknown) -> "Tokenizer":

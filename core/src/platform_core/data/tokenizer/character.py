@@ -6,7 +6,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from platform_core.data.tokenizer.base import LEFT_OVER, BuiltTokenizer, Ids, Unknown
+from platform_core.data.tokenizer.base import LEFT_OVER, BuiltTokenizer, Encoded, Ids, Unknown
 from platform_core.errors import UsageError
 
 SPECIAL_TOKENS = ("[PAD]", "[BOS]", "[EOS]", "[UNK]")
@@ -52,6 +52,10 @@ class CharacterTokenizer(BuiltTokenizer):
     def encode_all(self, texts: Iterable[str]) -> Iterator[Ids]:
         """Ids of each text, one per character."""
         return map(self._encode, texts)
+
+    def encode_counted(self, texts: Iterable[str]) -> Iterator[Encoded]:
+        """Ids of each text, which stand for one character each."""
+        return (Encoded(ids, np.ones(len(ids), np.uint32)) for ids in self.encode_all(texts))
 
     def decode(self, ids: Iterable[int] | Ids) -> str:
         """Readable text of ids, with [BOS], [EOS] and [UNK] by name."""

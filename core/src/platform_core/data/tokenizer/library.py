@@ -9,13 +9,20 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, tee
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
 import numpy as np
 
-from platform_core.data.tokenizer.base import LEFT_OVER, Ids, Tokenizer, Unknown
+from platform_core.data.tokenizer.base import (
+    LEFT_OVER,
+    Encoded,
+    Ids,
+    Tokenizer,
+    Unknown,
+    adding_up,
+)
 from platform_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -70,12 +77,7 @@ class LibraryTokenizer(Tokenizer):
 
     @cached_property
     def library(self) -> "Library":
-        from tokenizers import Tokenizer as Library
-
-        try:
-            library = Library.from_str(json.dumps(self.model))
-        except Exception as error:  # The library raises nothing narrower.
-            raise ValueError(f"the tokenizers library cannot read the model: {error}") from error
+        library = read_library(self.model)
         library.no_truncation()
         library.no_padding()
         library.encode_special_tokens = True
@@ -214,6 +216,12 @@ class ByteLevelTokenizer(LibraryTokenizer):
         """Number of bytes that begin a character: exact for a text, and additive over its parts."""
         return int(self._characters[ids].sum(dtype=np.int64))
 
+    def encode_counted(self, texts: Iterable[str]) -> Iterator[Encoded]:
+        """Ids of each text with the characters that begin in each token."""
+        read, encoded = tee(texts)
+        for text, ids in zip(read, self.encode_all(encoded), strict=True):
+            yield Encoded(ids, adding_up(self._characters[ids], len(text)))
+
     def _cut(self, text: str) -> Iterator[str]:
         """Cut before spaces, where no word of GPT-2 goes on; do not cut for other models."""
         start = 0
@@ -250,6 +258,18 @@ class SubwordTokenizer(LibraryTokenizer):
         number: int | None = said.get("unk_id")
         return number
 
+    def encode_counted(self, texts: Iterable[str]) -> Iterator[Encoded]:
+        """Ids of each text with the characters of the text up to the end of each token."""
+        ids_type = np.min_scalar_type(self.vocab_size - 1)
+        for batch in _batches(enumerate(texts)):
+            read = [text for _, text in batch]
+            encoded = self.library.encode_batch(read, add_special_tokens=False)
+            for text, found in zip(read, encoded, strict=True):
+                # Blanks before a word count to the word, and tokens may share a character.
+                ends = np.array([0, *(end for _, end in found.offsets)])
+                counts = np.diff(np.maximum.accumulate(ends))
+                yield Encoded(np.array(found.ids, dtype=ids_type), adding_up(counts, len(text)))
+
     def count_characters(self, ids: Ids) -> int:
         """Number of characters of the decoded text, special tokens left out."""
         return len(self.library.decode(ids.tolist(), skip_special_tokens=True))
@@ -259,6 +279,23 @@ class SubwordTokenizer(LibraryTokenizer):
 
     def _read(self, ids: list[int]) -> str:
         return str(self.library.decode(ids, skip_special_tokens=False))
+
+
+def read_library(model: Mapping[str, Any]) -> "Library":
+    """The tokenizer of the tokenizers library that its JSON describes.
+
+    Raises:
+        ValueError: the library cannot read the JSON.
+    """
+    from tokenizers import Tokenizer as Library
+
+    try:
+        return Library.from_str(json.dumps(model))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # The library raises nothing narrower, and may panic.
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(f"the tokenizers library cannot read the model: {said}") from error
 
 
 def byte_characters() -> str:

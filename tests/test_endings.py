@@ -1,0 +1,18 @@
+"""A run that is killed or told to stop at any time ends, resumed, as if it had not been."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ENDINGS = Path(__file__).parent / "endings.py"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["--every=9", "--signals=6"]])
+def test_no_ending_loses_anything(words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, ENDINGS, *words], capture_output=True, text=True, timeout=1500
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
