@@ -1,5 +1,7 @@
 """What `platform check` offers to authors: options of parts, and laws that parts do not claim."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from author_parts import Neighbours, Told
@@ -246,3 +248,28 @@ def test_a_part_may_know_its_oracle_itself():
     assert isinstance(exact_backbone(law, Neighbours(3), Own()), ExactDenoiser)
     with pytest.raises(Inapplicable):
         exact_backbone(law, Neighbours(3), Parameterization())
+
+
+class Shifted(NamedTuple):
+    """Inputs of a kind of one's own: tokens and what is added to their embeddings."""
+
+    ids: torch.Tensor
+    shift: torch.Tensor
+
+
+class ReadsShifted(Small):
+    def _embedded(self, inputs):
+        if isinstance(inputs, Shifted):
+            return super()._embedded(inputs.ids) + inputs.shift
+        return super()._embedded(inputs)
+
+
+def test_a_network_may_read_inputs_of_its_own_kind():
+    shifted = Shifted(torch.tensor([[0, 1, 2]]), torch.ones(()))
+    alpha = torch.full((1, 1), 0.5, dtype=torch.float64)
+    own = ReadsShifted(5, causal=False, time_conditioned=False)
+    denoiser = Denoiser(Model(Absorbing(4), LogLinear(), Mean(), own))
+    assert not torch.equal(denoiser.encode(shifted, alpha), denoiser.encode(shifted.ids, alpha))
+    other = Small(5, causal=False, time_conditioned=False)
+    with pytest.raises(TypeError, match="does not read inputs of the kind Shifted"):
+        other.encode(shifted, None)

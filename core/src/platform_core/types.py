@@ -6,7 +6,7 @@ sequence the same level.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -34,7 +34,31 @@ class TopTokens(NamedTuple):
     weights: Float[Tensor, "*batch k"]
 
 
-Inputs = Tokens | Probs | TopTokens
+@runtime_checkable
+class OtherInputs(Protocol):
+    """Inputs of an author's own kind, which a backbone of the author's reads.
+
+    The platform hands them on as they are; it needs only to know their batch and their device.
+    """
+
+    @property
+    def ids(self) -> Tensor:
+        """A tensor on the device of the inputs whose first dimension is the batch."""
+
+
+Inputs = Tokens | Probs | TopTokens | OtherInputs
+
+
+def tensor(inputs: Tensor | OtherInputs) -> Tensor:
+    """Token ids or dense probabilities, for a backbone that reads no other kinds of inputs.
+
+    Raises:
+        TypeError: the inputs are of another kind.
+    """
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"this network does not read inputs of the kind {type(inputs).__name__}")
+    return inputs
+
 
 Conditions = Mapping[str, Tensor]
 """What a network reads of each text besides tokens: arguments of `encode`, by name."""

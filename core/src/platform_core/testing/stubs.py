@@ -19,7 +19,7 @@ from platform_core.hookspecs import hookimpl
 from platform_core.objective import Nelbo
 from platform_core.parameterization import Mean
 from platform_core.process import Absorbing, Uniform
-from platform_core.types import Documents, Hidden, Inputs, Labels, Noise, TopTokens
+from platform_core.types import Documents, Hidden, Inputs, Labels, Noise, TopTokens, tensor
 
 HERE = __name__
 
@@ -92,6 +92,7 @@ class Small(Conditional, Separating):
         table = self.embedding.weight
         if isinstance(inputs, TopTokens):
             return (inputs.weights[..., None].to(table.dtype) * table[inputs.ids]).sum(-2)
+        inputs = tensor(inputs)
         return inputs.to(table.dtype) @ table if inputs.is_floating_point() else table[inputs]
 
     def _seen(self, features: Tensor, documents: Documents | None) -> Tensor:

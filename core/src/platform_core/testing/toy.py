@@ -21,7 +21,7 @@ from platform_core.objective import DiffusionObjective
 from platform_core.parameterization import Mean, Parameterization
 from platform_core.process import LOG_ZERO, Diffusion, Mixing, log_one_hot
 from platform_core.schedule import LogLinear, Schedule, Stepwise
-from platform_core.types import Hidden, Inputs, LogProbs, Noise, Tokens, TopTokens
+from platform_core.types import Hidden, Inputs, LogProbs, Noise, Tokens, TopTokens, tensor
 
 
 class ToyLaw:
@@ -216,6 +216,7 @@ class TinyNetwork(Backbone):
         table = self.embedding.weight
         if isinstance(inputs, TopTokens):
             return (inputs.weights[..., None].to(table.dtype) * table[inputs.ids]).sum(-2)
+        inputs = tensor(inputs)
         return inputs.to(table.dtype) @ table if inputs.is_floating_point() else table[inputs]
 
 

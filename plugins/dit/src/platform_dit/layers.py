@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from platform_core.types import Hidden, Inputs, Noise, TopTokens
+from platform_core.types import Hidden, Inputs, Noise, TopTokens, tensor
 from platform_dit.attention import Attention, Heads, Newest, Visible
 
 PERIOD = 10_000
@@ -83,6 +83,7 @@ class Embedding(nn.Module):
         table = self.embedding
         if isinstance(inputs, TopTokens):
             return _weighted_rows(table, inputs)
+        inputs = tensor(inputs)
         if inputs.is_floating_point():
             return (inputs.to(table.dtype) @ table).to(table.dtype)
         return functional.embedding(inputs, table)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from platform_core.types import Hidden, Inputs, Noise, TopTokens
+from platform_core.types import Hidden, Inputs, Noise, TopTokens, tensor
 
 PERIOD = 10_000
 """Base of the geometric frequencies of noise levels."""
@@ -25,6 +25,7 @@ def embed(table: nn.Module, inputs: Inputs, num_states: int) -> Hidden:
             inputs.ids.flatten(0, -2), rows, mode="sum", per_sample_weights=weights
         )
         return summed.view(*inputs.ids.shape[:-1], -1)
+    inputs = tensor(inputs)
     if inputs.is_floating_point():
         rows = _rows(table, num_states)
         return (inputs.to(rows.dtype) @ rows).to(rows.dtype)

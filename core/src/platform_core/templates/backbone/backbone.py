@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from platform_core.backbone import Backbone
-from platform_core.types import Hidden, Inputs, Noise, TopTokens
+from platform_core.types import Hidden, Inputs, Noise, TopTokens, tensor
 
 
 @final
@@ -83,6 +83,7 @@ class NewPart(Backbone):
             weights = inputs.weights.to(table.dtype)
             average: Hidden = (weights[..., None] * self.embedding(inputs.ids)).sum(-2)
             return average
+        inputs = tensor(inputs)
         if inputs.is_floating_point():
             return inputs.to(table.dtype) @ table
         embedded: Hidden = self.embedding(inputs)
