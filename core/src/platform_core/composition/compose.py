@@ -151,7 +151,7 @@ class Composition:
         text = {
             "length": self.data.length,
             "tokenizer": tokenizer,
-            "pad_id": None if tokenizer is None else tokenizer.pad_id,
+            "pad_id": _pad_id(tokenizer),
             "label_names": tuple(names),
         }
         process = self._make("process", vocab_size=vocab_size, **text)
@@ -239,6 +239,14 @@ class Composition:
             return self.factories[role](**{name: computed[name] for name in wanted})
         except ValueError as error:
             raise UsageError(f"{role} {self.names[role]}: {error}") from error
+
+
+def _pad_id(tokenizer: Any) -> int | None:
+    """The id of the tokenizer's padding; None where there is no tokenizer, or none with a text."""
+    try:
+        return None if tokenizer is None else tokenizer.pad_id
+    except UsageError:
+        return None  # ids without text, of an imported network
 
 
 def compose(

@@ -150,7 +150,10 @@ class Loaded(Source):
             name, start, stop = plain.groups()
             return name, int(start or 0), int(stop) if stop else None
         if sliced.partition("[")[0] not in self._counts:
-            raise UsageError(f"{sliced} cannot be streamed: the number of rows is not known")
+            raise UsageError(
+                f"{sliced} cannot be streamed: the number of rows is not known; --data.path reads "
+                "a local copy, or leave out --data.streaming"
+            )
         return _absolute(sliced, self._counts)
 
 

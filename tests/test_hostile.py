@@ -20,7 +20,7 @@ from platform_core.record.directory import RunDirectory
 from platform_core.registry.loading import load_plugins
 from platform_published.importing import Source, import_run
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "plugins/published/tests/golden"
 WORDS = ["[UNK]", "[SEP]", "[MASK]", *"abcdefgh"]
 
 
