@@ -33,6 +33,7 @@ from platform_core.evaluation.ngram import NgramBits, baselines
 from platform_core.evaluation.samples import Samples, generate, prompt_tokens
 from platform_core.evaluation.trained import load_pretrained, load_start
 from platform_core.guidance import label_number
+from platform_core.record import metrics
 from platform_core.record.bounds import NO_BOUND
 from platform_core.record.cards import Card, Record
 from platform_core.record.directory import BETWEEN_SAMPLES, RunDirectory
@@ -113,6 +114,10 @@ class Run:
                 self.checkpoints.prune()
         self._saved_step = self.trainer.step
         if self.accelerator.is_main_process:
+            if resume:
+                metrics.read(
+                    directory.metrics
+                )  # refused, if it is damaged, before anything changes
             self._prepare_directory(new=not resume)
         self.accelerator.wait_for_everyone()
         self.tracker = self._open_trackers()
