@@ -66,9 +66,7 @@ def generate(
     labels: Sequence[str] = (),
     watched: bool = False,
 ) -> Samples:
-    """Generate `options.number` samples of `length` tokens, in batches.
-
-    The same seed gives the same texts.
+    """Generate `options.number` samples of `length` tokens; equal seeds give equal texts.
 
     Args:
         model: model that writes the samples.
@@ -89,13 +87,13 @@ def generate(
     recorder = Recorder()
     unwatched = guided(model, labels, options)
     writer = unwatched.watched(recorder.see) if watched else unwatched
-    training = model.training
+    training, device = model.training, accelerator.device
     model.eval()
     start, tokens, nfe = time.perf_counter(), [], 0
     for first in range(0, options.number, options.batch_size):
         batch = min(options.batch_size, options.number - first)
-        generator = derive_generator(seed, "sample", first, device=accelerator.device)
-        prompt = _prompt(given, (batch, length), accelerator.device)
+        generator = derive_generator(seed, "sample", first, device=device)
+        prompt = _prompt(given, (batch, length), device)
         with torch.no_grad(), accelerator.autocast():
             sample = sampler(writer, (batch, length), generator, prompt)
         tokens += sample.tokens.tolist()

@@ -89,14 +89,7 @@ class Run:
         )
         self.checkpoints = Checkpoints(directory.checkpoints, composition.train.keep_checkpoints)
         checkpoint = self.checkpoints.load() if resume else None
-        if checkpoint is not None:
-            self._require_same(checkpoint)
-        # Read now: at the end of a training, a damaged file must cost nothing.
-        self.started = read_json(directory.init) if resume and directory.init.exists() else {}
-        if checkpoint is None and composition.init.run:
-            self.started = load_start(self.built.model, composition.init)
-        elif checkpoint is None:
-            self.started = load_pretrained(self.built.model, self.data.tokenizer)
+        self.started = self._start(checkpoint, resume=resume)
         self.trainer = Trainer(
             self.built.objective,
             self.data,
@@ -110,14 +103,8 @@ class Run:
             self.trainer.restore(checkpoint, source=str(directory.checkpoints))
             self.watchers.restore(checkpoint.state.get("callbacks", {}))
             self.checkpoints.kept = set(self.watchers.kept.values())
-            if self.accelerator.is_main_process:
-                self.checkpoints.prune()
         self._saved_step = self.trainer.step
         if self.accelerator.is_main_process:
-            if resume:
-                metrics.read(
-                    directory.metrics
-                )  # refused, if it is damaged, before anything changes
             self._prepare_directory(new=not resume)
         self.accelerator.wait_for_everyone()
         self.tracker = self._open_trackers()
@@ -127,6 +114,17 @@ class Run:
             if self.accelerator.is_main_process
             else MetricsLog(Path(os.devnull))
         )
+
+    def _start(self, checkpoint: Checkpoint | None, *, resume: bool) -> dict[str, Any]:
+        """Puts the first weights in place, unless a checkpoint has others; says which they are."""
+        composition, init = self.composition, self.directory.init
+        if checkpoint is not None:
+            self._require_same(checkpoint)
+            # Read now: at the end of a training, a damaged file must cost nothing.
+            return read_json(init) if init.exists() else {}
+        if composition.init.run:
+            return load_start(self.built.model, composition.init)
+        return load_pretrained(self.built.model, self.data.tokenizer)
 
     def __enter__(self) -> "Run":
         return self
@@ -359,6 +357,9 @@ class Run:
         )
 
     def _prepare_directory(self, *, new: bool) -> None:
+        if not new:
+            metrics.read(self.directory.metrics)  # a damaged one is refused before anything changes
+            self.checkpoints.prune()
         if new:
             self.directory.create()
             write_json(self.directory.tokenizer, self.data.tokenizer.to_dict())

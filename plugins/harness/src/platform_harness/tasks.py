@@ -340,13 +340,17 @@ def run_tasks(
     except Exception as error:  # Tasks are programs, which may raise anything.
         if _is_ours(error):
             raise
-        said = " ".join(str(error).split())[:300]
-        raise UsageError(
-            f"task {', '.join(names)}: {type(error).__name__}: {said or 'no more is said'}; "
-            "correct its YAML file" + (" or its data" if folder else "") + ", or leave the task out"
-        ) from error
+        raise _mistake(names, error, folder) from error
     assert results is not None, "there is one process"
     return [_outcome(task, results, model.counts[task]) for task in results["samples"]]
+
+
+def _mistake(names: Sequence[str], error: Exception, folder: Path | None) -> UsageError:
+    said = " ".join(str(error).split())[:300]
+    return UsageError(
+        f"task {', '.join(names)}: {type(error).__name__}: {said or 'no more is said'}; correct "
+        f"its YAML file{' or its data' if folder else ''}, or leave the task out"
+    )
 
 
 def _is_ours(error: Exception) -> bool:

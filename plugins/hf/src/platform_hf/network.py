@@ -136,8 +136,7 @@ def load(
         UsageError: there are no weights, none that are safe to read, those of another network
             (fewer than `MIN_SHARE` fit) or of another tokenizer.
     """
-    folder = _folder_of(start.source)
-    files = tokenizer_beside(folder)
+    files = tokenizer_beside(folder := _folder_of(start.source))
     if files is not None and not start.other_tokenizer:
         require_same(start.source, files, vocabulary)
     tensors = read_weights(folder)
@@ -145,15 +144,13 @@ def load(
     network, info, prefix = _filled(start, config, tensors)
     share = _require_fit(network, start.source, set(info["missing_keys"]), tensors)
     rows = config.vocab_size
-    own_mask = mask_row(files) if mask_id is not None else None
-    if own_mask is not None and own_mask >= rows:
-        own_mask = None
+    found = mask_row(files) if mask_id is not None else None
+    own_mask = None if found is None or found >= rows else found
     kept = _rows(network, own_mask)
     with quiet():
         network.resize_token_embeddings(start.reading.num_states, mean_resizing=False)
     _learn_padding(network)
     _put_rows(network, mask_id, kept)
-    network.train()
     lines = _new(info, rows, start.reading.num_states, mask_id if kept else None)
     if prefix:
         lines.append(f"names are read without {prefix}")
@@ -167,12 +164,19 @@ def load(
         "prefix": prefix,
         "mask_row": own_mask,
         "tokenizer": None if files is None else "other" if start.other_tokenizer else "own",
-        "loaded": len(tensors) - len(info["unexpected_keys"]),
-        "new": sorted(info["missing_keys"]),
-        "not_used": sorted(info["unexpected_keys"]),
+        **_loaded(info, len(tensors)),
         "rows": [min(rows, start.reading.num_states), start.reading.num_states],
     }
-    return network, record
+    return network.train(), record
+
+
+def _loaded(info: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """How many tensors of a file were loaded, and the names of those that were not, or are new."""
+    return {
+        "loaded": number - len(info["unexpected_keys"]),
+        "new": sorted(info["missing_keys"]),
+        "not_used": sorted(info["unexpected_keys"]),
+    }
 
 
 def _folder_of(source: str) -> Path:

@@ -36,14 +36,12 @@ def main(argv: Sequence[str]) -> int:
     if asked.resume and asked.output:
         raise UsageError("--resume continues in its own directory; leave out --output")
 
-    from platform_core.record.directory import LOCK
-    from platform_core.record.locks import claimed
     from platform_core.record.sweep import SweepDirectory
     from platform_sweep.attempt import Task
     from platform_sweep.drive import drive
     from platform_sweep.file import SlurmOptions, read_sweep
     from platform_sweep.launcher import Setting
-    from platform_sweep.plan import make_plan, refuse_changed, write_plan
+    from platform_sweep.plan import make_plan, refuse_changed
 
     if asked.resume:
         directory = SweepDirectory.existing(asked.resume)
@@ -59,20 +57,14 @@ def main(argv: Sequence[str]) -> int:
     named = directory.names()
     plan = make_plan(sweep, plugins).named(named)
     refuse_changed(directory, plan)
-    for note in plan.notes:
-        print(f"note: {note}", file=sys.stderr)
+    sys.stderr.write("".join(f"note: {note}\n" for note in plan.notes))
     if asked.dry_run:
-        for trial in plan.trials:
-            print(trial.name)
+        print("\n".join(trial.name for trial in plan.trials))
         print(f"{len(plan.trials)} trials, all valid; nothing was written")
         return 0
     content = file.read_bytes()
     launcher = _launcher(asked.launcher, plugins, Setting(directory, slurm, asked.jobs))
-    busy = f"{directory.path} is being written by another sweep; give the command again"
-    with claimed(directory.path / LOCK, busy=busy):
-        if directory.names() != named:
-            raise UsageError(f"{directory.path} has changed meanwhile; give the command again")
-        write_plan(directory, plan, content)
+    _write(directory, plan, content, named)
     _prepare_tracking(directory, plan, plugins)
     variables = _threads(1 if asked.launcher == "slurm" else asked.jobs, asked.launcher)
     tasks = [
@@ -80,6 +72,21 @@ def main(argv: Sequence[str]) -> int:
         for trial in plan.trials
     ]
     return drive(directory, tasks, launcher)
+
+
+def _write(
+    directory: "SweepDirectory", plan: "Plan", content: bytes, named: Mapping[str, str]
+) -> None:
+    """Writes the plan, unless another sweep has changed the directory since its names were read."""
+    from platform_core.record.directory import LOCK
+    from platform_core.record.locks import claimed
+    from platform_sweep.plan import write_plan
+
+    busy = f"{directory.path} is being written by another sweep; give the command again"
+    with claimed(directory.path / LOCK, busy=busy):
+        if directory.names() != named:
+            raise UsageError(f"{directory.path} has changed meanwhile; give the command again")
+        write_plan(directory, plan, content)
 
 
 def _parser() -> Parser:
