@@ -165,3 +165,12 @@ def test_an_open_run_has_all_of_its_state(platform, plugin, tmp_path, monkeypatc
         run = TrainedRun.open(tmp_path / "r", average=average)
         assert torch.equal(run.objective.scale, kept[f"{group}/scale"])
         assert torch.equal(run.model.process.calls, kept["objective/model.process.calls"])
+
+
+@pytest.mark.slow
+def test_an_export_that_would_lose_state_is_refused(platform, plugin, tmp_path, capsys):
+    platform("run", *WORDS, "--train.steps=1", "--output=r")
+    capsys.readouterr()
+    assert main(["-p", str(plugin), "export", "r", "x"]) == 2
+    assert "the schedule of this run has state of its own (schedule.log" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()

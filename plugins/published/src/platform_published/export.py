@@ -21,7 +21,7 @@ from platform_core.data.tokenizer import CharacterTokenizer, Tokenizer
 from platform_core.data.tokenizer.character import SPECIAL_TOKENS
 from platform_core.data.tokenizer.library import LibraryTokenizer
 from platform_core.errors import UsageError
-from platform_core.model import weights
+from platform_core.model import Model, weights
 from platform_core.process import Absorbing
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import whole_folder, write_json, write_text
@@ -86,9 +86,11 @@ def export_folder(trained: Trained, run: RunDirectory, folder: Path) -> None:
     """Write the folder, as a whole or not at all.
 
     Raises:
-        UsageError: as `require_exportable`, or the folder cannot be written.
+        UsageError: as `require_exportable`; or a part besides the network has weights; or the
+            folder cannot be written.
     """
     require_exportable(run, folder)
+    _require_no_other_state(trained.built.model)
     found = tensors(trained.built.model.backbone)
     states = trained.built.model.process.num_states
     with whole_folder(folder) as made:
@@ -101,6 +103,15 @@ def export_folder(trained: Trained, run: RunDirectory, folder: Path) -> None:
             write_json(made / name, content)
         write_text(made / "README.md", model_card(trained, run))
         write_json(made / "config.json", config(trained))
+
+
+def _require_no_other_state(model: Model) -> None:
+    other = next((name for name in weights(model) if not name.startswith("backbone.")), None)
+    if other is not None:
+        raise UsageError(
+            f"the {other.partition('.')[0]} of this run has state of its own ({other}), for which "
+            "a folder for transformers has no place; use the run directory itself"
+        )
 
 
 def tensors(backbone: Any) -> dict[str, Tensor]:
