@@ -57,7 +57,7 @@ def run(folder: Path, last: int, *words: str) -> Done:
             sys.addaudithook(killer(folder / "r", last))
         else:
             sys.addaudithook(killer(folder / "r", sys.maxsize, folder / "events"))
-        fuzz._command(["run", *words], folder, out, errors)
+        fuzz.become(["run", *words], folder, out, errors)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return Done(code, out.read_text(), errors.read_text())
 
@@ -200,7 +200,7 @@ def main() -> int:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         os.environ |= environment(Path(scratch))
-        fuzz._import_everything()
+        fuzz.import_everything()
         folder = made(Path(scratch) / "w")
         number, whole = events(folder)
         chosen = range(1, number + 1, asked.every)

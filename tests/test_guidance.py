@@ -284,7 +284,7 @@ def test_every_diffusion_sampler_is_guided_and_counts_what_was_read(parts, monke
     writer = guided(built.model, NAMES, asked(2.0))
     read, encode = [], built.model.backbone.encode
 
-    def listen(inputs, sigma, labels=None):
+    def listen(inputs, sigma, labels=None, documents=None):
         read.append((len(inputs), labels.tolist()))
         return encode(inputs, sigma, labels)
 
@@ -380,7 +380,7 @@ def labels_told(asked, monkeypatch):
     """Those that the network of a model is told, call by call."""
     read, encode = [], asked.backbone.encode
 
-    def listen(inputs, sigma, labels=None):
+    def listen(inputs, sigma, labels=None, documents=None):
         read.append(labels)
         return encode(inputs, sigma, labels)
 

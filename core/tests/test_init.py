@@ -16,6 +16,7 @@ from platform_core.composition.compose import compose
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import digest
 from platform_core.registry.loading import find_plugins
+from platform_core.runtime.state import of_backbone
 from platform_core.training.run import Run
 from platform_core.training.trainer import Trainer
 
@@ -107,7 +108,7 @@ def test_a_run_starts_from_the_weights_that_were_asked_for(
     live = {n: p.detach() for n, p in trainer.objective.model.backbone.named_parameters()}
     assert trainer.step == 0
     assert equal(live, {name: start[name] for name in live})
-    assert equal(trainer.ema.shadow, live)
+    assert equal(of_backbone(trainer.ema.shadow), live)
     others = [(g, s) for g in ("ema", "model") for s in (2, 3) if (g, s) != (group, step)]
     assert not any(equal(saved(teacher, *other), start) for other in others)
 
