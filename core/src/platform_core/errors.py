@@ -73,7 +73,6 @@ def out_of_memory(error: BaseException) -> str | None:
     """What asked for memory that cannot be had, and for how much, in one line; None of another
     error.
     """
-    import re
     import traceback
 
     text = " ".join(str(error).split())

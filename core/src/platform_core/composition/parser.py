@@ -297,8 +297,8 @@ class Arguments:
         if not kinds or not set(kinds) <= _SIMPLE or value in kinds:
             return word
         plain = word_value(value)
-        default = self.parser.get_default(key)
-        if isinstance(plain, float) and not math.isfinite(plain) and plain != default:
+        endless = isinstance(plain, float) and not math.isfinite(plain)
+        if endless and plain != self.parser.get_default(key):
             raise UsageError(f"{key} is {value}; it must be a finite number")
         if isinstance(plain, int) and abs(plain) > LARGEST:
             raise UsageError(f"{key} is {value}; the largest whole number is {LARGEST}")

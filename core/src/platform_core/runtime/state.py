@@ -61,11 +61,6 @@ def of_backbone(tensors: Tensors) -> dict[str, Tensor]:
     return {n.removeprefix(BACKBONE): t for n, t in tensors.items() if n.startswith(BACKBONE)}
 
 
-def of_model(tensors: Tensors) -> dict[str, Tensor]:
-    """The tensors of the four parts of the model, by their names in the objective."""
-    return {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
-
-
 def _others(tensors: Tensors) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(BACKBONE)}
 
