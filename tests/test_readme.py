@@ -112,6 +112,8 @@ def small(words: list[str]) -> list[str]:
     """The same command, of a size that takes a second."""
     if "run" in words and "--resume" not in words and "--init" not in words:
         words = [*words, *SMALL]
+        if "ar" in words:  # whose sampler takes one step for each token
+            words.remove("--sampler.steps=2")
         return [word for word in words if not word.startswith("--track")]
     if "run" in words:
         return [*words, "--train.steps=3"]

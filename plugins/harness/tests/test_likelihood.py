@@ -212,7 +212,7 @@ def test_readings_when_noise_has_reached_a_token_vary_less():
 @pytest.mark.slow
 def test_the_standard_error_is_the_spread_of_repeated_estimates():
     for objective in (untrained(Absorbing(3)), untrained(Uniform(3))):
-        found = asked(CleanContext(objective, 16), TEXTS[:3], number=60)
+        found = asked(CleanContext(objective, 16), TEXTS[:3], number=240)
         spread = torch.tensor([answer.log_probs for answer in found]).std(0).mean()
         said = torch.tensor([answer.standard_errors for answer in found]).square().mean(0).sqrt()
         assert 0.9 * spread < said.mean() < 1.5 * spread

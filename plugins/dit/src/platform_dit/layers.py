@@ -58,9 +58,11 @@ class Rotary(nn.Module):
 
     def __init__(self, head_size: int) -> None:
         super().__init__()
-        exponents = torch.arange(0, head_size, 2, dtype=torch.float32) / head_size
+        # On the CPU, because arithmetic on the device meta imports torch's compiler: 2.5 s.
+        exponents = torch.arange(0, head_size, 2, dtype=torch.float32, device="cpu") / head_size
+        inv_freq = (1 / PERIOD**exponents).to(torch.get_default_device())
         # Saved like a weight, because published checkpoints hold it.
-        self.register_buffer("inv_freq", 1 / PERIOD**exponents)
+        self.register_buffer("inv_freq", inv_freq)
 
     def forward(self, length: int) -> Rotation:
         """The angles of the first `length` positions, in float32 or wider."""

@@ -67,7 +67,10 @@ class OpaqueTokenizer(Tokenizer):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "OpaqueTokenizer":
-        return cls(values["vocab_size"])
+        size = values["vocab_size"]
+        if type(size) is not int or size < 1:
+            raise ValueError(f"vocab_size is {size!r}, and must be a number of ids, at least 1")
+        return cls(size)
 
     def _refuse(self) -> NoReturn:
         raise UsageError(
