@@ -22,6 +22,9 @@ WRONG = {
     ("launcher:endless", "ends-without-tasks"): "poll returns True without trials",
     ("callback:needs-an-option", "options-have-defaults"): "extra have no type or no default",
     ("callback:forgetful", "goes-on-from-its-state"): "it decides differently",
+    ("optimizer:standing", "lowers-a-loss"): "the loss is",
+    ("optimizer:own-rate", "follows-the-learning-rate"): "moved at learning rate 0",
+    ("optimizer:counts-itself", "resumes-exactly"): "the weights differ",
     ("callback:absent", "complete"): "has no attribute 'Absent'",
     ("callback:forgetful", "registers-lightly"): "imports torch",
 }

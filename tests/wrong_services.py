@@ -237,6 +237,51 @@ def platform_launchers():
     return [component(endless)]
 
 
+class Standing(torch.optim.SGD):
+    """Moves nothing."""
+
+    def step(self, closure=None):
+        pass
+
+
+class OwnRate(torch.optim.SGD):
+    """Has a learning rate of its own."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["lr"] = 0.1
+        super().step()
+
+
+class CountsItself(torch.optim.SGD):
+    """Counts its steps where no checkpoint sees it."""
+
+    steps = 0
+
+    def step(self, closure=None):
+        self.steps += 1
+        for group in self.param_groups:
+            group["lr"] *= 1 if self.steps % 2 else 0.5
+        super().step()
+
+
+def standing(parameters, options):
+    return Standing(parameters.values(), options.learning_rate)
+
+
+def own_rate(parameters, options):
+    return OwnRate(parameters.values(), options.learning_rate)
+
+
+def counts_itself(parameters, options):
+    return CountsItself(parameters.values(), 0.3)
+
+
+@hookimpl
+def platform_optimizers():
+    return [component(found) for found in (standing, own_rate, counts_itself)]
+
+
 @hookimpl
 def platform_callbacks():
     absent = Component("absent", f"{__name__}:Absent", "is not there")

@@ -234,7 +234,7 @@ MISTAKES = [
     (["--print-confg"], "unknown option --print_confg; did you mean --print_config?"),
     (["second"], "unexpected argument 'second'; did you mean --process second?"),
     (["--backbone.hidden_size=2.5"], "backbone.hidden_size is 2.5; expected int"),
-    (["--train.decay=cos"], "train.decay is cos; expected constant or cosine"),
+    (["--train.decay=cos"], "train.decay is cos; expected constant, cosine, linear or wsd"),
     (["--train.steps"], "--train.steps needs a value"),
     (["--seed", "x"], "seed is x; expected int"),
     (["--backbone.num_states=3"], "backbone.num_states is computed from the other parts"),
@@ -491,7 +491,9 @@ CHANGED = {
     **dict.fromkeys(("batch_size", "warmup_steps"), "64"),
     **dict.fromkeys(("weight_decay", "beta1", "beta2", "clip", "ema_decay"), "0.125"),
     "label_dropout": "0.125",
+    **dict.fromkeys(("decay_floor", "decay_share", "eps"), "0.125"),
     "decay": "cosine",
+    "optimizer": "muon",
 }
 
 

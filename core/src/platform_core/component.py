@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 ROLES = ("process", "schedule", "parameterization", "backbone", "objective", "sampler")
 """The parts of a model, and the objective and sampler that use the model."""
 
-SERVICES = ("command", "evaluation", "tracker", "corpus", "tokenizer", "launcher", "callback")
+SERVICES = (
+    "command",
+    "evaluation",
+    "tracker",
+    "corpus",
+    "tokenizer",
+    "launcher",
+    "callback",
+    "optimizer",
+)
 """Kinds of components that are no part of a model."""
 
 KINDS = (*ROLES, *SERVICES)

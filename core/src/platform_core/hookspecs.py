@@ -5,9 +5,9 @@ or metrics. The platform finds a plugin by the entry point
 `[project.entry-points."platform_core.plugins"]` of its distribution, or by the option `-p`.
 
 The first six hooks provide the parts of a model, one hook for each role. The others provide verbs,
-evaluations, metrics, trackers, corpora, tokenizers, launchers and callbacks. The class or function
-named in a hook's description defines the interface of its components. The platform's own parts and
-services are registered through the same hooks.
+evaluations, metrics, trackers, corpora, tokenizers, launchers, callbacks and optimizers. The class
+or function named in a hook's description defines the interface of its components. The platform's
+own parts and services are registered through the same hooks.
 """
 
 from collections.abc import Iterable
@@ -112,6 +112,13 @@ def platform_callbacks() -> Iterable[Component]:  # type: ignore[empty-body]
     """Callbacks: classes that observe training (`platform_core.callback.Callback`)."""
 
 
+@hookspec
+def platform_optimizers() -> Iterable[Component]:  # type: ignore[empty-body]
+    """Optimizers that `--train.optimizer` can name: functions of the trained parameters by name and
+    `TrainOptions` that return a torch optimizer (`platform_core.training.optimizers`).
+    """
+
+
 ROLE_HOOKS = {
     "process": "platform_processes",
     "schedule": "platform_schedules",
@@ -130,6 +137,7 @@ SERVICE_HOOKS = {
     "tokenizer": "platform_tokenizers",
     "launcher": "platform_launchers",
     "callback": "platform_callbacks",
+    "optimizer": "platform_optimizers",
 }
 """The hook that collects each kind of service."""
 

@@ -23,6 +23,7 @@ from platform_core.composition.compatibility import (
     require_separating,
 )
 from platform_core.composition.computed import accepted
+from platform_core.composition.optimizer import require_optimizer
 from platform_core.composition.options import (
     DataOptions,
     EvaluateOptions,
@@ -207,6 +208,7 @@ class Composition:
         import torch
 
         self.make_callbacks()
+        require_optimizer(self.train.optimizer, self.plugins)
         with torch.device("meta"):
             require_compatible(self.names, self.classes, self.plugins)
             self._check_labels()

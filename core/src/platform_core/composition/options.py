@@ -92,7 +92,7 @@ class InitOptions:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The optimisation by AdamW, and an average of the weights (EMA) for evaluation.
+    """The optimisation, and an average of the weights (EMA) for evaluation.
 
     Args:
         steps: optimizer updates.
@@ -100,13 +100,19 @@ class TrainOptions:
         accumulate: micro-batches per update; more of them use less memory for the same result.
             Noise and left-out labels belong to a sequence's place in the batch, so losses are equal
             up to rounding. Dropout of the network does not: where it has any, losses differ.
+        optimizer: adamw; muon (for matrices; AdamW for the rest); the optimizer of a plugin; or a
+            class of torch.optim, such as sgd or radam.
         learning_rate: peak step size.
         warmup_steps: updates over which the learning rate rises from 0.
-        decay: the learning rate after warm-up: constant, or a half cosine down to 0 at the last
-            step.
-        weight_decay: weight decay of AdamW.
-        beta1: decay of AdamW's running mean of the gradient.
-        beta2: decay of AdamW's running mean of the squared gradient.
+        decay: the learning rate after warm-up: constant; a half cosine or a line down to
+            decay_floor at the last step; or wsd, which is constant until the last part of the
+            training and then a line down to decay_floor (warm-up, stable, decay).
+        decay_floor: learning rate at the last step, as a share of learning_rate.
+        decay_share: share of the steps over which wsd lowers the learning rate.
+        weight_decay: weight decay of matrices; embeddings, norms and biases have none.
+        beta1: decay of the optimizer's running mean of the gradient.
+        beta2: decay of the optimizer's running mean of the squared gradient.
+        eps: what AdamW adds to the root of the mean squared gradient, against division by 0.
         clip: largest norm of the whole gradient; 0 for no clipping.
         ema_decay: decay of the average of weights, at most (1 + n) / (10 + n) at update n; 0 for
             no averaging.
@@ -123,12 +129,16 @@ class TrainOptions:
     steps: int = 800
     batch_size: int = 32
     accumulate: int = 1
+    optimizer: str = "adamw"
     learning_rate: float = 2e-3
     warmup_steps: int = 50
-    decay: Literal["constant", "cosine"] = "constant"
+    decay: Literal["constant", "cosine", "linear", "wsd"] = "constant"
+    decay_floor: float = 0.0
+    decay_share: float = 0.2
     weight_decay: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.99
+    eps: float = 1e-8
     clip: float = 1.0
     ema_decay: float = 0.9999
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -145,7 +155,12 @@ class TrainOptions:
         at_least(0, "train", steps=self.steps, warmup_steps=self.warmup_steps, clip=self.clip)
         at_least(0, "train", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
         at_least(0, "train", log_every=self.log_every, evaluate_every=self.evaluate_every)
-        at_least(0, "train", checkpoint_every=self.checkpoint_every)
+        at_least(0, "train", checkpoint_every=self.checkpoint_every, eps=self.eps)
+        for name in ("decay_floor", "decay_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(
+                    f"train.{name} is {getattr(self, name):g}; it must be at least 0 and at most 1"
+                )
         for name in ("beta1", "beta2", "ema_decay", "label_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(

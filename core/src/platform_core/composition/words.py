@@ -51,6 +51,7 @@ OTHER_NAMES = {
     "grad_accum": "train.accumulate",
     "warmup": "train.warmup_steps",
     "lr_scheduler": "train.decay",
+    "optim": "train.optimizer",
     "wd": "train.weight_decay",
     "grad_clip": "train.clip",
     "max_grad_norm": "train.clip",
@@ -138,7 +139,6 @@ ADVICE = {
     "top_k": "samplers leave out unlikely tokens by --sampler.top_p",
     "workers": "data are read from memory-mapped files, without workers",
     "num_workers": "data are read from memory-mapped files, without workers",
-    "optimizer": "the optimizer is AdamW; its options are in section train",
     "verbose": "the record of a run is RUN/metrics.jsonl; `platform plugins -v` lists plugins",
     "project": "the project or experiment of trackers is the process, or the sweep",
 }

@@ -141,6 +141,17 @@ def platform_trackers() -> Iterable[Component]:
 
 
 @hookimpl
+def platform_optimizers() -> Iterable[Component]:
+    """AdamW, and Muon beside it."""
+    return [
+        Component("adamw", "platform_core.training.optimizers:adamw", "AdamW"),
+        Component(
+            "muon", "platform_core.training.optimizers:muon", "Muon for matrices, else AdamW"
+        ),
+    ]
+
+
+@hookimpl
 def platform_callbacks() -> Iterable[Component]:
     """Callbacks that end a training early, and that keep its best checkpoint."""
     return [

@@ -26,6 +26,7 @@ USES = {
     "tokenizer": "platform run --data.tokenizer {name}",
     "launcher": "platform sweep FILE.yaml --launcher {name}",
     "callback": "platform run --callbacks {name}",
+    "optimizer": "platform run --train.optimizer {name}",
 }
 """Kind of service -> the command that uses a component of it; parts are named to `platform run`."""
 

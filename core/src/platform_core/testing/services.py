@@ -1,4 +1,5 @@
-"""Laws of services: verbs, evaluations, trackers, corpora, tokenizers, launchers and callbacks.
+"""Laws of services: verbs, evaluations, trackers, corpora, tokenizers, launchers, callbacks and
+optimizers.
 
 The laws are tested without a model and without training, on texts of a few words; laws that may
 write files run in a temporary directory.
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from platform_core.callback import Callback, Progress
 from platform_core.component import ROLES
-from platform_core.composition.options import SPLITS, DataOptions
+from platform_core.composition.options import SPLITS, DataOptions, TrainOptions
 from platform_core.composition.sources import SECTIONS, SEED
 from platform_core.data.corpus import Corpus
 from platform_core.data.tokenizer import Tokenizer
@@ -32,6 +35,7 @@ from platform_core.testing.subject import Subject, parameters
 
 COMMAND, EVALUATION, CORPUS = Laws("command"), Laws("evaluation"), Laws("corpus")
 TOKENIZER, LAUNCHER, CALLBACK = Laws("tokenizer"), Laws("launcher"), Laws("callback")
+OPTIMIZER = Laws("optimizer")
 ANY_SERVICE = Laws(None)
 SERVICE_LAWS = {
     "command": COMMAND,
@@ -40,6 +44,7 @@ SERVICE_LAWS = {
     "tokenizer": TOKENIZER,
     "launcher": LAUNCHER,
     "callback": CALLBACK,
+    "optimizer": OPTIMIZER,
 }
 
 TEXTS = ("to be, or not to be", "", "that is\nthe question", "be  be")
@@ -299,3 +304,76 @@ def goes_on_from_its_state(subject: Subject) -> Figures:
     require(before + after == expected, "it decides differently after it was restored")
     stops = sum(stop for stop, _ in expected)
     return f"asked to stop {stops} times, to keep {sum(keep for _, keep in expected)} times"
+
+
+class Fitted:
+    """A line of two layers that an optimizer fits to noiseless examples."""
+
+    def __init__(self, make: Callable[..., torch.optim.Optimizer], learning_rate: float) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.network = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3))
+        for parameter in self.network.parameters():
+            nn.init.normal_(parameter, std=0.3, generator=generator)
+        self.inputs = torch.randn(64, 4, generator=generator)
+        self.targets = self.inputs @ torch.randn(4, 3, generator=generator)
+        self.parameters = dict(self.network.named_parameters())
+        self.optimizer = make(self.parameters, TrainOptions(learning_rate=learning_rate))
+
+    def loss(self) -> torch.Tensor:
+        """Mean squared error, a scalar."""
+        return (self.network(self.inputs) - self.targets).square().mean()
+
+    def update(self, number: int) -> None:
+        """So many updates, as the trainer makes them."""
+        for _ in range(number):
+            self.optimizer.zero_grad()
+            self.loss().backward()
+            self.optimizer.step()
+
+    def take(self, other: "Fitted") -> None:
+        """Another's weights and state, as a checkpoint keeps them."""
+        for name, parameter in self.parameters.items():
+            parameter.data.copy_(other.parameters[name].data)
+            for key, value in other.optimizer.state[other.parameters[name]].items():
+                self.optimizer.state[parameter][key] = value.clone()
+
+
+@OPTIMIZER.law()
+def lowers_a_loss(subject: Subject) -> Figures:
+    """In 200 updates of a small problem, the loss falls to less than half."""
+    fitted = Fitted(subject.chosen, 1e-2)
+    before = fitted.loss().item()
+    fitted.update(200)
+    after = fitted.loss().item()
+    require(after < before / 2, f"the loss is {before:.3g} before and {after:.3g} after")
+    return f"{before:.3g} to {after:.3g}"
+
+
+@OPTIMIZER.law()
+def follows_the_learning_rate(subject: Subject) -> Figures:
+    """Where the trainer sets the learning rate to 0, no weight moves."""
+    fitted = Fitted(subject.chosen, 1e-2)
+    fitted.update(3)
+    before = {name: tensor.detach().clone() for name, tensor in fitted.parameters.items()}
+    for group in fitted.optimizer.param_groups:
+        require("lr" in group, "a group of its parameters has no learning rate `lr`")
+        group["lr"] = 0.0
+    fitted.update(1)
+    moved = [n for n, tensor in fitted.parameters.items() if not torch.equal(tensor, before[n])]
+    require(not moved, f"{', '.join(moved)} moved at learning rate 0")
+    return "no weight moves"
+
+
+@OPTIMIZER.law()
+def resumes_exactly(subject: Subject) -> Figures:
+    """With the weights and the tensors in `state`, another optimizer makes the same updates."""
+    whole, first, second = (Fitted(subject.chosen, 1e-2) for _ in range(3))
+    whole.update(6)
+    first.update(3)
+    tensors = [v for p in first.parameters.values() for v in first.optimizer.state[p].values()]
+    require(all(isinstance(v, torch.Tensor) for v in tensors), "its state is not of tensors alone")
+    second.take(first)
+    second.update(3)
+    same = all(torch.equal(t, second.parameters[name]) for name, t in whole.parameters.items())
+    require(same, "the weights differ after it was resumed")
+    return f"{len(tensors)} tensors of state"

@@ -34,8 +34,10 @@ class Ema:
         """Moves the shadow towards the live parameters, after an optimizer step."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, shadow in self.shadow.items():
-            shadow.lerp_(self._live[name], 1 - decay)
+        live = [self._live[name].detach() for name in self.shadow]
+        # One launch for all parameters on a GPU; on a CPU the same loop as before.
+        if self.shadow:
+            torch._foreach_lerp_(list(self.shadow.values()), live, 1 - decay)
 
     def restore(self, shadow: Mapping[str, Tensor], updates: int) -> None:
         """Restores a saved average and its number of updates."""

@@ -22,9 +22,11 @@ from platform_core.errors import UsageError
 from platform_core.guidance import without_some
 from platform_core.model import first_not_finite, weights
 from platform_core.objective import Following, Loss, Objective
+from platform_core.registry.loading import installed
 from platform_core.runtime import state
 from platform_core.runtime.checkpoint import Checkpoint, CheckpointError, load_weights
 from platform_core.training.ema import Ema
+from platform_core.training.optimizers import make_optimizer
 from platform_core.types import Batch
 
 
@@ -82,13 +84,7 @@ class Trainer:
             backbone.encode = torch.compile(backbone.encode)  # type: ignore[method-assign]
         self.trained = {n: p for n, p in objective.named_parameters() if p.requires_grad}
         self.ema = Ema(self.trained, options.ema_decay)
-        self.optimizer = torch.optim.AdamW(
-            self.trained.values(),
-            lr=options.learning_rate,
-            betas=(options.beta1, options.beta2),
-            weight_decay=options.weight_decay,
-            fused=True,
-        )
+        self.optimizer = make_optimizer(self.trained, options, installed())
         self.prepared, _ = accelerator.prepare(self.objective, self.optimizer)
         self.step = 0
         self.seconds = 0.0
@@ -217,10 +213,25 @@ class Trainer:
 def learning_rate(options: TrainOptions, step: int) -> float:
     """The learning rate of update number `step`, counted from 0."""
     warm = min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else 1.0
-    if options.decay == "constant" or step < options.warmup_steps:
+    if step < options.warmup_steps:
         return options.learning_rate * warm
-    progress = (step - options.warmup_steps) / max(1, options.steps - options.warmup_steps)
-    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return options.learning_rate * _decayed(options, step)
+
+
+def _decayed(options: TrainOptions, step: int) -> float:
+    """The share of the learning rate that is left at a step after warm-up."""
+    begin = options.warmup_steps
+    if options.decay == "wsd":
+        begin = max(begin, options.steps - round(options.decay_share * options.steps))
+    progress = (step - begin) / max(1, options.steps - begin)
+    progress = min(1.0, max(0.0, progress))
+    above = {
+        "constant": 1.0,
+        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+        "linear": 1 - progress,
+        "wsd": 1 - progress,
+    }[options.decay]
+    return options.decay_floor + (1 - options.decay_floor) * above
 
 
 def _micro_batch(options: TrainOptions, processes: int) -> int:
