@@ -321,13 +321,14 @@ class Fitted:
 
     def loss(self) -> torch.Tensor:
         """Mean squared error, a scalar."""
-        return (self.network(self.inputs) - self.targets).square().mean()
+        predicted: torch.Tensor = self.network(self.inputs)
+        return (predicted - self.targets).square().mean()
 
     def update(self, number: int) -> None:
         """So many updates, as the trainer makes them."""
         for _ in range(number):
             self.optimizer.zero_grad()
-            self.loss().backward()
+            torch.autograd.backward(self.loss())
             self.optimizer.step()
 
     def take(self, other: "Fitted") -> None:
