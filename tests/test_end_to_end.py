@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from warm import Done, Started, Warm
 
 import platform_bench as bench
 from platform_bench import objectives, sampling
@@ -31,16 +32,7 @@ SMALL = (  # noqa: SIM905
     "--sample.number=2 --sampler.steps=3 --track.aim=false --seed=1"
 ).split()
 
-Platform = Callable[..., subprocess.CompletedProcess[str]]
-
-
-# Tests may be run where Ctrl-C is ignored (a shell's background), which is inherited.
-COMMAND = """
-import signal
-from platform_core.cli import main
-signal.signal(signal.SIGINT, signal.default_int_handler)
-exit(main())
-"""
+Platform = Callable[..., Done]
 
 
 @pytest.fixture(scope="session")
@@ -57,14 +49,14 @@ def environment(home: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def platform(home: Path) -> Platform:
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", COMMAND, *words]
-        return subprocess.run(
-            command, cwd=home, env=environment(home), capture_output=True, text=True, timeout=300
-        )
+def warm(home: Path) -> Iterator[Warm]:
+    with Warm(home, environment(home)) as warm:
+        yield warm
 
-    return run
+
+@pytest.fixture(scope="session")
+def platform(warm: Warm) -> Platform:
+    return warm.run
 
 
 @pytest.fixture(scope="session")
@@ -256,7 +248,7 @@ def test_the_saved_config_repeats_the_run_byte_for_byte(
     assert (again / final).read_text() == (finished / final).read_text()
 
 
-def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_step(run: Path, step: int, process: Started) -> None:
     """Until the record has that step; a killed writer may leave half a line."""
     while process.poll() is None:
         if (run / "metrics.jsonl").exists() and any(
@@ -267,21 +259,16 @@ def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes]) -> Non
 
 
 @pytest.fixture
-def start(home: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    started: list[subprocess.Popen[bytes]] = []
+def start(warm: Warm) -> Iterator[Callable[..., Started]]:
+    started: list[Started] = []
 
-    def begin(*words: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", COMMAND, *words]
-        process = subprocess.Popen(
-            command, cwd=home, env=environment(home), stderr=subprocess.DEVNULL
-        )
-        started.append(process)
-        return process
+    def begin(*words: str) -> Started:
+        started.append(warm.start(*words))
+        return started[-1]
 
     yield begin
     for process in started:
         process.kill()
-        process.wait()
 
 
 LONGER = ("--train.steps=120", "--train.checkpoint_every=10", "--train.evaluate_every=40")
@@ -292,7 +279,7 @@ def test_a_run_killed_three_times_ends_bit_for_bit_as_if_it_had_not_been(
     home: Path,
     platform: Platform,
     small: list[str],
-    start: Callable[..., subprocess.Popen[bytes]],
+    start: Callable[..., Started],
 ) -> None:
     assert platform(*small, *LONGER, "--output=whole").returncode == 0
     killed = home / "killed"
@@ -316,7 +303,7 @@ def test_a_student_killed_in_two_rounds_ends_bit_for_bit_as_if_it_had_not_been(
     platform: Platform,
     small: list[str],
     finished: Path,
-    start: Callable[..., subprocess.Popen[bytes]],
+    start: Callable[..., Started],
 ) -> None:
     """With dropout, which the teacher does without, and the average as the teacher."""
     words = [
@@ -352,7 +339,7 @@ def test_a_signal_saves_the_run_and_leaves_with_its_code(
     home: Path,
     platform: Platform,
     small: list[str],
-    start: Callable[..., subprocess.Popen[bytes]],
+    start: Callable[..., Started],
     number: int,
     code: int,
 ) -> None:
@@ -466,7 +453,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(
     home: Path, platform: Platform, finished: Path
 ) -> None:
     copy = home / "other"
-    subprocess.run(["cp", "-r", str(finished), str(copy)], check=True)
+    shutil.copytree(finished, copy)
     config = copy / "config.yaml"
     config.write_text(config.read_text().replace("hidden_size: 16", "hidden_size: 32"))
     done = platform("eval", str(copy))
