@@ -124,6 +124,21 @@ class Matrix:
         named = [self.plugins.names(role) for role in others]
         return [Row(*form, *names) for form in self.forms() for names in itertools.product(*named)]
 
+    def share(self) -> list[Row]:
+        """Rows that hold every three parts that go together, and every two of the other rows.
+
+        A tenth of all rows. A fault of parts that work in every three, and not together, is left to
+        the whole matrix.
+        """
+        good = [row for row in self.rows if self._parts_go_together(row)]
+        bad = [row for row in self.rows if not self._parts_go_together(row)]
+        return [*covering(good, 3), *covering(bad, 2)]
+
+    def _parts_go_together(self, row: Row) -> bool:
+        names = [pair for pair in row.names("").items() if pair[0] != "sampler"]
+        parts = [(role, self.plugins.forms(role, name)) for role, name in names]
+        return all(goes_with(a, b) for a, b in itertools.combinations(parts, 2))
+
     def forms(self) -> Iterator[tuple[str, Options]]:
         """Every process with every choice of its discrete options."""
         for name in self.plugins.names("process"):
@@ -238,6 +253,24 @@ class Matrix:
 
     def _first_options(self, process: str) -> Options:
         return next(options for name, options in self.forms() if name == process)
+
+
+def covering(rows: Sequence[Row], number: int) -> list[Row]:
+    """So few of the rows that any `number` parts that are together in a row are so in one of these.
+
+    The next row is always the one with most that is still missing.
+    """
+    holds = []
+    for row in rows:
+        parts = (("process", (row.process, row.options)), *list(row.names("").items())[1:-1])
+        holds.append(set(itertools.combinations(parts, number)))
+    missing: set[object] = set().union(*holds)
+    kept = []
+    while missing:
+        best = max(range(len(rows)), key=lambda i: len(holds[i] & missing))
+        kept.append(rows[best])
+        missing -= holds[best]
+    return kept
 
 
 class Shared:

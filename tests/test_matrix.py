@@ -1,9 +1,13 @@
-"""The whole matrix of parts: every combination runs, or is refused with a way out."""
+"""The matrix of parts: every combination runs, or is refused with a way out.
+
+By default this is tried on the rows of `Matrix.share`; with `PLATFORM_MATRIX=all`, on all of them.
+"""
 
 import itertools
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +22,7 @@ from platform_core.registry.loading import find_plugins
 from platform_core.registry.parts import FIRST_PARTY, FIRST_PARTY_OPTIONS
 
 MATRIX = Matrix(find_plugins({}))
+ROWS = MATRIX.rows if os.environ.get("PLATFORM_MATRIX") == "all" else MATRIX.share()
 PROCESSES = MATRIX.plugins.names("process")
 DISTRIBUTIONS = sorted(
     plugin.distribution for plugin in MATRIX.plugins.plugins if plugin.name != "core"
@@ -27,7 +32,7 @@ Record = Callable[[str, object], None]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", MATRIX.rows, ids=str)
+@pytest.mark.parametrize("row", ROWS, ids=str)
 def test_every_combination_runs_or_is_refused_with_a_way_out(
     row: Row, record_property: Record
 ) -> None:
@@ -47,6 +52,18 @@ def test_every_combination_runs_or_is_refused_with_a_way_out(
     record_property("combinations valid", valid)
     record_property("combinations refused", len(MATRIX.samplers) - valid)
     assert not misleading, "refused with an alternative that does not work"
+
+
+def test_the_share_of_the_rows_has_all_that_it_is_to_have() -> None:
+    """Every pair of parts, in few rows."""
+    shared, rows = MATRIX.share(), MATRIX.rows
+    assert len(shared) < len(rows) / 8
+    assert pairs_of(shared) == pairs_of(rows)
+
+
+def pairs_of(rows: Sequence[Row]) -> set[object]:
+    named = [[n for n in row.names("").items() if n[0] != "sampler"] for row in rows]
+    return {pair for names in named for pair in itertools.combinations(names, 2)}
 
 
 def require_run(trial: Trial, sampler: str) -> None:

@@ -13,11 +13,14 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import pytest
 import strangers
 import yaml
+from warm import Warm
 
 from platform_core.hookspecs import HOOKS, ROLE_HOOKS
 from platform_core.record.sweep import SweepDirectory
@@ -55,8 +58,13 @@ class Home:
             "OMP_NUM_THREADS": "1",
         }
 
+    @cached_property
+    def warm(self) -> Warm:
+        """Where verbs run."""
+        return Warm(self.folder, self.environment)
+
     def run(self, *words: object) -> str:
-        """What a command prints, which must succeed."""
+        """What a module prints, which must succeed."""
         done = subprocess.run(
             [sys.executable, "-m", *map(str, words)],
             cwd=self.folder,
@@ -68,8 +76,10 @@ class Home:
         return done.stdout
 
     def platform(self, *words: object) -> str:
-        """What a verb prints."""
-        return self.run("platform_core.cli", *words)
+        """What a verb prints, which must succeed."""
+        done = self.warm.run(*map(str, words))
+        assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
 
     def train(self, name: str, *words: object) -> Path:
         """The directory of a tiny run."""
@@ -79,25 +89,29 @@ class Home:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    return Home(tmp_path_factory.mktemp("strangers"))
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    home = Home(tmp_path_factory.mktemp("strangers"))
+    yield home
+    if "warm" in vars(home):
+        home.warm.close()
 
 
 @pytest.fixture(scope="module")
 def runs(home: Home) -> list[Path]:
-    """Two runs of the stranger's corpus, tokenizer and callback, of two seeds."""
+    """Two runs of the stranger's corpus, tokenizer, callback and optimizer, of two seeds."""
     words = ("--data.tokenizer=words", "--callbacks.loss_below.loss=100", "--callbacks=loss-below")
+    words = (*words, "--train.optimizer=signs")
     return [home.train(f"run-{seed}", *words, f"--seed={seed}") for seed in (1, 2)]
 
 
 def test_the_packages_are_listed_with_all_that_they_bring(home: Home) -> None:
-    listed = json.loads(home.platform("plugins", "--json"))
+    listed = json.loads(home.run("platform_core.cli", "plugins", "--json"))
     assert {plugin["status"] for plugin in listed["plugins"]} == {"loaded", "disabled"}
     by_name = {plugin["name"]: plugin for plugin in listed["plugins"]}
     own = [by_name[folder.name.removeprefix("platform-")] for folder in SERVICES]
     used = {hook for plugin in own for hook in plugin["hooks"]}
     assert used == set(HOOKS.values()) - set(ROLE_HOOKS.values()), "one use of each hook"
-    told = home.platform("plugins")
+    told = home.run("platform_core.cli", "plugins")
     for component in listed["components"]:
         if component["plugin"] in [plugin["name"] for plugin in own]:
             assert re.search(

@@ -1,4 +1,4 @@
-"""What the package brings: a tracker, a callback and two launchers."""
+"""What the package brings: a tracker, a callback, an optimizer and two launchers."""
 
 from collections.abc import Iterable
 
@@ -18,6 +18,12 @@ def platform_callbacks() -> Iterable[Component]:
     return [
         Component("loss-below", "platform_lab.callback:LossBelow", "ends a training at a low loss")
     ]
+
+
+@hookimpl
+def platform_optimizers() -> Iterable[Component]:
+    """One optimizer."""
+    return [Component("signs", "platform_lab.optimizer:signs", "steps by the gradient's sign")]
 
 
 @hookimpl
