@@ -104,6 +104,7 @@ def made(folder: Path) -> Path:
 
 
 TIMES = {"seconds", "seconds_evaluating", "peak_rss_bytes", "time", "tokens_per_second", "began"}
+TIMES |= {"data_share", "flops_per_second"}
 
 
 def timeless(value: object) -> object:

@@ -77,7 +77,7 @@ def tensors(run: Path) -> dict[str, bytes]:
 
 
 def record(run: Path) -> list[dict[str, object]]:
-    timed = {"time", "tokens_per_second"}
+    timed = {"time", "tokens_per_second", "data_share", "flops_per_second"}
     lines = metrics.read(run / "metrics.jsonl")
     return [{key: value for key, value in line.items() if key not in timed} for line in lines]
 

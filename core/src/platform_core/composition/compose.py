@@ -69,6 +69,7 @@ MAY_CHANGE = (
     "train.evaluate_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.profile",
     "evaluate",
     "sample",
     "sampler",

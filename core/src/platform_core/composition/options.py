@@ -122,6 +122,8 @@ class TrainOptions:
         evaluate_every: updates between bounds on text of evaluate.split; 0 for only at the end.
         checkpoint_every: updates between checkpoints; 0 for only at the end.
         keep_checkpoints: number of latest checkpoints to keep.
+        profile: updates to profile, after the first three of this start; written to profile/ in the
+            run's directory.
         label_dropout: with data.label, the share of sequences that are trained without their label,
             so that the network also learns text without a label, which guidance needs.
     """
@@ -147,6 +149,7 @@ class TrainOptions:
     evaluate_every: int = 200
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
+    profile: int = 0
     label_dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -156,6 +159,7 @@ class TrainOptions:
         at_least(0, "train", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
         at_least(0, "train", log_every=self.log_every, evaluate_every=self.evaluate_every)
         at_least(0, "train", checkpoint_every=self.checkpoint_every, eps=self.eps)
+        at_least(0, "train", profile=self.profile)
         for name in ("decay_floor", "decay_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(

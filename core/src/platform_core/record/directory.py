@@ -35,6 +35,7 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.evaluations = path / "evaluations"
         self.history = path / "history"
+        self.profile = path / "profile"
 
     @classmethod
     def existing(cls, path: str | Path) -> "RunDirectory":

@@ -44,8 +44,9 @@ from platform_core.record.tracker import Several, about, identities, open_tracke
 from platform_core.runtime import accelerator as runtime
 from platform_core.runtime.checkpoint import Checkpoint, Checkpoints
 from platform_core.runtime.signals import Interruption
+from platform_core.runtime.speed import peak_flops, profiled, training_flops
 from platform_core.training.callbacks import Watchers
-from platform_core.training.progress import Meter
+from platform_core.training.progress import Meter, Work
 from platform_core.training.trainer import Trainer
 
 TEXT = "text"
@@ -155,11 +156,33 @@ class Run:
         steps, step = self.composition.train.steps, self.trainer.step
         show = self.accelerator.is_main_process
         self.watchers.begin(self.progress)
-        with closing(Meter(step=step, steps=steps, show=show)) as meter:
+        profile = self.composition.train.profile if show else 0
+        with (
+            closing(Meter(step=step, steps=steps, show=show, work=self.work())) as meter,
+            profiled(profile, self.directory.profile) as updated,
+        ):
             interrupted = False
             while not self.is_complete and not interrupted:
                 interrupted = self.advance(meter, interruption)
+                updated()
         return self.is_complete
+
+    def work(self) -> Work:
+        """What an update costs."""
+        length, options = self.composition.data.length, self.composition.train
+        device, processes = self.accelerator.device, self.accelerator.num_processes
+        model, peak = self.built.model, peak_flops(device)
+        flops = training_flops(
+            model.backbone,
+            length,
+            time_conditioned=model.process.time_conditioned,
+            labelled=bool(self.data.labels),
+        )
+        return Work(
+            flops=flops and flops * options.batch_size * length,
+            peak=peak and peak * processes,
+            device=device,
+        )
 
     def advance(self, meter: Meter, interruption: Interruption) -> bool:
         """Makes an update and what is due after it; returns whether a signal asked to stop."""

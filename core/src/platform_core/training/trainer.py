@@ -5,6 +5,7 @@ the state of a run is its weights, their average, the optimizer's moments, and a
 """
 
 import math
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class Update:
     """Norm of the whole gradient before clipping."""
     learning_rate: float
     tokens: int
+    waiting: float
+    """Seconds until the data were there."""
 
 
 class Trainer:
@@ -99,7 +102,9 @@ class Trainer:
         rate = learning_rate(self.options, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        start = time.perf_counter()
         batches = self._batches()
+        waiting = time.perf_counter() - start
         tokens = sum((batch.mask.sum() for batch in batches.values()), torch.zeros(()))
         tokens = self.accelerator.reduce(tokens.to(self.accelerator.device))
         loss = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
@@ -124,7 +129,7 @@ class Trainer:
         self.ema.update()
         self.step += 1
         self._tell_objective()
-        return Update(mean, float(norm), rate, int(tokens))
+        return Update(mean, float(norm), rate, int(tokens), waiting)
 
     def checkpoint(self) -> Checkpoint:
         """A checkpoint of everything that the next update depends on."""
