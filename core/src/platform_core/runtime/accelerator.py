@@ -28,21 +28,50 @@ PACKAGES = (
 )
 
 
+SHARDING = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor or context parallelism",
+}
+"""Variable of `accelerate launch` -> the way of training that it asks for, which is refused."""
+
+
 def start(precision: str = "auto") -> Accelerator:
     """The accelerator of this process: a GPU if there is one, else the CPU cores it may use.
 
+    On a GPU, products of float32 matrices use TF32, unless the precision is fp32.
+
     Raises:
-        UsageError: sharding was asked for without a GPU, where it would silently do nothing.
+        UsageError: `accelerate launch` asks for a way of sharding or offloading.
     """
+    require_whole_weights()
     cpu = not torch.cuda.is_available()
-    if cpu and os.environ.get("ACCELERATE_USE_FSDP", "").lower() in {"1", "true"}:
-        raise UsageError(
-            "FSDP was asked for, but there is no GPU; start several CPU processes with torchrun"
-        )
+    if not cpu:
+        torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
+        torch.backends.cudnn.allow_tf32 = precision != "fp32"
     if cpu and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(available_cores())
     mixed = "bf16" if precision == "bf16" or (precision == "auto" and has_bf16(cpu=cpu)) else "no"
     return Accelerator(cpu=cpu, mixed_precision=mixed)
+
+
+def require_whole_weights() -> None:
+    """Refuses ways of training in which no process has all weights.
+
+    The gradient's norm, the average of the weights and checkpoints are of whole parameters; under
+    sharding they would be wrong without an error.
+
+    Raises:
+        UsageError: one was asked for.
+    """
+    for variable, name in SHARDING.items():
+        if os.environ.get(variable, "").lower() in {"1", "true"}:
+            raise UsageError(
+                f"{name} was asked for ({variable}), which training does not support; start one "
+                "process for each GPU with torchrun or accelerate launch --multi_gpu, which train "
+                "with DDP"
+            )
 
 
 def available_cores() -> int:
