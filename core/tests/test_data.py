@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from platform_core.composition.options import DataOptions
+from platform_core.data import cache as caching
 from platform_core.data import sequences as data_module
 from platform_core.data.cache import cache_directory, cached
 from platform_core.data.corpus import SPLITS, Sotu, TextFiles
@@ -20,6 +22,7 @@ from platform_core.data.packing import choose
 from platform_core.data.sequences import Order, PackedRows, TokenSplit, load_data
 from platform_core.data.tokenizer import CharacterTokenizer
 from platform_core.errors import UsageError
+from platform_core.record.files import digest
 
 TEXT = "".join(f"{number} is a number. " for number in range(200))
 
@@ -174,6 +177,53 @@ def test_a_damaged_cache_entry_is_made_again(text_file: Path, cache: Path, damag
         (arrow.parents[1] / "checksums.json").unlink()
     assert load_data(text_options(text_file)).split("train").tokens().tolist() == expected
     assert arrow.stat().st_size == len(content)
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files of the cache that a start reads in full."""
+    names: list[str] = []
+    monkeypatch.setattr(caching, "digest", lambda file: names.append(file.name) or digest(file))
+    return names
+
+
+def test_a_start_reads_no_file_of_the_cache_that_is_as_it_was_written(
+    text_file: Path, cache: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_data(text_options(text_file))
+    written = len(read)
+    load_data(text_options(text_file))
+    assert len(read) == written > 0
+    monkeypatch.setenv("PLATFORM_CHECK_CACHE", "1")
+    load_data(text_options(text_file))
+    assert len(read) == 2 * written
+
+
+def test_a_cache_that_was_copied_is_read_in_full_and_kept(
+    text_file: Path, cache: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_data(text_options(text_file))
+    packed = count_packings(monkeypatch)
+    for file in cache.rglob("*.arrow"):
+        os.utime(file, (1e9, 1e9))
+    read.clear()
+    load_data(text_options(text_file))
+    assert packed == []
+    assert any(name.endswith(".arrow") for name in read)
+
+
+def test_a_fault_of_the_disk_is_found_where_all_is_read(
+    text_file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other bytes, of the same size and time."""
+    expected = load_data(text_options(text_file)).split("train").tokens().tolist()
+    (arrow,) = cache.glob("packed/*/train/*.arrow")
+    before, content = arrow.stat(), arrow.read_bytes()
+    arrow.write_bytes(content[:-200] + b"x" * 100 + content[-100:])
+    os.utime(arrow, ns=(before.st_atime_ns, before.st_mtime_ns))
+    monkeypatch.setenv("PLATFORM_CHECK_CACHE", "1")
+    assert load_data(text_options(text_file)).split("train").tokens().tolist() == expected
+    assert arrow.read_bytes() == content
 
 
 def test_what_a_killed_process_left_is_replaced(text_file: Path, cache: Path) -> None:

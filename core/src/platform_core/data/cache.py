@@ -1,8 +1,11 @@
 """The cache of what is made from text once: vocabularies, packed sequences, n-gram counts.
 
 An entry is a directory keyed by everything that determines its files. It is written beside its
-final place and renamed, with the digest of each file, so that a damaged entry is made again. Used
-by `data` and `ngram`.
+final place and renamed, with the size, time and digest of each file, so that a damaged entry is
+made again. Used by `data` and `ngram`.
+
+A start compares sizes and times, which takes no time for a corpus of any size. Files of another
+time, such as those of a copied cache, are read in full; with `PLATFORM_CHECK_CACHE=1` all are.
 """
 
 import hashlib
@@ -19,6 +22,8 @@ CACHE_VERSION = 2
 """Part of every cache key; raise it when the computation of packing or n-grams changes."""
 
 CHECKSUMS = "checksums.json"
+CHECK = "PLATFORM_CHECK_CACHE"
+"""Variable that, set to 1, makes every start read all files of the entries that it uses."""
 
 
 def cache_directory() -> Path:
@@ -32,7 +37,7 @@ def cached(kind: str, content: object, build: Callable[[Path], None]) -> Path:
     """The cache entry for this content: a directory of files that `build` writes once.
 
     Two processes that ask at once build once. An entry is written beside its final place and
-    renamed; an entry whose files differ from what was written is built again.
+    renamed; an entry whose files are seen to differ from what was written is built again.
 
     Args:
         kind: subdirectory of the cache.
@@ -51,7 +56,7 @@ def cached(kind: str, content: object, build: Callable[[Path], None]) -> Path:
             if not _is_whole(entry):
                 with whole_folder(entry, replace=True) as folder:
                     build(folder)
-                    write_json(folder / CHECKSUMS, _checksums(folder))
+                    write_json(folder / CHECKSUMS, _facts(folder))
     except (OSError, WriteError) as error:
         raise UsageError(
             f"cannot write the cache {cache_directory()} ({error}); "
@@ -61,16 +66,32 @@ def cached(kind: str, content: object, build: Callable[[Path], None]) -> Path:
 
 
 def _is_whole(entry: Path) -> bool:
+    in_full = os.environ.get(CHECK, "") not in ("", "0")
     try:
-        return bool(json.loads((entry / CHECKSUMS).read_text()) == _checksums(entry))
-    except (OSError, ValueError):
+        facts = json.loads((entry / CHECKSUMS).read_text())
+        found = _files(entry)
+        return facts.keys() == found.keys() and all(
+            _is_as_written(file, *facts[name], in_full=in_full) for name, file in found.items()
+        )
+    except (OSError, ValueError, TypeError, AttributeError):
         return False
 
 
-def _checksums(folder: Path) -> dict[str, str]:
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+def _is_as_written(file: Path, size: int, time: int, content: str, *, in_full: bool) -> bool:
+    now = file.stat()
+    if now.st_size != size:
+        return False
+    return (now.st_mtime_ns == time and not in_full) or digest(file) == content
+
+
+def _facts(folder: Path) -> dict[str, tuple[int, int, str]]:
+    """Name of each file -> bytes, time of the last change in nanoseconds, digest."""
+    stats = {name: (file, file.stat()) for name, file in _files(folder).items()}
     return {
-        file.relative_to(folder).as_posix(): digest(file)
-        for file in files
-        if file.name != CHECKSUMS
+        name: (stat.st_size, stat.st_mtime_ns, digest(file)) for name, (file, stat) in stats.items()
     }
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return {f.relative_to(folder).as_posix(): f for f in files if f.name != CHECKSUMS}
