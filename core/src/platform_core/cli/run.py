@@ -9,11 +9,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from platform_core.cli.kept_help import can_be_kept, print_help
 from platform_core.composition.compose import Composition, compose, compose_saved
 from platform_core.composition.help_page import HelpPage
 from platform_core.errors import EXIT_INTERRUPTED, UsageError, either
 from platform_core.record.directory import RunDirectory
 from platform_core.registry.loading import load_plugins
+from platform_core.registry.parts import Plugins
 from platform_core.runtime.signals import Interruption, Stopped
 
 if TYPE_CHECKING:
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
     """Trains to the end (exit code 0), or saves at a signal and stops (75; 130 after Ctrl-C)."""
+    if can_be_kept(argv):
+        plugins = load_plugins()
+        print_help(argv, plugins, lambda: _compose(argv, plugins))
+        return 0
     early = _early(argv)
     resumed: Path | None = early.resume
     if resumed is not None and early.init is not None:
@@ -31,9 +37,7 @@ def main(argv: Sequence[str]) -> int:
         )
     if resumed is not None:
         return _resume(RunDirectory.existing(resumed), argv)
-    composition, asked = compose(
-        argv, load_plugins(), prog="platform run", extend=arguments, page=PAGE
-    )
+    composition, asked = _compose(argv, load_plugins())
     if (
         composition.init.run
         and asked.output
@@ -47,6 +51,10 @@ def main(argv: Sequence[str]) -> int:
         return _train(composition, RunDirectory(Path(asked.output or f"runs/{name}")), resume=False)
     with RunDirectory.new(asked.output, default=name, overwrite=asked.overwrite) as directory:
         return _train(composition, directory, resume=False)
+
+
+def _compose(argv: Sequence[str], plugins: Plugins) -> tuple[Composition, Namespace]:
+    return compose(argv, plugins, prog="platform run", extend=arguments, page=PAGE)
 
 
 def _resume(directory: RunDirectory, argv: Sequence[str]) -> int:
