@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 
 from platform_core import draws
-from platform_core.draws import END_MARGIN, Draws, derive_generator, derive_seed
+from platform_core.draws import END_MARGIN, Draws, dealt, derive_generator, derive_seed
 from platform_core.testing.toy import chi_square
 
 
@@ -46,6 +46,77 @@ def test_times_within_their_intervals_are_independent():
     times = torch.cat([global_times([2], step=step) for step in range(2000)], dim=1)
     within = (times * 2) % 1
     assert abs(torch.corrcoef(within)[0, 1]) < 3 / 2000**0.5
+
+
+def parts_of(total: int, size: int, *, step: int) -> list[torch.Tensor]:
+    """Sorted times of every micro-batch of so many sequences."""
+    return [
+        Draws.derive("train", 0, step=step, first=first, total=total)
+        .times(size)
+        .flatten()
+        .sort()[0]
+        for first in range(0, total, size)
+    ]
+
+
+@pytest.mark.parametrize(("total", "size"), [(512, 64), (512, 8), (24, 6), (96, 12), (40, 40)])
+def test_a_micro_batch_covers_all_times_evenly(total: int, size: int):
+    """Exactly one time in each of `size` equal intervals, up to the common shift."""
+    for step in range(5):
+        for times in parts_of(total, size, step=step):
+            gaps = torch.diff(torch.cat((times, times[:1] + 1)))
+            assert gaps.max() < 1 / size + 2 / total + 1e-9
+    intervals = dealt(torch.arange(total), total)
+    for first in range(0, total, size):
+        coarse = intervals[first : first + size] * size // total
+        assert coarse.sort().values.tolist() == list(range(size))
+
+
+@pytest.mark.parametrize("total", [1, 2, 7, 24, 96, 509, 512, 1000])
+def test_intervals_are_dealt_once_each_and_every_division_is_nearly_even(total: int):
+    intervals = dealt(torch.arange(total), total)
+    assert intervals.sort().values.tolist() == list(range(total))
+    for size in (size for size in range(1, total + 1) if total % size == 0):
+        for part in intervals.view(-1, size):
+            middles = (part.sort().values.double() + 0.5) / total * size
+            assert (middles - torch.arange(size) - 0.5).abs().max() < 3
+
+
+def masked(times: torch.Tensor, length: int, step: int) -> int:
+    """Rows that MDLM decodes: masked tokens of sequences at these times."""
+    level = torch.rand(len(times), length, generator=derive_generator("masks", step))
+    return int((level < times[:, None]).sum())
+
+
+def test_eight_ranks_decode_about_as_many_rows():
+    """Dealt in runs, the last rank had seven times as many as the first."""
+    for step in range(3):
+        rows = [masked(times, 1024, step) for times in parts_of(512, 64, step=step)]
+        assert max(rows) < 1.05 * sum(rows) / 8
+        runs = torch.arange(512).add(0.5).div(512).view(8, 64)
+        rows = [masked(times, 1024, step) for times in runs]
+        assert max(rows) > 1.7 * sum(rows) / 8, "the probe sees what it looks for"
+
+
+def test_the_bound_keeps_its_mean_and_variance():
+    """Of texts in random order, whose integrands differ, against intervals dealt in runs."""
+    total, steps = 32, 4000
+    slopes = torch.linspace(-1, 3, total, dtype=torch.float64)
+    found: dict[str, list[float]] = {"dealt": [], "runs": []}
+    for step in range(steps):
+        made = Draws.derive("train", 0, step=step, first=0, total=total)
+        texts = torch.randperm(total, generator=derive_generator("texts", step))
+        times = made.times(total).flatten()
+        place = (times * total).floor().long()
+        runs = (torch.arange(total) + made.shift) % total
+        in_runs = (runs + (times * total - place)) / total
+        for name, t in (("dealt", times), ("runs", in_runs)):
+            found[name].append(float((slopes[texts] * t.square()).mean()))
+    mean = float(slopes.mean()) / 3
+    one, other = (torch.tensor(found[name], dtype=torch.float64) for name in ("dealt", "runs"))
+    for estimates in (one, other):
+        assert abs(estimates.mean() - mean) < 4 * estimates.std() / steps**0.5
+    assert abs(one.var() / other.var() - 1) < 4 * (2 * 2 / steps) ** 0.5
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])

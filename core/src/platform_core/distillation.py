@@ -210,6 +210,7 @@ class Distillation(Objective, Following):
             hidden[counted],
             (x_t[counted], taught[counted], x_s[counted]),
             num_states=self.student_reads.process.num_states,
+            decodes=True,
         )
         return Loss(
             total, torch.zeros(x_t.shape, device=x_t.device).masked_scatter(counted, values)

@@ -6,6 +6,7 @@ generator state needs saving, and it makes no difference into how many micro-bat
 many processes, the global batch is divided.
 """
 
+import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from platform_core.types import Noise
 
 END_MARGIN = 2.0**-40
 """Times keep this distance from 0 and 1, where rates are infinite."""
+
+BITS = 40
+"""Binary digits of a place in the global batch."""
 
 Drawn = TypeVar("Drawn", bound=Tensor | tuple[Any, ...])
 
@@ -77,11 +81,13 @@ class Draws:
         """Stratified times in [t_min, 1], `[batch, 1]` float64: one in each of `total` equal
         intervals.
 
-        A random shift that all ranks share rotates the order in which sequences get intervals, so
-        that the time of every sequence is uniform and estimates over a fixed list of texts are
-        unbiased.
+        `dealt` deals the intervals, so that consecutive sequences, and with them every micro-batch
+        and every rank, cover all times evenly. A random shift that all ranks share rotates the
+        intervals, so that the time of every sequence is uniform and estimates over a fixed list of
+        texts are unbiased.
         """
-        interval = (self.first + self.shift + torch.arange(batch)) % self.total
+        places = torch.arange(self.first, self.first + batch)
+        interval = (dealt(places, self.total) + self.shift) % self.total
         within = torch.tensor(self._seeds(batch), dtype=torch.float64) * 2.0**-63
         t = ((interval + within) / self.total).clamp(END_MARGIN, 1 - END_MARGIN)
         return (t_min + (1 - t_min) * t)[:, None].to(self.device)
@@ -113,6 +119,33 @@ class Draws:
         self.calls += 1
         places = range(self.first, self.first + batch)
         return [derive_seed(self.seed, self.calls, place) for place in places]
+
+
+def dealt(places: Tensor, total: int) -> Tensor:
+    """A permutation of 0 to total - 1 at the given places, which spreads every run of places.
+
+    With total = odd 2^k, a micro-batch of total / 2^j sequences has exactly one interval in each of
+    as many equal parts of [0, 1]. Other runs are spread as van der Corput's sequence is, which
+    reverses the binary digits of the place.
+    """
+    power = total & -total
+    odd = total // power
+    low, high = places % odd, places // odd
+    return _odd_order(odd)[low] * power + _reversed(high) // (2**BITS // power)
+
+
+@functools.lru_cache(4)
+def _odd_order(odd: int) -> Tensor:
+    """The ranks of van der Corput's first numbers."""
+    return _reversed(torch.arange(odd)).argsort().argsort()
+
+
+def _reversed(numbers: Tensor) -> Tensor:
+    """Numbers below 2^BITS with their binary digits reversed."""
+    found = torch.zeros_like(numbers)
+    for bit in range(BITS):
+        found |= ((numbers >> bit) & 1) << (BITS - 1 - bit)
+    return found
 
 
 def _for_all(drawn: Drawn, batch: int) -> Drawn:

@@ -9,7 +9,7 @@ process and parameterization. Families ship closed forms of f_t, which tests com
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -214,6 +214,21 @@ class Nelbo(DiffusionObjective):
             return rates.squeeze(-1) * score_entropy(learned, true)
         divergences = torch.where(rates == 0, 0.0, score_divergences(learned, true))
         return (rates * divergences).sum(-1)
+
+
+@final
+class ShortestNelbo(Nelbo):
+    """The bound of any diffusion process under any parameterization, by the parameterization's
+    closed form where it has one for the process, and from scores elsewhere.
+
+    Source: the score entropy of Lou et al. 2024, arXiv:2310.16834; equal to the losses of MDLM,
+    UDLM and DUO.
+    """
+
+    def row_loss(self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise) -> Nats:
+        """The closed form, or the divergence of `Nelbo`, which it equals up to rounding."""
+        closed = self.denoiser.parameterization.closed_bound(self.denoiser.process)
+        return (closed or super().row_loss)(logits, x_t, x0, alpha, slope)
 
 
 def score_entropy(log_score: LogProbs, log_true: LogProbs) -> Nats:

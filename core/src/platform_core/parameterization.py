@@ -6,14 +6,18 @@ that the generic bound and the reverse steps need. Those that predict the clean 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
+from torch.nn import functional
 
 from platform_core.categorical import Truncation
 from platform_core.process import Absorbing, Diffusion, Thinned
-from platform_core.types import Logits, LogProbs, Noise, Tokens
+from platform_core.types import Logits, LogProbs, Nats, Noise, Tokens
+
+ClosedBound = Callable[[Logits, Tokens, Tokens, Noise, Noise], Nats]
+"""(logits, x_t, x0, alpha, slope) -> the integrand of the bound, one value per row."""
 
 
 class Parameterization:
@@ -30,6 +34,12 @@ class ScoreBased(Parameterization, ABC):
     @abstractmethod
     def log_score(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> LogProbs:
         """log q_t(y) / q_t(x_t) for every state y."""
+
+    def closed_bound(self, process: Diffusion) -> ClosedBound | None:
+        """The bound's integrand under this process in closed form, if there is a shorter form than
+        that of `objective.Nelbo`, which it equals; None if not.
+        """
+        return None
 
     @abstractmethod
     def thin(
@@ -71,6 +81,10 @@ class PredictsClean(ScoreBased):
     @abstractmethod
     def log_x0(self, logits: Logits, x_t: Tokens, process: Diffusion) -> LogProbs:
         """Log-probabilities of the clean token; the probabilities of a row sum to 1."""
+
+    def nats(self, logits: Logits, x_t: Tokens, x0: Tokens, process: Diffusion) -> Nats:
+        """-log x_theta[x0] of each row; a parameterization may know a way without the whole law."""
+        return -self.log_x0(logits, x_t, process).gather(-1, x0[..., None]).squeeze(-1)
 
     def log_score(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> LogProbs:
         """The score of the process if the clean token has the predicted law."""
@@ -129,6 +143,13 @@ class Mean(PredictsClean):
     def log_x0(self, logits: Logits, x_t: Tokens, process: Diffusion) -> LogProbs:
         """log softmax, in float32 or wider."""
         return widen(logits).log_softmax(-1)
+
+
+def cross_entropy(logits: Logits, tokens: Tokens, num_tokens: int) -> Nats:
+    """-log softmax of the first `num_tokens` logits at one token of each row, float32 or wider."""
+    first = widen(logits[..., :num_tokens]).flatten(0, -2)
+    nats = functional.cross_entropy(first, tokens.flatten(), reduction="none")
+    return nats.view(tokens.shape)
 
 
 def widen(logits: Logits) -> Logits:

@@ -14,15 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from platform_core import last_layer
+from platform_core.last_layer import Chunk, RowLoss, added, is_plain, leaves, rows_at_once
 from platform_core.types import Hidden, Nats
 
-CHUNK_ELEMENTS = 2**22
-"""Number of logits decoded at once: about 16 MB in float32, not counting the few temporaries of a
-loss.
-"""
+BLOCKS = 8
+"""Parts of a chunk on a CPU that a row loss reads one after the other, to need less memory."""
 
-RowLoss = Callable[..., Nats]
-"""(logits, *columns) -> nats, one value per row."""
+CHUNK_ELEMENTS = 2**23
+"""Number of logits decoded at once on a CPU: 32 MiB in float32, for a plain linear layer, whose
+gradients replace the logits. Elsewhere half as many, not counting the few temporaries of a loss.
+"""
 
 
 def weighted_sum(
@@ -32,6 +34,7 @@ def weighted_sum(
     columns: tuple[Tensor, ...],
     *,
     num_states: int,
+    decodes: bool = False,
 ) -> tuple[Tensor, Nats]:
     """Sum of a row loss over all rows, in float64, and the loss of each row without gradient.
 
@@ -40,20 +43,41 @@ def weighted_sum(
 
     Args:
         decoder: position-wise layer from `[rows, width]` to `[rows, num_states]`.
-        loss: called with the logits of some rows and the same rows of every column.
+        loss: called with the logits of some rows and the same rows of every column; it must not
+            write to the logits.
         hidden: `[rows, width]`.
         columns: tensors with one entry per row, passed to `loss`.
         num_states: width of the logits, from which the size of a chunk follows.
+        decodes: whether the row loss has a matrix product of its own, such as a teacher's last
+            layer, so that it should read many rows at once.
 
     Raises:
         RuntimeError: the row loss uses a tensor that was computed from parameters and is no column;
             hand it over as a column.
     """
-    size = chunk_rows(num_states)
+    if is_plain(decoder, hidden):
+        chunk = Chunk(CHUNK_ELEMENTS // 2, 1) if decodes else Chunk(CHUNK_ELEMENTS, BLOCKS)
+        return last_layer.weighted_sum(decoder, loss, hidden, columns, chunk)
     if not torch.is_grad_enabled():
-        chunks = _chunks((hidden, *columns), size)
+        chunks = _chunks((hidden, *columns), chunk_rows(num_states, hidden))
         values = torch.cat([loss(decoder(h), *c).float() for h, *c in chunks])
         return values.double().sum(), values
+    return by_autograd(decoder, loss, hidden, columns, num_states=num_states)
+
+
+def by_autograd(
+    decoder: nn.Module,
+    loss: RowLoss,
+    hidden: Hidden,
+    columns: tuple[Tensor, ...],
+    *,
+    num_states: int,
+) -> tuple[Tensor, Nats]:
+    """`weighted_sum` through any decoder, whose gradients autograd computes chunk by chunk.
+
+    This is the definition that tests compare the shorter way of a plain linear decoder with.
+    """
+    size = chunk_rows(num_states, hidden)
     chunks = _chunks(tuple(t.detach() for t in (hidden, *columns)), size)
     asked = [tensor.requires_grad for tensor in (hidden, *columns)]
     first = _Chunk.of(decoder, loss, next(chunks), asked)
@@ -73,14 +97,16 @@ def collect(
     num_states: int,
 ) -> Tensor:
     """Values that `read` takes from each row's logits: a token, or a few numbers."""
-    chunks = _chunks((hidden, *columns), chunk_rows(num_states))
+    chunks = _chunks((hidden, *columns), chunk_rows(num_states, hidden))
     found = [read(decoder(h), *c) for h, *c in chunks]
     return torch.cat(found)
 
 
-def chunk_rows(num_states: int) -> int:
-    """Number of rows decoded at once, at least 1."""
-    return max(1, CHUNK_ELEMENTS // num_states)
+def chunk_rows(num_states: int, hidden: Hidden | None = None) -> int:
+    """Number of rows decoded at once, at least 1; on a GPU, the memory of the device decides."""
+    if hidden is None:
+        return max(1, CHUNK_ELEMENTS // num_states)
+    return rows_at_once(hidden, num_states, CHUNK_ELEMENTS // 2)
 
 
 def _chunks(tensors: tuple[Tensor, ...], size: int) -> Iterator[tuple[Tensor, ...]]:
@@ -109,20 +135,7 @@ class _Chunk:
 
     def parameters(self) -> list[Tensor]:
         """The leaves of the graph that are no inputs, in the order in which they are met."""
-        known = {id(tensor) for tensor in self.inputs}
-        found: dict[int, Tensor] = {}
-        pending, seen = [self.value.grad_fn], set()
-        while pending:
-            node = pending.pop()
-            if node is None or node in seen:
-                continue
-            seen.add(node)
-            if isinstance(leaf := getattr(node, "variable", None), Tensor):
-                if id(leaf) not in known:
-                    found[id(leaf)] = leaf
-            else:
-                pending += [following for following, _ in node.next_functions]
-        return list(found.values())
+        return leaves(self.value, self.inputs)
 
     @torch.enable_grad()
     def gradients(self, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
@@ -156,9 +169,9 @@ class _WeightedSum(torch.autograd.Function):
             for parts, row, part in zip(of_inputs, chunk.inputs, found, strict=False):
                 parts.append(torch.zeros_like(row) if part is None else part)
             for place, part in enumerate(found[number:]):
-                before = of_parameters[place]
-                of_parameters[place] = part if before is None or part is None else before.add_(part)
+                of_parameters[place] = added(of_parameters[place], part)
         ctx.gradients = (*map(torch.cat, of_inputs), *of_parameters)
+        ctx.dtypes = [tensor.dtype for tensor in tensors]
         per_row = torch.cat(values)
         ctx.mark_non_differentiable(per_row)
         return per_row.double().sum(), per_row
@@ -169,5 +182,8 @@ class _WeightedSum(torch.autograd.Function):
         # In place: a copy of a wide decoder's gradient would be the largest tensor of a step.
         gradients, ctx.gradients = ctx.gradients, None
         assert gradients is not None, "a row loss can be differentiated once; call it again"
-        scaled = [None if g is None else g.mul_(scale) for g in gradients]
+        scaled = [
+            None if g is None else g.mul_(scale).to(dtype)
+            for g, dtype in zip(gradients, ctx.dtypes, strict=True)
+        ]
         return (*[None] * 6, *scaled)

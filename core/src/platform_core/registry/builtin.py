@@ -63,7 +63,9 @@ def platform_objectives() -> Iterable[Component]:
     """The objective that every diffusion process can use."""
     return [
         Component(
-            "nelbo", "platform_core.objective:Nelbo", "the bound of any process, from scores alone"
+            "nelbo",
+            "platform_core.objective:ShortestNelbo",
+            "the bound of any process, from scores alone",
         )
     ]
 

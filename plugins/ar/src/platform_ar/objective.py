@@ -75,5 +75,5 @@ class NextTokenNll(Objective, Guessing):
 
     def row_loss(self, logits: Logits, target: Tokens) -> Nats:
         """-log p of each row's target."""
-        log_next = self.predictor.log_next(logits)
-        return -log_next.gather(-1, target[..., None]).squeeze(-1)
+        parameterization, process = self.predictor.parameterization, self.predictor.process
+        return parameterization.nats(logits, target, process)

@@ -9,9 +9,10 @@ Tests check that the bound equals `platform_core.objective.Nelbo`.
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
+from torch import Tensor
 
 from platform_core.distillation import (
     Distillation,
@@ -24,9 +25,9 @@ from platform_core.distillation import (
 from platform_core.draws import Draws
 from platform_core.model import Model
 from platform_core.objective import DiffusionObjective, Loss
-from platform_core.parameterization import PredictsClean
+from platform_core.parameterization import Mean, PredictsClean, widen
 from platform_core.process import Uniform
-from platform_core.types import Batch, Logits, LogProbs, Nats, Noise, Tokens
+from platform_core.types import Batch, Logits, LogProbs, Nats, Noise, Selected, Tokens
 from platform_duo import gaussian
 from platform_duo.schedule import Gaussian
 from platform_duo.trajectory import draw_trajectory
@@ -48,6 +49,8 @@ class UniformNelbo(DiffusionObjective):
         """`uniform_nelbo` of the predicted law of the clean token."""
         parameterization = self.denoiser.parameterization
         assert isinstance(parameterization, PredictsClean), "see requires"
+        if type(parameterization) is Mean:
+            return uniform_nelbo_of_logits(widen(logits), x_t, x0, alpha=alpha, slope=slope)
         log_x0 = parameterization.log_x0(logits, x_t, self.denoiser.process)
         return uniform_nelbo(log_x0, x_t, x0, alpha=alpha, slope=slope)
 
@@ -74,19 +77,75 @@ def uniform_nelbo(log_x0: LogProbs, x_t: Tokens, x0: Tokens, *, alpha: Noise, sl
 
     Source: arXiv:2506.10892 (its Rao-Blackwellised NELBO), arXiv:2412.10193.
     """
-    num_states = log_x0.shape[-1]
-    log_r = math.log(num_states) + alpha.log() - (-alpha).log1p()
-    r, clean = log_r.exp(), log_r.exp().log1p()
+    log_r = _log_r(log_x0.shape[-1], alpha)
     # This form keeps two wide tensors for the backward pass; r * exp(log_x0) would keep three.
-    total = (log_x0 + log_r[..., None].to(log_x0.dtype)).exp().log1p().sum(-1).double()
-    log_here = log_x0.gather(-1, torch.stack((x_t, x0), dim=-1)).double()
-    u_t, u_0 = (log_here + log_r[..., None]).exp().log1p().unbind(-1)
-    q_true = torch.where(x_t == x0, clean, 0.0)
+    total = (log_x0 + log_r[..., None].to(log_x0.dtype)).exp().log1p().sum(-1)
+    log_here = log_x0.gather(-1, torch.stack((x_t, x0), dim=-1))
+    return _combined(total, log_here, x_t == x0, alpha, slope, num_states=log_x0.shape[-1])
+
+
+def uniform_nelbo_of_logits(
+    logits: Logits, x_t: Tokens, x0: Tokens, *, alpha: Noise, slope: Noise
+) -> Nats:
+    """`uniform_nelbo` of the softmax of logits, float32 or wider, with a gradient by hand.
+
+    Each pass over the vocabulary counts: there is one exponential and one logarithm per state.
+    """
+    num_states = logits.shape[-1]
+    r = _log_r(num_states, alpha).exp().to(logits.dtype)
+    total, log_here = _Sums.apply(logits, r, torch.stack((x_t, x0), dim=-1))  # type: ignore[no-untyped-call]
+    return _combined(total, log_here, x_t == x0, alpha, slope, num_states=num_states)
+
+
+def _log_r(num_states: int, alpha: Noise) -> Noise:
+    return math.log(num_states) + alpha.log() - (-alpha).log1p()
+
+
+def _combined(
+    total: Nats,
+    log_here: LogProbs,
+    same: Selected,
+    alpha: Noise,
+    slope: Noise,
+    *,
+    num_states: int,
+) -> Nats:
+    """f from the sum of all u_j and from log x_theta at z and x, in float64."""
+    log_r = _log_r(num_states, alpha)
+    r, clean = log_r.exp(), log_r.exp().log1p()
+    u_t, u_0 = (log_here.double() + log_r[..., None]).exp().log1p().unbind(-1)
+    q_true = torch.where(same, clean, 0.0)
     excess = q_true - u_t
-    divergence = (1 - alpha) / num_states * (clean - total + r * (clean - u_0))
+    divergence = (1 - alpha) / num_states * (clean - total.double() + r * (clean - u_0))
     q_here = (1 - alpha) / num_states * q_true.exp()
     f = -slope / (alpha * num_states * q_here) * (divergence + excess.expm1() - excess)
-    return f.to(log_x0.dtype)
+    return f.to(total.dtype)
+
+
+class _Sums(torch.autograd.Function):
+    """sum_j log(1 + r p_j) and log p at some places, of p = softmax(logits).
+
+    With s_j = g r p_j / (1 + r p_j), plus the gradient of log p at the places, the gradient of the
+    logits is s - p sum(s). One wide tensor, r p, is kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, r: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        law = logits.softmax(-1)
+        log_total = logits.amax(-1, keepdim=True) - law.amax(-1, keepdim=True).log()
+        here = logits.gather(-1, places) - log_total
+        odds = law.mul_(r[..., None])
+        ctx.save_for_backward(odds, r, places)
+        return odds.log1p().sum(-1), here
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, of_total: Tensor, of_here: Tensor) -> tuple[Tensor, None, None]:
+        odds, r, places = ctx.saved_tensors
+        slope = (odds + 1).reciprocal_().mul_(odds).mul_(of_total[..., None])
+        slope.scatter_add_(-1, places, of_here)
+        share = slope.sum(-1, keepdim=True) / r[..., None]
+        return slope.addcmul_(odds, share, value=-1), None, None
 
 
 WINDOW = 0.99869414, 0.0061863085

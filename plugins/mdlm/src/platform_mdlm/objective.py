@@ -96,8 +96,7 @@ class MaskedNelbo(DiffusionObjective):
     ) -> Nats:
         parameterization, process = self.denoiser.parameterization, self.denoiser.process
         assert isinstance(parameterization, MaskFree), "see requires"
-        log_x0 = parameterization.log_x0(logits, x_t, process)
-        nats = -log_x0.gather(-1, x0[..., None]).squeeze(-1)
+        nats = parameterization.nats(logits, x_t, x0, process)
         weight = torch.where(process.changeable(x_t), weigh(alpha, slope), 0.0)
         return weight.to(nats.dtype) * nats
 

@@ -11,9 +11,9 @@ from typing import final
 import torch
 from torch.nn import functional
 
-from platform_core.parameterization import MaskFree, widen
+from platform_core.parameterization import MaskFree, cross_entropy, widen
 from platform_core.process import LOG_ZERO, Diffusion
-from platform_core.types import Logits, LogProbs, Tokens
+from platform_core.types import Logits, LogProbs, Nats, Tokens
 
 
 @final
@@ -32,3 +32,11 @@ class Subs(MaskFree):
         law = law.masked_fill_(clean[..., None], LOG_ZERO)
         here = torch.where(clean, 0.0, LOG_ZERO).to(law.dtype)
         return law.scatter_(-1, x_t[..., None], here[..., None])
+
+    def nats(self, logits: Logits, x_t: Tokens, x0: Tokens, process: Diffusion) -> Nats:
+        """-log x_theta[x_0]: the cross-entropy over the vocabulary at masks, without making the law
+        of every token; elsewhere 0 if x_0 is x_t and -`LOG_ZERO` if not.
+        """
+        kept = torch.where(x_t == x0, 0.0, -LOG_ZERO)
+        predicted = cross_entropy(logits, x0, process.vocab_size)
+        return torch.where(process.changeable(x_t), predicted, kept.to(predicted.dtype))

@@ -10,12 +10,10 @@ the term sum(w) - 1 - log sum(w) >= 0 is added. Tests check that f_t equals
 from collections.abc import Mapping
 from typing import ClassVar, final
 
-import torch
-
 from platform_core.objective import DiffusionObjective
 from platform_core.process import Absorbing
 from platform_core.types import Logits, Nats, Noise, Tokens
-from platform_sedd.parameterization import Score
+from platform_sedd.parameterization import Score, masked_entropy
 
 
 @final
@@ -36,10 +34,6 @@ class ScoreEntropy(DiffusionObjective):
 
     def row_loss(self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise) -> Nats:
         """The closed form, which needs one sum over the vocabulary."""
-        parameterization, process = self.denoiser.parameterization, self.denoiser.process
-        assert isinstance(parameterization, Score), "see requires"
-        log_w = parameterization.log_weights(logits, process)
-        here = log_w.gather(-1, x0[..., None]).squeeze(-1)
-        divergence = log_w.logsumexp(-1).expm1() - here
-        weight = torch.where(process.changeable(x_t), -slope / (1 - alpha), 0.0)
-        return weight.to(divergence.dtype) * divergence
+        process = self.denoiser.process
+        assert isinstance(process, Absorbing), "see requires"
+        return masked_entropy(logits, x_t, x0, alpha, slope, process=process)

@@ -8,6 +8,7 @@ weights w need not sum to 1; in this a score differs from a law of the clean tok
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar, final
 
 import torch
@@ -15,9 +16,9 @@ import torch
 from platform_core import categorical
 from platform_core.categorical import Truncation
 from platform_core.model import MIN_ALPHA
-from platform_core.parameterization import ScoreBased, widen
-from platform_core.process import LOG_ZERO, Diffusion, Mixing, Thinned
-from platform_core.types import Logits, LogProbs, Noise, Tokens
+from platform_core.parameterization import ClosedBound, ScoreBased, cross_entropy, widen
+from platform_core.process import LOG_ZERO, Absorbing, Diffusion, Mixing, Thinned
+from platform_core.types import Logits, LogProbs, Nats, Noise, Tokens
 
 
 @final
@@ -47,6 +48,10 @@ class Score(ScoreBased):
     def log_score(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> LogProbs:
         """The score of the process, with w in place of the law of the clean token."""
         return process.log_score(self.log_weights(logits, process), x_t, alpha)
+
+    def closed_bound(self, process: Diffusion) -> ClosedBound | None:
+        """`masked_entropy` for noise that masks."""
+        return partial(masked_entropy, process=process) if isinstance(process, Absorbing) else None
 
     def thin(
         self,
@@ -81,6 +86,20 @@ class Score(ScoreBased):
     def most_likely(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> Tokens:
         """The mode of the clean law that the score implies: the token with the largest logit."""
         return logits[..., : process.vocab_size].argmax(-1)
+
+
+def masked_entropy(
+    logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise, *, process: Absorbing
+) -> Nats:
+    """-alpha' / (1 - alpha) ( sum(w) - 1 - log w[x_0] ) at masks, 0 elsewhere.
+
+    log sum(w) is the cross-entropy at x_0 plus log w[x_0], which needs no copy of the logits.
+    """
+    here = widen(logits.gather(-1, x0[..., None]).squeeze(-1)) - math.log(process.vocab_size)
+    log_sum = cross_entropy(logits, x0, process.vocab_size) + here
+    divergence = log_sum.expm1() - here
+    weight = torch.where(process.changeable(x_t), -slope / (1 - alpha), 0.0)
+    return weight.to(divergence.dtype) * divergence
 
 
 def above_noise(alpha: Noise) -> Noise:
