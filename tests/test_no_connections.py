@@ -2,12 +2,15 @@
 
 import ipaddress
 import json
+import shutil
 import socket
 from pathlib import Path
 
 import datasets
 import huggingface_hub.constants
 import pytest
+import yaml
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from platform_core.cli import main
 
@@ -99,6 +102,88 @@ def test_no_verb_opens_a_connection_for_files_of_this_machine(
         ["export", str(runs["json"]), str(tmp_path / "exported")],
         ["tokenizer", "train", f"--data.path={files['json']}", "--data.corpus=json", "--size=270"]
         + [f"--output={tmp_path / 'trained'}"],
+    ]
+    failed = {}
+    for words in commands:
+        code = main(words)
+        if code or tried:
+            failed[" ".join(words)] = (code, list(tried))
+            tried.clear()
+    assert not failed, json.dumps(failed, indent=1)
+
+
+TASK = {
+    "task": "endings",
+    "dataset_path": "json",
+    "test_split": "test",
+    "output_type": "multiple_choice",
+    "doc_to_text": "query",
+    "doc_to_choice": "choices",
+    "doc_to_target": "gold",
+    "metric_list": [{"metric": "acc"}],
+}
+
+
+def of_transformers(folder: Path, files: dict[str, Path]) -> dict[str, Path]:
+    """A tokenizer as tokenizer.json and as older files only, and a network that has it."""
+    train = [f"--data.path={files['json']}", "--data.corpus=json", "--size=270"]
+    assert main(["tokenizer", "train", *train, f"--output={folder / 'trained'}"]) == 0
+    model = json.loads((folder / "trained" / "tokenizer.json").read_text())["model"]
+    whole, older, network = folder / "whole", folder / "older", folder / "network"
+    for place in (whole, older):
+        place.mkdir()
+        special = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+        config = {"tokenizer_class": "GPT2Tokenizer", **special}
+        (place / "tokenizer_config.json").write_text(json.dumps(config))
+    (whole / "tokenizer.json").write_text(json.dumps(model))
+    (older / "vocab.json").write_text(json.dumps(model["model"]["vocab"]))
+    merges = [" ".join(pair) for pair in model["model"]["merges"]]
+    (older / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    shutil.copytree(whole, network)
+    size = len(AutoTokenizer.from_pretrained(whole, local_files_only=True))
+    small = GPT2Config(vocab_size=size, n_positions=64, n_embd=16, n_layer=1, n_head=2)
+    GPT2LMHeadModel(small).save_pretrained(network)
+    return {"whole": whole, "older": older, "network": network}
+
+
+def test_no_folder_of_transformers_and_no_task_of_files_opens_a_connection(
+    tmp_path: Path, tried: list[object]
+) -> None:
+    files = texts(tmp_path)
+    folders = of_transformers(tmp_path, files)
+    run, tasks = tmp_path / "run", tmp_path / "tasks"
+    tasks.mkdir()
+    items = [{"query": "alpha", "choices": [" beta", " gamma"], "gold": 0}]
+    (tmp_path / "items.jsonl").write_text("".join(f"{json.dumps(item)}\n" for item in items))
+    named = {"dataset_kwargs": {"data_files": {"test": str(tmp_path / "items.jsonl")}}}
+    (tasks / "one.yaml").write_text(yaml.safe_dump({**TASK, **named}))
+    (tasks / "all.yaml").write_text("group: all-endings\ntask: [endings]\n")
+    text = ["--data.corpus=json", f"--data.path={files['json']}"]
+    network = [f"--backbone.config={folders['network']}", "--backbone.pretrained=true"]
+    small = [word for word in WORDS if word.startswith("--backbone")]
+    plain = [word for word in WORDS if word not in (*small, "--process=mdlm", "--sampler.steps=2")]
+    commands = [
+        ["run", *WORDS, *text, f"--data.tokenizer={folders['whole']}", f"--output={run}"],
+        ["run", *WORDS, *text, f"--data.tokenizer={folders['whole'] / 'tokenizer.json'}"]
+        + [f"--output={tmp_path / 'of-file'}"],
+        ["run", *WORDS, *text, f"--data.tokenizer={folders['older']}"]
+        + [f"--output={tmp_path / 'of-older'}"],
+        [
+            "run",
+            "--process=mdlm",
+            *plain,
+            *text,
+            "--backbone=hf",
+            *network,
+            f"--data.tokenizer={folders['network']}",
+        ]
+        + [f"--output={tmp_path / 'pretrained'}"],
+        ["eval", str(run), "--judge", str(folders["network"]), "--sample.number=2"],
+        ["run", "--process=ar", *plain, *small, *text, f"--data.tokenizer={folders['whole']}"]
+        + [f"--output={tmp_path / 'ar'}"],
+        ["eval", str(run), "--judge", str(tmp_path / "ar"), "--sample.number=2"],
+        ["eval", str(run), "--tasks=endings", f"--task_path={tasks}", "--trust_tasks"],
+        ["eval", str(run), "--tasks=all-endings", f"--task_path={tasks}", "--trust_tasks"],
     ]
     failed = {}
     for words in commands:

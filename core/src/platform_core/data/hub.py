@@ -6,7 +6,7 @@ This module imports the libraries' loggers, so it is imported only where these l
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -34,17 +34,21 @@ def reachable() -> bool:
 
 
 @contextmanager
-def offline_if_unreachable() -> Iterator[None]:
-    """If the hub cannot be reached, let libraries that take no `local_files_only` fail at once."""
+def offline() -> Iterator[None]:
+    """Let the hub's libraries open no connection, those too that take no `local_files_only`."""
     import datasets
 
     before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    if not reachable():
-        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
         constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+
+
+def offline_if_unreachable() -> AbstractContextManager[None]:
+    """If the hub cannot be reached, let libraries that take no `local_files_only` fail at once."""
+    return nullcontext() if reachable() else offline()
 
 
 @contextmanager

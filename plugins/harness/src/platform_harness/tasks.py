@@ -22,8 +22,8 @@ import math
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
 from itertools import compress
@@ -49,6 +49,9 @@ VERSION: str = lm_eval.__version__
 
 ACCURACIES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match")
 """Metrics of single items, 1 or 0; their mean is recomputed with unscored items as wrong."""
+
+LOCAL_FORMATS = ("json", "csv", "parquet", "text", "arrow", "pandas")
+"""What `dataset_path` of a task says if its data are files."""
 
 Key = tuple[str, int]
 """Name of a task and number of an item."""
@@ -317,9 +320,10 @@ def run_tasks(
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     manager = _manager(names, folder)
     try:
-        with redirect_stdout(StringIO()), hub.offline_if_unreachable():
+        with redirect_stdout(StringIO()), _reaching(manager, names):
             results = lm_eval.simple_evaluate(
                 model=model,
                 tasks=list(names),
@@ -343,6 +347,33 @@ def run_tasks(
         raise _mistake(names, error, folder) from error
     assert results is not None, "there is one process"
     return [_outcome(task, results, model.counts[task]) for task in results["samples"]]
+
+
+def _reaching(manager: TaskManager, names: Sequence[str]) -> AbstractContextManager[None]:
+    """Tasks of files on this machine open no connection; others do if the hub can be reached."""
+    index = manager.task_index
+    alone = set(names) <= set(manager.all_subtasks)  # Groups and tags are of other tasks.
+    read = [data for name in (names if alone else index) for data in _data(index[name].cfg)]
+    here = bool(read) and all(map(_is_local, read))
+    return hub.offline() if here else hub.offline_if_unreachable()
+
+
+def _data(config: object) -> Iterator[Mapping[str, Any]]:
+    """The tasks in a task file, or in the list of a group, that say where their data are."""
+    if isinstance(config, list):
+        yield from (task for child in config for task in _data(child))
+    elif isinstance(config, dict):
+        if config.keys() & {"dataset_path", "custom_dataset", "class"}:
+            yield config
+        yield from _data(config.get("task"))
+
+
+def _is_local(task: Mapping[str, Any]) -> bool:
+    """Whether a task reads nothing but files of this machine, as far as its YAML file says."""
+    place, arguments = str(task.get("dataset_path")), task.get("dataset_kwargs") or {}
+    if task.keys() & {"custom_dataset", "class"} or "://" in str(arguments):
+        return False
+    return place in LOCAL_FORMATS or Path(place).is_dir()
 
 
 def _mistake(names: Sequence[str], error: Exception, folder: Path | None) -> UsageError:

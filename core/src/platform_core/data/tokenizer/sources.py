@@ -204,9 +204,13 @@ def read_transformers(name: str) -> LibraryFiles:
     except ImportError as error:
         raise _needs_transformers(name) from error
     try:
+        folder = Path(name).expanduser()
+        here = folder.is_dir()
         with quiet():
             found = AutoTokenizer.from_pretrained(
-                name, trust_remote_code=False, local_files_only=not reachable()
+                folder if here else name,
+                trust_remote_code=False,
+                local_files_only=here or not reachable(),
             )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
         said = " ".join(str(error).split()).partition(". ")[0][:200]
