@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from io import TextIOWrapper
 from signal import SIGTERM, SIGUSR1, signal
 from typing import Any
 
@@ -25,6 +26,7 @@ from platform_core.errors import (
     one_line,
     out_of_memory,
 )
+from platform_core.record.progress import working
 from platform_core.registry.verbs import OWN_VERBS
 from platform_core.runtime.signals import Stopped, stoppable
 
@@ -59,6 +61,7 @@ Plugins may bring more verbs: `platform plugins` lists them.
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; a user's mistake is reported in one line."""
     command = "platform"
+    _say_what_there_are_letters_for()
     try:
         words, settings = split_global_options(sys.argv[1:] if argv is None else argv)
         verb = words[0] if words else "--help"
@@ -69,10 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv is None:
             _leave_with(code)
     except UsageError as error:
-        print(f"{command}: error: {one_line(error)}", file=sys.stderr)
+        _complain(f"{command}: error: {one_line(error)}")
         return EXIT_MISTAKE
     except Stopped as stopped:
-        print(f"{command}: stopped by {stopped.name}", file=sys.stderr)
+        _complain(f"{command}: stopped by {stopped.name}")
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
         return EXIT_CTRL_C
@@ -82,15 +85,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BROKEN_PIPE
     except OSError as error:
         # A full disk or an unwritable directory is the machine's state, not a defect.
-        print(f"{command}: error: {one_line(out_of_memory(error) or error)}", file=sys.stderr)
+        _complain(f"{command}: error: {one_line(out_of_memory(error) or error)}")
         return EXIT_MISTAKE
     except (MemoryError, RuntimeError) as error:
         said = out_of_memory(error)
         if said is None:
             raise
-        print(f"{command}: error: {one_line(said)}", file=sys.stderr)
+        _complain(f"{command}: error: {one_line(said)}")
         return EXIT_MISTAKE
     return code
+
+
+def _complain(line: str) -> None:
+    working("")
+    print(line, file=sys.stderr)
+
+
+def _say_what_there_are_letters_for() -> None:
+    """Lets terminals that have only ASCII show dashes as hyphens, and other letters as `?`."""
+    from codecs import register_error
+
+    plain = {"\N{EN DASH}": "-", "\N{HORIZONTAL ELLIPSIS}": "...", "\N{MULTIPLICATION SIGN}": "x"}
+
+    def replaced(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        wrong = error.object[error.start : error.end]
+        return "".join(plain.get(letter, "?") for letter in wrong), error.end
+
+    register_error("platform", replaced)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "backslashreplace"):
+            stream.reconfigure(errors="platform")
 
 
 def _leave_with(code: int) -> None:

@@ -2,7 +2,6 @@
 
 import math
 import os
-import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -14,6 +13,9 @@ from platform_core.composition.compose import Composition, compose, compose_save
 from platform_core.composition.help_page import HelpPage
 from platform_core.errors import EXIT_INTERRUPTED, UsageError, either
 from platform_core.record.directory import RunDirectory
+from platform_core.record.files import ReadError, read_json
+from platform_core.record.progress import command, working
+from platform_core.record.yaml_tree import read_tree
 from platform_core.registry.loading import load_plugins
 from platform_core.registry.parts import Plugins
 from platform_core.runtime.signals import Interruption, Stopped
@@ -29,6 +31,7 @@ def main(argv: Sequence[str]) -> int:
         plugins = load_plugins()
         print_help(argv, plugins, lambda: _compose(argv, plugins))
         return 0
+    working("starting")
     early = _early(argv)
     resumed: Path | None = early.resume
     if resumed is not None and early.init is not None:
@@ -58,6 +61,11 @@ def _compose(argv: Sequence[str], plugins: Plugins) -> tuple[Composition, Namesp
 
 
 def _resume(directory: RunDirectory, argv: Sequence[str]) -> int:
+    # Before torch is imported, if no option is given that might ask for more.
+    options = [word for word in argv if word.startswith("-")]
+    variables = {name for name in os.environ if name.startswith("PLATFORM_")}
+    if len(options) == 1 and variables <= {"PLATFORM_CACHE"} and _finished(directory):
+        return _say_finished(directory)
     composition, asked = compose_saved(
         directory.config,
         argv,
@@ -71,12 +79,37 @@ def _resume(directory: RunDirectory, argv: Sequence[str]) -> int:
             "--resume continues in the run's own directory; leave out --output, --overwrite"
         )
     with directory.held() if _is_main_process() else nullcontext():
+        said = directory.config.read_text(encoding="utf-8")
+        if composition.config == said and _finished(directory):
+            return _say_finished(directory)
         return _train(composition, directory, resume=True)
+
+
+def _finished(directory: RunDirectory) -> int:
+    """The number of steps of a run that has its result; 0 of one that has something left to do."""
+    try:
+        result = read_json(directory.result)
+        steps = result["steps"]
+        asked = read_tree(directory.config, "its config")["train"]["steps"]
+    except (UsageError, ReadError, OSError, KeyError, TypeError):
+        return 0
+    whole = (directory.samples / "final.txt").is_file() and directory.tokenizer.is_file()
+    return steps if whole and steps == asked and directory.steps()[-1:] == [steps] else 0
+
+
+def _say_finished(directory: RunDirectory) -> int:
+    steps = _finished(directory)
+    working("")
+    print(f"{directory.path} is finished: all of its {steps:,} steps are made and evaluated")
+    again = command("eval", directory.path)
+    more = command("run", "--resume", directory.path, "--train.steps", 2 * steps)
+    print(f"evaluate it again: {again}   train on: {more}")
+    return 0
 
 
 def _train(composition: Composition, directory: RunDirectory, *, resume: bool) -> int:
     """Trains and evaluates; a signal ends either with everything saved that there is."""
-    words = f"platform run --resume {shlex.quote(str(directory.path))}"
+    words = command("run", "--resume", directory.path)
     run = None
     try:
         from platform_core.training.run import Run
@@ -92,6 +125,7 @@ def _train(composition: Composition, directory: RunDirectory, *, resume: bool) -
         if run.accelerator.is_main_process:
             print(summary(run, result))
     except Stopped as stopped:
+        working("")
         if run is not None:
             said = f"saved at step {run.trainer.step}, before the end of its evaluation"
             print(f"{said}; go on with: {words}")
@@ -160,7 +194,7 @@ def summary(run: "Run", result: dict[str, Any]) -> str:
         f"{result['steps']} steps in {result['seconds']:.0f} s, {result['parameters']:,} weights, "
         f"peak memory {result['peak_rss_bytes'] / 1e9:.2f} GB",
         *_figures(result, run.composition.evaluate),
-        f"record: {path}   more samples: platform sample {path}{curves}",
+        f"record: {path}   more samples: {command('sample', path)}{curves}",
     ]
     return "\n".join(lines)
 

@@ -6,6 +6,7 @@ Used by every verb that trains or reads a model, and by sweeps, which compose ma
 process: a mistake raises `UsageError`, and only `--help` and `--print_config` end the program.
 """
 
+import glob
 import os
 import sys
 from argparse import ArgumentParser, Namespace
@@ -531,10 +532,20 @@ def _parse(
     return arguments, _self_contained(arguments, arguments.parse(request.rest))
 
 
+def _from_anywhere(path: str | None) -> str | None:
+    """The path of data that are there, so that it is found from every directory."""
+    if path is None or not (Path(path).exists() or glob.glob(path)):
+        return path
+    return str(Path(path).absolute())
+
+
 def _self_contained(arguments: "Arguments", values: "Values") -> "Values":
-    """The values, with what the backbone keeps of a network that is described elsewhere."""
+    """The values, so that nothing else is needed: the path of the data is absolute, and the
+    backbone keeps what describes its network elsewhere.
+    """
     from platform_core.backbone import FromElsewhere
 
+    values["data.path"] = _from_anywhere(values["data.path"])
     backbone = arguments.classes["backbone"]
     if issubclass(backbone, FromElsewhere):
         for name, value in backbone.kept(arguments.section(values, "backbone")).items():

@@ -12,6 +12,7 @@ from platform_core.draws import Draws
 from platform_core.errors import UsageError
 from platform_core.model import first_not_finite
 from platform_core.objective import Objective, Protocol
+from platform_core.record.progress import shown
 
 NUM_LEVELS = 10
 """Number of equal parts into which a bound by noise level divides the times."""
@@ -157,7 +158,8 @@ def _read(
     nats = torch.zeros(rounds, number, dtype=torch.float64, device=accelerator.device)
     times, tokens = torch.zeros_like(nats), torch.zeros_like(nats[0])
     rank, world = accelerator.process_index, accelerator.num_processes
-    for first in range(rank * batch_size, number, batch_size * world):
+    batches = range(rank * batch_size, number, batch_size * world)
+    for first in shown(batches, "evaluating", unit="batch", show=rank == 0):
         rows = range(first, min(first + batch_size, number))
         here = slice(rows.start, rows.stop)
         batch = split.batch(rows).to(accelerator.device)

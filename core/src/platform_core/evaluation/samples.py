@@ -16,6 +16,7 @@ from platform_core.errors import UsageError
 from platform_core.evaluation.trajectory import Trajectory
 from platform_core.guidance import guided
 from platform_core.model import Model
+from platform_core.record.progress import shown
 from platform_core.sampler import Prompt, Sampler
 from platform_core.types import Inputs, Noise
 
@@ -90,7 +91,9 @@ def generate(
     training, device = model.training, accelerator.device
     model.eval()
     start, tokens, nfe = time.perf_counter(), [], 0
-    for first in range(0, options.number, options.batch_size):
+    show = accelerator.is_main_process
+    batches = range(0, options.number, options.batch_size)
+    for first in shown(batches, "sampling", unit="batch", show=show):
         batch = min(options.batch_size, options.number - first)
         generator = derive_generator(seed, "sample", first, device=device)
         prompt = _prompt(given, (batch, length), device)

@@ -46,6 +46,13 @@ class RunDirectory:
         """
         run = cls(Path(path))
         if not run.config.is_file():
+            if (run.path / "sweep.yaml").is_file():
+                trials = sorted(path.parent for path in run.path.glob("trials/*/config.yaml"))
+                named = f": {trials[0]}" if trials else ""
+                raise UsageError(
+                    f"{run.path} is a sweep of {len(trials)} runs; name one of its runs{named}; "
+                    f"platform report {run.path} shows all"
+                )
             here = (
                 "is no run directory (it has no config.yaml)"
                 if run.path.exists()

@@ -90,6 +90,17 @@ def has_bf16(*, cpu: bool) -> bool:
     return cpuinfo.exists() and bool({"avx512_bf16", "amx_bf16"} & set(cpuinfo.read_text().split()))
 
 
+def chosen(accelerator: Accelerator) -> str:
+    """The device of a run, why it was chosen, and its precision, in a few words."""
+    device = accelerator.device
+    many = f", {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
+    precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+    if device.type == "cuda":
+        return f"on {torch.cuda.get_device_name(device)}{many}, {precision}"
+    threads = torch.get_num_threads()
+    return f"on the CPU, because torch sees no GPU: {threads} thread(s){many}, {precision}"
+
+
 def describe(accelerator: Accelerator, plugins: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What made the numbers of a run: versions, plugins, device, precision, threads.
 

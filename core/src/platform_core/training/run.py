@@ -39,6 +39,7 @@ from platform_core.record.cards import Card, Record
 from platform_core.record.directory import BETWEEN_SAMPLES, RunDirectory
 from platform_core.record.files import json_text, read_json, write_bytes, write_json, write_text
 from platform_core.record.metrics import FINAL, MetricsLog
+from platform_core.record.progress import working
 from platform_core.record.results import write_result
 from platform_core.record.tracker import Several, about, identities, open_trackers
 from platform_core.runtime import accelerator as runtime
@@ -71,6 +72,7 @@ class Run:
         self.trackers = choose_trackers(composition.track.to, composition.plugins, known_to)
         self.composition, self.directory = composition, directory
         self.accelerator = runtime.start(composition.train.precision)
+        working("reading text")
         known = directory if resume else origin(composition)
         tokenizer = load_tokenizer(known.tokenizer) if known else None
         names = known.label_names() if known else ()
@@ -78,6 +80,7 @@ class Run:
         needed = (held_out,) if streaming else ("train", held_out)
         self.data = load_data(composition.data, tokenizer, names, needed)
         label_number(self.data.labels, composition.sample.label)
+        working("making the network")
         self.built = build(
             composition,
             self.data.tokenizer.vocab_size,
@@ -115,6 +118,8 @@ class Run:
             if self.accelerator.is_main_process
             else MetricsLog(Path(os.devnull))
         )
+        if self.accelerator.is_main_process:
+            self._say_start()
 
     def _start(self, checkpoint: Checkpoint | None, *, resume: bool) -> dict[str, Any]:
         """Puts the first weights in place, unless a checkpoint has others; says which they are."""
@@ -126,6 +131,22 @@ class Run:
         if composition.init.run:
             return load_start(self.built.model, composition.init)
         return load_pretrained(self.built.model, self.data.tokenizer)
+
+    def _say_start(self) -> None:
+        """Where, on what device, on what text, and how large the network is, on standard error."""
+        data, names = self.composition.data, self.composition.names
+        number = "a stream" if data.streaming else f"{len(self.data.split('train')):,} sequences"
+        weights = sum(parameter.numel() for parameter in self.built.model.parameters())
+        working("")
+        for line in (
+            f"{self.directory.path}: {runtime.chosen(self.accelerator)}",
+            f"{data.corpus}: {number} of {data.length} tokens, "
+            f"{self.data.tokenizer.vocab_size:,} kinds of tokens",
+            f"{names['process']} with {names['backbone']}: {weights:,} weights, "
+            f"{self.composition.train.steps:,} steps of {self.composition.train.batch_size} "
+            f"sequences{f', from step {self.trainer.step:,} on' if self.trainer.step else ''}",
+        ):
+            print(line, file=sys.stderr)
 
     def __enter__(self) -> "Run":
         return self
@@ -323,7 +344,11 @@ class Run:
         """The final bound, baselines and samples; writes `result.json`."""
         start = time.perf_counter()
         options = self.composition.evaluate
-        bound, samples = self.bound(options.sequences), self.samples()
+        working("evaluating")
+        bound = self.bound(options.sequences)
+        working("sampling")
+        samples = self.samples()
+        working("counting n-grams")
         # N-grams are not counted in streamed text.
         streamed = self.composition.data.streaming
         ngrams = None if streamed else baselines(self.data, options.split, options.sequences)
@@ -333,6 +358,7 @@ class Run:
         self.keep_samples(samples, "final")
         self.keep_figures(bound, samples, "final")
         result = self._result(bound, samples, ngrams, time.perf_counter() - start)
+        working("")
         if self.accelerator.is_main_process:
             write_result(self.directory, result)
         return result

@@ -19,6 +19,7 @@ from platform_aim.repository import (
     prepare_run,
 )
 from platform_core.record.directory import RunDirectory
+from platform_core.record.progress import command
 from platform_core.record.tracker import About, Tracker, new_hash
 
 INDEX_SECONDS = 2.0
@@ -97,7 +98,7 @@ class AimTracker(Tracker):
     @classmethod
     def viewer(cls, runs: Path) -> str:
         """The dashboard of this plugin."""
-        return "platform dashboard" if runs == Path("runs") else f"platform dashboard {runs}"
+        return command("dashboard", *([] if runs == Path("runs") else [runs]))
 
     @property
     def identity(self) -> str:
