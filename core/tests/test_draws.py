@@ -82,6 +82,19 @@ def test_intervals_are_dealt_once_each_and_every_division_is_nearly_even(total: 
             assert (middles - torch.arange(size) - 0.5).abs().max() < 3
 
 
+@pytest.mark.parametrize(("number", "rounds"), [(100, 4), (7, 5), (16, 16), (1, 3)])
+def test_a_sequence_of_several_rounds_has_a_time_in_every_part(number: int, rounds: int):
+    turns = [
+        Draws.derive("a", step=0, first=turn * number, total=rounds * number, rounds=rounds)
+        for turn in range(rounds)
+    ]
+    times = torch.cat([made.times(number) for made in turns], dim=1)
+    in_order = times.sort(dim=1)[0]
+    gaps = torch.diff(torch.cat((in_order, in_order[:, :1] + 1), dim=1), dim=1)
+    assert times.flatten().sort()[0].mul(rounds * number).floor().unique().numel() == times.numel()
+    assert (gaps < 1 / rounds + 1 / (rounds * number) + 1e-9).all()
+
+
 def masked(times: torch.Tensor, length: int, step: int) -> int:
     """Rows that MDLM decodes: masked tokens of sequences at these times."""
     level = torch.rand(len(times), length, generator=derive_generator("masks", step))

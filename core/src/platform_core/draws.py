@@ -53,6 +53,8 @@ class Draws:
         total: number of sequences in the global batch.
         shift: a number that is the same on every rank, drawn anew at each step.
         device: of the batch, and of everything that is drawn.
+        rounds: how often the global batch holds the same list of sequences, one list after the
+            other; each sequence then has a time in each of so many equal parts of [0, 1].
     """
 
     seed: int
@@ -61,6 +63,7 @@ class Draws:
     total: int
     shift: int
     device: torch.device
+    rounds: int = 1
     calls: int = field(default=0, init=False)
 
     @classmethod
@@ -71,11 +74,12 @@ class Draws:
         first: int,
         total: int,
         device: torch.device | str = "cpu",
+        rounds: int = 1,
     ) -> "Draws":
         """The draws of the batch that starts at sequence `first` of step `step`."""
         shift = derive_seed(*parts, "shift", step) % total
         seed = derive_seed(*parts, "draws", step)
-        return cls(seed, step, first, total, shift, torch.device(device))
+        return cls(seed, step, first, total, shift, torch.device(device), rounds)
 
     def times(self, batch: int, t_min: float = 0.0) -> Noise:
         """Stratified times in [t_min, 1], `[batch, 1]` float64: one in each of `total` equal
@@ -87,9 +91,11 @@ class Draws:
         texts are unbiased.
         """
         places = torch.arange(self.first, self.first + batch)
-        interval = (dealt(places, self.total) + self.shift) % self.total
-        within = torch.tensor(self._seeds(batch), dtype=torch.float64) * 2.0**-63
-        t = ((interval + within) / self.total).clamp(END_MARGIN, 1 - END_MARGIN)
+        number = self.total // self.rounds
+        within = dealt(places % number, number)
+        interval = (places - places % number + within + self.shift) % self.total
+        inside = torch.tensor(self._seeds(batch), dtype=torch.float64) * 2.0**-63
+        t = ((interval + inside) / self.total).clamp(END_MARGIN, 1 - END_MARGIN)
         return (t_min + (1 - t_min) * t)[:, None].to(self.device)
 
     def each(self, draw: Callable[..., Drawn], *columns: Tensor) -> Drawn:
@@ -131,7 +137,9 @@ def dealt(places: Tensor, total: int) -> Tensor:
     power = total & -total
     odd = total // power
     low, high = places % odd, places // odd
-    return _odd_order(odd)[low] * power + _reversed(high) // (2**BITS // power)
+    coarse: Tensor = _odd_order(odd)[low] * power
+    fine: Tensor = _reversed(high) // (2**BITS // power)
+    return coarse + fine
 
 
 @functools.lru_cache(4)

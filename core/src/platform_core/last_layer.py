@@ -55,7 +55,8 @@ def rows_at_once(hidden: Hidden, num_states: int, elements: int) -> int:
         return max(1, elements // num_states)
     free = torch.cuda.mem_get_info(hidden.device)[0]
     kept = torch.cuda.memory_reserved(hidden.device) - torch.cuda.memory_allocated(hidden.device)
-    return device_rows(*hidden.shape, num_states, free + kept)
+    number, width = hidden.shape
+    return device_rows(number, width, num_states, free + kept)
 
 
 def device_rows(number: int, width: int, num_states: int, free: int) -> int:
@@ -135,7 +136,8 @@ class _Products:
     """The matrix products of a linear layer: logits of a chunk, and gradients from theirs."""
 
     def __init__(self, layer: nn.Linear, hidden: Hidden, chunk: Chunk) -> None:
-        self.layer, self.given = layer, hidden
+        bias = layer._parameters["bias"]  # which torch's types say is never None
+        self.given = (hidden, layer.weight, bias)
         self.size = rows_at_once(hidden, layer.out_features, chunk.elements)
         on_cpu = hidden.device.type == "cpu"
         self.block = -(-self.size // chunk.blocks) if on_cpu else self.size
@@ -144,14 +146,13 @@ class _Products:
         dtype = narrow or hidden.dtype
         # Once for all chunks; autocast alone would read the wide weight again for each product.
         self.hidden, self.weight = hidden.detach().to(dtype), layer.weight.detach().to(dtype)
-        self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
+        self.bias = None if bias is None else bias.detach().to(dtype)
         room = (min(self.size, max(1, len(hidden))), layer.out_features)
         self.room = self.hidden.new_empty(room if on_cpu else (0, 0))
         asked = torch.is_grad_enabled()
         self.of_hidden = torch.empty_like(hidden) if asked and hidden.requires_grad else None
         self.of_weight = _zeros(layer.weight) if asked and layer.weight.requires_grad else None
-        has_bias = asked and layer.bias is not None and layer.bias.requires_grad
-        self.of_bias = _zeros(layer.bias) if has_bias else None
+        self.of_bias = _zeros(bias) if asked and bias is not None and bias.requires_grad else None
 
     def chunks(self) -> Iterator[slice]:
         """Slices of the rows; one empty slice if there are none."""
@@ -191,9 +192,8 @@ class _Products:
     def gradients(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Each tensor that requires a gradient, with its gradient."""
         found = (self.of_hidden, self.of_weight, self.of_bias)
-        tensors = (self.given, self.layer.weight, self.layer.bias)
-        for tensor, gradient in zip(tensors, found, strict=True):
-            if gradient is not None:
+        for tensor, gradient in zip(self.given, found, strict=True):
+            if tensor is not None and gradient is not None:
                 yield tensor, gradient
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from platform_core import last_layer
-from platform_core.last_layer import Chunk, RowLoss, added, is_plain, leaves, rows_at_once
+from platform_core.last_layer import Chunk, added, is_plain, leaves, rows_at_once
+from platform_core.last_layer import RowLoss as RowLoss
 from platform_core.types import Hidden, Nats
 
 BLOCKS = 8

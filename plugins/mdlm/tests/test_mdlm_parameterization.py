@@ -71,3 +71,24 @@ def test_the_family_s_process_is_masks_and_tells_no_time_unless_asked(time_condi
     assert process.time_conditioned is time_conditioned
     assert Mdlm(7).time_conditioned is False
     assert Subs.requires == {"process": Absorbing}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_nats_are_the_law_s_without_the_law(dtype):
+    logits, x_t = case(30, seed=5, dtype=dtype)
+    x0 = torch.where(torch.arange(10) % 4 == 1, x_t, torch.arange(10))
+    found = []
+    for by_law in (False, True):
+        leaf = logits.clone().requires_grad_()
+        if by_law:
+            log_x0 = Subs().log_x0(leaf, x_t, Mdlm(30))
+            nats = -log_x0.gather(-1, x0[:, None]).squeeze(-1)
+        else:
+            nats = Subs().nats(leaf, x_t, x0, Mdlm(30))
+        (slope,) = torch.autograd.grad(nats.sum(), leaf)
+        found.append((nats.detach(), slope))
+    assert found[0][0].dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        found[0][1], found[1][1], rtol=1e-2 if dtype.itemsize == 2 else 1e-6, atol=1e-6
+    )

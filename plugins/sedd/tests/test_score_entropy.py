@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from platform_core import rows
 from platform_core.draws import Draws
-from platform_core.objective import Nelbo
+from platform_core.objective import Nelbo, ShortestNelbo
 from platform_core.process import Absorbing
 from platform_core.schedule import LogLinear
 from platform_core.testing.allocations import LargestTensor
@@ -167,3 +167,31 @@ def test_a_training_step_makes_no_tensor_of_positions_by_states(objective, monke
 
 def test_the_requirements_are_masks_and_a_score():
     assert ScoreEntropy.requires == {"process": Absorbing, "parameterization": Score}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_nelbo_takes_the_closed_form_under_masks_and_is_the_definition(dtype: torch.dtype):
+    within = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
+    logits = torch.randn(12, 41, generator=torch.Generator().manual_seed(0)).to(dtype)
+    x0 = torch.randint(40, (12,), generator=torch.Generator().manual_seed(1))
+    x_t = torch.where(torch.arange(12) % 2 == 0, 40, x0)
+    levels = (torch.full((12,), value, dtype=torch.float64) for value in (0.3, -1.7))
+    columns, found = (x_t, x0, *levels), []
+    for objective in (ShortestNelbo, Nelbo, ScoreEntropy):
+        leaf = logits.clone().requires_grad_()
+        nats = tiny(objective, 40).row_loss(leaf, *columns)
+        (slope,) = torch.autograd.grad(nats.sum(), leaf)
+        found.append((nats.detach(), slope))
+    for nats, slope in found[1:]:
+        torch.testing.assert_close(found[0][0], nats, rtol=within, atol=within)
+        torch.testing.assert_close(found[0][1], slope, rtol=within, atol=within)
+    assert torch.equal(found[0][0], found[2][0])
+
+
+def test_nelbo_is_the_definition_under_uniform_noise():
+    logits = torch.randn(4, 9, generator=torch.Generator().manual_seed(0)).double()
+    tokens = torch.arange(4)
+    levels = (torch.full((4,), value, dtype=torch.float64) for value in (0.3, -1.7))
+    columns = (logits, tokens, tokens + 1, *levels)
+    shortest, generic = (tiny(kind, 9, "uniform") for kind in (ShortestNelbo, Nelbo))
+    assert torch.equal(shortest.row_loss(*columns), generic.row_loss(*columns))

@@ -172,6 +172,7 @@ def _read(
                 first=turn * number + first,
                 total=rounds * number,
                 device=accelerator.device,
+                rounds=rounds,
             )
             with accelerator.autocast():
                 loss = objective.bound(batch, noise, protocol)
