@@ -1,6 +1,8 @@
-"""Generated mistakes: command lines, YAML files, extreme options and damaged run directories.
+"""Generated mistakes: command lines, YAML files, extreme options, numbers, damaged directories.
 
     python tests/fuzz.py arguments --number 5000 --seed 1
+
+`numbers` gives every numeric option of every part and verb a number that no machine can serve.
 
 Each case is one command of `platform`, run in a process of its own in a folder of its own. It has
 to end within `SECONDS`, without a traceback; and a mistake (exit code 2) has to be one line of
@@ -27,6 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 SECONDS = 20.0
 """A case that computes for longer hangs; so does one that takes `PATIENCE` times as long."""
@@ -36,6 +39,9 @@ PATIENCE = 6
 
 MEMORY = 12 * 2**30
 """Bytes of address space of a case."""
+
+RESIDENT = 3 * 2**30
+"""Bytes that a case may really use; a small run uses 1 GiB."""
 
 CODES = {0, 1, 2, 75}
 """Exit codes that say what happened: done, laws broken (`check`), a mistake, interrupted."""
@@ -78,11 +84,15 @@ class Outcome:
     seconds: float
     left: tuple[str, ...]
     """Paths that it made."""
+    resident: int = 0
+    """The most bytes of memory that it used at a time."""
 
     def fault(self) -> str:
         """What is wrong with this outcome; empty if nothing is."""
         if self.seconds > SECONDS:
             return f"hangs ({self.seconds:.0f} s)"
+        if self.resident > RESIDENT:
+            return f"uses {self.resident / 2**30:.1f} GiB"
         if "Traceback (most recent call last)" in self.errors:
             return f"traceback: {self.errors.strip().splitlines()[-1][:300]}"
         if self.code not in CODES:
@@ -136,16 +146,16 @@ class Bench:
             path.write_bytes(content)
         before = paths(folder)
         out, errors = self.folder / "out", self.folder / "errors"
-        before_it, start = _computed(), time.monotonic()
+        start = time.monotonic()
         child = os.fork()
         if not child:
             become(case.words, folder, out, errors)
-        code = wait(child, start + PATIENCE * SECONDS)
+        code, used = wait(child, start + PATIENCE * SECONDS)
         waited = time.monotonic() - start
-        seconds = max(_computed() - before_it, waited / PATIENCE)
+        seconds = max(used.ru_utime + used.ru_stime, waited / PATIENCE)
         left = sorted(paths(folder) - before)
         said = [path.read_text(errors="replace") for path in (out, errors)]
-        return Outcome(code, said[0], said[1], seconds, tuple(left))
+        return Outcome(code, said[0], said[1], seconds, tuple(left), used.ru_maxrss * 1024)
 
     def faults(
         self, cases: Iterator[Case], number: int, *, show: bool = False
@@ -210,21 +220,16 @@ def become(words: Sequence[str], folder: Path, out: Path, errors: Path) -> None:
         os._exit(code)
 
 
-def wait(child: int, end: float) -> int:
-    """The exit code of a process; it is killed a second after `end`."""
+def wait(child: int, end: float) -> tuple[int, resource.struct_rusage]:
+    """The exit code of a process, and what it used; it is killed a second after `end`."""
     while time.monotonic() < end + 1:
-        found, status = os.waitpid(child, os.WNOHANG)
+        found, status, used = os.wait4(child, os.WNOHANG)
         if found:
-            return os.waitstatus_to_exitcode(status)
+            return os.waitstatus_to_exitcode(status), used
         time.sleep(0.005)
     os.killpg(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def _computed() -> float:
-    """CPU seconds of the processes that have ended."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+    _, status, used = os.wait4(child, 0)
+    return os.waitstatus_to_exitcode(status), used
 
 
 def paths(folder: Path) -> set[str]:
@@ -385,6 +390,87 @@ def extremes(_: Bench, seed: int) -> Iterator[Case]:
             words = [word for word in words if not word.startswith(f"--{option}=")]
             words.append(f"--{option}={value}")
         yield Case(tuple(words))
+
+
+HUGE = 10**12
+"""A number that no machine can serve."""
+
+OF_VERBS: Mapping[str, Sequence[Sequence[str]]] = {
+    "eval": [
+        *(["r", f"--{name}"] for name in ("evaluate.batch_size", "evaluate.draws", "data.length")),
+        *(["r", "--tasks=piqa", f"--{name}"] for name in ("limit", "draws", "num_fewshot")),
+        *(["r", "--judge=r", f"--{name}"] for name in ("judge_length", "sample.number")),
+        ["r", "--evaluate.sequences"],
+    ],
+    "sample": [
+        *(["r", f"--sample.{name}"] for name in ("number", "length", "batch_size", "guidance")),
+        ["r", "--sampler.steps"],
+        ["r", "--seed"],
+    ],
+    "tokenizer": [["train", *TEXT, "--output=o", "--size"]],
+    "sweep": [["s.yaml", "--dry_run", "--jobs"], ["s.yaml", "--output=o", "--retry"]],
+    "bench": [[f"--{name}"] for name in ("states", "batch", "length", "width")],
+    "import": [["r", "--output=o", "--mask_id"]],
+    "dashboard": [["--port"]],
+}
+"""Verb -> command lines whose last word is an option without its number."""
+
+SWEPT = "set: {{process: mdlm, data.corpus: text, data.path: t.txt}}\nseeds: {seeds}\n"
+
+
+def numbers(_: Bench, __: int) -> Iterator[Case]:
+    """Each numeric option of every part and verb with `HUGE`, and each list of a sweep."""
+    for words, option in part_options():
+        yield Case(("run", *words, "--output=o", f"--{option}={HUGE}"))
+    files = {"s.yaml": SWEPT.format(seeds=[1]).encode()}
+    for verb, commands in OF_VERBS.items():
+        for words in commands:
+            yield Case((verb, *words[:-1], f"{words[-1]}={HUGE}"), files, run="r" in words)
+    for seeds in (HUGE, 9_999, 10_001):
+        axes = "axes: {train.steps: [1, 2, 3]}\n" if seeds < HUGE else ""
+        files = {"s.yaml": (SWEPT.format(seeds=seeds) + axes).encode()}
+        yield Case(("sweep", "s.yaml", "--dry_run"), files)
+
+
+def part_options() -> Iterator[tuple[list[str], str]]:
+    """Every numeric option of a run once, with the words of a small run whose parts have it."""
+    from platform_core.component import ROLES
+    from platform_core.registry.loading import find_plugins
+
+    plugins, seen = find_plugins({}), set()
+    for role in (*ROLES, "callback"):
+        for name in plugins.names(role):
+            words, options = _small_run(role, name, plugins)
+            for option in options:
+                section = option.partition(".")[0]
+                of_part = section in (*ROLES, "callbacks")
+                known = (option, name if of_part else "")
+                if known not in seen and (not of_part or role.startswith(section.rstrip("s"))):
+                    seen.add(known)
+                    yield [w for w in words if not w.startswith(f"--{option}=")], option
+
+
+def _small_run(role: str, name: str, plugins: Any) -> tuple[list[str], list[str]]:
+    """The words of a run with a part, and its numeric options."""
+    from platform_core.composition.compose import Parsers, compose
+    from platform_core.errors import UsageError
+
+    chosen = f"--{'callbacks' if role == 'callback' else role}={name}"
+    small = [word for word in TINY if role != "sampler" or not word.startswith("--sampler.")]
+    refused: UsageError | None = None
+    for process in [name] if role == "process" else plugins.names("process"):
+        for left_out in ("no option", "--sampler.", "--backbone.cond_size"):
+            kept = [word for word in small if not word.startswith(left_out)]
+            words = [f"--process={process}", *([] if role == "process" else [chosen]), *kept, *TEXT]
+            parsers: Parsers = {}
+            try:
+                compose(words, plugins, prog="platform run", environ={}, parsers=parsers)
+            except UsageError as error:
+                refused = error
+                continue
+            (arguments,) = parsers.values()
+            return words, arguments.numeric()
+    raise AssertionError(f"{role} {name} goes with no process: {refused}")
 
 
 def yaml_files(_: Bench, seed: int) -> Iterator[Case]:
@@ -562,6 +648,7 @@ KINDS: Mapping[str, Callable[[Bench, int], Iterator[Case]]] = {
     "yaml": yaml_files,
     "extremes": extremes,
     "damage": damage,
+    "numbers": numbers,
 }
 """Kind of case -> its generator, given a bench and a seed."""
 

@@ -214,6 +214,15 @@ def test_a_full_disk_leaves_nothing_of_a_folder_and_the_old_one(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.usefixtures("small_disk")
+def test_a_file_that_has_no_room_in_a_folder_is_named_as_it_would_be_afterwards(tmp_path):
+    path = tmp_path / "folder"
+    said = rf"^cannot write {path}/inner/large \(File too large\)$"
+    with pytest.raises(WriteError, match=said), whole_folder(path) as folder:
+        write_text(folder / "inner" / "large", "x" * 2000)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_scratch_folder_is_empty_at_first_and_gone_at_the_end(tmp_path):
     path = tmp_path / "scratch"
     path.mkdir()

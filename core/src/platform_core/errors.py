@@ -77,7 +77,8 @@ def out_of_memory(error: BaseException) -> str | None:
 
     text = " ".join(str(error).split())
     said = re.search(
-        r"out of memory|not enough memory|can't allocate|unable to allocate|cannot allocate memory",
+        r"out of memory|not enough memory|can't allocate|unable to allocate|cannot allocate memory|"
+        r"storage size calculation overflowed|integer multiplication overflow",
         text,
         re.IGNORECASE,
     )

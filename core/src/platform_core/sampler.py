@@ -19,7 +19,7 @@ from platform_core.categorical import CleanOnly, Crossing, Truncation, truncatio
 from platform_core.model import Denoiser, Model
 from platform_core.parameterization import ScoreBased
 from platform_core.process import Diffusion
-from platform_core.schedule import Schedule
+from platform_core.schedule import MOST_STEPS, Schedule
 from platform_core.types import Noise, Selected, Tokens
 
 LAST_TIME = 1e-5
@@ -148,7 +148,7 @@ class GridSampler(Sampler):
             do) or dropped (as ReMDM and BD3-LM do).
 
     Raises:
-        ValueError: steps is below 1, or top_p is not in (0, 1].
+        ValueError: steps is below 1 or above `MOST_STEPS`, or top_p is not in (0, 1].
     """
 
     requires: ClassVar[Mapping[str, type]] = {"process": Diffusion, "parameterization": ScoreBased}
@@ -162,6 +162,8 @@ class GridSampler(Sampler):
     ) -> None:
         if steps < 1:
             raise ValueError(f"steps is {steps}; a sampler takes at least 1")
+        if steps > MOST_STEPS:
+            raise ValueError(f"steps is {steps}; a sampler takes at most {MOST_STEPS}")
         self.steps = steps
         self.finish = finish(final)
         self.truncation = truncation(top_p, crossing=crossing)

@@ -15,6 +15,9 @@ import torch
 
 from platform_core.types import Noise, Tokens
 
+MOST_STEPS = 10**7
+"""The most steps of a grid of times, each of which is kept in memory."""
+
 
 class Schedule(ABC):
     """The signal level alpha as a function of time; each method returns a tensor of the shape and
@@ -134,12 +137,14 @@ class Stepwise(Schedule):
 
     Args:
         schedule: the other schedule.
-        num_steps: number of steps T, at least 1.
+        num_steps: number of steps T, from 1 to `MOST_STEPS`.
     """
 
     def __init__(self, schedule: Schedule, num_steps: int) -> None:
         if num_steps < 1:
             raise ValueError(f"num_steps is {num_steps}; it must be at least 1, for example 1000")
+        if num_steps > MOST_STEPS:
+            raise ValueError(f"num_steps is {num_steps}; it must be at most {MOST_STEPS}")
         # On the CPU whatever the default device is, because the meta device holds no values.
         grid = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64, device="cpu")
         self.num_steps = num_steps

@@ -9,6 +9,7 @@ from platform_ar.parameterization import NextToken
 from platform_ar.process import Ar
 from platform_core import rows
 from platform_core.backbone import Backbone
+from platform_core.data.tokenizer import CharacterTokenizer
 from platform_core.draws import Draws
 from platform_core.model import Model
 from platform_core.schedule import LogLinear
@@ -169,3 +170,7 @@ def test_a_text_may_begin_with_a_token_of_the_vocabulary():
     assert Ar(TOKENS, start_id=3).num_states == TOKENS + 1
     with pytest.raises(ValueError, match="start_id is -1"):
         Ar(TOKENS, start_id=-1)
+    text = CharacterTokenizer("abc")
+    assert Ar(text.vocab_size, start_id=text.vocab_size, tokenizer=text).start_id == text.vocab_size
+    with pytest.raises(ValueError, match="start_id is 1000, and this text has tokens 0 to"):
+        Ar(text.vocab_size, start_id=1000, tokenizer=text)

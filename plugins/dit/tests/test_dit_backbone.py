@@ -339,6 +339,8 @@ def test_the_readme_states_the_number_of_parameters() -> None:
         ({"hidden_size": 12, "num_heads": 4}, "hidden_size 12 .* num_heads 4 .* 8 or 16"),
         ({"hidden_size": 4, "num_heads": 4}, "choose hidden_size 8,"),
         ({"num_blocks": 0}, "num_blocks is 0, .* at least 1"),
+        ({"num_blocks": 10**5}, "num_blocks is 100000, .* at most 10000"),
+        ({"cond_size": 10**9}, "cond_size is 1000000000, .* at most 1000000"),
         ({"num_heads": -2}, "num_heads is -2"),
         ({"hidden_size": 0}, "hidden_size is 0"),
         ({"cond_size": 0}, "cond_size is 0"),

@@ -1,6 +1,9 @@
 """The layouts in which the same network may lie, and the mask of an export."""
 
+import errno
 import json
+import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,6 +135,34 @@ def tokenizer(folder: Path) -> Path:
     folder.mkdir()
     library.save(str(folder / "tokenizer.json"))
     return folder
+
+
+@pytest.mark.parametrize(
+    "last", ["model.safetensors", "platform_tokenizer.json", "README.md", "config.json"]
+)
+def test_an_export_onto_a_full_disk_names_the_file_and_leaves_nothing(
+    last: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    assert main(["import", str(HUB), "--output", str(run)]) == 0
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if last in path.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    capsys.readouterr()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000 if "safetensors" in last else -1, before[1]))
+    code = main(["export", str(run), str(out)])
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (line,) = capsys.readouterr().err.splitlines()
+    named = str(out) if "safetensors" in last else f"{out}/{last} (No space left on device)"
+    assert code == 2, line
+    assert line.startswith(f"platform export: error: cannot write {named}"), line
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_the_mask_of_an_export_is_the_networks_though_the_tokenizer_has_another(

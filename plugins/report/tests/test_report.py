@@ -1,7 +1,10 @@
 """`platform report` on sweeps in any state, and the statistics behind it."""
 
+import errno
+import os
 import random
 import re
+from pathlib import Path
 
 import pytest
 from scipy import stats
@@ -12,6 +15,7 @@ from platform_core.evaluation import plots
 from platform_core.record.cards import chosen_metrics
 from platform_core.registry.loading import find_plugins
 from platform_core.testing.records import LN2, FakeSweep, result
+from platform_report import figures
 from platform_report.figures import Curve, averaged, draw, frontier, series
 from platform_report.reading import read_sweep
 from platform_report.significance import deviation, holm, paired, two_sided, welch
@@ -214,6 +218,37 @@ def test_the_page_links_to_runs_and_to_aim(page, sweep):
     assert (sweep / "report" / links[0].replace("%3D", "=").replace("%2C", ",")).is_dir()
     assert "platform report" in page
     assert "--baseline process=mdlm" in page
+
+
+@pytest.mark.parametrize("full", ["tables/results.csv", "index.html"])
+def test_a_report_that_has_no_room_names_the_file_and_leaves_the_old_one(
+    full, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(figures, "draw", lambda *_: {})  # drawing takes seconds
+    sweep = three_rows(tmp_path / "sweep")
+    reported(sweep)
+    (sweep / "report" / "notes.txt").write_text("mine")
+    (sweep / "report" / "notes").mkdir()
+    (sweep / "report" / "index.html").write_text("old")
+    before = {p: p.read_bytes() for p in sweep.rglob("*") if p.is_file()}
+    write = Path.write_bytes
+
+    def write_bytes(path, content):
+        if full in f"{path.parent.name}/{path.name.removeprefix('.')}":
+            write(path, content[:10])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", write_bytes)
+        assert main(["report", str(sweep)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"platform report: error: cannot write {sweep}/report/{full}")
+    assert line.endswith("(No space left on device)")
+    assert {p: p.read_bytes() for p in sweep.rglob("*") if p.is_file()} == before
+    assert reported(sweep) != "old"
+    assert (sweep / "report" / "notes.txt").read_text() == "mine"
+    assert (sweep / "report" / "notes").is_dir()
 
 
 def test_a_sweep_without_any_result_has_a_report(tmp_path):

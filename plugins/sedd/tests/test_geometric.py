@@ -59,7 +59,7 @@ def test_shape_and_dtype_are_those_of_the_argument(dtype: torch.dtype):
 
 
 @pytest.mark.parametrize(
-    "ends", [(0, 20), (-1e-4, 20), (2, 1), (1, 1), (1, math.inf), (math.nan, 2)]
+    "ends", [(0, 20), (-1e-4, 20), (2, 1), (1, 1), (1, math.inf), (1, 701), (math.nan, 2)]
 )
 def test_bad_ends_are_refused_with_values_that_work(ends: tuple[float, float]):
     with pytest.raises(ValueError, match="sigma_min is .* 0 < sigma_min < sigma_max.*1e-4 and 20"):

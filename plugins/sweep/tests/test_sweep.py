@@ -130,6 +130,8 @@ def test_a_measurement_may_be_of_some_trials_only() -> None:
     ("content", "message"),
     [
         ({"axis": {}}, "s.yaml: unknown key 'axis'; did you mean axes?"),
+        ({"seeds": 10**12}, "s.yaml: seeds is 1000000000000; no machine can serve so many"),
+        ({"seeds": 5001, "axes": {"process": ["mdlm", "duo"]}}, "the axes have 10002 trials; no"),
         ({"seeds": 0}, "s.yaml: seeds is 0; it must be a number of them or a list"),
         ({"set": {"seed": 1}}, "nothing varies; give axes"),
         ({"axes": {"process": []}}, "axis process is []; it must be a list of at least one value"),

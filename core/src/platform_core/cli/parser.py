@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from platform_core.composition.options import MOST, too_many
 from platform_core.composition.words import underscored
 from platform_core.errors import UsageError
 
@@ -36,6 +37,17 @@ def show_help(prog: str, description: str | None, add: Callable[[Any], None]) ->
 
 def positive(text: str) -> int:
     """Reads a whole number of at least 1; the `type` of an argument."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return _whole(text, least=1)
+
+
+def natural(text: str) -> int:
+    """Reads a whole number of at least 0; the `type` of an argument."""
+    return _whole(text, least=0)
+
+
+def _whole(text: str, *, least: int) -> int:
+    if not (text.isascii() and text.isdecimal()) or len(text) < 20 and int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    if len(text) >= 20 or int(text) > MOST:
+        raise argparse.ArgumentTypeError(f"{text} is too much: {too_many(MOST)}")
     return int(text)

@@ -10,6 +10,12 @@ from typing import Literal, get_args
 
 from platform_core.errors import UsageError
 
+MOST = 10**9
+"""The largest whole number that an option may be; seeds, which count nothing, may be larger."""
+
+MOST_AT_ONCE = 10**7
+"""The most sequences in a batch, tokens in a sequence, and noise levels of a sequence."""
+
 SPLITS = ("train", "validation", "test")
 
 Packing = Literal["packed", "padded"]
@@ -68,6 +74,9 @@ class DataOptions:
     streaming: bool = False
     unknown: Literal["error", "replace"] = "error"
     label: str | None = None
+
+    def __post_init__(self) -> None:
+        at_most(MOST_AT_ONCE, "data", length=self.length)
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         at_least(1, "train", batch_size=self.batch_size, accumulate=self.accumulate)
+        at_most(MOST_AT_ONCE, "train", batch_size=self.batch_size)
         at_least(1, "train", keep_checkpoints=self.keep_checkpoints)
         at_least(0, "train", steps=self.steps, warmup_steps=self.warmup_steps, clip=self.clip)
         at_least(0, "train", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
@@ -199,6 +209,7 @@ class EvaluateOptions:
     def __post_init__(self) -> None:
         at_least(0, "evaluate", sequences=self.sequences, on_the_way=self.on_the_way)
         at_least(1, "evaluate", batch_size=self.batch_size, draws=self.draws)
+        at_most(MOST_AT_ONCE, "evaluate", batch_size=self.batch_size, draws=self.draws)
 
 
 @dataclass(frozen=True)
@@ -235,8 +246,10 @@ class SampleOptions:
     def __post_init__(self) -> None:
         at_least(0, "sample", number=self.number)
         at_least(1, "sample", batch_size=self.batch_size)
+        at_most(MOST_AT_ONCE, "sample", batch_size=self.batch_size)
         if self.length is not None:
             at_least(1, "sample", length=self.length)
+            at_most(MOST_AT_ONCE, "sample", length=self.length)
         if len(self.blank) != 1:
             raise UsageError(f"sample.blank is {self.blank!r}; it must be one character")
         if not 0 <= self.guidance < math.inf:
@@ -271,3 +284,15 @@ def at_least(minimum: int, section: str, **values: float) -> None:
     for name, value in values.items():
         if value < minimum:
             raise UsageError(f"{section}.{name} is {value:g}; it must be at least {minimum}")
+
+
+def at_most(most: int, section: str, **values: int) -> None:
+    """Raises UsageError for the first value above what a machine can serve."""
+    for name, value in values.items():
+        if value > most:
+            raise UsageError(f"{section}.{name} is {value}; {too_many(most)}")
+
+
+def too_many(most: int) -> str:
+    """What a message says of a number that no machine can serve."""
+    return f"no machine can serve so many, so it must be at most {most}"

@@ -27,12 +27,14 @@ from platform_core.composition.choice import (
 from platform_core.composition.computed import COMPUTED
 from platform_core.composition.help_page import HelpPage, hide, worded
 from platform_core.composition.options import (
+    MOST,
     DataOptions,
     EvaluateOptions,
     InitOptions,
     SampleOptions,
     TrackOptions,
     TrainOptions,
+    too_many,
 )
 from platform_core.composition.sources import CALLBACKS, SECTIONS, SEED
 from platform_core.composition.words import meant
@@ -162,6 +164,7 @@ class Arguments:
             if text is None and type(None) not in self._kinds[key]:
                 raise UsageError(f"{sources.get(key, '')}{key} is null; expected a text")
             normal[key] = text
+        self._require_servable(normal, sources)
         return normal
 
     def print_help(self, page: HelpPage | None) -> None:
@@ -186,6 +189,14 @@ class Arguments:
         dumped = self.parser.dump(kept, format="json", skip_unset=False, skip_validation=True)
         found: dict[str, Any] = json.loads(dumped)
         return found
+
+    def numeric(self) -> list[str]:
+        """The options of the parts and of the sections that may be a number."""
+        return sorted(key for key in self._leaves if {int, float} & set(self._kinds[key]))
+
+    def kinds(self, option: str) -> tuple[Any, ...]:
+        """The types that the values of an option may have."""
+        return self._kinds[option]
 
     def own_values(self, values: jsonargparse.Namespace) -> argparse.Namespace:
         """The values of the verb's own arguments."""
@@ -304,6 +315,15 @@ class Arguments:
             raise UsageError(f"{key} is {value}; the largest whole number is {LARGEST}")
         # JSON puts texts in quotes, and every reader of YAML reads a quoted text as a text.
         return f"{option}={json.dumps(plain)}"
+
+    def _require_servable(self, values: jsonargparse.Namespace, sources: Mapping[str, str]) -> None:
+        """Refuses whole numbers, alone and in lists, that no machine can hold or count through."""
+        for key, value in values.items():
+            if key.endswith(SEED) or float in self._kinds.get(key, ()):
+                continue
+            for number in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(number, int) and abs(number) > MOST:
+                    raise UsageError(f"{sources.get(key, '')}{key} is {number}; {too_many(MOST)}")
 
     def _require_known(self, key: str, where: str) -> None:
         section, _, option = key.partition(".")

@@ -31,7 +31,7 @@ class WriteError(UsageError):
     def __init__(self, path: Path, error: OSError) -> None:
         named = error.filename is not None and Path(error.filename).name != _beside(path).name
         said = str(error) if named else error.strerror or str(error)
-        self.reason = " ".join(said.split())
+        self.path, self.error, self.reason = path, error, " ".join(said.split())
         super().__init__(f"cannot write {path} ({self.reason})")
 
 
@@ -117,7 +117,12 @@ def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     with _failures_named(path):
         target = Path(os.path.realpath(path))
         with scratch_folder(_beside(target)) as folder:
-            yield folder
+            try:
+                yield folder
+            except WriteError as error:
+                if not error.path.is_relative_to(folder):
+                    raise
+                raise WriteError(path / error.path.relative_to(folder), error.error) from error
             _settle(folder)
             if replace:
                 remove(target)

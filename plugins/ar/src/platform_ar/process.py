@@ -13,6 +13,7 @@ from typing import final
 
 import torch
 
+from platform_core.data.tokenizer import Tokenizer
 from platform_core.process import Process
 from platform_core.types import Tokens
 
@@ -24,14 +25,25 @@ class Ar(Process):
     Args:
         start_id: id of the state that the network reads in front of every text; by default the one
             after the vocabulary. Networks trained by other code start with one of their tokens.
+        tokenizer: of the text; None before the text is known, when any id may be one.
+
+    Raises:
+        ValueError: the network has no row for the start.
     """
 
     causal = True
 
-    def __init__(self, vocab_size: int, start_id: int | None = None) -> None:
+    def __init__(
+        self, vocab_size: int, start_id: int | None = None, tokenizer: Tokenizer | None = None
+    ) -> None:
         super().__init__(vocab_size, num_states=vocab_size + 1, time_conditioned=False)
         if start_id is not None and start_id < 0:
             raise ValueError(f"start_id is {start_id}; it must be a token id, at least 0")
+        if tokenizer is not None and start_id is not None and start_id > vocab_size:
+            raise ValueError(
+                f"start_id is {start_id}, and this text has tokens 0 to {vocab_size - 1}; give one "
+                f"of these, or leave it out to have one more state, {vocab_size}"
+            )
         self.start_id = vocab_size if start_id is None else start_id
 
     def inputs(self, x0: Tokens) -> Tokens:

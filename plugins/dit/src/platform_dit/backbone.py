@@ -102,13 +102,14 @@ class Dit(Conditional, Separating, Incremental):
         num_blocks = preset.num_blocks if num_blocks is None else num_blocks
         num_heads = preset.num_heads if num_heads is None else num_heads
         cond_size = preset.cond_size if cond_size is None else cond_size
-        check_positive(
+        check_sizes(
+            MOST_WIDE,
             hidden_size=hidden_size,
-            num_blocks=num_blocks,
             num_heads=num_heads,
             cond_size=cond_size,
             mlp_ratio=mlp_ratio,
         )
+        check_sizes(MOST_DEEP, num_blocks=num_blocks)
         check_heads(hidden_size, num_heads)
         check_dropout(dropout)
         check_conditioning(causal=causal, time_conditioned=time_conditioned, num_labels=num_labels)
@@ -207,11 +208,17 @@ class CachedReader(Reader):
         return features
 
 
-def check_positive(**sizes: int) -> None:
-    """Raises UsageError for a size below 1."""
+MOST_WIDE, MOST_DEEP = 10**6, 10**4
+"""Sizes and numbers of blocks beyond those of any network that a machine can hold."""
+
+
+def check_sizes(most: int, **sizes: int) -> None:
+    """Raises UsageError for a size below 1 or above what a machine can hold."""
     for name, value in sizes.items():
         if value < 1:
             raise UsageError(f"{name} is {value}, but must be at least 1")
+        if value > most:
+            raise UsageError(f"{name} is {value}, but can be at most {most}")
 
 
 def check_heads(hidden_size: int, num_heads: int) -> None:

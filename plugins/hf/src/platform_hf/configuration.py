@@ -19,7 +19,7 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from platform_core.data.hub import quiet, reachable
 from platform_core.errors import UsageError, did_you_mean
-from platform_core.foreign import read_network_config, require_sizes
+from platform_core.foreign import MAX_LAYERS, read_network_config, require_sizes
 from platform_hf.library import FAILURES, said
 
 Fields = Mapping[str, Any]
@@ -37,6 +37,9 @@ LIBRARY_NAMES = {
 MLP_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "hidden_dim", "ffn_hidden_size")
 """Names that model types give to the width of their MLPs."""
 
+MOST = 10**7
+"""The largest width or length that an option may ask for."""
+
 PER_LAYER = ("layer_types", "mlp_layer_types")
 """Fields with an entry for each layer; they are made anew for another number of layers."""
 
@@ -51,6 +54,12 @@ class Sizes:
     mlp_ratio: int | None = None
     max_length: int | None = None
     dropout: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in self.given().items():
+            most = MAX_LAYERS if name == "num_blocks" else MOST
+            if value > most:
+                raise UsageError(f"{name} is {value}, but can be at most {most:,}")
 
     def given(self) -> dict[str, Any]:
         """The sizes that are not None."""

@@ -9,6 +9,9 @@ from typing import final
 from platform_core.schedule import Schedule
 from platform_core.types import Noise
 
+LARGEST_SIGMA = 700.0
+"""exp(-sigma) of a larger sigma is no normal number of float64."""
+
 
 @final
 class Geometric(Schedule):
@@ -19,16 +22,16 @@ class Geometric(Schedule):
 
     Args:
         sigma_min: sigma at t = 0; the paper names 1e-5, its code 1e-4.
-        sigma_max: sigma at t = 1.
+        sigma_max: sigma at t = 1, at most 700: beyond, alpha rounds to 0.
 
     Source: SEDD, arXiv:2310.16834, section 5.
     """
 
     def __init__(self, sigma_min: float = 1e-4, sigma_max: float = 20.0) -> None:
-        if not 0 < sigma_min < sigma_max < math.inf:
+        if not 0 < sigma_min < sigma_max <= LARGEST_SIGMA:
             raise ValueError(
                 f"sigma_min is {sigma_min:g} and sigma_max {sigma_max:g}, but 0 < sigma_min < "
-                "sigma_max; the published values are 1e-4 and 20"
+                f"sigma_max <= {LARGEST_SIGMA:g}; the published values are 1e-4 and 20"
             )
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         self._log_ratio = math.log(sigma_max) - math.log(sigma_min)

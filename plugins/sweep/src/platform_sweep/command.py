@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from platform_core.cli.parser import Parser, positive
+from platform_core.cli.parser import Parser, natural, positive
 from platform_core.errors import UsageError
 from platform_core.record.yaml_tree import word_value
 from platform_core.registry.loading import load_plugins
@@ -104,7 +104,7 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--retry",
-        type=int,
+        type=natural,
         default=1,
         metavar="N",
         help="how often a trial that is killed or fails is continued in this call, from its last "

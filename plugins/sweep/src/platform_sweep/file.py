@@ -18,12 +18,15 @@ Paths are relative to the current directory, as on the command line.
 
 import itertools
 import json
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from platform_core.component import ROLES
+from platform_core.composition.options import too_many
 from platform_core.composition.sources import SECTIONS, SEED
 from platform_core.errors import UsageError, did_you_mean
 from platform_core.record.yaml_tree import read_tree
@@ -141,6 +144,9 @@ class Point:
     """Options of the point's measurements."""
 
 
+MOST_VALUES = 10_000
+"""The most seeds, trials or measurements of one sweep."""
+
 KEYS = ("base", "set", "axes", "exclude", "seeds", "evaluate", "slurm")
 
 
@@ -189,8 +195,12 @@ def expand(sweep: SweepFile) -> list[Point]:
     """All combinations of values that no exclusion names, the last axis moving fastest.
 
     Raises:
-        UsageError: an exclusion or a measurement names no combination, or nothing is left.
+        UsageError: an exclusion or a measurement names no combination, nothing is left, or there
+            are too many combinations.
     """
+    trials = math.prod(map(len, sweep.axes.values()))
+    if trials > MOST_VALUES:
+        raise UsageError(f"the axes have {trials} trials; {too_many(MOST_VALUES)}")
     combinations = [
         dict(zip(sweep.axes, values, strict=True))
         for values in itertools.product(*sweep.axes.values())
@@ -222,8 +232,8 @@ def _axis(name: str, values: Any, where: str) -> list[Value]:
         raise UsageError(f"{where} is {values!r}; it must be a list of at least one value")
     axis = [_value(name, value, where) for value in values]
     labels = [value.label for value in axis]
-    for label in labels:
-        if labels.count(label) > 1:
+    for label, times in Counter(labels).items():
+        if times > 1:
             raise UsageError(
                 f"{where} has {label} twice; leave one out, or give mappings a {LABEL} each"
             )
@@ -245,6 +255,8 @@ def _value(axis: str, value: Any, where: str) -> Value:
 
 
 def _seeds(seeds: Any, where: str) -> list[int]:
+    if type(seeds) is int and seeds > MOST_VALUES:
+        raise UsageError(f"{where}: seeds is {seeds}; {too_many(MOST_VALUES)}")
     if type(seeds) is int and seeds > 0:
         return list(range(1, seeds + 1))
     if isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds):
@@ -294,6 +306,9 @@ def _measurements(entry: Any, axes: Axes, where: str) -> Iterator[Measurement]:
         if value == []:
             raise UsageError(f"{where}: {key} is an empty list")
     lists = [value if isinstance(value, list) else [value] for value in values.values()]
+    measured = math.prod(map(len, lists))
+    if measured > MOST_VALUES:
+        raise UsageError(f"{where} has {measured} measurements; {too_many(MOST_VALUES)}")
     for combination in itertools.product(*lists):
         yield Measurement(dict(zip(values, combination, strict=True)), only)
 

@@ -16,6 +16,9 @@ END = "<|endoftext|>"
 
 SMALLEST = 256 + 1
 
+LARGEST = 10**7
+"""The library makes room for all tokens before it has found any; no vocabulary has so many."""
+
 
 def train_byte_pairs(texts: Iterable[str], size: int) -> ByteLevelTokenizer:
     """A vocabulary of at most `size` tokens: `END`, 256 bytes, and pairs seen more than once.
@@ -24,13 +27,15 @@ def train_byte_pairs(texts: Iterable[str], size: int) -> ByteLevelTokenizer:
     arXiv:1508.07909, on the bytes of GPT-2's words.
 
     Raises:
-        UsageError: the size has no room for the bytes.
+        UsageError: the size has no room for the bytes, or is more than a vocabulary can have.
     """
     if size < SMALLEST:
         raise UsageError(
             f"--size is {size}; 256 bytes and {END} alone are {SMALLEST} tokens, so give at least "
             "that"
         )
+    if size > LARGEST:
+        raise UsageError(f"--size is {size}; a vocabulary has at most {LARGEST} tokens here")
     from tokenizers.models import BPE
     from tokenizers.trainers import BpeTrainer
 
