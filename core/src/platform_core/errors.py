@@ -23,6 +23,10 @@ class UsageError(ValueError):
     """
 
 
+class SeveralErrors(UsageError):
+    """Several mistakes that are told at once, each in a line of its own."""
+
+
 class IncompatibleError(UsageError):
     """A choice of parts of a model that do not work together."""
 

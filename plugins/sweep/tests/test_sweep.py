@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,11 +21,12 @@ import yaml
 from platform_core.cli import main
 from platform_core.composition.compose import compose
 from platform_core.errors import EXIT_INTERRUPTED, UsageError
-from platform_core.record.sweep import SweepDirectory
+from platform_core.record.sweep import State, SweepDirectory
 from platform_core.registry.loading import load_plugins
 from platform_sweep import attempt as attempts
 from platform_sweep import plan as plans
 from platform_sweep.attempt import Attempt, Task
+from platform_sweep.drive import _Report, duration
 from platform_sweep.file import SlurmOptions, expand, read_sweep
 from platform_sweep.plan import make_plan, trial_name
 from platform_sweep.slurm import Slurm, TrialJob, make_executor
@@ -608,3 +610,46 @@ def test_a_trial_executes_no_module_of_the_current_directory(tmp_path, module):
     assert environment["PYTHONSAFEPATH"] == "1"
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (EXIT_INTERRUPTED, "")
+
+
+def test_all_mistakes_of_a_file_are_told_at_once(tmp_path, capsys):
+    """Each in a line of its own."""
+    wrong = {
+        "base": 3,
+        "axes": {"proces": ["duo"], "train.steps": []},
+        "seeds": "many",
+        "evaluate": [{"sampler.steps": []}],
+        "exlude": [],
+    }
+    file = tmp_path / "study.yaml"
+    file.write_text(json.dumps(wrong))
+    assert main(["sweep", str(file), "--output", str(tmp_path / "out")]) == 2
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first == "platform sweep: error: 6 mistakes, so nothing was started:"
+    for line, word in zip(
+        others, ("exlude", "base is 3", "proces", "train.steps", "seeds", "evaluate 1"), strict=True
+    ):
+        assert line.startswith(f"  {file}")
+        assert word in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(3.2, "3 s"), (99, "99 s"), (150, "2 min"), (9000, "2.5 h")]
+)
+def test_a_time_is_told_in_fitting_units(seconds, said):
+    assert duration(seconds) == said
+
+
+def test_a_trial_that_ends_says_what_came_out_and_how_long_the_others_take(tmp_path):
+    directory = SweepDirectory(tmp_path)
+    tasks = [SimpleNamespace(name=name) for name in ("a", "b")]
+    report = _Report(directory, tasks)
+    result = {"bits_per_character": 3.25, "seconds": 40.0, "seconds_evaluating": 2.0}
+    directory.run("a").path.mkdir(parents=True)
+    directory.run("a").result.write_text(json.dumps(result))
+    report._states = {"a": State(status="finished"), "b": State()}
+    said = report._ended_well("a")
+    assert said.startswith("finished, 3.250 bits per character, 42 s, about 0 s left")
+    directory.run("a").result.write_text("{")
+    assert report._ended_well("a").startswith("finished")

@@ -21,6 +21,7 @@ from platform_core.errors import (
     EXIT_CTRL_C,
     EXIT_INTERRUPTED,
     EXIT_MISTAKE,
+    SeveralErrors,
     UsageError,
     did_you_mean,
     one_line,
@@ -72,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv is None:
             _leave_with(code)
     except UsageError as error:
-        _complain(f"{command}: error: {one_line(error)}")
+        lines = str(error).splitlines() if isinstance(error, SeveralErrors) else [str(error)]
+        said = [f"{'  ' if line.startswith(' ') else ''}{one_line(line)}" for line in lines]
+        _complain(f"{command}: error: {os.linesep.join(said)}")
         return EXIT_MISTAKE
     except Stopped as stopped:
         _complain(f"{command}: stopped by {stopped.name}")

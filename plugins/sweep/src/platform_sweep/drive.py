@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 
+from platform_core.record.files import ReadError, read_json
 from platform_core.record.sweep import State, SweepDirectory
 from platform_core.runtime.signals import Interruption
 from platform_sweep.attempt import Task
@@ -45,12 +46,20 @@ def drive(directory: SweepDirectory, tasks: Sequence[Task], launcher: Launcher) 
     return 0 if all(task.done() for task in tasks) else FAILED
 
 
+def duration(seconds: float) -> str:
+    """A time for people: 40 s, 12 min, 3.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class _Report:
     """Printer of one line for each event of a trial."""
 
     def __init__(self, directory: SweepDirectory, tasks: Sequence[Task]) -> None:
         self.directory, self.tasks = directory, tasks
         self._states = self._read()
+        self._began, self._done_before = time.monotonic(), self._finished()
 
     def look(self) -> None:
         """Print what has changed since the last look."""
@@ -84,9 +93,25 @@ class _Report:
             again = f" again (attempt {after.attempts})" if after.attempts > 1 else ""
             return f"started{again}" if after.started != before.started else ""
         if after.status == "finished":
-            return "finished"
+            return self._ended_well(name)
         code = "" if after.exit_code is None else f" (exit {after.exit_code})"
         return f"{after.status}{code}: {after.message}; see {log}"
+
+    def _ended_well(self, name: str) -> str:
+        """What came out of a trial, how long it took, and how long the others will take."""
+        try:
+            result = read_json(self.directory.run(name).result)
+        except (OSError, ReadError):
+            return "finished"
+        said = ["finished"]
+        if isinstance(bits := result.get("bits_per_character"), float):
+            said.append(f"{bits:.3f} bits per character")
+        seconds = [result.get(key) for key in ("seconds", "seconds_evaluating")]
+        said += [duration(sum(seconds))] if all(isinstance(s, float) for s in seconds) else []
+        done, left = self._finished() - self._done_before, len(self.tasks) - self._finished()
+        if done > 0 and left:
+            said.append(f"about {duration((time.monotonic() - self._began) / done * left)} left")
+        return ", ".join(said)
 
     def _finished(self) -> int:
         return sum(state.status == "finished" for state in self._states.values())

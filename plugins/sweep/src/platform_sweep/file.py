@@ -20,15 +20,16 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from platform_core.component import ROLES
 from platform_core.composition.options import too_many
 from platform_core.composition.sources import SECTIONS, SEED
-from platform_core.errors import UsageError, did_you_mean
+from platform_core.errors import SeveralErrors, UsageError, did_you_mean
 from platform_core.record.yaml_tree import read_tree
 
 ONLY = "only"
@@ -38,6 +39,7 @@ LABEL = "label"
 """Key of a value with several options that names the value."""
 
 Options = Mapping[str, Any]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -154,41 +156,79 @@ def read_sweep(path: Path) -> SweepFile:
     """Read the file of a sweep.
 
     Raises:
-        UsageError: the file cannot be read, or is not a valid sweep.
+        UsageError: the file cannot be read, or is not a valid sweep; the message holds all reasons.
     """
     where = str(path)
     content = _mapping(read_tree(path, "sweep"), where)
-    _require_known(content, KEYS, where)
+    found = _Found()
+    found.of(_require_known, content, KEYS, where)
+    base = found.of(_base, content, where) or []
+    axes = _axes(content, where, found)
+    common = found.of(_mapping, content.get("set"), f"{where}: set") or {}
+    for key in common:
+        found.of(_require_option, key, f"{where}: set")
+    exclude = found.of(_exclusions, content.get("exclude"), axes, f"{where}: exclude") or []
+    entries = found.of(_list, content.get("evaluate"), f"{where}: evaluate") or []
+    evaluate: list[Measurement] = []
+    for number, entry in enumerate(entries, 1):
+        several = partial(_measurements, entry, axes, f"{where}: evaluate {number}")
+        evaluate += found.of(_all, several) or []
+    slurm = found.of(_mapping, content.get("slurm"), f"{where}: slurm") or {}
+    found.raise_any()
+    return SweepFile(
+        axes=axes, base=base, set=common, exclude=exclude, evaluate=evaluate, slurm=slurm
+    )
+
+
+def _all(several: Callable[[], Iterator[Result]]) -> list[Result]:
+    return list(several())
+
+
+class _Found:
+    """Mistakes of a file, collected to be told at once."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def of(self, read: Callable[..., Result], *arguments: Any) -> Result | None:
+        """What a function returns, or None if it finds a mistake."""
+        try:
+            return read(*arguments)
+        except UsageError as error:
+            self.messages.append(str(error))
+            return None
+
+    def raise_any(self) -> None:
+        if len(self.messages) == 1:
+            raise UsageError(self.messages[0])
+        if self.messages:
+            listed = "".join(f"\n  {message}" for message in self.messages)
+            raise SeveralErrors(f"{len(self.messages)} mistakes, so nothing was started:{listed}")
+
+
+def _base(content: Mapping[str, Any], where: str) -> list[str]:
     base = content.get("base") or []
     base = [base] if isinstance(base, str) else base
     if not _texts(base):
         raise UsageError(f"{where}: base is {base!r}; it must be a list of config files")
+    return list(base)
+
+
+def _axes(content: Mapping[str, Any], where: str, found: _Found) -> dict[str, list[Value]]:
+    """The axes that can be read; of those that cannot, `found` has the mistakes."""
+    given = found.of(_mapping, content.get("axes"), f"{where}: axes") or {}
     axes = {
-        str(name): _axis(str(name), values, f"{where}: axis {name}")
-        for name, values in _mapping(content.get("axes"), f"{where}: axes").items()
+        str(name): found.of(_axis, str(name), values, f"{where}: axis {name}") or []
+        for name, values in given.items()
     }
     if content.get("seeds") is not None:
         if SEED in axes:
-            raise UsageError(f"{where}: seeds and an axis seed say the same; leave one out")
-        axes[SEED] = _axis(SEED, _seeds(content["seeds"], where), f"{where}: seeds")
-    if not axes:
-        raise UsageError(f"{where}: nothing varies; give axes, such as process: [duo, mdlm]")
-    common = _mapping(content.get("set"), f"{where}: set")
-    for key in common:
-        _require_option(key, f"{where}: set")
-    entries = _list(content.get("evaluate"), f"{where}: evaluate")
-    return SweepFile(
-        axes=axes,
-        base=base,
-        set=common,
-        exclude=_exclusions(content.get("exclude"), axes, f"{where}: exclude"),
-        evaluate=[
-            single
-            for number, entry in enumerate(entries, 1)
-            for single in _measurements(entry, axes, f"{where}: evaluate {number}")
-        ],
-        slurm=_mapping(content.get("slurm"), f"{where}: slurm"),
-    )
+            found.messages.append(f"{where}: seeds and an axis seed say the same; leave one out")
+        seeds = found.of(_seeds, content["seeds"], where)
+        axes[SEED] = (found.of(_axis, SEED, seeds, f"{where}: seeds") if seeds else None) or []
+    if not axes and not found.messages:
+        found.messages.append(f"{where}: nothing varies; give axes, such as process: [duo, mdlm]")
+    return axes
 
 
 def expand(sweep: SweepFile) -> list[Point]:
