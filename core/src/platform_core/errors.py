@@ -23,7 +23,7 @@ class UsageError(ValueError):
     """
 
 
-class SeveralErrors(UsageError):
+class SeveralMistakesError(UsageError):
     """Several mistakes that are told at once, each in a line of its own."""
 
 

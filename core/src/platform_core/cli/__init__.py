@@ -21,7 +21,7 @@ from platform_core.errors import (
     EXIT_CTRL_C,
     EXIT_INTERRUPTED,
     EXIT_MISTAKE,
-    SeveralErrors,
+    SeveralMistakesError,
     UsageError,
     did_you_mean,
     one_line,
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv is None:
             _leave_with(code)
     except UsageError as error:
-        lines = str(error).splitlines() if isinstance(error, SeveralErrors) else [str(error)]
+        lines = str(error).splitlines() if isinstance(error, SeveralMistakesError) else [str(error)]
         said = [f"{'  ' if line.startswith(' ') else ''}{one_line(line)}" for line in lines]
         _complain(f"{command}: error: {os.linesep.join(said)}")
         return EXIT_MISTAKE

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 from platform_core.component import ROLES
 from platform_core.composition.options import too_many
 from platform_core.composition.sources import SECTIONS, SEED
-from platform_core.errors import SeveralErrors, UsageError, did_you_mean
+from platform_core.errors import SeveralMistakesError, UsageError, did_you_mean
 from platform_core.record.yaml_tree import read_tree
 
 ONLY = "only"
@@ -203,7 +203,9 @@ class _Found:
             raise UsageError(self.messages[0])
         if self.messages:
             listed = "".join(f"\n  {message}" for message in self.messages)
-            raise SeveralErrors(f"{len(self.messages)} mistakes, so nothing was started:{listed}")
+            raise SeveralMistakesError(
+                f"{len(self.messages)} mistakes, so nothing was started:{listed}"
+            )
 
 
 def _base(content: Mapping[str, Any], where: str) -> list[str]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from platform_core.component import ROLES
 from platform_core.composition.sources import SEED
 from platform_core.composition.tracking import choose_trackers
-from platform_core.errors import SeveralErrors, UsageError
+from platform_core.errors import SeveralMistakesError, UsageError
 from platform_core.record.files import digest, write_bytes, write_json, write_text
 from platform_core.record.sweep import FORMAT, State, SweepDirectory
 from platform_core.registry.parts import Plugins
@@ -246,7 +246,7 @@ class _Mistakes:
         lines = [
             f"\n  {message}\n    {self._where(names)}" for message, names in self.by_message.items()
         ]
-        raise SeveralErrors(
+        raise SeveralMistakesError(
             f"{len(wrong)} of {self.trials} trials cannot run, so nothing was started:"
             f"{''.join(lines)}"
         )
