@@ -74,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _leave_with(code)
     except UsageError as error:
         lines = str(error).splitlines() if isinstance(error, SeveralMistakesError) else [str(error)]
-        said = [f"{'  ' if line.startswith(' ') else ''}{one_line(line)}" for line in lines]
-        _complain(f"{command}: error: {os.linesep.join(said)}")
+        shown = [f"{'  ' if line.startswith(' ') else ''}{one_line(line)}" for line in lines]
+        _complain(f"{command}: error: {os.linesep.join(shown)}")
         return EXIT_MISTAKE
     except Stopped as stopped:
         _complain(f"{command}: stopped by {stopped.name}")

@@ -21,7 +21,7 @@ HELP = ("-h", "--help")
 PAGE = "page.txt"
 
 
-def print_help(words: Sequence[str], plugins: Plugins, make: Callable[[], None]) -> None:
+def print_help(words: Sequence[str], plugins: Plugins, make: Callable[[], object]) -> None:
     """Prints the page of some words, from the cache if it has been made before.
 
     Args:

@@ -106,8 +106,9 @@ class _Report:
         said = ["finished"]
         if isinstance(bits := result.get("bits_per_character"), float):
             said.append(f"{bits:.3f} bits per character")
-        seconds = [result.get(key) for key in ("seconds", "seconds_evaluating")]
-        said += [duration(sum(seconds))] if all(isinstance(s, float) for s in seconds) else []
+        parts = [result.get(key) for key in ("seconds", "seconds_evaluating")]
+        seconds = [part for part in parts if isinstance(part, float)]
+        said += [duration(sum(seconds))] if seconds else []
         done, left = self._finished() - self._done_before, len(self.tasks) - self._finished()
         if done > 0 and left:
             said.append(f"about {duration((time.monotonic() - self._began) / done * left)} left")
