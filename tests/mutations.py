@@ -39,6 +39,7 @@ CORE = (
     "distillation",
     "draws",
     "guidance",
+    "last_layer",
     "model",
     "objective",
     "parameterization",
