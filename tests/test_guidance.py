@@ -10,14 +10,21 @@ from accelerate import Accelerator
 from scipy import stats
 from torch import nn
 
-from platform_core.backbone import Conditional
+from platform_core.backbone import (
+    Conditional,
+    Incremental,
+    IncrementalGiven,
+    Rereader,
+    Separating,
+    reader,
+)
 from platform_core.composition.compose import compose
 from platform_core.composition.options import SampleOptions, TrainOptions
 from platform_core.data.sequences import LabelledSplit
 from platform_core.draws import Draws, derive_generator
 from platform_core.errors import IncompatibleError, UsageError
 from platform_core.evaluation.bound import evaluate
-from platform_core.guidance import Guided, guided, without_some
+from platform_core.guidance import Guided, Told, guided, without_some
 from platform_core.model import Denoiser, Model
 from platform_core.objective import Nelbo
 from platform_core.parameterization import Mean
@@ -26,6 +33,7 @@ from platform_core.registry.loading import load_plugins
 from platform_core.sampler import Ancestral
 from platform_core.schedule import LogLinear
 from platform_core.testing.toy import (
+    CausalNetwork,
     ExactDenoiser,
     ToyLaw,
     all_sequences,
@@ -261,6 +269,39 @@ def test_both_calls_are_counted():
     for weight, calls in ((0.0, 4), (1.0, 4), (1.5, 8)):
         writer = guided(exact(process), NAMES, asked(weight))
         assert Ancestral(3)(writer, (2, 2), derive_generator(0)).nfe == calls
+
+
+class Spoken(CausalNetwork, Conditional, Separating, IncrementalGiven):
+    """A causal network that adds the label to its features, and its cache: the text so far."""
+
+    def encode(self, inputs, sigma, labels=None, documents=None):
+        features = super().encode(inputs, sigma)
+        return features + labels[:, None, None] + (0 if documents is None else documents[..., None])
+
+    def reader(self, length, labels=None):
+        kept = Told(self, labels)
+        made.append((length, labels.tolist()))
+        return Rereader(kept)
+
+
+made: list[object] = []
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 2.0])
+def test_a_network_told_its_label_keeps_its_cache_and_keeps_documents_apart(weight):
+    causal = Model(Absorbing(3), LogLinear(), Mean(), Spoken(4).eval())
+    writer = guided(causal, NAMES, asked(weight)).backbone
+    text, documents = torch.tensor([[0, 2, 1], [1, 1, 0]]), torch.tensor([[0, 0, 1], [0, 1, 1]])
+    assert isinstance(writer, Separating)
+    assert isinstance(writer, Incremental)
+    made.clear()
+    with torch.no_grad():
+        reading = reader(writer, 3)
+        read = torch.cat([reading.read(text[:, :2]), reading.read(text[:, 2:])], dim=1)
+        torch.testing.assert_close(read, writer.encode(text, None))
+        apart = writer.encode(text, None, documents=documents) - writer.encode(text, None)
+    assert made == {0.0: [(3, [2])], 1.0: [(3, [1])], 2.0: [(3, [1]), (3, [2])]}[weight]
+    torch.testing.assert_close(apart, documents[..., None].float().expand_as(apart))
 
 
 @pytest.mark.slow

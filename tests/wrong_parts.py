@@ -150,6 +150,27 @@ class WrongRate(Uniform):
         return super().rate(x_t, alpha, slope) * alpha
 
 
+class WrongNoise(Uniform):
+    """The noise on a token is that of one state too few."""
+
+    def noise(self, tokens, alpha):
+        return super().noise(tokens, alpha) * self.num_states / (self.num_states - 1)
+
+
+class ForgetsWhatWasThere(Uniform):
+    """What noise adds is all the noise there is."""
+
+    def added(self, tokens, alpha_s, alpha_t):
+        return self.noise(tokens, alpha_t)
+
+
+class OneLevel(Uniform):
+    """The first position's level is that of the whole text."""
+
+    def log_score(self, log_x0, x_t, alpha):
+        return super().log_score(log_x0, x_t, alpha[..., :1])
+
+
 class OddPrior(Uniform):
     """Noise is drawn from two tokens."""
 
@@ -650,6 +671,7 @@ def platform_processes():
         AllAtOnce,
         Squared,
     )
+    parts += (WrongNoise, ForgetsWhatWasThere, OneLevel)
     parts += (ScoreOfAnother, WrongRate, OddPrior, EverythingChanges, HastyDraw, GlobalNoise)
     parts += (NeverClean,)
     homeless = components(Homeless, defaults={**DEFAULTS, "sampler": "nowhere"})

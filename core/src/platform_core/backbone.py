@@ -154,6 +154,22 @@ class Incremental(ABC):
         """Make a reader that has read nothing yet, for texts of at most `length` tokens."""
 
 
+class IncrementalGiven(Incremental):
+    """An `Incremental` and `Conditional` backbone whose cache is also that of a text with a label.
+
+    A backbone that is told one label (`guidance.Told`) then keeps the cache.
+    """
+
+    @abstractmethod
+    def reader(self, length: int, labels: Labels | None = None) -> Reader:
+        """Make a reader that has read nothing yet, for texts of at most `length` tokens.
+
+        Args:
+            length: tokens of the longest text.
+            labels: as in `Conditional.encode`.
+        """
+
+
 class Rereader(Reader):
     """A reader of any causal network, without a cache: each read encodes the whole text again."""
 

@@ -8,23 +8,33 @@ pass the labels of each `Batch` to the network.
 """
 
 from collections.abc import Sequence
-from typing import Protocol, final
+from typing import Protocol, TypeVar, final
 
 import torch
 from torch import Tensor, nn
 
-from platform_core.backbone import Backbone, Conditional, Separating
+from platform_core.backbone import (
+    Backbone,
+    Conditional,
+    Incremental,
+    IncrementalGiven,
+    Reader,
+    Separating,
+    reader,
+)
 from platform_core.errors import UsageError, did_you_mean
 from platform_core.model import Model
 from platform_core.parameterization import widen
-from platform_core.types import Documents, Hidden, Inputs, Labels, Logits, Noise
+from platform_core.types import Documents, Hidden, Inputs, Labels, Logits, Noise, Tokens
+
+Kind = TypeVar("Kind")
 
 
 class Told(Backbone):
     """A conditional backbone with one fixed label for all texts.
 
-    `told` makes one that also keeps documents apart if the backbone does. A call counts as many
-    network evaluations as one of the backbone.
+    `told` makes one that also keeps documents apart, or reads from left to right with a cache, if
+    the backbone does. A call counts as many network evaluations as one of the backbone.
 
     Args:
         backbone: the conditional backbone.
@@ -48,7 +58,6 @@ class Told(Backbone):
         return self.label.to((inputs if isinstance(inputs, Tensor) else inputs.ids).device)
 
 
-@final
 class ToldSeparating(Told, Separating):
     """`Told` for a backbone that keeps documents apart."""
 
@@ -65,21 +74,53 @@ class ToldSeparating(Told, Separating):
         return self.backbone.encode(inputs, sigma, self._on_device(inputs), documents)
 
 
+class ToldIncremental(Told, Incremental):
+    """`Told` for a backbone whose cache is that of a text with a label."""
+
+    def reader(self, length: int) -> Reader:
+        """The backbone's reader of texts with the label."""
+        assert isinstance(self.backbone, IncrementalGiven), "see told"
+        device = next(iter(self.backbone.parameters())).device
+        return self.backbone.reader(length, self.label.to(device))
+
+
+@final
+class ToldSeparatingIncremental(ToldSeparating, ToldIncremental):
+    """`Told` for a backbone that keeps documents apart and has such a cache."""
+
+
+TOLD = (
+    (ToldSeparatingIncremental, (Separating, IncrementalGiven)),
+    (ToldSeparating, (Separating,)),
+    (ToldIncremental, (IncrementalGiven,)),
+)
+"""Kinds of `Told` for backbones that can do more, and what these can do."""
+
+
 def told(backbone: Conditional, label: Labels) -> Told:
-    """The backbone with one label for all texts, which keeps documents apart if the backbone does.
+    """The backbone with one label for all texts, which can do what the backbone can do.
 
     Args:
         backbone: the conditional backbone.
         label: the number of the label, `[1]`.
     """
-    kind = ToldSeparating if isinstance(backbone, Separating) else Told
-    return kind(backbone, label)
+    return _able(TOLD, backbone, Told)(backbone, label)
+
+
+def _able(
+    kinds: Sequence[tuple[type[Kind], tuple[type, ...]]], backbone: Conditional, plain: type[Kind]
+) -> type[Kind]:
+    """The kind with all that the backbone can do."""
+    for kind, abilities in kinds:
+        if all(isinstance(backbone, ability) for ability in abilities):
+            return kind
+    return plain
 
 
 class Guided(Backbone):
     """A conditional backbone called with a label and without: twice its evaluations per call.
 
-    `GuidedSeparating` also keeps documents apart.
+    `GuidedSeparating` also keeps documents apart. `guidance.guided` chooses the kind.
 
     The effect depends on the parameterization. A parameterization that predicts clean tokens gets
     the guided law
@@ -122,7 +163,6 @@ class Guided(Backbone):
         return torch.cat([side.encode(inputs, sigma) for side in sides], dim=-1)
 
 
-@final
 class GuidedSeparating(Guided, Separating):
     """`Guided` for a backbone that keeps documents apart."""
 
@@ -140,6 +180,36 @@ class GuidedSeparating(Guided, Separating):
             assert isinstance(side, ToldSeparating), "the backbone keeps documents apart"
             found.append(side.encode(inputs, sigma, documents=documents))
         return torch.cat(found, dim=-1)
+
+
+class GuidedIncremental(Guided, Incremental):
+    """`Guided` for a backbone whose cache is that of a text with a label."""
+
+    def reader(self, length: int) -> Reader:
+        """A reader with two caches, one with the label and one without."""
+        return _BothSides([reader(side, length) for side in (self.with_label, self.without)])
+
+
+@final
+class GuidedSeparatingIncremental(GuidedSeparating, GuidedIncremental):
+    """`Guided` for a backbone that keeps documents apart and has such a cache."""
+
+
+GUIDED = (
+    (GuidedSeparatingIncremental, (Separating, IncrementalGiven)),
+    (GuidedSeparating, (Separating,)),
+    (GuidedIncremental, (IncrementalGiven,)),
+)
+"""Kinds of `Guided` for backbones that can do more, and what these can do."""
+
+
+@final
+class _BothSides(Reader):
+    def __init__(self, sides: Sequence[Reader]) -> None:
+        self._sides = sides
+
+    def read(self, tokens: Tokens) -> Hidden:
+        return torch.cat([side.read(tokens) for side in self._sides], dim=-1)
 
 
 @final
@@ -186,7 +256,7 @@ def guided(model: Model, names: Sequence[str], options: Wish) -> Model:
     weight = options.guidance
     if weight in (0, 1):
         return model.with_backbone(told(backbone, label if weight else none))
-    kind = GuidedSeparating if isinstance(backbone, Separating) else Guided
+    kind = _able(GUIDED, backbone, Guided)
     return model.with_backbone(kind(backbone, (label, none), weight))
 
 

@@ -228,6 +228,73 @@ def rate_of_jumps(subject: Subject) -> Figures:
     return figures
 
 
+@LAWS.law(needs=Mixing)
+def noise_is_what_is_not_kept(subject: Subject) -> Figures:
+    """noise is the mass of q(x_t | x_0) on another token than x_0, and added is what it gains, n_t
+    - kept n_s; noise_row, log_noise_row and added_row have the same for every state.
+    """
+    process = make(subject)
+    assert isinstance(process, Mixing)
+    steps = ((1.0, 0.85), (0.85, 0.5), (0.5, 0.2))
+    earlier, later = torch.tensor(steps, dtype=torch.float64).chunk(2, dim=1)
+    states = torch.arange(process.num_states).expand(len(steps), -1)
+    another = (states[0] + 1) % VOCABULARY
+
+    def mass(alphas: Tensor) -> Tensor:
+        return torch.stack([marginal(process, float(a))[another, states[0]] for a in alphas])
+
+    gained = mass(later) - later / earlier * mass(earlier)
+    like = torch.zeros(len(steps), 1, process.num_states, dtype=torch.float64)
+    rows = (
+        ("noise_row", process.noise_row(later, like), mass(later)),
+        ("log_noise_row", process.log_noise_row(later, like).exp(), mass(later)),
+        ("added_row", process.added_row(earlier, later, like), gained),
+    )
+    for what, row, expected in rows:
+        agree(what, row.expand_as(like)[:, 0], expected)
+    for width in (1, process.num_states):
+        s, t = earlier.repeat(1, width), later.repeat(1, width)
+        found, new = process.noise(states, t), process.added(states, s, t)
+        require(found.dtype == new.dtype == torch.float64, f"they are {found.dtype}, {new.dtype}")
+        agree("noise", found.expand_as(states), mass(later))
+        figures = agree("added", new.expand_as(states), gained)
+    return figures
+
+
+@LAWS.law(needs=Diffusion)
+def levels_of_positions(subject: Subject) -> Figures:
+    """Levels of shape [batch, length] give each position what its own level gives alone."""
+    process = make(subject)
+    steps = torch.tensor(((0.85, 0.5), (0.5, 0.2), (0.85, 0.2)), dtype=torch.float64)
+    states = torch.arange(process.num_states)[:, None].expand(-1, len(steps))
+    earlier, later = (levels.expand(states.shape) for levels in steps.T)
+    laws = some_laws(process, 1).expand(*states.shape, -1)
+    scores = process.log_score(laws, states, later)
+    found = (
+        scores,
+        process.posterior(laws, states, earlier, later),
+        process.reverse(scores, states, earlier, later),
+    )
+    for place, (s, t) in enumerate(steps):
+        one = (laws[:, place], states[:, place])
+        score = process.log_score(*one, t[None])
+        alone = (
+            score,
+            process.posterior(*one, s[None], t[None]),
+            process.reverse(score, one[1], s[None], t[None]),
+        )
+        for what, all_places, expected in zip(
+            ("log_score", "posterior", "reverse"), found, alone, strict=True
+        ):
+            figures = agree(f"{what} at position {place}", all_places[:, place], expected)
+    x0 = torch.randint(VOCABULARY, (64, 2), generator=derive_generator("text"))
+    mixed = torch.tensor([[1.0, 1e-9]], dtype=torch.float64).expand(64, 2)
+    x_t = process.corrupt(x0, mixed, derive_generator("levels"))
+    require(torch.equal(x_t[:, 0], x0[:, 0]), "corrupt changes positions whose level is 1")
+    require(not torch.equal(x_t[:, 1], x0[:, 1]), "corrupt keeps positions whose level is 0")
+    return figures
+
+
 @LAWS.law(needs=Diffusion)
 def score_of_itself(subject: Subject) -> Figures:
     """log_score is 0 at x_t, and the scores of one distribution of x_0 imply the same q_t at every
