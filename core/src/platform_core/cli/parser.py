@@ -1,6 +1,8 @@
 """The command-line parser of verbs that build no composition."""
 
 import argparse
+import os
+import shlex
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -19,6 +21,18 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises the parser's message as `UsageError`, without the usage text."""
         raise UsageError(message)
+
+
+def command(*words: str) -> str:
+    """The command `platform` with words, to be pasted into a shell.
+
+    Words are quoted where they need it, and the plugins that this command was told of with -p are
+    named again.
+    """
+    named = [word for word in os.environ.get("PLATFORM_PLUGINS", "").split(",") if word]
+    left_out = os.environ.get("PLATFORM_DISABLE_PLUGINS", "").split(",")
+    plugins = [*named, *(f"no:{word}" for word in left_out if word)]
+    return shlex.join(["platform", *(w for name in plugins for w in ("-p", name)), *words])
 
 
 def show_help(prog: str, description: str | None, add: Callable[[Any], None]) -> int:

@@ -2,17 +2,20 @@
 
 import math
 import os
-import shlex
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from platform_core.cli.parser import command
 from platform_core.composition.compose import Composition, compose, compose_saved
 from platform_core.composition.help_page import HelpPage
 from platform_core.errors import EXIT_INTERRUPTED, UsageError, either
 from platform_core.record.directory import RunDirectory
+from platform_core.record.files import read_json
+from platform_core.record.intact import intact_state
 from platform_core.registry.loading import load_plugins
 from platform_core.runtime.signals import Interruption, Stopped
 
@@ -62,14 +65,33 @@ def _resume(directory: RunDirectory, argv: Sequence[str]) -> int:
         raise UsageError(
             "--resume continues in the run's own directory; leave out --output, --overwrite"
         )
+    if _is_finished(directory, composition):
+        print(f"{directory.path} is finished; there is nothing to resume")
+        print(f"more samples: {command('sample', str(directory.path))}")
+        return 0
     with directory.held() if _is_main_process() else nullcontext():
         return _train(composition, directory, resume=True)
 
 
+def _is_finished(directory: RunDirectory, composition: Composition) -> bool:
+    """Whether a run has its result, and resuming it asks for nothing that would be different."""
+    try:
+        result = read_json(directory.result)
+        intact_state(directory.checkpoints / f"step-{result['steps']:07d}", result["steps"])
+        same = directory.config.read_text(encoding="utf-8") == composition.config
+    except (OSError, KeyError, TypeError, ValueError):
+        return False  # a damaged record is made anew
+    return same and ("stopped" in result or result["steps"] == composition.train.steps)
+
+
 def _train(composition: Composition, directory: RunDirectory, *, resume: bool) -> int:
     """Trains and evaluates; a signal ends either with everything saved that there is."""
-    words = f"platform run --resume {shlex.quote(str(directory.path))}"
+    words = command("run", "--resume", str(directory.path))
     run = None
+    if _is_main_process():
+        # Before the heavy imports, so that something is seen at once.
+        verb = "resuming" if resume else "starting"
+        print(f"{verb} {directory.path}: {_chosen(composition)}", file=sys.stderr, flush=True)
     try:
         from platform_core.training.run import Run
 
@@ -93,6 +115,16 @@ def _train(composition: Composition, directory: RunDirectory, *, resume: bool) -
             print(f"stopped by {stopped.name} before it began; start it again with the same words")
         return EXIT_INTERRUPTED
     return 0
+
+
+def _chosen(composition: Composition) -> str:
+    """What a run is about to do, as far as its options say it."""
+    names, data, train = composition.names, composition.data, composition.train
+    text = f"{data.corpus} ({data.path})" if data.path else data.corpus
+    return (
+        f"{names['process']} with {names['backbone']}, text {text}, {train.steps} steps of "
+        f"{train.batch_size} sequences of {data.length} tokens"
+    )
 
 
 def _is_main_process() -> bool:
@@ -152,7 +184,7 @@ def summary(run: "Run", result: dict[str, Any]) -> str:
         f"{result['steps']} steps in {result['seconds']:.0f} s, {result['parameters']:,} weights, "
         f"peak memory {result['peak_rss_bytes'] / 1e9:.2f} GB",
         *_figures(result, run.composition.evaluate),
-        f"record: {path}   more samples: platform sample {path}{curves}",
+        f"record: {path}   more samples: {command('sample', str(path))}{curves}",
     ]
     return "\n".join(lines)
 

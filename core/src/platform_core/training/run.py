@@ -76,6 +76,10 @@ class Run:
         streaming, held_out = composition.data.streaming, composition.evaluate.split
         needed = (held_out,) if streaming else ("train", held_out)
         self.data = load_data(composition.data, tokenizer, names, needed)
+        device = self.accelerator.device
+        why = "the GPU that was found" if device.type == "cuda" else "no GPU was found"
+        held = ", ".join(f"{n} {len(split):,}" for n, split in self.data.splits.items())
+        self.tell(f"device {device} ({why}); sequences: {held}")
         label_number(self.data.labels, composition.sample.label)
         self.built = build(
             composition,
@@ -275,6 +279,11 @@ class Run:
             self.metrics.log(metrics, step=self.trainer.step, subset=subset)
             self.tracker.log(metrics, step=self.trainer.step, subset=subset)
 
+    def tell(self, what: str) -> None:
+        """Says on standard error what is being done, once for all processes."""
+        if self.accelerator.is_main_process:
+            print(what, file=sys.stderr, flush=True)
+
     def keep_samples(self, samples: Samples, name: str) -> None:
         """Writes the texts of samples to a file and to the trackers."""
         if self.accelerator.is_main_process:
@@ -300,9 +309,16 @@ class Run:
         """The final bound, baselines and samples; writes `result.json`."""
         start = time.perf_counter()
         options = self.composition.evaluate
-        bound, samples = self.bound(options.sequences), self.samples()
+        if self.built.objective.has_bound:
+            size = f"{options.sequences} sequences" if options.sequences else "all sequences"
+            self.tell(f"evaluating the bound of {size} of the {options.split} text")
+        bound = self.bound(options.sequences)
+        self.tell(f"drawing {self.composition.sample.number} samples")
+        samples = self.samples()
         # N-grams are not counted in streamed text.
         streamed = self.composition.data.streaming
+        if not streamed:
+            self.tell("counting n-grams, the baselines")
         ngrams = None if streamed else baselines(self.data, options.split, options.sequences)
         # Not a point of the curve on the way, which is of fewer sequences.
         if bound:

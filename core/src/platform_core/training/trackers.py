@@ -18,6 +18,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import Any, ClassVar, Self, final
 
 from platform_core.record.directory import BETWEEN_SAMPLES, RunDirectory
@@ -168,7 +169,7 @@ class TensorBoard(Accelerated):
     @classmethod
     def viewer(cls, runs: Path) -> str:
         """The command that shows all runs below a directory in TensorBoard."""
-        return f"tensorboard --logdir {runs}"
+        return f"tensorboard --logdir {quote(str(runs))}"
 
     @property
     def identity(self) -> str:
@@ -268,7 +269,8 @@ class MLflow(Accelerated):
     @classmethod
     def viewer(cls, runs: Path) -> str:
         """The command that serves the files in MLflow's interface."""
-        return f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {runs / 'mlruns'}"
+        store = quote(str(runs / "mlruns"))
+        return f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {store}"
 
     @property
     def identity(self) -> str:
@@ -339,7 +341,7 @@ class Trackio(Named):
     @classmethod
     def viewer(cls, runs: Path) -> str:
         """The command that shows the database in Trackio's dashboard."""
-        return f"TRACKIO_DIR={runs / '.trackio'} trackio show"
+        return f"TRACKIO_DIR={quote(str(runs / '.trackio'))} trackio show"
 
     def close(self) -> None:
         """Finishes the run, without Trackio's output."""

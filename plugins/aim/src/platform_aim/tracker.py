@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import Any, Self
 
 from platform_aim.repository import (
@@ -97,7 +98,8 @@ class AimTracker(Tracker):
     @classmethod
     def viewer(cls, runs: Path) -> str:
         """The dashboard of this plugin."""
-        return "platform dashboard" if runs == Path("runs") else f"platform dashboard {runs}"
+        at_home = runs == Path("runs")
+        return "platform dashboard" if at_home else f"platform dashboard {quote(str(runs))}"
 
     @property
     def identity(self) -> str:
