@@ -1,13 +1,16 @@
 """What commands say: at once, of what they are given, and in words that can be pasted."""
 
+import io
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
 from platform_core.cli import run
 from platform_core.cli.parser import command
+from platform_core.cli.terminal import without_failing
 from platform_core.errors import UsageError
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import digest
@@ -83,3 +86,20 @@ def test_a_run_that_asks_for_more_or_is_damaged_is_not_finished(
     directory = finished(tmp_path)
     (tmp_path / name).write_text(content)
     assert not is_finished(directory)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_output_never_fails_for_want_of_a_character(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    said = "1–2 ± 3… é ∂"
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    without_failing()
+    print(said, end="", flush=True)
+    shown = {
+        "ascii": r"1-2 +- 3... \xe9 \u2202",
+        "latin-1": r"1-2 ± 3... é \u2202",
+        "utf-8": said,
+    }
+    assert out.buffer.getvalue().decode(encoding) == shown[encoding]  # type: ignore[attr-defined]

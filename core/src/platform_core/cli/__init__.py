@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from signal import SIGTERM, SIGUSR1, signal
 from typing import Any
 
+from platform_core.cli.terminal import without_failing
 from platform_core.errors import (
     EXIT_BROKEN_PIPE,
     EXIT_CTRL_C,
@@ -59,6 +60,7 @@ Plugins may bring more verbs: `platform plugins` lists them.
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; a user's mistake is reported in one line."""
     command = "platform"
+    without_failing()
     try:
         words, settings = split_global_options(sys.argv[1:] if argv is None else argv)
         verb = words[0] if words else "--help"
