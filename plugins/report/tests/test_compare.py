@@ -391,6 +391,14 @@ def test_latex_escapes_what_users_write():
     assert text.index(r"\toprule") < text.index(r"\midrule") < text.index(r"\bottomrule")
 
 
+def test_latex_says_what_it_needs_and_fits_the_page():
+    lines = FORMATS["latex"](table((Words("x"), Number(1.0)))).splitlines()
+    assert lines[0] == r"% needs \usepackage{booktabs,adjustbox}"
+    begin = lines.index(r"\begin{adjustbox}{max width=\linewidth}")
+    assert lines[begin + 1].startswith(r"\begin{tabular}")
+    assert lines.index(r"\end{adjustbox}") == lines.index(r"\end{tabular}") + 1
+
+
 def test_a_row_of_latex_does_not_begin_with_an_option():
     assert "\n{}[x] & " in FORMATS["latex"](table((Words("[x]"), Number(1.0))))
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from io import TextIOWrapper
 from signal import SIGTERM, SIGUSR1, signal
 from typing import Any
 
+from platform_core.cli.terminal import without_failing
 from platform_core.errors import (
     EXIT_BROKEN_PIPE,
     EXIT_CTRL_C,
@@ -62,7 +62,7 @@ Plugins may bring more verbs: `platform plugins` lists them.
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; a user's mistake is reported in one line."""
     command = "platform"
-    _say_what_there_are_letters_for()
+    without_failing()
     try:
         words, settings = split_global_options(sys.argv[1:] if argv is None else argv)
         verb = words[0] if words else "--help"
@@ -102,23 +102,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _complain(line: str) -> None:
     working("")
     print(line, file=sys.stderr)
-
-
-def _say_what_there_are_letters_for() -> None:
-    """Lets terminals that have only ASCII show dashes as hyphens, and other letters as `?`."""
-    from codecs import register_error
-
-    plain = {"\N{EN DASH}": "-", "\N{HORIZONTAL ELLIPSIS}": "...", "\N{MULTIPLICATION SIGN}": "x"}
-
-    def replaced(error: UnicodeError) -> tuple[str, int]:
-        assert isinstance(error, UnicodeEncodeError)
-        wrong = error.object[error.start : error.end]
-        return "".join(plain.get(letter, "?") for letter in wrong), error.end
-
-    register_error("platform", replaced)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "backslashreplace"):
-            stream.reconfigure(errors="platform")
 
 
 def _leave_with(code: int) -> None:

@@ -13,7 +13,8 @@ from platform_core.composition.compose import Composition, compose, compose_save
 from platform_core.composition.help_page import HelpPage
 from platform_core.errors import EXIT_INTERRUPTED, UsageError, either
 from platform_core.record.directory import RunDirectory
-from platform_core.record.files import ReadError, read_json
+from platform_core.record.files import read_json
+from platform_core.record.intact import intact_state
 from platform_core.record.progress import command, working
 from platform_core.record.yaml_tree import read_tree
 from platform_core.registry.loading import load_plugins
@@ -89,12 +90,13 @@ def _finished(directory: RunDirectory) -> int:
     """The number of steps of a run that has its result; 0 of one that has something left to do."""
     try:
         result = read_json(directory.result)
-        steps = result["steps"]
+        steps: int = result["steps"]
+        intact_state(directory.checkpoints / f"step-{steps:07d}", steps)
         asked = read_tree(directory.config, "its config")["train"]["steps"]
-    except (UsageError, ReadError, OSError, KeyError, TypeError):
-        return 0
+    except (OSError, KeyError, TypeError, ValueError):
+        return 0  # what is damaged is made anew
     whole = (directory.samples / "final.txt").is_file() and directory.tokenizer.is_file()
-    return steps if whole and steps == asked and directory.steps()[-1:] == [steps] else 0
+    return steps if whole and (steps == asked or "stopped" in result) else 0
 
 
 def _say_finished(directory: RunDirectory) -> int:

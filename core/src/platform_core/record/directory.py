@@ -46,18 +46,14 @@ class RunDirectory:
         """
         run = cls(Path(path))
         if not run.config.is_file():
-            if (run.path / "sweep.yaml").is_file():
-                trials = sorted(path.parent for path in run.path.glob("trials/*/config.yaml"))
-                named = f": {trials[0]}" if trials else ""
-                raise UsageError(
-                    f"{run.path} is a sweep of {len(trials)} runs; name one of its runs{named}; "
-                    f"platform report {run.path} shows all"
-                )
             here = (
                 "is no run directory (it has no config.yaml)"
                 if run.path.exists()
                 else "does not exist"
             )
+            trials = sorted(path.parent.name for path in run.path.glob("trials/*/config.yaml"))
+            if (run.path / "trials.json").is_file() or (run.path / "sweep.yaml").is_file():
+                raise UsageError(f"{run.path} is the directory of a sweep; {_names(run, trials)}")
             raise UsageError(f"{run.path} {here}; `platform run --output DIR` makes one")
         return run
 
@@ -199,3 +195,11 @@ def first_argument(argv: Sequence[str], usage: str) -> RunDirectory:
     if not argv or argv[0].startswith("-"):
         raise UsageError(f"name the run directory first: {usage}; {usage} --help lists the options")
     return RunDirectory.existing(argv[0])
+
+
+def _names(sweep: RunDirectory, trials: Sequence[str]) -> str:
+    """What to give instead of the directory of a sweep: one of its trials."""
+    if not trials:
+        return "none of its trials has begun, so it has no run yet"
+    more = f", and {len(trials) - 5} more" if len(trials) > 5 else ""
+    return f"give one of its runs, {sweep.path / 'trials'}/NAME: {', '.join(trials[:5])}{more}"

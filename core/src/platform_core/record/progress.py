@@ -44,7 +44,11 @@ def working(what: str) -> None:
 
 
 def command(*words: object) -> str:
-    """A command of `platform` to paste into a shell, with the plugins that `-p` names here."""
+    """A command of `platform` to paste into a shell, with the plugins that `-p` names and
+    leaves out here.
+    """
     named = filter(None, environ.get("PLATFORM_PLUGINS", "").split(","))
-    parts = [part for name in named for part in ("-p", name)]
+    left_out = filter(None, environ.get("PLATFORM_DISABLE_PLUGINS", "").split(","))
+    plugins = [*named, *(f"no:{name}" for name in left_out)]
+    parts = [part for name in plugins for part in ("-p", name)]
     return shlex.join(["platform", *parts, *map(str, words)])

@@ -21,7 +21,8 @@ from torch import nn
 
 from platform_core.errors import UsageError
 from platform_core.model import Tensors, first_not_finite, weights
-from platform_core.record.files import WriteError, digest, digest_of, read_json, whole_folder
+from platform_core.record.files import WriteError, digest, digest_of, whole_folder
+from platform_core.record.intact import OWN_DIGEST, intact_state
 
 _DAMAGE = (OSError, ValueError, KeyError, safetensors.SafetensorError)
 
@@ -178,23 +179,5 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
 
 def _read(folder: Path, step: int) -> Checkpoint:
     """The checkpoint in a folder whose name says a step; raises one of `_DAMAGE`."""
-    state = read_json(folder / "state.json")
-    # Checkpoints of before there was one have no digest of their own.
-    written = state.pop(OWN_DIGEST, None)
-    if written is not None and written != digest_of(state):
-        raise ValueError("state.json is not what was written")
-    files = state.pop("files")
-    if type(state["step"]) is not int or state["step"] != step:
-        raise ValueError(f"state.json says step {state['step']!r}")
-    if not isinstance(files, dict) or "model.safetensors" not in files:
-        raise ValueError("state.json does not name the files")
-    groups = {}
-    for name, expected in files.items():
-        if digest(folder / Path(name).name) != expected:
-            raise ValueError(f"{name} does not match its digest")
-        groups[name.removesuffix(".safetensors")] = load_file(folder / Path(name).name)
-    return Checkpoint(groups, state)
-
-
-OWN_DIGEST = "digest"
-"""What state.json calls the digest of its other values."""
+    state, files = intact_state(folder, step)
+    return Checkpoint({file.stem: load_file(file) for file in files}, state)

@@ -29,10 +29,10 @@ def main(argv: Sequence[str]) -> int:
         command=["platform", "report", *argv],
         dashboard=DASHBOARD,
     )
-    put(write_tables(list(tables.values()), asked.format), asked.to)
     page = index(asked.sweep)
     if asked.to is not None or asked.format == "text":
-        print(f"\nthe whole report is {page}")
+        print(f"the whole report is {page}\n", flush=True)
+    put(write_tables(list(tables.values()), asked.format), asked.to)
     if asked.open:
         import webbrowser
 

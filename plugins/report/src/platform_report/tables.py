@@ -228,17 +228,28 @@ def write_csv(table: Table) -> str:
 
 
 def write_latex(table: Table) -> str:
-    """A booktabs tabular, with its notes below; needs \\usepackage{booktabs}."""
+    """A booktabs tabular that is shrunk to the width of the text if it is wider, and its notes.
+
+    The first line, a comment, says which packages it needs.
+    """
     rows = [
         [f"{_latex(text)}{_raised(cell)}" for text, cell in zip(texts, row, strict=True)]
         for texts, row in zip(table.texts(), table.rows, strict=True)
     ]
-    lines = [f"% {line}" for line in [table.title.replace("\n", " ")] if line]
+    lines = ["% needs \\usepackage{booktabs,adjustbox}"]
+    lines += [f"% {line}" for line in [table.title.replace("\n", " ")] if line]
+    lines.append("\\begin{adjustbox}{max width=\\linewidth}")
     lines.append(
         f"\\begin{{tabular}}{{{''.join('r' if c.number else 'l' for c in table.columns)}}}"
     )
     lines += ["\\toprule", _latex_row([_latex(column.title) for column in table.columns])]
-    lines += ["\\midrule", *map(_latex_row, rows), "\\bottomrule", "\\end{tabular}"]
+    lines += [
+        "\\midrule",
+        *map(_latex_row, rows),
+        "\\bottomrule",
+        "\\end{tabular}",
+        "\\end{adjustbox}",
+    ]
     for note in _said(table):
         lines.append(f"\\\\ {{\\footnotesize {_latex(note)}}}")
     return "\n".join(lines) + "\n"
