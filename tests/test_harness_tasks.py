@@ -28,10 +28,12 @@ from platform_core.testing.metrics import require_whole
 from platform_core.testing.toy import CausalNetwork
 from platform_core.types import Batch
 from platform_harness import metrics as task_metrics
+from platform_harness import needed
 from platform_harness import tasks as harness
 from platform_harness.evaluation import Tasks
 from platform_harness.likelihood import choose
 from platform_harness.names import names_in, require_known
+from platform_harness.needed import manager_of
 from platform_harness.tasks import Reader, TrainedLm, run_tasks
 
 TOKENIZER = CharacterTokenizer("abcd .")
@@ -444,3 +446,26 @@ def test_without_the_library_there_is_a_line_that_says_what_to_install(home, cap
     monkeypatch.delitem(sys.modules, "platform_harness.tasks")
     said = refused(capsys, home / "run", "--tasks=choices")
     assert "--tasks needs lm-evaluation-harness, which cannot be imported" in said
+
+
+@pytest.mark.slow
+def test_a_name_needs_few_files_and_means_what_it_means_among_all_of_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("PLATFORM_CACHE", str(tmp_path))
+    whole = TaskManager()
+    groups = [name for name in whole.all_groups if name in ("mmlu", "arithmetic", "blimp")]
+    known = needed._index()
+    assert known.keys() == whole.task_index.keys()
+    for name in (*whole.all_tags, *groups, "piqa", "arc_easy"):
+        files = needed._files([name], known)
+        parts = whole.task_index[name].tags if name in whole.all_tags else {name}
+        own = {whole.task_index[part].yaml_path for part in parts if part in whole.task_index}
+        assert own <= {needed.FOLDER / file for file in files}, name
+    for name in ("piqa", "ai2_arc", *groups):
+        narrow = manager_of([name], None)
+        assert len(narrow.all_tasks) < len(whole.all_tasks) / 10
+        alike = [manager.task_index[name] for manager in (narrow, whole)]
+        assert alike[0].cfg == alike[1].cfg
+        assert alike[0].tags == alike[1].tags
+        for child in known[name]["of"]:
+            if child in whole.task_index:
+                assert narrow.task_index[child].yaml_path == whole.task_index[child].yaml_path

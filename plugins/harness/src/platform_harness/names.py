@@ -44,13 +44,13 @@ def library_names() -> set[str] | None:
     folder = Path(spec.origin).parent / "tasks"
 
     def build(path: Path) -> None:
-        write_json(path / "names.json", {"names": sorted(_names_below(folder))})
+        write_json(path / "names.json", {"names": sorted(names_below(folder))})
 
     entry = cached("tasks", ("lm_eval", version, str(folder)), build)
     return set(json.loads((entry / "names.json").read_text(encoding="utf-8"))["names"])
 
 
-def _names_below(folder: Path) -> set[str]:
+def names_below(folder: Path) -> set[str]:
     """The names in the task files of a folder, and in those without suffix that they include."""
     files = (path for path in folder.rglob("*") if path.suffix in (".yaml", ".yml", ""))
     texts = (path.read_text(encoding="utf-8", errors="replace") for path in files if path.is_file())

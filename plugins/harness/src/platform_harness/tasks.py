@@ -43,7 +43,8 @@ from platform_core.data.tokenizer import Ids, Tokenizer
 from platform_core.draws import derive_seed
 from platform_core.errors import UsageError, did_you_mean
 from platform_harness.likelihood import Answer, Likelihood, Question, Text, answers
-from platform_harness.names import require_known
+from platform_harness.names import names_below, require_known
+from platform_harness.needed import manager_of
 
 VERSION: str = lm_eval.__version__
 
@@ -411,6 +412,10 @@ def _manager(names: Sequence[str], folder: Path | None) -> TaskManager:
         if set(names) <= set(own):
             return manager
     require_known(names, own, folder)
+    inner = names_below(folder) if folder is not None else set()
+    narrow = manager_of({*names, *inner}, folder)
+    if narrow is not None and set(names) <= set(narrow.all_tasks):
+        return narrow
     manager = TaskManager(include_path=None if folder is None else str(folder))
     for name in names:
         if name not in manager.all_tasks:
