@@ -176,9 +176,8 @@ def test_a_student_learns_what_two_steps_of_its_teacher_say():
     x0 = torch.cartesian_prod(torch.arange(3), torch.arange(3)).repeat(30, 1)
     counted = torch.ones_like(x0, dtype=torch.bool)
     for step in range(120):
-        loss = objective(
-            Batch(x0, counted), Draws.derive("test", step=step, first=0, total=len(x0))
-        )
+        draws = AtOnce.derive("test", step=step, first=0, total=len(x0))
+        loss = objective(Batch(x0, counted), draws)
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
