@@ -454,3 +454,8 @@ def test_a_run_of_words_as_judge_counts_the_characters_of_the_text():
     (found,) = judge.read(["[CLS]ab cde ab[SEP]"], 99)
     assert found.ids == [2, 4, 5, 6, 4, 3]
     assert found.characters == [0, 2, 3, 1, 3, 0]
+
+
+def test_a_single_text_has_no_error():
+    assert evaluation._with_error("267.2", math.nan, ".2g") == "267.2 (1 text)"
+    assert evaluation._with_error("267.2", 3.14, ".2g") == "267.2 +- 3.1"

@@ -1,5 +1,6 @@
 """`platform eval RUN --judge MODEL`: figures of a run's samples under another model."""
 
+import math
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
@@ -207,6 +208,11 @@ def _name(record: Record) -> str:
     )
 
 
+def _with_error(value: str, error: float, form: str) -> str:
+    """A value and its standard error, which a single text does not have."""
+    return f"{value} +- {error:{form}}" if math.isfinite(error) else f"{value} (1 text)"
+
+
 def _table(record: Record) -> str:
     figures, card = record.figures, record.card.facts
     judge, sample = card["judge"], card["sample"]
@@ -218,8 +224,8 @@ def _table(record: Record) -> str:
     ]
     for name in ("samples", "real", "shuffled"):
         row = figures[name]
-        perplexity = f"{row['perplexity']:.4g} +- {row['perplexity_error']:.2g}"
-        entropy = f"{row['entropy']:.3f} +- {row['entropy_error']:.3f}"
+        perplexity = _with_error(f"{row['perplexity']:.4g}", row["perplexity_error"], ".2g")
+        entropy = _with_error(f"{row['entropy']:.3f}", row["entropy_error"], ".3f")
         near = "-" if row["mauve"] is None else f"{row['mauve']:.3f}"
         lines.append(
             f"  {name:10}{perplexity:>20}{entropy:>18}{row['bits_per_character']:>16.3f}{near:>8}"
