@@ -1,6 +1,7 @@
 """Evaluation: the figure, its error, and that neither batches nor a mode leak into it."""
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -68,14 +69,23 @@ def test_the_standard_error_is_the_spread_of_repeated_evaluations():
 
 @pytest.mark.parametrize("process", [Uniform, Absorbing])
 def test_more_noise_levels_lower_the_error_of_the_noise_and_miss_the_truth_as_rarely(process):
+    """In the middle of some evaluations: under uniform noise, rare ones see very large values."""
     split = Drawn(400)
-    one, eight = bound(process, split), bound(process, split, draws=8)
-    assert (one.noise_levels, eight.noise_levels) == (1, 8)
-    assert math.isnan(one.noise_error)
-    assert eight.standard_error < one.standard_error
+    pairs = [
+        (bound(process, split, seed=seed), bound(process, split, seed=seed, draws=8))
+        for seed in range(9)
+    ]
+    assert all((one.noise_levels, eight.noise_levels) == (1, 8) for one, eight in pairs)
+    assert all(math.isnan(one.noise_error) for one, _ in pairs)
+    assert all(eight.noise_error <= eight.standard_error for _, eight in pairs)
+    middle = [
+        statistics.median(found.standard_error for found in side)
+        for side in zip(*pairs, strict=True)
+    ]
+    assert middle[1] < middle[0]
     # Against -log p of these very texts: what is left is noise.
-    assert abs(eight.nats_per_token - split.nats) < 2 * eight.noise_error
-    assert eight.noise_error <= eight.standard_error
+    near = [abs(eight.nats_per_token - split.nats) < 2 * eight.noise_error for _, eight in pairs]
+    assert sum(near) >= 7
 
 
 def test_the_levels_of_each_sequence_are_stratified():

@@ -141,7 +141,7 @@ def enumerated(
     process = objective.denoiser.process
     every = Enumeration.of(process, clean)
     monkeypatch.setattr(process, "corrupt", lambda x0, alpha, generator: every.x_t)
-    draws = FixedTimes(0, 0, 0, 1, 0, torch.device("cpu"), every.fractions)
+    draws = FixedTimes(0, 0, 0, 1, 0, torch.device("cpu"), fractions=every.fractions)
     with torch.no_grad():
         if protocol == "training":
             loss = objective(Batch(every.x0, everything(every.x0)), draws)

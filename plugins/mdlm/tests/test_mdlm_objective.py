@@ -158,7 +158,7 @@ def bound_in_steps(
     middle = (torch.arange(num_steps).double() + 0.5) / num_steps
     fractions = middle.repeat_interleave(len(possible))[:, None]
     monkeypatch.setattr(process, "corrupt", lambda x0, alpha, generator: x_t)
-    draws = FixedTimes(0, 0, 0, 1, 0, torch.device("cpu"), fractions)
+    draws = FixedTimes(0, 0, 0, 1, 0, torch.device("cpu"), fractions=fractions)
     x0 = clean.expand_as(x_t)
     with torch.no_grad():
         loss = objective.bound(Batch(x0, everything(x0)), draws)
