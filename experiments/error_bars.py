@@ -41,7 +41,9 @@ class Times(AtOnce):
 
 
 def stratified(seeds: int, rounds: int, number: int) -> Noise:
-    """Times of as many evaluations, `[seeds, rounds, number]`, as `Draws.times` makes them."""
+    """Times of as many evaluations, `[seeds, rounds, number]`, as `Draws.times` makes them but for the
+    order within a round.
+    """
     total, generator = rounds * number, torch.Generator().manual_seed(5)
     shift = torch.randint(total, (seeds, 1), generator=generator)
     interval = (torch.arange(total) + shift) % total
@@ -65,7 +67,7 @@ def evaluated(
     nats = []
     parts = zip(texts.split(AT_ONCE), times.reshape(-1, 1).split(AT_ONCE), strict=True)
     for place, (text, t) in enumerate(parts):
-        draws = Times(place, 0, 0, 1, 0, torch.device("cpu"), t)
+        draws = Times(place, 0, 0, 1, 0, torch.device("cpu"), given=t)
         loss = objective.bound(Batch(text, torch.ones_like(text, dtype=torch.bool)), draws)
         nats.append(loss.per_token.double().sum(-1))
     return torch.cat(nats).view(seeds, rounds, number), times

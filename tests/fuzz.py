@@ -208,7 +208,8 @@ def become(words: Sequence[str], folder: Path, out: Path, errors: Path) -> None:
         for number, path in ((1, out), (2, errors)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        code = main(list(words))
+        sys.argv = ["platform", *words]  # as in a process of its own, to its last moment
+        code = main()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:

@@ -394,7 +394,7 @@ def test_the_bound_is_that_of_text_given_its_label():
         sequences=0,
         batch_size=500,
         protocol="exact",
-        seed=1,
+        seed=4,
     )
     assert abs(found.nats_per_token - truth / 2) < 2 * found.standard_error
     without = -float(ANY.log_prob(split.ids).mean()) / 2

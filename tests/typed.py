@@ -22,7 +22,7 @@ def main() -> int:
         child = os.fork()
         if not child:
             fuzz.become(json.loads(line), folder, out, errors)
-        code = fuzz.wait(child, time.monotonic() + 300)
+        code, _ = fuzz.wait(child, time.monotonic() + 300)
         print(json.dumps([code, out.read_text(), errors.read_text()]), flush=True)
     return 0
 

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ class Update:
     """Norm of the whole gradient before clipping."""
     learning_rate: float
     tokens: int
-    waiting: float
+    waiting: float = field(compare=False)
     """Seconds until the data were there."""
 
 
