@@ -41,8 +41,8 @@ class Times(AtOnce):
 
 
 def stratified(seeds: int, rounds: int, number: int) -> Noise:
-    """Times of as many evaluations, `[seeds, rounds, number]`, as `Draws.times` makes them but for the
-    order within a round.
+    """Times of as many evaluations, `[seeds, rounds, number]`, as `Draws.times` makes them, in the
+    order of the intervals.
     """
     total, generator = rounds * number, torch.Generator().manual_seed(5)
     shift = torch.randint(total, (seeds, 1), generator=generator)
