@@ -72,7 +72,11 @@ FILES = {
     "my/a.jsonl": '{"body": "we the people of the united states"}\n' * 100,
     "my.jsonl": '{"text": "we the people of the united states"}\n' * 100,
     "study.yaml": "base: small.yaml\naxes: {process: [duo, mdlm]}\nseeds: 2\n",
-    "small.yaml": "track: {to: none}\n",
+    "small.yaml": (
+        "backbone: {hidden_size: 16, num_blocks: 1, num_heads: 2, cond_size: 8}\n"
+        "data: {length: 32}\ntrain: {steps: 2, batch_size: 2}\n"
+        "evaluate: {sequences: 4, on_the_way: 2}\nsample: {number: 2}\ntrack: {to: none}\n"
+    ),
     "my_plugin.py": "".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL)),
 }
 """Files of the reader's own that the commands speak of."""
