@@ -13,8 +13,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
-from platform_core.data.cache import cached
-from platform_core.errors import UsageError
+from platform_core.data.cache import CacheError, cached
 from platform_core.registry.parts import Plugins
 
 HELP = ("-h", "--help")
@@ -47,9 +46,7 @@ def print_help(words: Sequence[str], plugins: Plugins, make: Callable[[], object
     named = sorted(pair for pair in os.environ.items() if pair[0].startswith("PLATFORM_"))
     try:
         entry = cached("help", (list(words), columns, named, list(_sources(plugins))), build)
-    except UsageError as error:
-        if "cannot write the cache" not in str(error):
-            raise
+    except CacheError:
         make()
     else:
         print((entry / PAGE).read_text(encoding="utf-8"), end="")

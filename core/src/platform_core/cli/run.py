@@ -65,8 +65,8 @@ def _resume(directory: RunDirectory, argv: Sequence[str]) -> int:
     # Before torch is imported, if no option is given that might ask for more.
     options = [word for word in argv if word.startswith("-")]
     variables = {name for name in os.environ if name.startswith("PLATFORM_")}
-    if len(options) == 1 and variables <= {"PLATFORM_CACHE"} and _finished(directory):
-        return _say_finished(directory)
+    if len(options) == 1 and variables <= {"PLATFORM_CACHE"} and (steps := _finished(directory)):
+        return _say_finished(directory, steps)
     composition, asked = compose_saved(
         directory.config,
         argv,
@@ -81,8 +81,8 @@ def _resume(directory: RunDirectory, argv: Sequence[str]) -> int:
         )
     with directory.held() if _is_main_process() else nullcontext():
         said = directory.config.read_text(encoding="utf-8")
-        if composition.config == said and _finished(directory):
-            return _say_finished(directory)
+        if composition.config == said and (steps := _finished(directory)):
+            return _say_finished(directory, steps)
         return _train(composition, directory, resume=True)
 
 
@@ -99,8 +99,7 @@ def _finished(directory: RunDirectory) -> int:
     return steps if whole and (steps == asked or "stopped" in result) else 0
 
 
-def _say_finished(directory: RunDirectory) -> int:
-    steps = _finished(directory)
+def _say_finished(directory: RunDirectory, steps: int) -> int:
     working("")
     print(f"{directory.path} is finished: all of its {steps:,} steps are made and evaluated")
     again = command("eval", directory.path)

@@ -26,6 +26,10 @@ CHECK = "PLATFORM_CHECK_CACHE"
 """Variable that, set to 1, makes every start read all files of the entries that it uses."""
 
 
+class CacheError(UsageError):
+    """The directory of the cache cannot be written."""
+
+
 def cache_directory() -> Path:
     """The directory of the cache; it may be deleted at any time when nothing runs."""
     if chosen := os.environ.get("PLATFORM_CACHE"):
@@ -45,7 +49,7 @@ def cached(kind: str, content: object, build: Callable[[Path], None]) -> Path:
         build: writes the files into an empty directory.
 
     Raises:
-        UsageError: the cache directory cannot be written.
+        CacheError: the cache directory cannot be written.
     """
     key = hashlib.sha256(json.dumps([CACHE_VERSION, content], sort_keys=True).encode())
     entry = cache_directory() / kind / key.hexdigest()[:32]
@@ -58,7 +62,7 @@ def cached(kind: str, content: object, build: Callable[[Path], None]) -> Path:
                     build(folder)
                     write_json(folder / CHECKSUMS, _facts(folder))
     except (OSError, WriteError) as error:
-        raise UsageError(
+        raise CacheError(
             f"cannot write the cache {cache_directory()} ({error}); "
             "set PLATFORM_CACHE to a directory that can be written"
         ) from error
