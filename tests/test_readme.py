@@ -81,8 +81,8 @@ FILES = {
 }
 """Files of the reader's own that the commands speak of."""
 
-ELSEWHERE = "wikitext103", "zero-shot", "wikitext2", "duo.ckpt", "slurm", "--tasks"
-"""Words of commands that need a network, a cluster, or somebody's checkpoint."""
+ELSEWHERE = "wikitext103", "zero-shot", "wikitext2", "duo.ckpt", "slurm", "--tasks", "check mine"
+"""Words of commands that need a network, a cluster, or somebody's checkpoint or part."""
 
 TAKE_LONG = "bench", "dashboard", "--all", "--matrix"
 """Words of commands that tests of their own try."""
@@ -118,7 +118,7 @@ def small(words: list[str]) -> list[str]:
         words = [*words, *SMALL]
         if "ar" in words:  # whose sampler takes one step for each token
             words.remove("--sampler.steps=2")
-        return [word for word in words if not word.startswith("--track")]
+        return words
     if "run" in words:
         return [*words, "--train.steps=3"]
     return [*words, "--size=300"] if "tokenizer" in words else words

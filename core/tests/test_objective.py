@@ -196,20 +196,21 @@ def test_the_published_protocol_reports_a_thousandth_less_of_a_fixed_prediction(
     assert value == pytest.approx(0.999 * -law.log_prob(torch.tensor([[2]])).item(), rel=1e-6)
 
 
-@pytest.mark.slow
 @both
 def test_the_estimate_of_the_bound_is_unbiased(process_class: type[Interpolating]):
-    law = two_token_law()
-    objective = Nelbo(exact_model(law, process_class))
+    """From t_min = 0.2: nearer to 0, rare texts have values that no number of draws averages."""
+    law, t_min = two_token_law(), 0.2
+    objective = Nelbo(exact_model(law, process_class), t_min)
     x0 = law.sequences().repeat(6, 1)
     estimates = []
-    for seed in range(1200):  # under uniform noise, few texts have large values
+    for seed in range(150):
         draws = Draws.derive("bound", seed, step=0, first=0, total=len(x0))
-        loss = objective.bound(Batch(x0, everything(x0)), draws)
+        loss = objective.bound(Batch(x0, everything(x0)), draws, "published")
         assert loss.total.item() == pytest.approx(loss.per_token.double().sum().item(), rel=1e-6)
         estimates.append(loss.per_token.double().sum(-1).view(6, 9).mean(0))
     per_sequence = torch.stack(estimates)
-    expected = -law.log_prob(law.sequences())
+    ends = exact_model(law, process_class).schedule.alpha(torch.tensor([1.0, t_min]).double())
+    expected = integrated_bound(objective, law.sequences(), *ends.tolist()) / (1 - t_min)
     error = per_sequence.std(0) / len(estimates) ** 0.5
     assert ((per_sequence.mean(0) - expected).abs() < 3.5 * error).all()
     whole = per_sequence.mean(1)
