@@ -10,8 +10,11 @@ compare` and `platform report`; imports no torch.
 
 import csv
 import io
+import itertools
 import json
 import math
+import shutil
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -176,21 +179,85 @@ class Notes:
 
 
 def write_text_table(table: Table) -> str:
-    """Aligned columns of plain text for a terminal."""
+    """Aligned columns of plain text that fit the terminal, or 80 columns where there is none.
+
+    If they do not fit, first heads and words are folded, then the columns are divided among several
+    tables, each of which begins with the first column.
+    """
+    room = shutil.get_terminal_size().columns
     shown = [
         [f"{text}{_marked(cell)}" for text, cell in zip(texts, row, strict=True)]
         for texts, row in zip(table.texts(), table.rows, strict=True)
     ]
-    heads = [column.title for column in table.columns]
-    widths = [max(map(len, column)) for column in zip(heads, *shown, strict=True)]
+    columns = [_TextColumn.of(*column) for column in zip(table.columns, *shown, strict=True)]
+    if _together(columns) > room:
+        columns = [column.folded(room) for column in columns]
     lines = [table.title, ""] if table.title else []
-    for row in [heads, ["-" * width for width in widths], *shown]:
-        cells = [
-            text.rjust(width) if column.number else text.ljust(width)
-            for text, width, column in zip(row, widths, table.columns, strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join([*lines, *_after("", _said(table))]) + "\n"
+    for number, part in enumerate(_parts(columns, room)):
+        lines += [""] if number else []
+        lines += _text_lines(part)
+    said = [line for words in _said(table) for line in textwrap.wrap(words, room, **_WHOLE_WORDS)]
+    return "\n".join([*lines, *_after("", said)]) + "\n"
+
+
+_WHOLE_WORDS: Any = {"break_long_words": False, "break_on_hyphens": False}
+
+
+@dataclass(frozen=True)
+class _TextColumn:
+    """The lines of each cell of a column, its head first."""
+
+    cells: list[list[str]]
+    number: bool
+
+    @classmethod
+    def of(cls, column: Column, *texts: str) -> "_TextColumn":
+        return cls([[column.title], *([text] for text in texts)], column.number)
+
+    @property
+    def width(self) -> int:
+        return max(len(line) for cell in self.cells for line in cell)
+
+    def folded(self, room: int) -> "_TextColumn":
+        """With the head as narrow as the cells allow, and words of at most two fifths of a line."""
+        (head,), *rows = self.cells
+        longest = max((len(text) for (text,) in rows), default=0)
+        most = longest if self.number else min(longest, room * 2 // 5)
+        narrow = max([most, 1, *map(len, head.split())])
+        return _TextColumn(
+            [
+                textwrap.wrap(head, narrow),
+                *(textwrap.wrap(text, narrow, break_on_hyphens=False) or [""] for (text,) in rows),
+            ],
+            self.number,
+        )
+
+
+def _together(columns: Sequence[_TextColumn]) -> int:
+    return sum(column.width + 2 for column in columns) - 2
+
+
+def _parts(columns: list[_TextColumn], room: int) -> list[list[_TextColumn]]:
+    parts = [columns[:1]]
+    for column in columns[1:]:
+        if len(parts[-1]) > 1 and _together([*parts[-1], column]) > room:
+            parts.append(columns[:1])
+        parts[-1] = [*parts[-1], column]
+    return parts
+
+
+def _text_lines(columns: list[_TextColumn]) -> list[str]:
+    lines = []
+    for place, cells in enumerate(zip(*(column.cells for column in columns), strict=True)):
+        for parts in itertools.zip_longest(*cells, fillvalue=""):
+            texts = [
+                part.rjust(column.width) if column.number else part.ljust(column.width)
+                for part, column in zip(parts, columns, strict=True)
+            ]
+            lines.append("  ".join(texts).rstrip())
+        if not place:
+            lines.append("  ".join("-" * column.width for column in columns))
+    return lines
 
 
 def write_markdown(table: Table) -> str:
