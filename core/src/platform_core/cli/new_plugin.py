@@ -1,5 +1,6 @@
 """`platform new-plugin NAME`: make an installable package with one working part, to be changed."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     module = f"platform_{asked.name.replace('-', '_')}"
     print(
         f"{folder}: the {asked.kind} {asked.name}, in src/{module}/{asked.kind}.py\n"
-        f"  pip install -e {folder}\n"
+        f"  {shlex.join(['pip', 'install', '-e', str(folder)])}\n"
         f"  platform check {asked.name}\n"
         f"  {use(asked.name, asked.kind)}"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from platform_core.errors import UsageError
+from platform_core.record.progress import command
 
 if TYPE_CHECKING:
     from platform_core.data.corpus import Corpus
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     print(
         f"{tokenizer.vocab_size:,} tokens from the train split of {asked.data.corpus}, "
         f"{characters_per_token(corpus, tokenizer):.3f} characters per token of its validation "
-        f"split\nuse it: platform run --data.tokenizer {asked.output}"
+        f"split\nuse it: {command('run', '--data.tokenizer', asked.output)}"
     )
     return 0
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from platform_core.errors import UsageError, did_you_mean
+from platform_core.record.progress import command
 
 RESULT = "result"
 """The name of the measurement at the end of a run; evaluations have names of their own."""
@@ -236,7 +237,7 @@ class Metric:
 
     def command(self, run: str) -> str:
         """The command that measures this metric of a run."""
-        return " ".join(filter(None, ["platform eval", run, self.family.words]))
+        return " ".join(filter(None, [command("eval", run), self.family.words]))
 
 
 def at(values: Any, place: str) -> Any:

@@ -23,6 +23,7 @@ from platform_core.record.cards import RESULT, Measurement, Record
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import ReadError, digest_of, json_text, read_json, write_json
 from platform_core.record.locks import locked
+from platform_core.record.progress import command
 
 EVALUATIONS = "evaluations"
 
@@ -118,7 +119,7 @@ def read_result(directory: RunDirectory) -> dict[str, Any]:
     if written != FORMAT:
         raise UsageError(
             f"{directory.result} has format {written}, and this version reads {FORMAT}; measure "
-            f"the run again with `platform eval {directory.path}`, in a copy without result.json"
+            f"the run again with `{command('eval', directory.path)}`, in a copy without result.json"
         )
     return result
 
