@@ -29,6 +29,7 @@ from datasets.exceptions import DatasetsError
 from platform_core.composition.options import SPLITS, DataOptions
 from platform_core.data.corpus import Cursor, StreamableCorpus
 from platform_core.errors import UsageError
+from platform_core.record.progress import working
 from platform_hub.catalogue import Entry
 from platform_hub.detokenizers import DETOKENIZERS
 from platform_hub.local_files import bad_place, identity
@@ -405,7 +406,15 @@ def from_hub(entry: Entry, path: str | None) -> LibraryCorpus:
             "revision": entry.revision,
             "data_files": dict(entry.files) or None,
         }
-        return LibraryCorpus(entry, lambda: Loaded(**arguments), HUB_HELP)
+
+        def ask_hub() -> Source:
+            working(f"asking the hub for {entry.name}")  # half a minute where nothing answers
+            try:
+                return Loaded(**arguments)
+            finally:
+                working("")
+
+        return LibraryCorpus(entry, ask_hub, HUB_HELP)
     folder = Path(path or entry.path).expanduser()
     if not folder.is_dir():
         raise UsageError(
