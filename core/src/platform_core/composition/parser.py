@@ -39,7 +39,7 @@ from platform_core.composition.options import (
 from platform_core.composition.sources import CALLBACKS, SECTIONS, SEED
 from platform_core.composition.words import meant
 from platform_core.errors import UsageError, did_you_mean, either, reason
-from platform_core.record.yaml_tree import word_value
+from platform_core.record.yaml_tree import parse_tree, word_value
 from platform_core.registry.parts import Plugins
 
 PLAIN = {
@@ -306,8 +306,13 @@ class Arguments:
         if value == NOTHING:
             return f"{option}=null"
         if not kinds or not set(kinds) <= _SIMPLE or value in kinds:
+            if "!" in value:
+                parse_tree(value, f"the value of {option}")  # which reads no tags but plain ones
             return word
-        plain = word_value(value)
+        try:
+            plain = word_value(value)
+        except ValueError as error:
+            raise UsageError(f"{key}: {error}") from error
         endless = isinstance(plain, float) and not math.isfinite(plain)
         if endless and plain != self.parser.get_default(key):
             raise UsageError(f"{key} is {value}; it must be a finite number")

@@ -8,11 +8,17 @@ from platform_core.errors import UsageError, did_you_mean, either
 
 
 def underscored(argv: Sequence[str]) -> list[str]:
-    """Replaces `-` by `_` in names of options, so that both are accepted; values stay unchanged."""
+    """Replaces `-` by `_` in names of options, so that both are accepted; values stay unchanged.
+
+    Raises:
+        UsageError: an option's value is `--`, which argparse would take away.
+    """
     words = []
     for word in argv:
         name, equals, value = word.partition("=")
         if name.startswith("--") and len(name) > 2:
+            if value == "--":
+                raise UsageError(f"{name} is --, which no option takes; give it a value")
             word = "--" + name[2:].replace("-", "_") + equals + value
         words.append(word)
     return words
