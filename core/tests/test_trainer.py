@@ -169,3 +169,12 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched():
         trained.update()
     same = torch.isnan(flat(trained)) | (flat(trained) == before)
     assert same.all()
+
+
+def test_no_checkpoint_is_made_of_weights_that_are_not_finite():
+    trained = trainer()
+    trained.update()
+    with torch.no_grad():
+        trained.objective.model.backbone.mixing.weight[0, 0] = torch.inf
+    with pytest.raises(UsageError, match="step 1: the weight model.backbone.mixing.weight is not"):
+        trained.checkpoint()

@@ -132,7 +132,16 @@ class Trainer:
         return Update(mean, float(norm), rate, int(tokens), waiting)
 
     def checkpoint(self) -> Checkpoint:
-        """A checkpoint of everything that the next update depends on."""
+        """A checkpoint of everything that the next update depends on.
+
+        Raises:
+            UsageError: a weight is not finite, so that nothing could go on from the checkpoint.
+        """
+        if (wrong := first_not_finite(self.trained)) is not None:
+            raise UsageError(
+                f"step {self.step}: the weight {wrong} is not finite, so no checkpoint is kept of "
+                f"it; lower --train.learning_rate (now {self.options.learning_rate:g})"
+            )
         groups: dict[str, Mapping[str, Tensor]] = {
             **state.groups(weights(self.objective), self.ema.shadow),
             "optimizer": {
