@@ -1,6 +1,6 @@
 """Kernels, waits of the host and bytes of one update and of one sampling step of each family.
 
-update    forward, backward, clipping of the gradient, and AdamW over lists of tensors
+update    forward, backward, clipping of the gradient, and AdamW in its fused form
 plain     the same with the loss of all logits at once (`families`)
 sample    one reverse step, or one more token of ar: what the further steps of a longer call
           cost, divided by their number
@@ -57,7 +57,7 @@ def update(family: str, size: Size, way: str) -> Counting:
     """The counts of the second of two updates; the first makes the optimizer's state."""
     objective, batch = prepared(family, size)
     weights = [weight for weight in objective.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, foreach=True)
+    optimizer = torch.optim.AdamW(weights, fused=True)
     for _ in range(2):
         counting = Counting()
         with counting:
