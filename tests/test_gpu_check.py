@@ -30,6 +30,7 @@ def test_a_rehearsal_writes_its_table(tmp_path: Path) -> None:
     )
     assert whole == parts
     assert "moved GB" in table
+    assert "| ar, cache |" in table
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -83,11 +83,6 @@ for what in families counts; do
     platform bench --what $what "${bench[@]}" >>"$table"
     printf '```\n' >>"$table"
 done
-if [ $rehearse = 0 ]; then
-    printf '\n```\n' >>"$table"
-    for family in duo mdlm; do
-        platform sample "$folder/$family-false" --sampler.steps=32 2>&1 | tail -3 >>"$table"
-    done
-    printf '```\n' >>"$table"
-fi
+printf '\n| samples | tokens/s |\n|---|---|\n' >>"$table"
+"$python" "$root/experiments/gpu/sampling.py" "${bench[@]}" >>"$table"
 echo "written: $table"
