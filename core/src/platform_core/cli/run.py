@@ -92,7 +92,8 @@ def _finished(directory: RunDirectory) -> int:
         result = read_json(directory.result)
         steps: int = result["steps"]
         intact_state(directory.checkpoints / f"step-{steps:07d}", steps)
-        asked = read_tree(directory.config, "its config")["train"]["steps"]
+        train = read_tree(directory.config, "its config")["train"]
+        asked = steps if train.get("flops") else train["steps"]
     except (OSError, KeyError, TypeError, ValueError):
         return 0  # what is damaged is made anew
     whole = (directory.samples / "final.txt").is_file() and directory.tokenizer.is_file()

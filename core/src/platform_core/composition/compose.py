@@ -71,6 +71,7 @@ MAY_CHANGE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.profile",
+    "train.flops",
     "evaluate",
     "sample",
     "sampler",

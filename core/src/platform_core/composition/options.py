@@ -133,6 +133,9 @@ class TrainOptions:
         keep_checkpoints: number of latest checkpoints to keep.
         profile: updates to profile, after the first three of this start; written to profile/ in the
             run's directory.
+        flops: floating-point operations of the whole training, in place of steps: as many steps
+            are made as they pay for (a step costs three passes of the network's products over
+            batch_size sequences); 0 for none.
         label_dropout: with data.label, the share of sequences that are trained without their label,
             so that the network also learns text without a label, which guidance needs.
     """
@@ -159,6 +162,7 @@ class TrainOptions:
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
     profile: int = 0
+    flops: float = 0.0
     label_dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -169,7 +173,12 @@ class TrainOptions:
         at_least(0, "train", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
         at_least(0, "train", log_every=self.log_every, evaluate_every=self.evaluate_every)
         at_least(0, "train", checkpoint_every=self.checkpoint_every, eps=self.eps)
-        at_least(0, "train", profile=self.profile)
+        at_least(0, "train", profile=self.profile, flops=self.flops)
+        if self.flops and self.steps != TrainOptions.steps:
+            raise UsageError(
+                f"train.steps is {self.steps} and train.flops {self.flops:g}, and each decides how "
+                "long the training is; give only one of them"
+            )
         for name in ("decay_floor", "decay_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(

@@ -88,6 +88,7 @@ class Run:
             tokenizer=self.data.tokenizer,
             label_names=self.data.labels,
         )
+        composition = self.composition = self._within_budget()
         prompt_tokens(
             composition.sample, self.data.tokenizer, self.sample_length, self.built.sampler
         )
@@ -190,20 +191,48 @@ class Run:
 
     def work(self) -> Work:
         """What an update costs."""
-        length, options = self.composition.data.length, self.composition.train
         device, processes = self.accelerator.device, self.accelerator.num_processes
-        model, peak = self.built.model, peak_flops(device)
+        peak = peak_flops(device)
+        return Work(flops=self.update_flops(), peak=peak and peak * processes, device=device)
+
+    def update_flops(self) -> float | None:
+        """FLOP of an update, in all processes; None for a network that cannot be counted."""
+        length, model = self.composition.data.length, self.built.model
         flops = training_flops(
             model.backbone,
             length,
             time_conditioned=model.process.time_conditioned,
             labelled=bool(self.data.labels),
         )
-        return Work(
-            flops=flops and flops * options.batch_size * length,
-            peak=peak and peak * processes,
-            device=device,
-        )
+        return flops and flops * self.composition.train.batch_size * length
+
+    def _within_budget(self) -> Composition:
+        """The composition with as many steps as `train.flops` pays for, if it is set.
+
+        The config keeps the budget: a resumed training finds the same number of steps again.
+
+        Raises:
+            UsageError: the network cannot be counted, or the budget is below one step.
+        """
+        composition, budget = self.composition, self.composition.train.flops
+        if not budget:
+            return composition
+        cost = self.update_flops()
+        if not cost:
+            raise UsageError(
+                f"the operations of backbone {composition.names['backbone']} cannot be counted, so "
+                "--train.flops has no meaning; give --train.steps"
+            )
+        if budget < cost:
+            raise UsageError(
+                f"--train.flops {budget:g} is less than one step, which costs {cost:.3g}; give more"
+            )
+        if self.accelerator.is_main_process:
+            print(
+                f"{budget:g} FLOP are {int(budget // cost):,} steps of {cost:.3g}", file=sys.stderr
+            )
+        train = replace(composition.train, steps=int(budget // cost), flops=0.0)
+        return replace(composition, train=train)
 
     def advance(self, meter: Meter, interruption: Interruption) -> bool:
         """Makes an update and what is due after it; returns whether a signal asked to stop."""

@@ -15,7 +15,7 @@ from types import ModuleType
 
 from platform_core.errors import UsageError
 
-SUITES = ("training", "objectives", "sampling")
+SUITES = ("training", "objectives", "sampling", "families", "counts")
 """Modules of this package with suites, and the choices of `--what`."""
 
 Figures = dict[str, float]
@@ -110,14 +110,15 @@ def measure_apart(case: Case) -> Figures:
 
 
 def table(name: str, size: Size) -> Iterator[str]:
-    """The lines of a suite's table, each as soon as it is measured."""
+    """The lines of a suite's table, each as soon as it is measured; at most 80 columns wide."""
     module = suite(name)
     yield module.TITLE
-    yield f"{'path':26}{'batch':>8}{'length':>8}{'states':>8}" + "".join(
-        f"{title:>12}" for title, _ in module.COLUMNS.values()
-    )
+    width = min(10, 44 // len(module.COLUMNS))
+    titles = "".join(f"{title:>{width}}" for title, _ in module.COLUMNS.values())
+    yield f"{'path':22}{'size':>14}{titles}"
     for case in module.cases(size):
         figures = measure_apart(case)
-        yield f"{case.path:26}{case.size.batch:>8}{case.size.length:>8}{case.size.states:>8}" + (
-            "".join(f"{form.format(figures[key]):>12}" for key, (_, form) in module.COLUMNS.items())
+        shape = f"{case.size.batch}x{case.size.length}x{case.size.states}"
+        yield f"{case.path:22}{shape:>14}" + "".join(
+            f"{form.format(figures[key]):>{width}}" for key, (_, form) in module.COLUMNS.items()
         )

@@ -10,6 +10,7 @@ from platform_bench import Size
 from platform_core.composition.compose import Built, compose
 from platform_core.registry.loading import load_plugins
 from platform_core.runtime import accelerator as runtime
+from platform_core.runtime.speed import peak_device_bytes
 
 
 def composed(words: Sequence[str], size: Size) -> Built:
@@ -30,8 +31,30 @@ def composed(words: Sequence[str], size: Size) -> Built:
     return built
 
 
+def device_of() -> torch.device:
+    """The device that training would use."""
+    device: torch.device = runtime.start("fp32").device
+    return device
+
+
+def settle() -> None:
+    """Waits until a GPU has done what it was asked, so that a clock can be read."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak_bytes() -> int:
+    """Largest memory of tensors on a GPU so far, or else of this process, in bytes."""
+    return peak_device_bytes(device_of()) or runtime.peak_rss_bytes()
+
+
 def resident_bytes() -> int:
-    """Memory of this process now, in bytes; its peak so far where the system tells no more."""
+    """Memory now, in bytes: of tensors on a GPU, or else of this process.
+
+    Where the system does not tell it, the peak of this process so far stands in.
+    """
+    if torch.cuda.is_available():
+        return torch.cuda.memory_allocated()
     status = Path("/proc/self/status")
     if not status.exists():
         return runtime.peak_rss_bytes()

@@ -14,18 +14,17 @@ import torch
 from torch import nn
 
 from platform_bench import Case, Figures, Size
-from platform_bench.machine import composed, resident_bytes
+from platform_bench.machine import composed, device_of, peak_bytes, resident_bytes, settle
 from platform_core.backbone import Backbone, Incremental, Reader
 from platform_core.model import Model
-from platform_core.runtime.accelerator import peak_rss_bytes
 from platform_core.types import Hidden, Inputs, Logits, Noise, Tokens
 
-TITLE = "samples of an untrained network, fp32; outside is time outside its encode and decode"
+TITLE = "samples of an untrained network, fp32; outer: outside the network"
 
 COLUMNS = {
     "nfe": ("NFE", "{:.0f}"),
     "seconds": ("seconds", "{:.2f}"),
-    "outside": ("outside %", "{:.1f}"),
+    "outside": ("outer %", "{:.1f}"),
     "peak_gigabytes": ("peak GB", "{:.3g}"),
     "walk_gigabytes": ("walk GB", "{:.3g}"),
 }
@@ -54,21 +53,23 @@ def cases(size: Size) -> Iterator[Case]:
 def measure(case: Case) -> Figures:
     """Cost of one batch of samples, after a short batch that warms up."""
     built = composed(PATHS[case.path], case.size)
-    model, watch = built.model.eval(), Stopwatch()
+    device = device_of()
+    model, watch = built.model.to(device).eval(), Stopwatch()
     timed = (TimedIncremental if case.path == "ar, cache" else Timed)(model.backbone, watch)
     seen = Model(model.process, model.schedule, model.parameterization, timed)
     with torch.no_grad():
-        built.sampler(seen, (case.size.batch, 2), torch.Generator().manual_seed(0))
+        built.sampler(seen, (case.size.batch, 2), torch.Generator(device).manual_seed(0))
         before, watch.seconds, start = resident_bytes(), 0.0, time.perf_counter()
         shape = (case.size.batch, case.size.length)
-        sample = built.sampler(seen, shape, torch.Generator().manual_seed(1))
+        sample = built.sampler(seen, shape, torch.Generator(device).manual_seed(1))
+    settle()
     seconds = time.perf_counter() - start
     return {
         "nfe": sample.nfe,
         "seconds": seconds,
         "outside": 100 * (1 - watch.seconds / seconds),
-        "peak_gigabytes": peak_rss_bytes() / 1e9,
-        "walk_gigabytes": (peak_rss_bytes() - before) / 1e9,
+        "peak_gigabytes": peak_bytes() / 1e9,
+        "walk_gigabytes": (peak_bytes() - before) / 1e9,
     }
 
 
@@ -79,9 +80,11 @@ class Stopwatch:
         self.seconds = 0.0
 
     def __enter__(self) -> None:
+        settle()
         self._start = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
+        settle()
         self.seconds += time.perf_counter() - self._start
 
 

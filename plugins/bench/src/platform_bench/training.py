@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from platform_bench import Case, Figures, Size
-from platform_bench.machine import composed, resident_bytes
+from platform_bench.machine import composed, device_of, peak_bytes, resident_bytes, settle
 from platform_core.draws import Draws
 from platform_core.objective import DiffusionObjective, Loss
-from platform_core.runtime.accelerator import peak_rss_bytes
 from platform_core.types import Batch
 
 Step = Callable[[DiffusionObjective, Tensor, Draws], Tensor]
@@ -45,17 +44,19 @@ def measure(case: Case) -> Figures:
 
 def measure_step(step: Step, words: Sequence[str], size: Size) -> Figures:
     """Measure one step that `step` makes, like `measure`, with further command-line words."""
-    objective = composed(["--process=duo", *words], size).objective
+    objective = composed(["--process=duo", *words], size).objective.to(device_of())
     assert isinstance(objective, DiffusionObjective)
-    x0 = torch.randint(size.states, (size.batch, size.length))
-    draws = Draws.derive(0, step=0, first=0, total=size.batch)
+    x0 = torch.randint(size.states, (size.batch, size.length)).to(device_of())
+    draws = Draws.derive(0, step=0, first=0, total=size.batch, device=device_of())
     before = resident_bytes()
     start = time.perf_counter()
     step(objective, x0, draws).backward()  # type: ignore[no-untyped-call]
+    settle()
+    seconds = time.perf_counter() - start
     return {
-        "peak_gigabytes": peak_rss_bytes() / 1e9,
-        "step_gigabytes": (peak_rss_bytes() - before) / 1e9,
-        "seconds": time.perf_counter() - start,
+        "peak_gigabytes": peak_bytes() / 1e9,
+        "step_gigabytes": (peak_bytes() - before) / 1e9,
+        "seconds": seconds,
     }
 
 

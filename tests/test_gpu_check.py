@@ -1,0 +1,41 @@
+"""The script for a GPU runs to its end without one, or says what is wrong."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parents[1] / "experiments/gpu/check.sh"
+
+
+def check(*words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHON": sys.executable}
+    command = ["bash", str(SCRIPT), *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_a_rehearsal_writes_its_table(tmp_path: Path) -> None:
+    done = check("--rehearse", str(tmp_path / "check"))
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "check" / "table.md").read_text()
+    for family in ("duo", "mdlm", "sedd", "ar", "d3pm"):
+        assert f"| {family}, compile false |" in table
+    rows = dict(row.split("|")[1:6:4] for row in table.splitlines() if row.startswith("| "))
+    whole, parts = (
+        loss for label, loss in rows.items() if label.strip().startswith(("und", "res"))
+    )
+    assert whole == parts
+    assert "moved GB" in table
+    assert "| ar, cache |" in table
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_is_refused_in_one_line(tmp_path: Path) -> None:
+    done = check(str(tmp_path / "check"))
+    assert done.returncode == 2
+    assert "no GPU" in done.stderr
+    assert not (tmp_path / "check").exists()
