@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Everything that only a GPU can confirm, in under 20 minutes on one; writes a table in Markdown.
 #     bash experiments/gpu/check.sh [--rehearse] [FOLDER]
-# Any step that fails ends the script with its error. --rehearse tries every step with tiny sizes,
-# on a CPU too, where its figures mean nothing.
+# Any step that fails ends the script with its error. --rehearse tries every kind of step with tiny
+# sizes, on a CPU too, where its figures mean nothing.
 set -euo pipefail
 
 rehearse=0
@@ -29,9 +29,11 @@ network=(--backbone=dit --backbone.size=small)
 text=(--data.corpus=text --data.path="$folder/text.txt" --data.length=1024)
 steps=40 batch=16 curve=200 bench=(--network small --states 50257 --batch 8 --length 1024)
 precision=bf16 kernels=(sdpa)
+families=(duo mdlm sedd ar d3pm) compiled=(false true) formats=(fp32 bf16)
 if [ $rehearse = 1 ]; then
     network=(--backbone=dit --backbone.hidden_size=16 --backbone.num_blocks=1 --backbone.num_heads=2)
     text=(--data.corpus=text --data.path="$folder/text.txt" --data.length=16)
+    families=(duo ar) compiled=(false) formats=(bf16) # each takes half a minute on a CPU
     steps=4 batch=4 curve=6 bench=(--network tiny --width 16 --states 50 --batch 1 --length 8)
 fi
 if "$python" -c 'import flash_attn' 2>/dev/null; then kernels+=(flash); fi
@@ -55,9 +57,8 @@ if [ $rehearse = 0 ]; then (cd "$root" && "$python" -m pytest -q -m gpu) >"$fold
     [ $? = 5 ] || { cat "$folder/tests.log" >&2; exit 1; }; tail -1 "$folder/tests.log" >>"$table"; fi
 
 printf '\n| run | tokens/s | MFU | memory, GB | last loss |\n|---|---|---|---|---|\n' >>"$table"
-for family in duo mdlm sedd ar d3pm; do
-    for compile in false true; do
-        if [ $rehearse = 1 ] && [ $compile = true ]; then continue; fi # a minute each on a CPU
+for family in "${families[@]}"; do
+    for compile in "${compiled[@]}"; do
         train "$family-$compile" --process=$family --train.steps=$steps \
             --train.compile=$compile --train.precision=$precision
         row "$family-$compile" "$family, compile $compile"
@@ -67,7 +68,7 @@ for kernel in "${kernels[@]}"; do
     train "$kernel" --process=mdlm --train.steps=$steps --backbone.attention=$kernel --train.precision=$precision
     row "$kernel" "attention $kernel"
 done
-for format in fp32 bf16; do
+for format in "${formats[@]}"; do
     train "$format" --process=mdlm --train.steps=$curve --train.precision=$format
     row "$format" "$format, $curve steps"
 done
