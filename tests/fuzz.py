@@ -108,6 +108,8 @@ class Outcome:
             return f"an error of {len(lines[0])} characters: {lines[0][:200]!r}"
         if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lines[0]):
             return f"characters that a terminal obeys: {lines[0]!r}"
+        if re.search(r"error: step \d+: ", lines[0]):
+            return ""  # a training that began and failed keeps its record
         return f"leaves {', '.join(self.left[:5])}: {lines[0]}" if self.left else ""
 
 

@@ -140,7 +140,8 @@ class Trainer:
         if (wrong := first_not_finite(self.trained)) is not None:
             raise UsageError(
                 f"step {self.step}: the weight {wrong} is not finite, so no checkpoint is kept of "
-                f"it; lower --train.learning_rate (now {self.options.learning_rate:g})"
+                f"it; lower --train.learning_rate (now {self.options.learning_rate:g}) or raise "
+                f"--train.eps (now {self.options.eps:g})"
             )
         groups: dict[str, Mapping[str, Tensor]] = {
             **state.groups(weights(self.objective), self.ema.shadow),
