@@ -23,6 +23,12 @@ def measured(record, run="here"):
     return Measurement(run, "one", Record.read(record))
 
 
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch):
+    """So that tables are not folded."""
+    monkeypatch.setenv("COLUMNS", "300")
+
+
 @pytest.fixture
 def two(tmp_path, monkeypatch):
     """Two runs that were measured alike; their directories."""

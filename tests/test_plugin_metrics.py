@@ -57,6 +57,7 @@ def test_the_template_of_an_evaluation_measures_a_run_and_is_compared(
     run, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("PLATFORM_PLUGINS", "platform_core.templates.evaluation.plugin")
+    monkeypatch.setenv("COLUMNS", "300")
     plugins = find_plugins()
     shutil.copytree(run, tmp_path / "other")
     for path in (run, tmp_path / "other"):

@@ -197,7 +197,10 @@ def platform_objectives():
 
 
 @pytest.mark.slow
-def test_a_run_whose_objective_has_no_bound_has_no_figures_of_one(run, tmp_path, capsys):
+def test_a_run_whose_objective_has_no_bound_has_no_figures_of_one(
+    run, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("COLUMNS", "300")
     (tmp_path / "boundless.py").write_text(BOUNDLESS)
     plugin, home = ["-p", str(tmp_path / "boundless.py")], tmp_path / "run"
     own = write(tmp_path / "own", "abc")
