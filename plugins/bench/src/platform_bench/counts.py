@@ -40,8 +40,7 @@ def measure(case: Case) -> Figures:
     if path != "sample":
         return figures(update(family, case.size, "plain" if path == "plain" else "ours"))
     short, long = (sampled(family, case.size, number) for number in (SHORT, LONG))
-    shared = {key: long[key] - short[key] for key in long}
-    return {key: value / (LONG - SHORT) for key, value in shared.items()}
+    return {key: (long[key] - short[key]) / (LONG - SHORT) for key in long}
 
 
 def figures(counting: Counting) -> Figures:
