@@ -14,6 +14,8 @@ from itertools import pairwise
 from typing import Any, ClassVar, Literal, NamedTuple, final
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from platform_core.categorical import CleanOnly, Truncation, truncation
 from platform_core.model import Denoiser, Model
@@ -28,6 +30,9 @@ LAST_TIME = 1e-5
 
 Ending = Literal["ancestral", "greedy", "none"]
 """How to treat the noise that is left at the end of the grid; see `GridSampler`."""
+
+
+Counts = Int[Tensor, " batch"]
 
 
 class Prompt(NamedTuple):
@@ -45,6 +50,8 @@ class Sample(NamedTuple):
     tokens: Tokens
     nfe: int
     """Network evaluations of the whole batch; a step in which nothing can change takes none."""
+    each: Counts | None = None
+    """Network evaluations of each text, `[batch]`, of a sampler that leaves out finished texts."""
 
 
 class Sampler(ABC):
