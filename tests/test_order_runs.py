@@ -1,4 +1,4 @@
-"""`platform eval RUN --order`: the exact likelihood of orders of a trained run, beside the bound."""
+"""`platform eval RUN --order`: the exact likelihood of orders of a trained run."""
 
 import contextlib
 import io
