@@ -43,6 +43,7 @@ FIRST_PARTY = {
         "discrete-nelbo": "d3pm",
         "masked-nelbo": "mdlm",
         "next-token": "ar",
+        "ordered-likelihood": "orders",
         "score-entropy": "sedd",
         "sdtt": "mdlm",
         "uniform-nelbo": "duo",
@@ -52,13 +53,15 @@ FIRST_PARTY = {
         "left-to-right": "ar",
         "cached-ancestral": "mdlm",
         "first-hitting": "mdlm",
+        "maskgit": "orders",
+        "ordered": "orders",
         "psi": "duo",
         "remdm": "mdlm",
         "semi-autoregressive": "mdlm",
         "analytic": "sedd",
         "euler": "sedd",
     },
-    "evaluation": {"judge": "judge", "tasks": "harness"},
+    "evaluation": {"judge": "judge", "ordered": "orders", "tasks": "harness"},
     "tracker": {"aim": "aim"},
     "corpus": dict.fromkeys(
         [
@@ -92,6 +95,7 @@ FIRST_PARTY_OPTIONS = {
             ("tasks", "limit", "task_path", "trust_tasks", "num_fewshot", "draws", "context"),
             "harness",
         ),
+        **dict.fromkeys(("order", "at_once"), "orders"),
     }
 }
 """Verb -> option -> the platform's own plugin that adds the option to the verb."""
