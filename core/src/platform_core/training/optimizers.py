@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
 from platform_core.composition.optimizer import OF_TORCH, require_optimizer
@@ -119,6 +120,12 @@ class Joint(torch.optim.Optimizer):
             each.param_groups = [next(given) for _ in each.param_groups]
             each.state = self.state
             each.step()
+
+
+def parts(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    """The optimizers of torch that an optimizer, perhaps wrapped by accelerate, consists of."""
+    inner = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
+    return list(inner._optimizers) if isinstance(inner, Joint) else [inner]
 
 
 def _of_torch(

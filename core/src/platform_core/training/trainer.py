@@ -26,6 +26,9 @@ from platform_core.objective import Following, Loss, Objective
 from platform_core.registry.loading import installed
 from platform_core.runtime import state
 from platform_core.runtime.checkpoint import Checkpoint, CheckpointError, load_weights
+from platform_core.training import deferred
+from platform_core.training.deferred import MOST_UNREAD, Gate, Launched, can_hold_back
+from platform_core.training.deferred import read as read_figures
 from platform_core.training.ema import Ema
 from platform_core.training.optimizers import make_optimizer
 from platform_core.types import Batch
@@ -91,13 +94,28 @@ class Trainer:
         self.prepared, _ = accelerator.prepare(self.objective, self.optimizer)
         self.step = 0
         self.seconds = 0.0
+        self.deferred = accelerator.device.type in deferred.DEFERRED_ON
+        self._gate = Gate(accelerator.device)
+        self._unread: list[Launched] = []
+        self._read: list[Update] = []
         self._tell_objective()
 
     def update(self) -> Update:
-        """Makes one optimizer update.
+        """Makes one optimizer update and reads its figures.
 
         Raises:
             UsageError: the loss or the gradient is not finite.
+        """
+        self.launch()
+        return self.read()[-1]
+
+    def launch(self) -> None:
+        """Makes one optimizer update; `read` has its figures.
+
+        On a GPU the host does not wait for them, so `read` is where an error is seen.
+
+        Raises:
+            UsageError: the loss or the gradient is not finite, and figures are read at once.
         """
         rate = learning_rate(self.options, self.step)
         for group in self.optimizer.param_groups:
@@ -106,7 +124,7 @@ class Trainer:
         batches = self._batches()
         waiting = time.perf_counter() - start
         tokens = sum((batch.mask.sum() for batch in batches.values()), torch.zeros(()))
-        tokens = self.accelerator.reduce(tokens.to(self.accelerator.device))
+        tokens = self.accelerator.reduce(tokens.to(self.accelerator.device, non_blocking=True))
         loss = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
         self.objective.train()
         for number, (first, batch) in enumerate(batches.items(), start=1):
@@ -115,28 +133,65 @@ class Trainer:
                 loss += self._descend(batch, first, self.accelerator.num_processes / tokens)
         limit = self.options.clip or math.inf
         norm = self.accelerator.clip_grad_norm_(self.trained.values(), limit)
-        mean = float(self.accelerator.reduce(loss) / tokens)
-        if not math.isfinite(mean) or not math.isfinite(float(norm)):
-            name = first_not_finite(self.trained)
-            weight = f", because the weight {name} is not finite" if name else ""
-            raise UsageError(
-                f"step {self.step}: the loss is {mean:g} and the gradient's norm {float(norm):g}"
-                f"{weight}; lower --train.learning_rate (now {self.options.learning_rate:g}) and "
-                "resume"
-            )
-        self.optimizer.step()
+        self._unread.append(Launched(self.step, loss, norm, tokens, rate, waiting))
+        if self.deferred and can_hold_back(self.optimizer):
+            self._gate.look(norm)
+            self._gate.step(self.optimizer)
+        else:
+            self._collect()
+            self.optimizer.step()
         self.optimizer.zero_grad()
-        self.ema.update()
+        self.ema.update(self._gate.open if self.deferred else None)
         self.step += 1
         self._tell_objective()
-        return Update(mean, float(norm), rate, int(tokens), waiting)
+        if len(self._unread) >= MOST_UNREAD:
+            self._collect()
+
+    def read(self) -> list[Update]:
+        """The updates since the last call, in order; all processes call this after the same one.
+
+        Raises:
+            UsageError: the loss or the gradient of one was not finite. Weights, optimizer, average
+                and `step` are those from before it.
+        """
+        self._collect()
+        read, self._read = self._read, []
+        return read
+
+    def _collect(self) -> None:
+        """Reads the figures of updates that were not read yet."""
+        launched, self._unread = self._unread, []
+        if not launched:
+            return
+        figures = read_figures(launched, self.accelerator)
+        for one, (loss, norm, tokens) in zip(launched, figures, strict=True):
+            if not math.isfinite(loss) or not math.isfinite(norm):
+                self._hold_back(one.step)
+                raise self._not_finite(loss, norm)
+            self._read.append(Update(loss, norm, one.learning_rate, tokens, one.waiting))
+
+    def _hold_back(self, step: int) -> None:
+        """Takes back the counts of the updates from `step` on, which changed nothing else."""
+        self.ema.updates -= self.step - step
+        self.step, self._read, self._gate = step, [], Gate(self.accelerator.device)
+
+    def _not_finite(self, loss: float, norm: float) -> UsageError:
+        name = first_not_finite(self.trained)
+        weight = f", because the weight {name} is not finite" if name else ""
+        return UsageError(
+            f"step {self.step}: the loss is {loss:g} and the gradient's norm {norm:g}"
+            f"{weight}; lower --train.learning_rate (now {self.options.learning_rate:g}) and "
+            "resume"
+        )
 
     def checkpoint(self) -> Checkpoint:
         """A checkpoint of everything that the next update depends on.
 
         Raises:
-            UsageError: a weight is not finite, so that nothing could go on from the checkpoint.
+            UsageError: a weight is not finite, so that nothing could go on from the checkpoint, or
+                an update was not, whose figures were not read yet.
         """
+        self._collect()
         if (wrong := first_not_finite(self.trained)) is not None:
             raise UsageError(
                 f"step {self.step}: the weight {wrong} is not finite, so no checkpoint is kept of "
@@ -214,6 +269,9 @@ class Trainer:
         torch.manual_seed(derive_seed(self.seed, "dropout", self.step, first))
         draws = self._draws("train", first, device)
         loss: Loss = self.prepared(batch.to(device), draws)
+        if self.deferred:
+            # Every process must see in the gradient, which all share, that one loss is not finite.
+            scale = torch.where(loss.total.detach().isfinite(), scale, torch.nan)
         self.accelerator.backward(loss.total * scale)
         return loss.total.detach()
 
