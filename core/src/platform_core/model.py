@@ -214,7 +214,7 @@ class Denoiser:
         self,
         x_t: Tokens,
         alpha: Noise,
-        selected: Selected,
+        selected: Selected | rows.Places,
         read: Callable[..., Tensor],
         levels: tuple[Noise, ...] = (),
         conditions: Conditions | None = None,
@@ -226,10 +226,14 @@ class Denoiser:
         only the selected positions are decoded.
         """
         every = self.encode(x_t, alpha, conditions) if features is None else features
-        hidden = every[selected]
-        columns = (x_t[selected], *(level.expand(x_t.shape)[selected] for level in levels))
+        places = rows.Places.of(selected) if isinstance(selected, Tensor) else selected
+        columns = (places.rows(x_t), *(places.rows(level.expand(x_t.shape)) for level in levels))
         return rows.collect(
-            self.model.backbone.decoder, read, hidden, columns, num_states=self.process.num_states
+            self.model.backbone.decoder,
+            read,
+            places.rows(every),
+            columns,
+            num_states=self.process.num_states,
         )
 
     def _replace(
@@ -243,11 +247,11 @@ class Denoiser:
         conditions: Conditions | None = None,
         features: Hidden | None = None,
     ) -> Tokens:
-        changing = changing if fixed is None else changing & ~fixed
-        if not changing.any():
+        places = rows.Places.of(changing if fixed is None else changing & ~fixed)
+        if not len(places):
             return x_t
-        found = self.read(x_t, alpha, changing, choose, levels, conditions, features)
-        return x_t.masked_scatter(changing, found)
+        found = self.read(x_t, alpha, places, choose, levels, conditions, features)
+        return places.spread(found, x_t)
 
 
 def _learns(schedule: Schedule) -> bool:

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from platform_core import last_layer
 from platform_core.last_layer import Chunk, added, is_plain, leaves, rows_at_once
 from platform_core.last_layer import RowLoss as RowLoss
-from platform_core.types import Hidden, Nats
+from platform_core.types import Hidden, Nats, Selected
+
+Index = Int[Tensor, " rows"]
 
 BLOCKS = 8
 """Parts of a chunk on a CPU that a row loss reads one after the other, to need less memory."""
@@ -26,6 +29,43 @@ CHUNK_ELEMENTS = 2**23
 """Number of logits decoded at once on a CPU: 32 MiB in float32, for a plain linear layer, whose
 gradients replace the logits. Elsewhere half as many, not counting the few temporaries of a loss.
 """
+
+
+@dataclass(frozen=True)
+class Places:
+    """Selected positions of a batch.
+
+    On a GPU the host waits until selected positions are found, so they are looked for once, and
+    every tensor is read there by their numbers.
+    """
+
+    selected: Selected
+    index: Index | None
+    """Numbers of the positions in the order of the batch; None where all are selected."""
+
+    @classmethod
+    def of(cls, selected: Selected, *, every: bool = False) -> "Places":
+        """The places where `selected` is true.
+
+        Args:
+            selected: `[batch, length]`, or of any other shape.
+            every: that all are known to be selected; nothing is looked for then.
+        """
+        return cls(selected, None if every else selected.flatten().nonzero().squeeze(-1))
+
+    def __len__(self) -> int:
+        return self.selected.numel() if self.index is None else len(self.index)
+
+    def rows(self, values: Tensor) -> Tensor:
+        """The rows of `[batch, length, ...]` at these places, one after the other."""
+        every = values.flatten(0, self.selected.ndim - 1)
+        return every if self.index is None else every.index_select(0, self.index)
+
+    def spread(self, rows: Tensor, onto: Tensor) -> Tensor:
+        """A copy of `[batch, length]` with one value of `rows` at each of these places."""
+        return (
+            rows.view_as(onto) if self.index is None else onto.masked_scatter(self.selected, rows)
+        )
 
 
 def weighted_sum(

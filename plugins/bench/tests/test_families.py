@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from test_trainer import trainer
 
 import platform_bench as bench
 from platform_bench import counts, families
 from platform_bench.counting import Counting
+from platform_core.training import deferred
 
 SIZE = bench.Size(states=50, batch=2, length=8, network="tiny", width=16)
 
@@ -73,6 +75,36 @@ def test_a_count_is_the_same_twice(path):
     case = bench.Case("counts", path, SIZE)
     assert bench.measure(case) == bench.measure(case)
     assert counts.measure(case)["kernels"] > 0
+
+
+MOST_WAITS = {
+    "ar": (0, 0),
+    "duo": (0, 2),
+    "mdlm": (1, 2),
+    "sedd": (1, 1),
+    "d3pm": (1, 2),
+}
+"""Family -> waits of the host in an update and in a sampling step, where all tokens count."""
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_the_host_waits_no_more_than_it_must(family):
+    update, sample = (
+        counts.measure(counts.Case("counts", f"{family}, {path}", SIZE))["syncs"]
+        for path in ("update", "sample")
+    )
+    assert update == MOST_WAITS[family][0]
+    assert sample <= MOST_WAITS[family][1]
+
+
+def test_an_update_of_the_trainer_waits_only_for_the_positions_that_count(monkeypatch):
+    """And looks once at the mask of the batch, which is still on the CPU."""
+    monkeypatch.setattr(deferred, "DEFERRED_ON", {"cpu"})
+    trained = trainer()
+    trained.launch()
+    with Counting() as counting:
+        trained.launch()
+    assert counting.syncs == 2
 
 
 def test_a_table_fits_a_terminal(monkeypatch):
