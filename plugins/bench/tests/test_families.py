@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from test_trainer import trainer
 
 import platform_bench as bench
 from platform_bench import counts, families
 from platform_bench.counting import Counting
-from platform_core.training import deferred
 
 SIZE = bench.Size(states=50, batch=2, length=8, network="tiny", width=16)
 
@@ -95,16 +93,6 @@ def test_the_host_waits_no_more_than_it_must(family):
     )
     assert update == MOST_WAITS[family][0]
     assert sample <= MOST_WAITS[family][1]
-
-
-def test_an_update_of_the_trainer_waits_only_for_the_positions_that_count(monkeypatch):
-    """And looks once at the mask of the batch, which is still on the CPU."""
-    monkeypatch.setattr(deferred, "DEFERRED_ON", {"cpu"})
-    trained = trainer()
-    trained.launch()
-    with Counting() as counting:
-        trained.launch()
-    assert counting.syncs == 2
 
 
 def test_a_table_fits_a_terminal(monkeypatch):

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
 from platform_core.composition.optimizer import OF_TORCH, require_optimizer
@@ -123,9 +122,8 @@ class Joint(torch.optim.Optimizer):
 
 
 def parts(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
-    """The optimizers of torch that an optimizer, perhaps wrapped by accelerate, consists of."""
-    inner = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
-    return list(inner._optimizers) if isinstance(inner, Joint) else [inner]
+    """The optimizers that an optimizer consists of."""
+    return list(optimizer._optimizers) if isinstance(optimizer, Joint) else [optimizer]
 
 
 def _of_torch(

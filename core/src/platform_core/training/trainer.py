@@ -26,6 +26,7 @@ from platform_core.objective import Following, Loss, Objective
 from platform_core.registry.loading import installed
 from platform_core.runtime import state
 from platform_core.runtime.checkpoint import Checkpoint, CheckpointError, load_weights
+from platform_core.runtime.network import compile_networks, recompute_activations
 from platform_core.training import deferred
 from platform_core.training.deferred import MOST_UNREAD, Gate, Launched, can_hold_back
 from platform_core.training.deferred import read as read_figures
@@ -41,11 +42,18 @@ class Update:
     loss: float
     """Nats per counted token, over the global batch."""
     gradient_norm: float
-    """Norm of the whole gradient before clipping."""
+    """Norm of the whole gradient before clipping; not finite where fp16 was too narrow for it, so
+    that the weights stayed as they were and the scale of the loss was lowered.
+    """
     learning_rate: float
     tokens: int
     waiting: float = field(compare=False)
     """Seconds until the data were there."""
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the gradient was finite, and so moved the weights."""
+        return math.isfinite(self.gradient_norm)
 
 
 class Trainer:
@@ -85,16 +93,19 @@ class Trainer:
             stream.begin(seed=seed)
             self.split, self.order = stream, Consecutive()
         self.objective = objective.to(accelerator.device)
-        if options.compile:
+        if options.checkpoint_activations:
             backbone = objective.model.backbone
-            backbone.encode = torch.compile(backbone.encode)  # type: ignore[method-assign]
+            recompute_activations(backbone, type(backbone).__name__)
+        compile_networks(self.objective, options.compile, accelerator.device)
         self.trained = {n: p for n, p in objective.named_parameters() if p.requires_grad}
         self.ema = Ema(self.trained, options.ema_decay)
         self.optimizer = make_optimizer(self.trained, options, installed())
-        self.prepared, _ = accelerator.prepare(self.objective, self.optimizer)
+        self.prepared, self._scaled = accelerator.prepare(self.objective, self.optimizer)
         self.step = 0
         self.seconds = 0.0
-        self.deferred = accelerator.device.type in deferred.DEFERRED_ON
+        # Under fp16 a gradient that is not finite is no error, and the scale has to follow at once.
+        self.scaler: torch.amp.GradScaler | None = accelerator.scaler
+        self.deferred = accelerator.device.type in deferred.DEFERRED_ON and self.scaler is None
         self._gate = Gate(accelerator.device)
         self._unread: list[Launched] = []
         self._read: list[Update] = []
@@ -139,9 +150,11 @@ class Trainer:
             self._gate.step(self.optimizer)
         else:
             self._collect()
-            self.optimizer.step()
+            # A scaler leaves the step out if the gradient is not finite, and then lowers the scale.
+            (self.optimizer if self.scaler is None else self._scaled).step()
         self.optimizer.zero_grad()
-        self.ema.update(self._gate.open if self.deferred else None)
+        if self.scaler is None or self._read[-1].is_finite:
+            self.ema.update(self._gate.open if self.deferred else None)
         self.step += 1
         self._tell_objective()
         if len(self._unread) >= MOST_UNREAD:
@@ -165,10 +178,15 @@ class Trainer:
             return
         figures = read_figures(launched, self.accelerator)
         for one, (loss, norm, tokens) in zip(launched, figures, strict=True):
-            if not math.isfinite(loss) or not math.isfinite(norm):
+            update = Update(loss, norm, one.learning_rate, tokens, one.waiting)
+            if not math.isfinite(loss) or not (update.is_finite or self._scale_can_fall()):
                 self._hold_back(one.step)
                 raise self._not_finite(loss, norm)
-            self._read.append(Update(loss, norm, one.learning_rate, tokens, one.waiting))
+            self._read.append(update)
+
+    def _scale_can_fall(self) -> bool:
+        """Whether a gradient may be too large for fp16 only because the loss was scaled up."""
+        return self.scaler is not None and self.scaler.get_scale() > 1
 
     def _hold_back(self, step: int) -> None:
         """Takes back the counts of the updates from `step` on, which changed nothing else."""
@@ -212,6 +230,8 @@ class Trainer:
             "seconds": self.seconds,
             "sequences_seen": self.step * self.options.batch_size,
         }
+        if self.scaler is not None:
+            plain["scaler"] = self.scaler.state_dict()
         if self.stream is not None:
             plain["stream"] = self.stream.state()
         return Checkpoint(groups, plain)
@@ -233,6 +253,8 @@ class Trainer:
             name, field = key.rsplit("/", 1)
             parameter = self.trained[name]
             self.optimizer.state[parameter][field] = value.to(parameter.device)
+        if self.scaler is not None and "scaler" in checkpoint.state:
+            self.scaler.load_state_dict(checkpoint.state["scaler"])
         if self.stream is not None:
             self.stream.restore(checkpoint.state["stream"])
         self.step = checkpoint.state["step"]
