@@ -286,3 +286,36 @@ def test_a_bad_top_k_is_refused_with_what_works(top_k: int):
 def test_a_bad_top_p_is_refused_with_its_range(top_p: float):
     with pytest.raises(ValueError, match="top_p is .*above 0 and at most 1"):
         truncation(top_p)
+
+
+def test_a_temperature_is_a_power_of_the_law():
+    law = torch.tensor([[0.5, 0.3, 0.2, 0.0]], dtype=torch.float64).log()
+    cold = truncation(temperature=0.5)(law).exp()
+    torch.testing.assert_close(cold, torch.tensor([[25, 9, 4, 0]], dtype=torch.float64) / 38)
+
+
+def test_min_p_keeps_tokens_by_their_share_of_the_most_likely_one():
+    law = torch.tensor([[0.5, 0.26, 0.24, 0.0], [0.97, 0.01, 0.01, 0.01]], dtype=torch.float64)
+    kept = truncation(min_p=0.5)(law.log()).exp()
+    expected = torch.tensor([[50 / 76, 26 / 76, 0, 0], [1, 0, 0, 0]], dtype=torch.float64)
+    torch.testing.assert_close(kept, expected)
+
+
+def test_the_options_apply_one_after_the_other():
+    """At temperature .5 the law is 25 : 9 : 4 : 1, of which top_k 3 leaves 25 : 9 : 4."""
+    law = torch.tensor([[0.5, 0.3, 0.2, 0.1]], dtype=torch.float64).log().log_softmax(-1)
+    sharpened = truncation(0.9, 3, temperature=0.5, min_p=0.2)(law).exp()
+    # 25 + 9 of 38 are .895, so top_p .9 keeps all three; 4 is below .2 of 25.
+    torch.testing.assert_close(sharpened, torch.tensor([[25 / 34, 9 / 34, 0, 0]]).double())
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_bad_temperature_is_refused_with_what_to_do(temperature: float):
+    with pytest.raises(ValueError, match=r"temperature is .* take top_k 1"):
+        truncation(temperature=temperature)
+
+
+@pytest.mark.parametrize("min_p", [-0.1, 1.5, float("nan")])
+def test_a_bad_min_p_is_refused_with_its_range(min_p: float):
+    with pytest.raises(ValueError, match="min_p is .* from 0"):
+        truncation(min_p=min_p)

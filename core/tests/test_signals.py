@@ -116,3 +116,41 @@ def test_handlers_are_put_back_after_an_error(usual):
     with pytest.raises(KeyError), handled(*ALL, by=lambda *_: None):
         raise KeyError
     assert now() == usual
+
+
+AT_THE_END = """
+import atexit, os, signal, sys
+
+
+class Late:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+late = Late()  # removed while Python takes its modules apart
+from platform_core.cli import main
+
+if {early}:
+    atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+sys.argv = ["platform", *{words}]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "early", "code"),
+    [(["--version"], True, 0), (["--version"], False, 0), (["--nothing"], False, 2)],
+)
+def test_a_signal_that_comes_while_the_process_ends_changes_nothing(usual, words, early, code):
+    source = AT_THE_END.format(early=early, words=words)
+    done = subprocess.run([sys.executable, "-c", source], timeout=60, check=False)
+    assert done.returncode == code
+
+
+def test_a_handler_that_a_block_sets_stays(usual):
+    def last(*_: object) -> None:
+        pass
+
+    with handled(signal.SIGTERM, by=lambda *_: None):
+        signal.signal(signal.SIGTERM, last)
+    assert signal.getsignal(signal.SIGTERM) is last

@@ -3,10 +3,15 @@
 Gumbel-max and exponential races in float32 pick categories of probability below about 1e-8 too
 rarely, which silently lowers the entropy of samples. `draw` instead looks up one float64 uniform
 number per row in a float64 cumulative sum.
+
+Every sampler passes the predicted law of the next token through one `Truncation` before it draws;
+`truncation` makes it from the options temperature, top_k, top_p and min_p.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -67,7 +72,9 @@ def _block_masses(probs: Probs) -> Float[Tensor, "*batch blocks"]:
 
 
 class Truncation(ABC):
-    """A rule that removes tokens from the denoiser's distribution before a sampler draws."""
+    """A rule that sharpens the predicted distribution before a sampler draws, or removes tokens
+    from it.
+    """
 
     @abstractmethod
     def __call__(self, log_probs: LogProbs) -> LogProbs:
@@ -105,6 +112,17 @@ class InTurn(Truncation):
         return self.then(self.first(log_probs))
 
 
+class Tempered(Truncation):
+    """Raises probabilities to the power 1 / temperature and normalises them again."""
+
+    def __init__(self, temperature: float) -> None:
+        self.temperature = temperature
+
+    def __call__(self, log_probs: LogProbs) -> LogProbs:
+        """Sharper rows for a temperature below 1, flatter ones above; the order of tokens stays."""
+        return (log_probs / self.temperature).log_softmax(-1)
+
+
 class TopK(Truncation):
     """Keeps the `top_k` most likely tokens, and any tokens that tie with the last of them.
 
@@ -119,6 +137,21 @@ class TopK(Truncation):
         number = min(self.top_k, log_probs.shape[-1])
         last = log_probs.topk(number, dim=-1).values[..., -1:]
         return log_probs.masked_fill(log_probs < last, float("-inf")).log_softmax(-1)
+
+
+class MinP(Truncation):
+    """Keeps the tokens that are at least `min_p` times as likely as the most likely one.
+
+    Source: min-p sampling, arXiv:2407.01082.
+    """
+
+    def __init__(self, min_p: float) -> None:
+        self.log_share = math.log(min_p)
+
+    def __call__(self, log_probs: LogProbs) -> LogProbs:
+        """The tokens of each row that are likely enough, renormalised."""
+        least = log_probs.amax(-1, keepdim=True) + self.log_share
+        return log_probs.masked_fill(log_probs < least, float("-inf")).log_softmax(-1)
 
 
 class ByMass(Truncation, ABC):
@@ -167,15 +200,32 @@ class InnerNucleus(ByMass):
 
 
 def truncation(
-    top_p: float, top_k: int | None = None, *, crossing: Crossing = "kept"
+    top_p: float = 1.0,
+    top_k: int | None = None,
+    *,
+    temperature: float = 1.0,
+    min_p: float = 0.0,
+    crossing: Crossing = "kept",
 ) -> Truncation:
     """Make the truncation that a sampler's options ask for.
 
-    Keeps the `top_k` most likely tokens and, after renormalising these, the nucleus of `top_p`.
-    `top_k` None and `top_p` 1 keep every token.
+    A sampler passes these options on as `**law`, so that every sampler has all of them. They apply
+    in the order temperature, top_k, top_p, min_p, each to the renormalised law that the ones before
+    leave, as in transformers.
+
+    Args:
+        top_p: draw only from the most likely tokens with this much probability; 1 is exact.
+        top_k: draw only from this many most likely tokens (more where the last of them are equally
+            likely); by default from all. 1 takes the most likely token.
+        temperature: the law of each token is raised to the power 1 / temperature; 1 is exact, below
+            1 prefers likely tokens.
+        min_p: draw only from tokens at least this many times as likely as the most likely one; 0 is
+            exact.
+        crossing: whether the token with which top_p is exceeded is kept (as DUO and transformers
+            do) or dropped (as ReMDM and BD3-LM do).
 
     Raises:
-        ValueError: `top_p` is not in (0, 1], or `top_k` is below 1.
+        ValueError: an option is out of its range.
     """
     if not 0 < top_p <= 1:
         raise ValueError(
@@ -183,8 +233,23 @@ def truncation(
         )
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k is {top_k}; it must be at least 1; leave it out to keep all")
-    nucleus = _NUCLEI[crossing](top_p) if top_p < 1 else KeepAll()
-    return nucleus if top_k is None else InTurn(TopK(top_k), nucleus)
+    if not 0 < temperature < math.inf:
+        raise ValueError(
+            f"temperature is {temperature:g}; it must be above 0 (1 is exact); "
+            "for the most likely tokens take top_k 1"
+        )
+    if not 0 <= min_p <= 1:
+        raise ValueError(f"min_p is {min_p:g}; it must be from 0 (keeps every token) to 1")
+    rules: list[Truncation] = []
+    if temperature != 1:
+        rules.append(Tempered(temperature))
+    if top_k is not None:
+        rules.append(TopK(top_k))
+    if top_p < 1:
+        rules.append(_NUCLEI[crossing](top_p))
+    if min_p:
+        rules.append(MinP(min_p))
+    return reduce(InTurn, rules) if rules else KeepAll()
 
 
 _NUCLEI: Mapping[Crossing, type[ByMass]] = {"kept": Nucleus, "dropped": InnerNucleus}

@@ -11,11 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import ClassVar, Literal, NamedTuple, final
+from typing import Any, ClassVar, Literal, NamedTuple, final
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
-from platform_core.categorical import CleanOnly, Crossing, Truncation, truncation
+from platform_core.categorical import CleanOnly, Truncation, truncation
 from platform_core.model import Denoiser, Model
 from platform_core.parameterization import ScoreBased
 from platform_core.process import Diffusion
@@ -28,6 +30,9 @@ LAST_TIME = 1e-5
 
 Ending = Literal["ancestral", "greedy", "none"]
 """How to treat the noise that is left at the end of the grid; see `GridSampler`."""
+
+
+Counts = Int[Tensor, " batch"]
 
 
 class Prompt(NamedTuple):
@@ -45,6 +50,8 @@ class Sample(NamedTuple):
     tokens: Tokens
     nfe: int
     """Network evaluations of the whole batch; a step in which nothing can change takes none."""
+    each: Counts | None = None
+    """Network evaluations of each text, `[batch]`, of a sampler that leaves out finished texts."""
 
 
 class Sampler(ABC):
@@ -142,13 +149,12 @@ class GridSampler(Sampler):
         final: what the last call does with the noise that is left. ancestral: draws from the
             posterior of clean text. greedy: takes the most likely clean token (greedy-tail
             decoding: fewer odd tokens, less variety). none: nothing.
-        top_p: at each step, draw only from the most likely tokens with this much probability; 1 is
-            exact.
-        crossing: whether the token with which top_p is exceeded is kept (as DUO and transformers
-            do) or dropped (as ReMDM and BD3-LM do).
+        law: options of every draw at every step: temperature, top_k, top_p, min_p and crossing of
+            `platform_core.categorical.truncation`. They apply to the predicted law of the clean
+            token, not to that of the next noisy one.
 
     Raises:
-        ValueError: steps is below 1 or above `MOST_STEPS`, or top_p is not in (0, 1].
+        ValueError: steps is below 1 or above `MOST_STEPS`, or an option of the law is out of range.
     """
 
     requires: ClassVar[Mapping[str, type]] = {"process": Diffusion, "parameterization": ScoreBased}
@@ -157,8 +163,7 @@ class GridSampler(Sampler):
         self,
         steps: int = 128,
         final: Ending = "ancestral",
-        top_p: float = 1.0,
-        crossing: Crossing = "kept",
+        **law: Any,
     ) -> None:
         if steps < 1:
             raise ValueError(f"steps is {steps}; a sampler takes at least 1")
@@ -166,7 +171,7 @@ class GridSampler(Sampler):
             raise ValueError(f"steps is {steps}; a sampler takes at most {MOST_STEPS}")
         self.steps = steps
         self.finish = finish(final)
-        self.truncation = truncation(top_p, crossing=crossing)
+        self.truncation = truncation(**law)
 
     @abstractmethod
     def step(self, walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:

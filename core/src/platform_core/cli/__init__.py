@@ -6,13 +6,14 @@ this package with `main(argv) -> exit code`; other verbs come from plugins throu
 imports no plugin.
 """
 
+import atexit
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from signal import SIGTERM, SIGUSR1, signal
+from signal import SIG_IGN, SIGTERM, SIGUSR1, signal
 from typing import Any
 
 from platform_core.cli.terminal import without_failing
@@ -63,15 +64,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; a user's mistake is reported in one line."""
     command = "platform"
     without_failing()
+    if argv is None:
+        atexit.register(_finish_undisturbed)
     try:
         words, settings = split_global_options(sys.argv[1:] if argv is None else argv)
         verb = words[0] if words else "--help"
         command = f"platform {verb}" if verb in verbs() else command
         with stoppable(SIGTERM, SIGUSR1), environment(settings):
             code = _dispatch(verb, words[1:])
-        sys.stdout.flush()
-        if argv is None:
-            _leave_with(code)
+            sys.stdout.flush()
+            if argv is None:
+                _leave_with(code)
     except UsageError as error:
         lines = str(error).splitlines() if isinstance(error, SeveralMistakesError) else [str(error)]
         shown = [f"{'  ' if line.startswith(' ') else ''}{one_line(line)}" for line in lines]
@@ -108,6 +111,12 @@ def _leave_with(code: int) -> None:
     """A signal that comes once all is done, while the process ends, leaves it its exit code."""
     for number in (SIGTERM, SIGUSR1):
         signal(number, lambda *_: os._exit(code))
+
+
+def _finish_undisturbed() -> None:
+    """Ignores signals from the end of the last exit function on, where Python drops handlers."""
+    for number in (SIGTERM, SIGUSR1):
+        signal(number, SIG_IGN)
 
 
 def verbs() -> dict[str, str]:

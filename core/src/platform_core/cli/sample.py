@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
         write_text(Path(asked.to), output)
     print(
         f"{len(samples.texts)} samples, {options.weights} weights of step {step}, "
-        f"{samples.nfe} network evaluations each, {samples.seconds:.1f} s",
+        f"{samples.nfe_per_text:.4g} network evaluations each, {samples.seconds:.1f} s",
         file=sys.stderr,
     )
     return 0

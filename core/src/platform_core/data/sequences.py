@@ -425,9 +425,7 @@ def _column(matrix: npt.NDArray[Any]) -> Any:
 
 
 def _values(column: Any) -> npt.NDArray[Any]:
-    """A column as an array over the memory-mapped file."""
+    """A column as an array over the memory-mapped file; pyarrow's `to_numpy` imports pandas."""
     if not pa.types.is_fixed_size_list(column.type):
-        values: npt.NDArray[Any] = column.to_numpy()
-        return values
-    matrix: npt.NDArray[Any] = column.flatten().to_numpy()
-    return matrix.reshape(len(column), column.type.list_size)
+        return np.from_dlpack(column)
+    return np.from_dlpack(column.flatten()).reshape(len(column), column.type.list_size)

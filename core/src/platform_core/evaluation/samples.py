@@ -51,6 +51,8 @@ class Samples:
     nfe: int
     """Network evaluations spent on a batch, the most of any batch."""
     seconds: float
+    nfe_per_text: float
+    """Mean network evaluations that a text took part in; below `nfe` where texts end early."""
     trajectory: Trajectory | None = None
     """Trajectory of the first sample, if it was asked for and the sampler has one."""
 
@@ -90,7 +92,7 @@ def generate(
     writer = unwatched.watched(recorder.see) if watched else unwatched
     training, device = model.training, accelerator.device
     model.eval()
-    start, tokens, nfe = time.perf_counter(), [], 0
+    start, tokens, nfe, evaluations = time.perf_counter(), [], 0, 0
     show = accelerator.is_main_process
     batches = range(0, options.number, options.batch_size)
     for first in shown(batches, "sampling", unit="batch", show=show):
@@ -101,12 +103,14 @@ def generate(
             sample = sampler(writer, (batch, length), generator, prompt)
         tokens += sample.tokens.tolist()
         nfe = max(nfe, sample.nfe)
+        evaluations += sample.nfe * batch if sample.each is None else int(sample.each.sum())
         writer = unwatched
     model.train(training)
     texts = [tokenizer.decode(row) for row in tokens]
     seconds = time.perf_counter() - start
     trajectory = recorder.trajectory(tokens[0], tokenizer.vocab_size) if tokens else None
-    return Samples(texts, tokens, nfe, seconds, trajectory)
+    per_text = evaluations / max(1, len(tokens))
+    return Samples(texts, tokens, nfe, seconds, per_text, trajectory)
 
 
 def prompt_tokens(

@@ -22,6 +22,8 @@ Handler = Callable[[int, FrameType | None], Any]
 def handled(*numbers: int, by: Handler) -> Iterator[None]:
     """Handle signals by a function within the block, except for signals that are ignored.
 
+    After the block the earlier handlers are back, where the block has not set one of its own.
+
     Args:
         numbers: numbers of the signals.
         by: function that is called with the signal's number and the frame that it interrupts.
@@ -34,7 +36,8 @@ def handled(*numbers: int, by: Handler) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            if handler is not None:  # None was not set by Python, which cannot restore it
+            # None was not set by Python, which cannot restore it.
+            if handler is not None and signal.getsignal(number) in (by, signal.SIG_IGN):
                 signal.signal(number, handler)
 
 

@@ -262,7 +262,10 @@ def parts_add_up(subject: Subject) -> Figures:
 
 @final
 class Listener(Conditional, Separating):
-    """A wrapper of a network that requires every call to pass the batch's labels and documents."""
+    """A wrapper of a network that requires every call to pass the batch's labels and documents.
+
+    A call with some of the sequences has to pass those of the same sequences.
+    """
 
     def __init__(self, network: Backbone, expected: Conditions) -> None:
         super().__init__()
@@ -280,8 +283,12 @@ class Listener(Conditional, Separating):
         documents: Documents | None = None,
     ) -> Hidden:
         """Features of the wrapped network, once the labels and documents are checked."""
+        number = len(inputs if isinstance(inputs, Tensor) else inputs.ids)
+        read = self.expected["labels"]
+        if labels is not None and number < len(read):
+            read = read[torch.isin(read, labels)]  # each sequence has a label of its own
         for name, told in {"labels": labels, "documents": documents}.items():
-            right = told is not None and torch.equal(told, self.expected[name])
+            right = told is not None and torch.equal(told, self.expected[name][read])
             require(right, f"a call of the network is not told the {name} of the batch")
         return self.network.encode(inputs, sigma)
 
@@ -289,8 +296,9 @@ class Listener(Conditional, Separating):
 @LAWS.law()
 def tells_the_network(subject: Subject) -> Figures:
     """Every call of the network is told the labels and documents of the batch."""
-    places = torch.arange(LENGTH).expand(BATCH, -1)
-    batch = padded()._replace(labels=torch.arange(BATCH), documents=places // 2)
+    sequences, places = torch.arange(BATCH)[:, None], torch.arange(LENGTH)
+    documents = places // (1 + sequences)  # others in each sequence
+    batch = padded()._replace(labels=torch.arange(BATCH), documents=documents)
     for setting in settings(subject):
         model, network = setting.tiny(VOCABULARY)
         listener = Listener(network, batch.conditions)

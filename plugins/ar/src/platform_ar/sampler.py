@@ -6,9 +6,8 @@ A token costs the computation of one position if the backbone caches the positio
 (`platform_core.backbone.Incremental`), else one network call over all positions so far.
 """
 
-import math
 from collections.abc import Mapping
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 
@@ -16,7 +15,7 @@ from platform_ar.model import Predictor
 from platform_ar.parameterization import NextToken
 from platform_ar.process import Ar
 from platform_core import categorical, rows
-from platform_core.categorical import Crossing, truncation
+from platform_core.categorical import truncation
 from platform_core.errors import UsageError
 from platform_core.model import Model
 from platform_core.sampler import Prompt, Sample, Sampler
@@ -28,14 +27,7 @@ class LeftToRight(Sampler):
     """Draws each token given those before it; samples may be longer than the sequences of training.
 
     Args:
-        temperature: the law is raised to the power 1 / temperature, before it is truncated; 1 is
-            exact, below 1 prefers likely tokens.
-        top_k: number of most likely tokens to draw from (more where the last are equally likely);
-            by default all. 1 takes the most likely token at each position.
-        top_p: of the tokens that top_k keeps, draw only from the most likely ones with this much
-            probability; 1 is exact.
-        crossing: whether the token with which top_p is exceeded is kept (as DUO and transformers
-            do) or dropped (as ReMDM and BD3-LM do).
+        law: options of every draw; see `platform_core.categorical.truncation`.
 
     A prompt conditions exactly; it must be the beginning of the text. Every token that is drawn
     counts as one network evaluation. Draws are in float64; published code draws by float32 Gumbel
@@ -45,20 +37,8 @@ class LeftToRight(Sampler):
     requires: ClassVar[Mapping[str, type]] = {"process": Ar, "parameterization": NextToken}
     fills_blanks: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        crossing: Crossing = "kept",
-    ) -> None:
-        if not 0 < temperature < math.inf:
-            raise ValueError(
-                f"temperature is {temperature:g}; it must be above 0 (1 is exact); "
-                "for the most likely tokens take top_k 1"
-            )
-        self.temperature = temperature
-        self.truncation = truncation(top_p, top_k, crossing=crossing)
+    def __init__(self, **law: Any) -> None:
+        self.truncation = truncation(**law)
 
     @torch.no_grad()
     def __call__(
@@ -87,8 +67,8 @@ class LeftToRight(Sampler):
 
     def _draw(self, predictor: Predictor, hidden: Hidden, generator: torch.Generator) -> Tokens:
         def draw(logits: Logits) -> Tokens:
-            log_next = (predictor.log_next(logits) / self.temperature).log_softmax(-1)
-            return categorical.draw(self.truncation(log_next).exp(), generator)
+            law = self.truncation(predictor.log_next(logits))
+            return categorical.draw(law.exp(), generator)
 
         return rows.collect(
             predictor.model.backbone.decoder,

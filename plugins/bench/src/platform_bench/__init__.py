@@ -109,14 +109,27 @@ def measure_apart(case: Case) -> Figures:
     return figures
 
 
-def table(name: str, size: Size) -> Iterator[str]:
-    """The lines of a suite's table, each as soon as it is measured; at most 80 columns wide."""
+def table(name: str, size: Size, only: str = "") -> Iterator[str]:
+    """The lines of a suite's table, each as soon as it is measured; at most 80 columns wide.
+
+    Args:
+        name: the suite.
+        size: of the network and the batch.
+        only: words of the paths to measure.
+
+    Raises:
+        UsageError: no path has these words.
+    """
     module = suite(name)
+    cases = [case for case in module.cases(size) if only in case.path]
+    if not cases:
+        paths = ", ".join(case.path.replace(",", "") for case in module.cases(size))
+        raise UsageError(f"--only {only!r} is in no path of the suite {name}: {paths}")
     yield module.TITLE
     width = min(10, 44 // len(module.COLUMNS))
     titles = "".join(f"{title:>{width}}" for title, _ in module.COLUMNS.values())
     yield f"{'path':22}{'size':>14}{titles}"
-    for case in module.cases(size):
+    for case in cases:
         figures = measure_apart(case)
         shape = f"{case.size.batch}x{case.size.length}x{case.size.states}"
         yield f"{case.path:22}{shape:>14}" + "".join(

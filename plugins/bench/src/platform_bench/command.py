@@ -21,12 +21,15 @@ def main(argv: Sequence[str]) -> int:
         "--network", choices=["tiny", "small", "medium"], default="tiny", help="preset of dit"
     )
     parser.add_argument("--width", type=positive, help="hidden size of the network (the preset's)")
+    parser.add_argument(
+        "--only", default="", metavar="WORDS", help="measure the paths with these words, as duo"
+    )
     parser.add_argument("--one", metavar="JSON", help="measure only this case, in this process")
     asked = parser.parse_args(argv)
     if asked.one is not None:
         print(json.dumps(bench.measure(bench.Case.from_json(asked.one))))
         return 0
     size = bench.Size(asked.states, asked.batch, asked.length, asked.network, asked.width)
-    for line in bench.table(asked.what, size):
+    for line in bench.table(asked.what, size, asked.only):
         print(line, flush=True)
     return 0

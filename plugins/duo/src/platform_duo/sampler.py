@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal, final
 
 import torch
 
-from platform_core.categorical import Crossing
 from platform_core.parameterization import PredictsClean
 from platform_core.process import Mixing, Thinned
 from platform_core.sampler import Ending, GridSampler, Walk
@@ -130,7 +129,6 @@ class Psi(GridSampler):
         steps: int = 128,
         final: Ending = "ancestral",
         top_p: float | None = None,
-        crossing: Crossing = "kept",
         preset: PresetName = "none",
         profile: str | None = None,
         mode: str | None = None,
@@ -139,6 +137,7 @@ class Psi(GridSampler):
         low_mode: str | None = None,
         high_frac: float | None = None,
         middle_frac: float | None = None,
+        **law: Any,
     ) -> None:
         settings = PRESETS[preset].but(
             top_p=top_p,
@@ -149,7 +148,7 @@ class Psi(GridSampler):
             high_frac=high_frac,
             middle_frac=middle_frac,
         )
-        super().__init__(steps, final, settings.top_p, crossing)
+        super().__init__(steps, final, top_p=settings.top_p, **law)
         self.segments = Segments.share(steps, settings.high_frac, settings.middle_frac)
         self.profile = profile_of(settings.profile)
         if self.profile.pauses and not self.segments.high:

@@ -68,6 +68,7 @@ class Judging(Evaluation):
         figures, mauve_said = _figures(judged)
         costs = {
             "nfe": texts.samples.nfe,
+            "nfe_per_text": texts.samples.nfe_per_text,
             "seconds": texts.samples.seconds,
             "seconds_judging": time.perf_counter() - begun,
         }
@@ -233,7 +234,8 @@ def _table(record: Record) -> str:
     if figures["samples"]["mauve"] is None:
         lines.append(f"  no MAUVE: {card['mauve']}")
     lines.append(
-        f"  {figures['nfe']} network evaluations for each batch, {figures['seconds']:.1f} s; "
+        f"  {figures['nfe_per_text']:.4g} network evaluations for each text, "
+        f"{figures['seconds']:.1f} s; "
         f"judging {figures['seconds_judging']:.1f} s"
     )
     return "\n".join(lines)

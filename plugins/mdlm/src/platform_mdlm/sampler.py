@@ -11,7 +11,7 @@ All of them keep the tokens of a prompt in their places.
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple, final
+from typing import Any, ClassVar, Literal, NamedTuple, final
 
 import torch
 from jaxtyping import Float
@@ -51,9 +51,7 @@ class CachedAncestral(Sampler):
             predictions would otherwise change at every step.
         steps: number of reverse steps.
         final: what the last call does with the masks that are left: ancestral, greedy or none.
-        top_p: at each step, draw only from the most likely tokens with this much probability; 1 is
-            exact.
-        crossing: whether the token with which top_p is exceeded is kept or dropped.
+        law: options of every draw; see `platform_core.categorical.truncation`.
 
     Samples are those of `ancestral` with the same options and generator. NFE is the number of times
     that a sequence was read, divided by the batch size, rounded up. For a batch of one sequence of
@@ -74,15 +72,14 @@ class CachedAncestral(Sampler):
         time_conditioned: bool,
         steps: int = 128,
         final: Ending = "ancestral",
-        top_p: float = 1.0,
-        crossing: Crossing = "kept",
+        **law: Any,
     ) -> None:
         if time_conditioned:
             raise ValueError(
                 "predictions of a time-conditioned network change at every step and cannot be "
                 "reused; choose sampler ancestral, or process mdlm or absorbing"
             )
-        self.ancestral = Ancestral(steps, final, top_p, crossing)
+        self.ancestral = Ancestral(steps, final, **law)
 
     def __call__(
         self,
@@ -112,8 +109,7 @@ class FirstHitting(Sampler):
     network calls as it has tokens to draw, at most `length`; texts of a batch share calls.
 
     Args:
-        top_p: draw only from the most likely tokens with this much probability; 1 is exact.
-        crossing: whether the token with which top_p is exceeded is kept or dropped.
+        law: options of every draw; see `platform_core.categorical.truncation`.
 
     The schedule sets only the level of pure noise, because a network is told noise levels and not
     times; the time of a level is `schedule.inverse(1 - m)`.
@@ -122,8 +118,8 @@ class FirstHitting(Sampler):
 
     requires: ClassVar[Mapping[str, type]] = {"process": Absorbing, "parameterization": ScoreBased}
 
-    def __init__(self, top_p: float = 1.0, crossing: Crossing = "kept") -> None:
-        self.truncation = truncation(top_p, crossing=crossing)
+    def __init__(self, **law: Any) -> None:
+        self.truncation = truncation(**law)
 
     def __call__(
         self,
@@ -172,9 +168,7 @@ class SemiAutoregressive(Sampler):
             the window.
         steps: number of reverse steps in each window.
         final: what the last call does with the masks that are left: ancestral, greedy or none.
-        top_p: at each step, draw only from the most likely tokens with this much probability; 1 is
-            exact.
-        crossing: whether the token with which top_p is exceeded is kept or dropped.
+        law: options of every draw; see `platform_core.categorical.truncation`.
 
     Tokens of a prompt are given in every window that contains them; windows to the left of these
     tokens are drawn without knowing them.
@@ -193,8 +187,7 @@ class SemiAutoregressive(Sampler):
         overlap: int | None = None,
         steps: int = 128,
         final: Ending = "ancestral",
-        top_p: float = 1.0,
-        crossing: Crossing = "kept",
+        **law: Any,
     ) -> None:
         self.window, self.overlap = window, window // 2 if overlap is None else overlap
         if not 0 <= self.overlap < window:
@@ -202,7 +195,7 @@ class SemiAutoregressive(Sampler):
                 f"overlap is {self.overlap} and window {window}; the overlap must be at least 0 "
                 "and below the window, for example half of it"
             )
-        self.ancestral = Ancestral(steps, final, top_p, crossing)
+        self.ancestral = Ancestral(steps, final, **law)
 
     def __call__(
         self,
@@ -246,8 +239,6 @@ class Remdm(GridSampler):
     Args:
         steps: number of reverse steps.
         final: what the last call does with the masks that are left: ancestral, greedy or none.
-        top_p: at each step, draw only from the most likely tokens with this much probability; 1
-            draws from all.
         crossing: whether the token with which top_p is exceeded is kept (as DUO and transformers
             do) or dropped (as ReMDM's code does).
         strategy: how sigma is chosen. cap: min(eta, sigma_max). rescale: eta sigma_max. confidence:
@@ -271,13 +262,13 @@ class Remdm(GridSampler):
         self,
         steps: int = 128,
         final: Ending = "ancestral",
-        top_p: float = 1.0,
         crossing: Crossing = "dropped",
         strategy: Literal["cap", "rescale", "confidence", "loop"] = "cap",
         eta: float | None = None,
         t_on: float = 0.55,
         t_off: float = 0.05,
         alpha_on: float = 0.9,
+        **law: Any,
     ) -> None:
         strategies: Mapping[str, Callable[..., Remasking]] = {
             "cap": Cap,
@@ -287,7 +278,7 @@ class Remdm(GridSampler):
         }
         make = strategies[strategy]
         self.remasking = make() if eta is None else make(eta)
-        super().__init__(steps, final, top_p, crossing)
+        super().__init__(steps, final, crossing=crossing, **law)
 
     def alphas(self, schedule: Schedule, device: torch.device) -> Noise:
         """Signal levels of the strategy at the times of the steps."""

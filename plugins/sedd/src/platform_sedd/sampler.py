@@ -70,9 +70,8 @@ class Analytic(ByScore):
     Args:
         final: what the last call does with the noise that is left. ancestral: draws clean text by
             one more analytic step. greedy: takes the most likely clean token. none: nothing.
-        top_p: at each step, keep only the most likely tokens with this much probability in the law
-            of the clean token that the score implies; 1 is exact.
-        crossing: whether the token with which top_p is exceeded is kept or dropped.
+        law: options of every draw, which apply to the law of the clean token that the score
+            implies; see `platform_core.categorical.truncation`.
 
     With a prompt, the given tokens replace the noisy ones before each call, at every noise level.
     Under absorbing noise this conditions exactly; under uniform noise it is an approximation.
@@ -108,9 +107,8 @@ class Euler(ByScore):
         final: what the last call does with the noise that is left. ancestral: draws clean text from
             the posterior, not by an Euler step. greedy: takes the most likely clean token. none:
             nothing.
-        top_p: at each step, keep only the most likely tokens with this much probability in the law
-            of the clean token that the score implies; 1 is exact.
-        crossing: whether the token with which top_p is exceeded is kept or dropped.
+        law: options of every draw, which apply to the law of the clean token that the score
+            implies; see `platform_core.categorical.truncation`.
 
     Source: SEDD, arXiv:2310.16834, section 4.2 (tau-leaping); Campbell et al. 2022,
     arXiv:2205.14987.

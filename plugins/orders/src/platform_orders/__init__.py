@@ -1,0 +1,1 @@
+"""Orders of unmasking: which masks are replaced first, how many at once, and the likelihood."""
