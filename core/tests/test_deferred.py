@@ -4,6 +4,8 @@ The device is the CPU, where figures are read at once unless a test asks for the
 """
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,3 +223,21 @@ def test_a_run_writes_the_same_when_figures_are_read_later(stub_parts, tmp_path,
     assert written["cpu"] == written["cuda"]
     trained = [record["step"] for record in written["cpu"][0] if record["subset"] == "train"]
     assert trained == [3, 6, 9]
+
+
+@pytest.mark.slow
+def test_two_processes_hold_back_together_what_one_of_them_finds(tmp_path):
+    script = Path(__file__).with_name("two_processes.py")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*launch, "--master_port=29533", script, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert one == other
+    assert one["later"] == one["once"]
+    assert one["later"][1][:2] == ["step 3: the loss is inf", 3]

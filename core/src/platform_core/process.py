@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from platform_core import categorical
-from platform_core.rows import Places
+from platform_core.rows import Places, is_static
 from platform_core.types import LogProbs, Noise, Probs, Row, Selected, Tokens
 
 LOG_ZERO = -1e6
@@ -271,8 +271,10 @@ class Mixing(Diffusion):
         from_prior = ~from_denoiser & (level < parts.denoiser + parts.prior)
         noise = self.sample_noise(tuple(x_t.shape), alpha_s, generator)
         x_s = torch.where(from_prior, noise, x_t)
-        places = Places.of(from_denoiser)
-        return places.spread(categorical.draw(places.rows(log_x0).exp_(), generator), x_s)
+        places = Places.of(from_denoiser, static=is_static(x_t.device, self.num_states))
+        laws = places.rows(log_x0)
+        laws = laws.exp() if places.index is None else laws.exp_()  # which is a copy
+        return places.spread(categorical.draw(laws, generator), x_s)
 
     def _reach(self, x_t: Tokens, alpha_s: Noise, alpha_t: Noise, states: Probs) -> Probs:
         """q(x_t | x_s) for every x_s: kept 1{x_s = x_t} + n_{t|s}[x_t]."""

@@ -316,7 +316,7 @@ class Remdm(GridSampler):
             # One tensor for ids and probabilities; float64 holds every id exactly.
             return torch.stack((drawn.double(), chance), dim=-1)
 
-        places = Places.of(appearing)
+        places = denoiser.places(appearing)
         if not len(places):
             return draft
         found = denoiser.read(draft.tokens, alpha, places, draw, (alpha,))

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, final
 
-from platform_core import categorical, rows
+from platform_core import categorical
 from platform_core.parameterization import ScoreBased
 from platform_core.process import Mixing
 from platform_core.sampler import GridSampler, Walk, even_times
@@ -46,7 +46,7 @@ class ByScore(GridSampler):
         """Tokens drawn from `law`; the network is not called if no token can change."""
         parameterization, process = walk.denoiser.parameterization, walk.denoiser.process
         assert isinstance(process, Mixing), "see requires"
-        changing = rows.Places.of(process.changeable(x_t) & ~walk.fixed)
+        changing = walk.denoiser.places(process.changeable(x_t) & ~walk.fixed)
         if not len(changing):
             return x_t
 
