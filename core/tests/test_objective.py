@@ -354,3 +354,19 @@ def test_float32_rows_are_close_to_float64(process_class, alpha: float):
 def test_a_bad_t_min_is_refused_with_its_range(t_min: float):
     with pytest.raises(ValueError, match="t_min is .*at least 0 and below 1"):
         tiny_objective(Uniform(3), t_min=t_min)
+
+
+@both
+def test_a_batch_of_which_all_is_known_to_count_has_the_same_loss(process_class):
+    torch.manual_seed(0)
+    process = process_class(3)
+    objective = Nelbo(model(process, TinyNetwork(process.num_states)))
+    x0 = torch.randint(3, (4, 5))
+    plain = Batch(x0, everything(x0))
+    known = plain.to(torch.device("cpu"))
+    assert known.every
+    assert not plain.every
+    assert not known._replace(mask=x0 > 0).every
+    found = [objective(one, Draws.derive(0, step=0, first=0, total=4)) for one in (plain, known)]
+    assert torch.equal(found[0].total, found[1].total)
+    assert torch.equal(found[0].per_token, found[1].per_token)

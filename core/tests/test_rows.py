@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from platform_core import rows
-from platform_core.rows import chunk_rows, collect, weighted_sum
+from platform_core.rows import Places, chunk_rows, collect, weighted_sum
 from platform_core.testing.toy import TinyNetwork
 
 STATES, LENGTH, BATCH = 7, 5, 3
@@ -209,3 +209,31 @@ def test_a_tensor_made_of_parameters_must_be_a_column(monkeypatch):
             (x0.flatten(), weight.flatten()),
             num_states=STATES,
         )
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_places_are_read_and_written_as_a_mask_selects(every):
+    torch.manual_seed(0)
+    selected = torch.ones(3, 4, dtype=torch.bool) if every else torch.rand(3, 4) < 0.5
+    places = Places.of(selected, every=every)
+    values, hidden = torch.randn(3, 4), torch.randn(3, 4, 2, requires_grad=True)
+    assert len(places) == int(selected.sum())
+    assert torch.equal(places.rows(values), values[selected])
+    assert torch.equal(
+        places.rows(values[:, :1].expand(3, 4)), values[:, :1].expand(3, 4)[selected]
+    )
+    weights = torch.randn(len(places), 2)
+    found = [
+        torch.autograd.grad((rows_ * weights).sum(), hidden)[0]
+        for rows_ in (places.rows(hidden), hidden[selected])
+    ]
+    assert torch.equal(*found)
+    new = torch.randn(len(places))
+    assert torch.equal(places.spread(new, values), values.masked_scatter(selected, new))
+
+
+def test_nothing_is_selected_without_trouble():
+    places = Places.of(torch.zeros(2, 3, dtype=torch.bool))
+    assert len(places) == 0
+    assert places.rows(torch.ones(2, 3, 5)).shape == (0, 5)
+    assert torch.equal(places.spread(torch.ones(0), torch.ones(2, 3)), torch.ones(2, 3))

@@ -178,3 +178,8 @@ def test_no_checkpoint_is_made_of_weights_that_are_not_finite():
         trained.objective.model.backbone.mixing.weight[0, 0] = torch.inf
     with pytest.raises(UsageError, match="step 1: the weight model.backbone.mixing.weight is not"):
         trained.checkpoint()
+
+
+def test_activations_can_be_computed_again_only_where_the_blocks_are_known():
+    with pytest.raises(UsageError, match="backbone TinyNetwork does not say what its blocks are"):
+        trainer(replace(OPTIONS, checkpoint_activations=True))

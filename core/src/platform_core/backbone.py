@@ -9,11 +9,12 @@ reads a label of each sequence; a `Separating` backbone keeps the documents of a
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from platform_core.types import Documents, Hidden, Inputs, Labels, Logits, Noise, Tokens
 
@@ -94,6 +95,27 @@ class Separating(Backbone, ABC):
             documents: number of each token's document, `[batch, length]`; a position sees only
                 positions with the same number. None where documents are not kept apart.
         """
+
+
+class Blockwise(ABC):
+    """A backbone whose encoder is mostly a stack of alike blocks.
+
+    Blocks can be compiled one by one, which takes as long as compiling a single one, and their
+    activations can be computed again in the backward pass instead of being kept.
+    """
+
+    recomputes: bool = False
+    """Whether activations within a block are computed again in the backward pass."""
+
+    @abstractmethod
+    def stacked(self) -> Sequence[nn.Module]:
+        """The blocks, each of which `encode` calls by `through`."""
+
+    def through(self, block: nn.Module, *inputs: Any, **options: Any) -> Any:
+        """What a block makes of its inputs; random draws are the same when it is run again."""
+        if self.recomputes and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False, **options)
+        return block(*inputs, **options)
 
 
 class FromElsewhere(ABC):

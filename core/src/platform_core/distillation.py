@@ -204,17 +204,16 @@ class Distillation(Objective, Following):
         self, hidden: Hidden, x_t: Tokens, taught: Hidden, x_s: Tokens, counted: Selected
     ) -> Loss:
         """Sum `row_loss` over the counted positions; all arguments begin with `[batch, length]`."""
+        places = rows.Places.of(counted)
         total, values = rows.weighted_sum(
             self.model.backbone.decoder,
             self.row_loss,
-            hidden[counted],
-            (x_t[counted], taught[counted], x_s[counted]),
+            places.rows(hidden),
+            tuple(places.rows(column) for column in (x_t, taught, x_s)),
             num_states=self.student_reads.process.num_states,
             decodes=True,
         )
-        return Loss(
-            total, torch.zeros(x_t.shape, device=x_t.device).masked_scatter(counted, values)
-        )
+        return Loss(total, places.spread(values, torch.zeros(x_t.shape, device=x_t.device)))
 
 
 def _last(last: Tensors, average: Tensors) -> Tensors:

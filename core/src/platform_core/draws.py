@@ -96,7 +96,7 @@ class Draws:
         interval = (places - places % number + within + self.shift) % self.total
         inside = torch.tensor(self._seeds(batch), dtype=torch.float64) * 2.0**-63
         t = ((interval + inside) / self.total).clamp(END_MARGIN, 1 - END_MARGIN)
-        return (t_min + (1 - t_min) * t)[:, None].to(self.device)
+        return (t_min + (1 - t_min) * t)[:, None].to(self.device, non_blocking=True)
 
     def each(self, draw: Callable[..., Drawn], *columns: Tensor) -> Drawn:
         """What `draw` makes of each sequence with a generator of its own, for the whole batch.

@@ -214,7 +214,7 @@ class Denoiser:
         self,
         x_t: Tokens,
         alpha: Noise,
-        selected: Selected,
+        selected: Selected | rows.Places,
         read: Callable[..., Tensor],
         levels: tuple[Noise, ...] = (),
         conditions: Conditions | None = None,
@@ -223,14 +223,34 @@ class Denoiser:
         """Values of `read(logits, tokens, *levels)` at the selected positions, one row for each.
 
         The network is called once, or not at all if its `features` of every position are given, and
-        only the selected positions are decoded.
+        only the selected positions are decoded, or those of `places`.
         """
         every = self.encode(x_t, alpha, conditions) if features is None else features
-        hidden = every[selected]
-        columns = (x_t[selected], *(level.expand(x_t.shape)[selected] for level in levels))
+        places = rows.Places.of(selected) if isinstance(selected, Tensor) else selected
+        if places.index is None and not places.every:
+            # Such tokens have a law everywhere, also where it is thrown away.
+            x_t = torch.where(places.selected, x_t, self._changeable(x_t.device))
+        columns = (places.rows(x_t), *(places.rows(level.expand(x_t.shape)) for level in levels))
         return rows.collect(
-            self.model.backbone.decoder, read, hidden, columns, num_states=self.process.num_states
+            self.model.backbone.decoder,
+            read,
+            places.rows(every),
+            columns,
+            num_states=self.process.num_states,
         )
+
+    def places(self, selected: Selected) -> rows.Places:
+        """The selected positions for `read`: on a GPU, if there are few states, without looking for
+        them, so that the host need not wait and every step has the same shapes.
+        """
+        return rows.Places.of(
+            selected, static=rows.is_static(selected.device, self.process.num_states)
+        )
+
+    def _changeable(self, device: torch.device) -> Tokens:
+        """A token that a reverse step may change, as a scalar."""
+        states = torch.arange(self.process.num_states, device=device)
+        return self.process.changeable(states).long().argmax()
 
     def _replace(
         self,
@@ -243,11 +263,11 @@ class Denoiser:
         conditions: Conditions | None = None,
         features: Hidden | None = None,
     ) -> Tokens:
-        changing = changing if fixed is None else changing & ~fixed
-        if not changing.any():
+        places = self.places(changing if fixed is None else changing & ~fixed)
+        if not len(places):
             return x_t
-        found = self.read(x_t, alpha, changing, choose, levels, conditions, features)
-        return x_t.masked_scatter(changing, found)
+        found = self.read(x_t, alpha, places, choose, levels, conditions, features)
+        return places.spread(found, x_t)
 
 
 def _learns(schedule: Schedule) -> bool:

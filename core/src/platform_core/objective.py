@@ -181,17 +181,20 @@ class DiffusionObjective(Objective, Guessing):
 
     def _integrand(self, batch: Batch, noised: Noised, row_loss: rows.RowLoss) -> Loss:
         x0, (inputs, x_t, alpha, slope) = batch.x0, noised
-        counted = batch.mask & self.denoiser.process.changeable(x_t)
-        hidden = self.denoiser.encode(inputs, alpha, batch.conditions)[counted]
-        levels = (level.expand(x0.shape)[counted] for level in (alpha, slope))
+        process = self.denoiser.process
+        counted = rows.Places.of(
+            batch.mask & process.changeable(x_t), every=batch.every and process.all_changeable
+        )
+        hidden = counted.rows(self.denoiser.encode(inputs, alpha, batch.conditions))
+        levels = (counted.rows(level.expand(x0.shape)) for level in (alpha, slope))
         total, values = rows.weighted_sum(
             self.model.backbone.decoder,
             row_loss,
             hidden,
-            (x_t[counted], x0[counted], *levels),
-            num_states=self.denoiser.process.num_states,
+            (counted.rows(x_t), counted.rows(x0), *levels),
+            num_states=process.num_states,
         )
-        return Loss(total, torch.zeros(x0.shape, device=x0.device).masked_scatter(counted, values))
+        return Loss(total, counted.spread(values, torch.zeros(x0.shape, device=x0.device)))
 
 
 class Nelbo(DiffusionObjective):

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from platform_core import categorical
+from platform_core.rows import Places, is_static
 from platform_core.types import LogProbs, Noise, Probs, Row, Selected, Tokens
 
 LOG_ZERO = -1e6
@@ -44,7 +45,12 @@ class Process:
 
 
 class Diffusion(Process, ABC):
-    """A process with noise: a corruption at every noise level, and reverse steps that undo it."""
+    """A process with noise: a corruption at every noise level, and reverse steps that undo it.
+
+    `all_changeable` says that `changeable` is true of every token, so that nobody need look.
+    """
+
+    all_changeable: ClassVar[bool] = False
 
     @abstractmethod
     def sample_prior(self, shape: tuple[int, ...], generator: torch.Generator) -> Tokens:
@@ -265,8 +271,10 @@ class Mixing(Diffusion):
         from_prior = ~from_denoiser & (level < parts.denoiser + parts.prior)
         noise = self.sample_noise(tuple(x_t.shape), alpha_s, generator)
         x_s = torch.where(from_prior, noise, x_t)
-        x_s[from_denoiser] = categorical.draw(log_x0[from_denoiser].exp_(), generator)
-        return x_s
+        places = Places.of(from_denoiser, static=is_static(x_t.device, self.num_states))
+        laws = places.rows(log_x0)
+        laws = laws.exp() if places.index is None else laws.exp_()  # which is a copy
+        return places.spread(categorical.draw(laws, generator), x_s)
 
     def _reach(self, x_t: Tokens, alpha_s: Noise, alpha_t: Noise, states: Probs) -> Probs:
         """q(x_t | x_s) for every x_s: kept 1{x_s = x_t} + n_{t|s}[x_t]."""
@@ -428,6 +436,8 @@ class Uniform(Interpolating):
 
     Source: D3PM, arXiv:2107.03006, section 3.1; UDLM, arXiv:2412.10193; DUO, arXiv:2506.10892.
     """
+
+    all_changeable: ClassVar[bool] = True
 
     def __init__(self, vocab_size: int) -> None:
         super().__init__(vocab_size, num_states=vocab_size, time_conditioned=True)

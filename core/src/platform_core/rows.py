@@ -12,20 +12,79 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from platform_core import last_layer
 from platform_core.last_layer import Chunk, added, is_plain, leaves, rows_at_once
 from platform_core.last_layer import RowLoss as RowLoss
-from platform_core.types import Hidden, Nats
+from platform_core.types import Hidden, Nats, Selected
+
+Index = Int[Tensor, " rows"]
 
 BLOCKS = 8
 """Parts of a chunk on a CPU that a row loss reads one after the other, to need less memory."""
+
+STATIC_ON = {"cuda"}
+"""Kinds of devices on which samplers read every position, where there are few states."""
+
+STATIC_STATES = 1024
+"""Most states at which it costs less to read every position than to wait for those selected."""
 
 CHUNK_ELEMENTS = 2**23
 """Number of logits decoded at once on a CPU: 32 MiB in float32, for a plain linear layer, whose
 gradients replace the logits. Elsewhere half as many, not counting the few temporaries of a loss.
 """
+
+
+@dataclass(frozen=True)
+class Places:
+    """Selected positions of a batch.
+
+    On a GPU the host waits until selected positions are found, so they are looked for once, and
+    every tensor is read there by their numbers. Or nothing is looked for: all positions are read,
+    and what was not selected is thrown away.
+    """
+
+    selected: Selected
+    index: Index | None
+    """Numbers of the positions in the order of the batch; None where all are read."""
+    every: bool
+    """Whether all are known to be selected."""
+
+    @classmethod
+    def of(cls, selected: Selected, *, every: bool = False, static: bool = False) -> "Places":
+        """The places where `selected` is true.
+
+        Args:
+            selected: `[batch, length]`, or of any other shape.
+            every: that all are known to be selected; nothing is looked for then.
+            static: to read all positions whether selected or not, so that nothing is looked for and
+                the number of rows is known.
+        """
+        index = None if every or static else selected.flatten().nonzero().squeeze(-1)
+        return cls(selected, index, every)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self.selected.numel() if self.index is None else len(self.index)
+
+    def rows(self, values: Tensor) -> Tensor:
+        """The rows of `[batch, length, ...]` at these places, one after the other."""
+        every = values.flatten(0, self.selected.ndim - 1)
+        return every if self.index is None else every.index_select(0, self.index)
+
+    def spread(self, rows: Tensor, onto: Tensor) -> Tensor:
+        """A copy of `[batch, length]` with one value of `rows` at each of these places."""
+        if self.index is not None:
+            return onto.masked_scatter(self.selected, rows)
+        found = rows.view_as(onto)
+        return found if self.every else torch.where(self.selected, found, onto)
+
+
+def is_static(device: torch.device, num_states: int) -> bool:
+    """Whether samplers read every position, selected or not."""
+    return device.type in STATIC_ON and num_states <= STATIC_STATES
 
 
 def weighted_sum(

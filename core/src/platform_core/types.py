@@ -77,6 +77,13 @@ class Batch(NamedTuple):
     """Number of each token's document within its sequence, `[batch, length]`; None where documents
     are not kept apart.
     """
+    full: Selected | None = None
+    """The same object as `mask` where all of it is known to be true; see `every`."""
+
+    @property
+    def every(self) -> bool:
+        """Whether all tokens are known to count, so that nobody need look for those that do."""
+        return self.full is self.mask
 
     @property
     def conditions(self) -> Conditions:
@@ -85,6 +92,8 @@ class Batch(NamedTuple):
         return {name: value for name, value in known.items() if value is not None}
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on another device."""
+        """The same batch on another device; from a CPU, where that is free, it looks at `mask`."""
         known = {name: values.to(device) for name, values in self.conditions.items()}
-        return Batch(self.x0.to(device), self.mask.to(device), **known)
+        every = self.every or (self.mask.device.type == "cpu" and bool(self.mask.all()))
+        mask = self.mask.to(device)
+        return Batch(self.x0.to(device), mask, **known, full=mask if every else None)

@@ -75,6 +75,26 @@ def test_a_count_is_the_same_twice(path):
     assert counts.measure(case)["kernels"] > 0
 
 
+MOST_WAITS = {
+    "ar": (0, 0),
+    "duo": (0, 2),
+    "mdlm": (1, 2),
+    "sedd": (1, 1),
+    "d3pm": (1, 2),
+}
+"""Family -> waits of the host in an update and in a sampling step, where all tokens count."""
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_the_host_waits_no_more_than_it_must(family):
+    update, sample = (
+        counts.measure(counts.Case("counts", f"{family}, {path}", SIZE))["syncs"]
+        for path in ("update", "sample")
+    )
+    assert update == MOST_WAITS[family][0]
+    assert sample <= MOST_WAITS[family][1]
+
+
 def test_a_table_fits_a_terminal(monkeypatch):
     monkeypatch.setattr(bench, "measure_apart", lambda case: dict.fromkeys(COLUMNS, 12345.0))
     for name in bench.SUITES:

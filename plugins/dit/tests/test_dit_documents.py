@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import flex_attention
 
 from platform_core.errors import UsageError
+from platform_dit import attention
 from platform_dit.attention import Flash, FlashWherePossible, Sdpa
 from platform_dit.backbone import Dit
 
@@ -77,3 +79,52 @@ def test_flash_attention_keeps_no_documents_apart():
     found = FlashWherePossible(kernel)(heads, heads, heads, causal=False, visible=visible)
     assert torch.equal(found, Sdpa()(heads, heads, heads, causal=False, visible=visible))
     torch.testing.assert_close(found, heads)
+
+
+@pytest.fixture
+def flexible(monkeypatch):
+    """Documents are separated by FlexAttention here too, not compiled."""
+    monkeypatch.setattr(attention, "FLEX_ON", {"cpu"})
+    monkeypatch.setattr(attention, "_flex_kernel", lambda: flex_attention)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("lengths", [LENGTHS, (130, 1, 125, 44), (7,)])
+@pytest.mark.parametrize("causal", [False, True])
+def test_flex_attention_separates_documents_as_a_dense_mask_does(causal, lengths, flexible):
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, sum(lengths), 3, 16) for _ in range(3))
+    numbers = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    documents = torch.stack((numbers, numbers // 2))
+    chosen = attention.choose("auto", 16)
+    blocks, dense = (kind.separated(documents, causal=causal) for kind in (chosen, Sdpa()))
+    assert isinstance(chosen, attention.Flexible)
+    assert not isinstance(blocks, torch.Tensor)
+    found = chosen(query, key, value, causal=causal, visible=blocks)
+    expected = Sdpa()(query, key, value, causal=causal, visible=dense)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    also = chosen(query, key, value, causal=causal, visible=dense)
+    assert torch.equal(also, expected)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_network_has_the_same_features_with_flex_attention(causal, monkeypatch):
+    torch.manual_seed(0)
+    net = Dit(9, causal, not causal, hidden_size=32, num_blocks=2, num_heads=2, cond_size=8).eval()
+    tokens, documents = packed()
+    sigma = None if causal else torch.ones(2, 1)
+    with torch.no_grad():
+        expected = net.encode(tokens, sigma, documents=documents)
+        monkeypatch.setattr(attention, "FLEX_ON", {"cpu"})
+        monkeypatch.setattr(attention, "_flex_kernel", lambda: flex_attention)
+        found = net.encode(tokens, sigma, documents=documents)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_only_auto_separates_documents_by_flex_attention_and_only_on_a_gpu():
+    documents = packed()[1]
+    for name, size in (("auto", 64), ("auto", 24), ("auto", 8), ("sdpa", 64)):
+        chosen = attention.choose(name, size)
+        assert isinstance(chosen, attention.Flexible) == ((name, size) == ("auto", 64))
+        assert isinstance(chosen.separated(documents, causal=False), torch.Tensor)

@@ -308,3 +308,13 @@ def test_the_polynomial_is_the_published_one_as_far_as_its_fit_goes():
 def test_a_polynomial_that_would_rise_is_refused():
     with pytest.raises(ValueError, match="poly9 does not fall everywhere .*narrower window"):
         Poly9(50257, -5, 5)
+
+
+def test_a_root_is_the_same_however_seldom_the_host_looks(monkeypatch):
+    alphas = torch.linspace(0.001, 0.999, 40, dtype=torch.float64)
+    found = []
+    for apart in (1, 8, 1000):
+        monkeypatch.setattr(gaussian, "LOOK_EVERY", {"cpu": apart})
+        found.append(gaussian.signal_inverse(alphas, 31))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

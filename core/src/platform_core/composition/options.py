@@ -125,8 +125,13 @@ class TrainOptions:
         clip: largest norm of the whole gradient; 0 for no clipping.
         ema_decay: decay of the average of weights, at most (1 + n) / (10 + n) at update n; 0 for
             no averaging.
-        precision: fp32, bf16 (matrix products only), or auto (bf16 where the device supports it).
-        compile: compile the backbone with torch.compile; worth it on a GPU.
+        precision: fp32; bf16 or fp16 (of matrix products only; fp16 on a GPU alone, with a scale of
+            the loss), or auto (bf16 where the device supports it, fp16 on other GPUs that are
+            quicker in it).
+        compile: compile the backbone with torch.compile, block by block where it says what its
+            blocks are; by default (null) on a GPU, for such a backbone.
+        checkpoint_activations: compute the activations within a block again in the backward pass
+            instead of keeping them; needs much less memory and about a third more time.
         log_every: updates between lines of metrics.jsonl.
         evaluate_every: updates between bounds on text of evaluate.split; 0 for only at the end.
         checkpoint_every: updates between checkpoints; 0 for only at the end.
@@ -155,8 +160,9 @@ class TrainOptions:
     eps: float = 1e-8
     clip: float = 1.0
     ema_decay: float = 0.9999
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: bool = False
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool | None = None
+    checkpoint_activations: bool = False
     log_every: int = 10
     evaluate_every: int = 200
     checkpoint_every: int = 200

@@ -33,6 +33,7 @@ from platform_core.registry.loading import load_plugins
 from platform_core.runtime import accelerator as runtime
 from platform_core.runtime import state
 from platform_core.runtime.checkpoint import CheckpointError, Checkpoints, load_weights
+from platform_core.runtime.network import compile_networks
 from platform_core.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -244,6 +245,8 @@ class TrainedRun:
         else:  # imported: of the network alone
             load_weights(built.model.backbone, state.of_backbone(tensors), source=source)
         built.objective.to(self.accelerator.device).eval()
+        asked = None if self.composition.train.compile is not False else False
+        compile_networks(built.objective, asked, self.accelerator.device)
         return built, int(checkpoint.state["step"])
 
 

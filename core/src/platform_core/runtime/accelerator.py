@@ -28,6 +28,9 @@ PACKAGES = (
 )
 
 
+FP16_FROM = (7, 0)
+"""Lowest compute capability of GPUs that multiply fp16 matrices faster than float32: Volta."""
+
 SHARDING = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -43,17 +46,31 @@ def start(precision: str = "auto") -> Accelerator:
     On a GPU, products of float32 matrices use TF32, unless the precision is fp32.
 
     Raises:
-        UsageError: `accelerate launch` asks for a way of sharding or offloading.
+        UsageError: `accelerate launch` asks for a way of sharding or offloading, or the precision
+            is fp16 and there is no GPU.
     """
     require_whole_weights()
     cpu = not torch.cuda.is_available()
+    if cpu and precision == "fp16":
+        raise UsageError(
+            "train.precision is fp16, which needs a GPU, and torch sees none; choose "
+            "--train.precision auto, bf16 or fp32"
+        )
     if not cpu:
         torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
         torch.backends.cudnn.allow_tf32 = precision != "fp32"
     if cpu and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(available_cores())
-    mixed = "bf16" if precision == "bf16" or (precision == "auto" and has_bf16(cpu=cpu)) else "no"
-    return Accelerator(cpu=cpu, mixed_precision=mixed)
+    return Accelerator(cpu=cpu, mixed_precision=mixed_precision(precision, cpu=cpu))
+
+
+def mixed_precision(precision: str, *, cpu: bool) -> str:
+    """What accelerate calls a precision; `auto` is decided by the hardware."""
+    if precision != "auto":
+        return {"fp32": "no"}.get(precision, precision)
+    if has_bf16(cpu=cpu):
+        return "bf16"
+    return "no" if cpu or torch.cuda.get_device_capability() < FP16_FROM else "fp16"
 
 
 def require_whole_weights() -> None:

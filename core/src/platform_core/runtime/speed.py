@@ -6,7 +6,7 @@ leaves out or computes again does not count, so that figures of different object
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def training_flops(
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
-    with torch.device("meta"), torch.no_grad(), counter:
+    with _eager(backbone), torch.device("meta"), torch.no_grad(), counter:
         ids = torch.zeros(1, length, dtype=torch.long)
         sigma = torch.zeros(1, 1) if time_conditioned else None
         labels = (torch.zeros(1, dtype=torch.long),) if labelled else ()
@@ -63,6 +63,14 @@ def training_flops(
             return None
     assert isinstance(logits, Tensor)
     return TRAINING * counter.get_total_flops() / length
+
+
+def _eager(backbone: Backbone) -> AbstractContextManager[object]:
+    """Compiled blocks are called as they were written; without any, the compiler is not loaded."""
+    if all(module._compiled_call_impl is None for module in backbone.modules()):
+        return nullcontext()
+    eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return eager
 
 
 def _without_memory(backbone: Backbone, *inputs: Tensor | None) -> object:

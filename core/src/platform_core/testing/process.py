@@ -320,6 +320,8 @@ def changeable(subject: Subject) -> Figures:
     moves, said = stays < 1 - 1e-12, process.changeable(states)
     figures = f"it is true for {states[said].tolist()}, should be for {states[moves].tolist()}"
     require(bool((moves == said).all()), figures)
+    missing = "it is not true of every state, so all_changeable must be False"
+    require(bool(said.all()) or not process.all_changeable, missing)
     return figures
 
 

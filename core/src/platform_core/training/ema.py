@@ -30,14 +30,22 @@ class Ema:
         self.shadow = {name: parameter.detach().clone() for name, parameter in self._live.items()}
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Moves the shadow towards the live parameters, after an optimizer step."""
+    def update(self, passed: Tensor | None = None) -> None:
+        """Moves the shadow towards the live parameters, after an optimizer step.
+
+        Args:
+            passed: a boolean scalar on the device, whether the step was made; the shadow stays
+                where it is if not. None for a step that was made.
+        """
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         live = [self._live[name].detach() for name in self.shadow]
+        shadow = list(self.shadow.values())
         # One launch for all parameters on a GPU; on a CPU the same loop as before.
-        if self.shadow:
-            torch._foreach_lerp_(list(self.shadow.values()), live, 1 - decay)
+        if shadow and passed is None:
+            torch._foreach_lerp_(shadow, live, 1 - decay)
+        elif shadow and passed is not None:
+            _move(shadow, live, 1 - decay, passed)
 
     def restore(self, shadow: Mapping[str, Tensor], updates: int) -> None:
         """Restores a saved average and its number of updates."""
@@ -61,3 +69,14 @@ class Ema:
             kept = live.detach().clone()
             live.copy_(shadow)
             shadow.copy_(kept)
+
+
+def _move(shadow: list[Tensor], live: list[Tensor], share: float, passed: Tensor) -> None:
+    """The same as `torch._foreach_lerp_`, bit for bit, or nothing if the step did not pass."""
+    if share >= 0.5:  # where lerp is live - (live - shadow) (1 - share), as in the first updates
+        for average, parameter in zip(shadow, live, strict=True):
+            average.lerp_(parameter, share * passed.to(average.dtype))
+        return
+    apart = torch._foreach_sub(live, shadow)
+    torch._foreach_mul_(apart, passed.to(apart[0].dtype))
+    torch._foreach_add_(shadow, apart, alpha=share)

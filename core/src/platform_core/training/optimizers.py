@@ -121,6 +121,11 @@ class Joint(torch.optim.Optimizer):
             each.step()
 
 
+def parts(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    """The optimizers that an optimizer consists of."""
+    return list(optimizer._optimizers) if isinstance(optimizer, Joint) else [optimizer]
+
+
 def _of_torch(
     kind: type[torch.optim.Optimizer], parameters: Parameters, options: TrainOptions
 ) -> torch.optim.Optimizer:

@@ -39,6 +39,7 @@ class Window:
     loss: float = 0.0
     tokens: int = 0
     updates: int = 0
+    moved: int = 0
     gradient_norm: float = 0.0
     waiting: float = 0.0
     started: float = 0.0
@@ -48,7 +49,9 @@ class Window:
         self.loss += update.loss * update.tokens
         self.tokens += update.tokens
         self.updates += 1
-        self.gradient_norm += update.gradient_norm
+        if update.is_finite:
+            self.moved += 1
+            self.gradient_norm += update.gradient_norm
         self.waiting += update.waiting
 
     def metrics(self, update: Update, work: Work) -> dict[str, float]:
@@ -56,7 +59,7 @@ class Window:
         seconds = time.perf_counter() - self.started
         return {
             "loss": self.loss / self.tokens,
-            "gradient_norm": self.gradient_norm / self.updates,
+            "gradient_norm": self.gradient_norm / max(1, self.moved),
             "learning_rate": update.learning_rate,
             "tokens_per_second": self.tokens / seconds,
             **work.metrics(self.updates / seconds, self.waiting / seconds),

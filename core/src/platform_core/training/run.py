@@ -47,6 +47,7 @@ from platform_core.runtime.checkpoint import Checkpoint, Checkpoints
 from platform_core.runtime.signals import Interruption
 from platform_core.runtime.speed import peak_flops, profiled, training_flops
 from platform_core.training.callbacks import Watchers
+from platform_core.training.deferred import MOST_UNREAD
 from platform_core.training.progress import Meter, Work
 from platform_core.training.trainer import Trainer
 
@@ -238,24 +239,38 @@ class Run:
         """Makes an update and what is due after it; returns whether a signal asked to stop."""
         options, trainer = self.composition.train, self.trainer
         start = time.perf_counter()
-        update = trainer.update()
-        trainer.seconds += time.perf_counter() - start
-        meter.add(update)
+        trainer.launch()
         last = trainer.step == options.steps
+        asked = interruption.signal is not None
+        reads = not trainer.deferred or last or self.reads_at(trainer.step, asked=asked)
+        updates = trainer.read() if reads else []
+        trainer.seconds += time.perf_counter() - start
+        for update in updates:
+            meter.add(update)
         keep = False
         if due(trainer.step, options.log_every):
-            figures: Mapping[str, float] = meter.metrics(update)
+            figures: Mapping[str, float] = meter.metrics(updates[-1])
             self.log(figures, subset="train")
             keep |= self.react(self.watchers.after_update(self.progress_with(figures)))
         if due(trainer.step, options.evaluate_every) and not last:
             figures = self.look(meter)
             keep |= self.react(self.watchers.after_look(self.progress_with(figures)))
-        interrupted = self.anywhere(interruption.signal is not None)
+        interrupted = reads and self.anywhere(interruption.signal is not None)
         # A checkpoint is saved after the records of its step, which a resumed run keeps.
         ended = last or interrupted or bool(self.watchers.stopped)
         if due(trainer.step, options.checkpoint_every) or ended or keep:
             self.save()
         return interrupted
+
+    def reads_at(self, step: int, *, asked: bool) -> bool:
+        """Whether a step's figures are read, and so also whether any process was asked to stop.
+
+        It is the same in all processes: of several, each tells the others when all read.
+        """
+        options = self.composition.train
+        every = (options.log_every, options.evaluate_every, options.checkpoint_every)
+        alone = self.accelerator.num_processes == 1
+        return any(due(step, one) for one in every) or (asked and alone) or due(step, MOST_UNREAD)
 
     def progress_with(self, figures: Mapping[str, float]) -> Progress:
         """The progress of the training, with figures that were just measured."""

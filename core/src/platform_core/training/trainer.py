@@ -26,6 +26,10 @@ from platform_core.objective import Following, Loss, Objective
 from platform_core.registry.loading import installed
 from platform_core.runtime import state
 from platform_core.runtime.checkpoint import Checkpoint, CheckpointError, load_weights
+from platform_core.runtime.network import compile_networks, recompute_activations
+from platform_core.training import deferred
+from platform_core.training.deferred import MOST_UNREAD, Gate, Launched, can_hold_back
+from platform_core.training.deferred import read as read_figures
 from platform_core.training.ema import Ema
 from platform_core.training.optimizers import make_optimizer
 from platform_core.types import Batch
@@ -38,11 +42,18 @@ class Update:
     loss: float
     """Nats per counted token, over the global batch."""
     gradient_norm: float
-    """Norm of the whole gradient before clipping."""
+    """Norm of the whole gradient before clipping; not finite where fp16 was too narrow for it, so
+    that the weights stayed as they were and the scale of the loss was lowered.
+    """
     learning_rate: float
     tokens: int
     waiting: float = field(compare=False)
     """Seconds until the data were there."""
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the gradient was finite, and so moved the weights."""
+        return math.isfinite(self.gradient_norm)
 
 
 class Trainer:
@@ -82,22 +93,40 @@ class Trainer:
             stream.begin(seed=seed)
             self.split, self.order = stream, Consecutive()
         self.objective = objective.to(accelerator.device)
-        if options.compile:
+        if options.checkpoint_activations:
             backbone = objective.model.backbone
-            backbone.encode = torch.compile(backbone.encode)  # type: ignore[method-assign]
+            recompute_activations(backbone, type(backbone).__name__)
+        compile_networks(self.objective, options.compile, accelerator.device)
         self.trained = {n: p for n, p in objective.named_parameters() if p.requires_grad}
         self.ema = Ema(self.trained, options.ema_decay)
         self.optimizer = make_optimizer(self.trained, options, installed())
-        self.prepared, _ = accelerator.prepare(self.objective, self.optimizer)
+        self.prepared, self._scaled = accelerator.prepare(self.objective, self.optimizer)
         self.step = 0
         self.seconds = 0.0
+        # Under fp16 a gradient that is not finite is no error, and the scale has to follow at once.
+        self.scaler: torch.amp.GradScaler | None = accelerator.scaler
+        self.deferred = accelerator.device.type in deferred.DEFERRED_ON and self.scaler is None
+        self._gate = Gate(accelerator.device)
+        self._unread: list[Launched] = []
+        self._read: list[Update] = []
         self._tell_objective()
 
     def update(self) -> Update:
-        """Makes one optimizer update.
+        """Makes one optimizer update and reads its figures.
 
         Raises:
             UsageError: the loss or the gradient is not finite.
+        """
+        self.launch()
+        return self.read()[-1]
+
+    def launch(self) -> None:
+        """Makes one optimizer update; `read` has its figures.
+
+        On a GPU the host does not wait for them, so `read` is where an error is seen.
+
+        Raises:
+            UsageError: the loss or the gradient is not finite, and figures are read at once.
         """
         rate = learning_rate(self.options, self.step)
         for group in self.optimizer.param_groups:
@@ -106,7 +135,7 @@ class Trainer:
         batches = self._batches()
         waiting = time.perf_counter() - start
         tokens = sum((batch.mask.sum() for batch in batches.values()), torch.zeros(()))
-        tokens = self.accelerator.reduce(tokens.to(self.accelerator.device))
+        tokens = self.accelerator.reduce(tokens.to(self.accelerator.device, non_blocking=True))
         loss = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
         self.objective.train()
         for number, (first, batch) in enumerate(batches.items(), start=1):
@@ -115,28 +144,72 @@ class Trainer:
                 loss += self._descend(batch, first, self.accelerator.num_processes / tokens)
         limit = self.options.clip or math.inf
         norm = self.accelerator.clip_grad_norm_(self.trained.values(), limit)
-        mean = float(self.accelerator.reduce(loss) / tokens)
-        if not math.isfinite(mean) or not math.isfinite(float(norm)):
-            name = first_not_finite(self.trained)
-            weight = f", because the weight {name} is not finite" if name else ""
-            raise UsageError(
-                f"step {self.step}: the loss is {mean:g} and the gradient's norm {float(norm):g}"
-                f"{weight}; lower --train.learning_rate (now {self.options.learning_rate:g}) and "
-                "resume"
-            )
-        self.optimizer.step()
+        self._unread.append(Launched(self.step, loss, norm, tokens, rate, waiting))
+        if self.deferred and can_hold_back(self.optimizer):
+            self._gate.look(norm)
+            self._gate.step(self.optimizer)
+        else:
+            self._collect()
+            # A scaler leaves the step out if the gradient is not finite, and then lowers the scale.
+            (self.optimizer if self.scaler is None else self._scaled).step()
         self.optimizer.zero_grad()
-        self.ema.update()
+        if self.scaler is None or self._read[-1].is_finite:
+            self.ema.update(self._gate.open if self.deferred else None)
         self.step += 1
         self._tell_objective()
-        return Update(mean, float(norm), rate, int(tokens), waiting)
+        if len(self._unread) >= MOST_UNREAD:
+            self._collect()
+
+    def read(self) -> list[Update]:
+        """The updates since the last call, in order; all processes call this after the same one.
+
+        Raises:
+            UsageError: the loss or the gradient of one was not finite. Weights, optimizer, average
+                and `step` are those from before it.
+        """
+        self._collect()
+        read, self._read = self._read, []
+        return read
+
+    def _collect(self) -> None:
+        """Reads the figures of updates that were not read yet."""
+        launched, self._unread = self._unread, []
+        if not launched:
+            return
+        figures = read_figures(launched, self.accelerator)
+        for one, (loss, norm, tokens) in zip(launched, figures, strict=True):
+            update = Update(loss, norm, one.learning_rate, tokens, one.waiting)
+            if not math.isfinite(loss) or not (update.is_finite or self._scale_can_fall()):
+                self._hold_back(one.step)
+                raise self._not_finite(loss, norm)
+            self._read.append(update)
+
+    def _scale_can_fall(self) -> bool:
+        """Whether a gradient may be too large for fp16 only because the loss was scaled up."""
+        return self.scaler is not None and self.scaler.get_scale() > 1
+
+    def _hold_back(self, step: int) -> None:
+        """Takes back the counts of the updates from `step` on, which changed nothing else."""
+        self.ema.updates -= self.step - step
+        self.step, self._read, self._gate = step, [], Gate(self.accelerator.device)
+
+    def _not_finite(self, loss: float, norm: float) -> UsageError:
+        name = first_not_finite(self.trained)
+        weight = f", because the weight {name} is not finite" if name else ""
+        return UsageError(
+            f"step {self.step}: the loss is {loss:g} and the gradient's norm {norm:g}"
+            f"{weight}; lower --train.learning_rate (now {self.options.learning_rate:g}) and "
+            "resume"
+        )
 
     def checkpoint(self) -> Checkpoint:
         """A checkpoint of everything that the next update depends on.
 
         Raises:
-            UsageError: a weight is not finite, so that nothing could go on from the checkpoint.
+            UsageError: a weight is not finite, so that nothing could go on from the checkpoint, or
+                an update was not, whose figures were not read yet.
         """
+        self._collect()
         if (wrong := first_not_finite(self.trained)) is not None:
             raise UsageError(
                 f"step {self.step}: the weight {wrong} is not finite, so no checkpoint is kept of "
@@ -157,6 +230,8 @@ class Trainer:
             "seconds": self.seconds,
             "sequences_seen": self.step * self.options.batch_size,
         }
+        if self.scaler is not None:
+            plain["scaler"] = self.scaler.state_dict()
         if self.stream is not None:
             plain["stream"] = self.stream.state()
         return Checkpoint(groups, plain)
@@ -178,6 +253,8 @@ class Trainer:
             name, field = key.rsplit("/", 1)
             parameter = self.trained[name]
             self.optimizer.state[parameter][field] = value.to(parameter.device)
+        if self.scaler is not None and "scaler" in checkpoint.state:
+            self.scaler.load_state_dict(checkpoint.state["scaler"])
         if self.stream is not None:
             self.stream.restore(checkpoint.state["stream"])
         self.step = checkpoint.state["step"]
@@ -214,6 +291,9 @@ class Trainer:
         torch.manual_seed(derive_seed(self.seed, "dropout", self.step, first))
         draws = self._draws("train", first, device)
         loss: Loss = self.prepared(batch.to(device), draws)
+        if self.deferred:
+            # Every process must see in the gradient, which all share, that one loss is not finite.
+            scale = torch.where(loss.total.detach().isfinite(), scale, torch.nan)
         self.accelerator.backward(loss.total * scale)
         return loss.total.detach()
 

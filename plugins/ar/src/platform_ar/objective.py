@@ -50,28 +50,29 @@ class NextTokenNll(Objective, Guessing):
     def guesses(self, batch: Batch, draws: Draws) -> Tokens:
         """The likeliest token after the clean ones to its left."""
         inputs = self.predictor.process.inputs(batch.x0)
+        places = rows.Places.of(batch.mask, every=batch.every)
         found = rows.collect(
             self.model.backbone.decoder,
             lambda logits: self.predictor.log_next(logits).argmax(-1),
-            self.predictor.encode(inputs, batch.conditions)[batch.mask],
+            places.rows(self.predictor.encode(inputs, batch.conditions)),
             (),
             num_states=self.predictor.process.num_states,
         )
-        return batch.x0.masked_scatter(batch.mask, found)
+        return places.spread(found, batch.x0)
 
     def score(self, inputs: Tokens, targets: Batch) -> Loss:
         """-log p of each target that counts, given the inputs up to the same position."""
         x0, counted = targets.x0, targets.mask
-        hidden = self.predictor.encode(inputs, targets.conditions)[counted]
+        places = rows.Places.of(counted, every=targets.every)
+        hidden = places.rows(self.predictor.encode(inputs, targets.conditions))
         total, values = rows.weighted_sum(
             self.model.backbone.decoder,
             self.row_loss,
             hidden,
-            (x0[counted],),
+            (places.rows(x0),),
             num_states=self.predictor.process.num_states,
         )
-        nats = torch.zeros(x0.shape, device=x0.device)
-        return Loss(total, nats.masked_scatter(counted, values))
+        return Loss(total, places.spread(values, torch.zeros(x0.shape, device=x0.device)))
 
     def row_loss(self, logits: Logits, target: Tokens) -> Nats:
         """-log p of each row's target."""

@@ -71,7 +71,8 @@ def prepared(family: str, size: Size) -> tuple[Objective, Batch]:
     """The objective of a family on the device at hand, and a batch of random tokens."""
     objective = composed([f"--process={family}"], size).objective.to(device_of())
     x0 = torch.randint(size.states, (size.batch, size.length)).to(device_of())
-    return objective, Batch(x0, torch.ones_like(x0, dtype=torch.bool))
+    every = torch.ones_like(x0, dtype=torch.bool)
+    return objective, Batch(x0, every, full=every)
 
 
 def backward(objective: Objective, batch: Batch, family: str, way: str) -> Tensor:

@@ -5,10 +5,12 @@
 Causal attention may get fewer queries than keys; the queries are then those of the last positions.
 
 `choose` picks the kernel once, when a network is built: torch's own, which runs everywhere, or
-FlashAttention where it is installed and the inputs allow it. Queries (`Newest`) and keys may have a
-wider dtype than values, because of rotary positions; the result has the dtype of the values.
+FlashAttention where it is installed and the inputs allow it. A dense mask separates documents, or
+FlexAttention on a GPU. Queries (`Newest`) and keys may have a wider dtype than values, because of
+rotary positions; the result has the dtype of the values.
 """
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Literal
@@ -16,19 +18,27 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from platform_core.errors import UsageError
+from platform_core.types import Documents
 
 Heads = Float[Tensor, "batch length heads head_size"]
 Newest = Float[Tensor, "batch newest heads head_size"]
 Name = Literal["auto", "sdpa", "flash"]
 Visible = Bool[Tensor, "batch newest length"]
+Mask = Visible | BlockMask
+"""Which keys each query may see, in the form that a kernel reads."""
 FlashKernel = Callable[..., Tensor]
 
 FLASH_DTYPES = (torch.float16, torch.bfloat16)
 FLASH_MAX_HEAD_SIZE = 256
 FLASH_HEAD_SIZE_STEP = 8
+
+FLEX_ON = {"cuda"}
+"""Kinds of devices on which `auto` separates documents by FlexAttention."""
+FLEX_LEAST_HEAD_SIZE = 16
 
 
 class Attention(ABC):
@@ -42,9 +52,13 @@ class Attention(ABC):
         value: Heads,
         *,
         causal: bool,
-        visible: Visible | None = None,
+        visible: Mask | None = None,
     ) -> Newest:
         """The attended values, `[batch, newest, heads, head_size]`."""
+
+    @abstractmethod
+    def separated(self, documents: Documents, *, causal: bool) -> Mask:
+        """What each position may see where documents are kept apart: `visible` of a call."""
 
 
 class Sdpa(Attention):
@@ -57,9 +71,10 @@ class Sdpa(Attention):
         value: Heads,
         *,
         causal: bool,
-        visible: Visible | None = None,
+        visible: Mask | None = None,
     ) -> Newest:
         """The attended values, computed in their dtype; on a CPU in float32 at least."""
+        assert not isinstance(visible, BlockMask), "see separated"
         if value.device.type != "cpu":
             return self._attend(
                 query, key, value, causal=causal, visible=visible, dtype=value.dtype
@@ -70,6 +85,10 @@ class Sdpa(Attention):
             wide = torch.promote_types(value.dtype, torch.float32)
             attended = self._attend(query, key, value, causal=causal, visible=visible, dtype=wide)
         return attended.to(value.dtype)
+
+    def separated(self, documents: Documents, *, causal: bool) -> Mask:
+        """A dense mask; `causal` of a call comes on top of it."""
+        return documents[:, :, None] == documents[:, None, :]
 
     def _attend(
         self,
@@ -95,6 +114,44 @@ class Sdpa(Attention):
         ).transpose(1, 2)
 
 
+class Flexible(Sdpa):
+    """torch's FlexAttention for sequences of several documents on a GPU, `Sdpa` for the rest.
+
+    It skips blocks of queries and keys without a common document. Its results are those of `Sdpa`
+    up to rounding. torch has no backward pass of it on a CPU.
+    """
+
+    def __call__(
+        self,
+        query: Newest,
+        key: Heads,
+        value: Heads,
+        *,
+        causal: bool,
+        visible: Mask | None = None,
+    ) -> Newest:
+        """The attended values; if `visible` came in blocks, it says what is causal too."""
+        if not isinstance(visible, BlockMask):
+            return super().__call__(query, key, value, causal=causal, visible=visible)
+        heads = (each.to(value.dtype).transpose(1, 2) for each in (query, key, value))
+        attended: Newest = _flex_kernel()(*heads, block_mask=visible).transpose(1, 2)
+        return attended
+
+    def separated(self, documents: Documents, *, causal: bool) -> Mask:
+        """Blocks with common documents where FlexAttention runs, else a dense mask."""
+        if documents.device.type not in FLEX_ON:
+            return super().separated(documents, causal=causal)
+        number, length = documents.shape
+        return create_block_mask(
+            lambda b, _, q, k: (documents[b, q] == documents[b, k]) & ((q >= k) | (not causal)),
+            number,
+            None,
+            length,
+            length,
+            device=str(documents.device),
+        )
+
+
 class Flash(Attention):
     """The kernel of the package flash-attn: CUDA and half precision only."""
 
@@ -108,7 +165,7 @@ class Flash(Attention):
         value: Heads,
         *,
         causal: bool,
-        visible: Visible | None = None,
+        visible: Mask | None = None,
     ) -> Newest:
         """The attended values.
 
@@ -128,13 +185,17 @@ class Flash(Attention):
             )
         return self._kernel(query.to(value.dtype), key.to(value.dtype), value, causal=causal)
 
+    def separated(self, documents: Documents, *, causal: bool) -> Mask:
+        """A mask that a call refuses."""
+        return Sdpa().separated(documents, causal=causal)
+
 
 class FlashWherePossible(Attention):
-    """FlashAttention for inputs that it can read, torch's kernel for others and with `visible`."""
+    """FlashAttention for inputs that it can read, torch's kernels for others and with `visible`."""
 
-    def __init__(self, kernel: FlashKernel) -> None:
+    def __init__(self, kernel: FlashKernel, torchs: Sdpa | None = None) -> None:
         self._flash = Flash(kernel)
-        self._sdpa = Sdpa()
+        self._torchs = torchs or Sdpa()
 
     def __call__(
         self,
@@ -143,11 +204,15 @@ class FlashWherePossible(Attention):
         value: Heads,
         *,
         causal: bool,
-        visible: Visible | None = None,
+        visible: Mask | None = None,
     ) -> Newest:
         if visible is None and flash_reads(value):
             return self._flash(query, key, value, causal=causal)
-        return self._sdpa(query, key, value, causal=causal, visible=visible)
+        return self._torchs(query, key, value, causal=causal, visible=visible)
+
+    def separated(self, documents: Documents, *, causal: bool) -> Mask:
+        """In the form that torch's kernels read."""
+        return self._torchs.separated(documents, causal=causal)
 
 
 def last_rows(queries: int, keys: int, device: torch.device) -> Bool[Tensor, "queries keys"]:
@@ -170,10 +235,13 @@ def choose(name: Name, head_size: int) -> Attention:
 
 
 def _make_auto(head_size: int) -> Attention:
+    # A width that is no power of 2, or a small one, is what older versions of torch lack.
+    flexible = head_size >= FLEX_LEAST_HEAD_SIZE and head_size & (head_size - 1) == 0
+    torchs = Flexible() if flexible else Sdpa()
     try:
-        return FlashWherePossible(_flash_kernel(head_size))
+        return FlashWherePossible(_flash_kernel(head_size), torchs)
     except UsageError:
-        return Sdpa()
+        return torchs
 
 
 def _make_sdpa(head_size: int) -> Attention:
@@ -189,6 +257,12 @@ _MAKERS: dict[Name, Callable[[int], Attention]] = {
     "sdpa": _make_sdpa,
     "flash": _make_flash,
 }
+
+
+@functools.cache
+def _flex_kernel() -> Callable[..., Tensor]:
+    """FlexAttention, compiled, since what is not compiled makes the whole matrix of scores."""
+    return torch.compile(flex_attention, dynamic=False)
 
 
 def _flash_kernel(head_size: int) -> FlashKernel:

@@ -8,13 +8,14 @@ is not told the level. Without labels there is no label_map. The causal network 
 all. Parameter names are those of the published checkpoints, which load as they are.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
 
-from platform_core.backbone import Conditional, Incremental, Reader, Separating
+from platform_core.backbone import Blockwise, Conditional, Incremental, Reader, Separating
 from platform_core.errors import UsageError
 from platform_core.types import Documents, Hidden, Inputs, Labels, Noise, Tokens
 from platform_dit import attention as kernels
@@ -51,7 +52,7 @@ SIZES = {
 }
 
 
-class Dit(Conditional, Separating, Incremental):
+class Dit(Conditional, Separating, Incremental, Blockwise):
     """A transformer whose norms are modulated by the noise level.
 
     Args:
@@ -68,7 +69,7 @@ class Dit(Conditional, Separating, Incremental):
         dropout: dropout probability of the outputs of attention and MLPs.
         tie_embeddings: share one table between the first and the last layer.
         attention: torch's own kernel (sdpa), the package flash-attn (flash), or flash where it is
-            installed and applies (auto).
+            installed and applies (auto), and torch's FlexAttention for document masks on a GPU.
         num_labels: number of labels that the data have; 0 if the network is told no label.
 
     Raises:
@@ -131,6 +132,7 @@ class Dit(Conditional, Separating, Incremental):
         # Created last, so that all other weights are drawn as in a network without labels.
         self.label_map = label_embedding(num_labels, cond_size) if num_labels else None
         self._time_conditioned = time_conditioned
+        self._attention = kernel
 
     @property
     def decoder(self) -> nn.Linear:
@@ -157,14 +159,20 @@ class Dit(Conditional, Separating, Incremental):
                 only its own document. Positions are relative, so that a document has the same
                 features as on its own.
         """
-        visible = None if documents is None else documents[:, :, None] == documents[:, None, :]
+        visible = None
+        if documents is not None:
+            visible = self._attention.separated(documents, causal=self.sigma_map is None)
         hidden: Hidden = self.vocab_embed(inputs)
         conditioning = self._conditioning(sigma, labels)
         rotation = self.rotary_emb(hidden.shape[1])
         for block in self.blocks:
-            hidden = block(hidden, conditioning, rotation, visible=visible)
+            hidden = self.through(block, hidden, conditioning, rotation, visible=visible)
         features: Hidden = self.output_layer(hidden, conditioning)
         return features
+
+    def stacked(self) -> Sequence[nn.Module]:
+        """The blocks of attention and MLP."""
+        return list(self.blocks)
 
     def reader(self, length: int) -> Reader:
         """A reader with a key-value cache; only the causal network has one."""
@@ -203,7 +211,8 @@ class CachedReader(Reader):
         rotation = self._rotation.between(start, self._position)
         hidden: Hidden = self._network.vocab_embed(tokens)
         for block, past in zip(self._network.blocks, self._pasts, strict=True):
-            hidden = block(hidden, None, rotation, past)
+            # Not the compiled form, which would be compiled again for every length of the past.
+            hidden = block.forward(hidden, None, rotation, past)
         features: Hidden = self._network.output_layer(hidden, None)
         return features
 

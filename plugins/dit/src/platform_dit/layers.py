@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from platform_core.types import Hidden, Inputs, Noise, TopTokens, tensor
-from platform_dit.attention import Attention, Heads, Newest, Visible
+from platform_dit.attention import Attention, Heads, Mask, Newest
 
 PERIOD = 10_000
 """Base of the geometric frequencies of positions and of noise levels."""
@@ -182,7 +182,7 @@ class Block(nn.Module, ABC):
         conditioning: Conditioning | None,
         rotation: Rotation,
         *,
-        visible: Visible | None = None,
+        visible: Mask | None = None,
     ) -> Hidden:
         """The residual stream after this block; `visible` says what each position may see."""
 
@@ -192,7 +192,7 @@ class Block(nn.Module, ABC):
         rotation: Rotation,
         past: Past | None = None,
         *,
-        visible: Visible | None = None,
+        visible: Mask | None = None,
     ) -> Hidden:
         """The residual of attention to these positions and to those of `past`."""
         projected = rearrange(
@@ -228,7 +228,7 @@ class ModulatedBlock(Block):
         conditioning: Conditioning | None,
         rotation: Rotation,
         *,
-        visible: Visible | None = None,
+        visible: Mask | None = None,
     ) -> Hidden:
         shifts_scales_gates = self.adaLN_modulation(conditioning).to(x.dtype)
         shift1, scale1, gate1, shift2, scale2, gate2 = shifts_scales_gates.chunk(6, dim=-1)
@@ -249,7 +249,7 @@ class CausalBlock(Block):
         rotation: Rotation,
         past: Past | None = None,
         *,
-        visible: Visible | None = None,
+        visible: Mask | None = None,
     ) -> Hidden:
         """The residual stream after this block; `past` caches earlier positions and is extended."""
         x = x + self.attend(self.norm1(x), rotation, past, visible=visible)

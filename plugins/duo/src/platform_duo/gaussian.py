@@ -26,6 +26,9 @@ NUM_NODES, REACH = 256, 9.0
 be too far apart for Phi^(K-1) at large K. This range cuts off 1e-18 of the normal law.
 """
 
+LOOK_EVERY = {"cuda": 8}
+"""Kind of device -> iterations after which the host looks whether a root is found; elsewhere 1."""
+
 MAX_ITERATIONS, TOLERANCE, ROUNDING = 100, 1e-13, 1e-16
 
 Gamma = Noise
@@ -117,16 +120,19 @@ def falling_root(
     """
     low, high = (torch.full_like(values, end) for end in ends)
     x = (low + high) / 2
-    for _ in range(MAX_ITERATIONS):
+    done = torch.zeros((), dtype=torch.bool, device=values.device)
+    apart = LOOK_EVERY.get(values.device.type, 1)
+    for number in range(1, MAX_ITERATIONS + 1):
         excess = curve(x) - values
         low, high = torch.where(excess > 0, x, low), torch.where(excess > 0, high, x)
         newton = x - excess / slope(x)
         inside = (low <= newton) & (newton <= high)
         following = torch.where(inside, newton, (low + high) / 2)
         following = torch.where(excess.abs() <= ROUNDING, x, following)
-        arrived = (following - x).abs() <= TOLERANCE
-        x = following
-        if arrived.all():
+        arrived = ((following - x).abs() <= TOLERANCE).all()
+        x = torch.where(done, x, following)
+        done = done | arrived
+        if number % apart == 0 and done:
             break
     return x
 

@@ -10,6 +10,7 @@ q(x_s | x_0).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, ClassVar, Literal, final
 
 import torch
@@ -169,18 +170,35 @@ class Psi(GridSampler):
 
     def step(self, walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:
         """`psi_step` with the kappa of this step's mode."""
+        if walk.number == 0:
+            walk.memory = self._only_posterior(walk.denoiser.schedule, x_t.device)
+        assert isinstance(walk.memory, list), "the first step has the number 0"
+        if walk.memory[walk.number]:
+            return walk.step(x_t, alpha_s, alpha_t)
         kappa = self.mixings[walk.number].kappa(alpha_s, alpha_t)
-        return psi_step(walk, x_t, alpha_s, alpha_t, kappa)
+        return mixed_step(walk, x_t, alpha_s, alpha_t, kappa)
+
+    def _only_posterior(self, schedule: Schedule, device: torch.device) -> list[bool]:
+        """Whether kappa is 1, for each step; the host waits once for all steps."""
+        levels = pairwise(self.alphas(schedule, device))
+        kappas = [m.kappa(s, t) for m, (t, s) in zip(self.mixings, levels, strict=True)]
+        found: list[bool] = (torch.stack(kappas) == 1).flatten(1).all(1).tolist()
+        return found
 
 
 def psi_step(walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise, kappa: Noise) -> Tokens:
-    """Draw from Psi(x_s | x_t); at kappa = 1 the draw is that of the ancestral step, bit for bit.
+    """Draw from Psi(x_s | x_t); at kappa = 1 the draw is that of the ancestral step, to the bit."""
+    if (kappa == 1).all():
+        return walk.step(x_t, alpha_s, alpha_t)
+    return mixed_step(walk, x_t, alpha_s, alpha_t, kappa)
+
+
+def mixed_step(walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise, kappa: Noise) -> Tokens:
+    """Draw from Psi(x_s | x_t) for any kappa.
 
     One uniform number per token selects the posterior, clean text or the prior. The network is
     asked only about tokens that become clean text or that the posterior redraws.
     """
-    if (kappa == 1).all():
-        return walk.step(x_t, alpha_s, alpha_t)
     denoiser, generator = walk.denoiser, walk.generator
     process = denoiser.process
     assert isinstance(process, Mixing), "see requires"

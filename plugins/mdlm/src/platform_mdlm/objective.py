@@ -224,15 +224,16 @@ class Sdtt(Distillation):
             )
 
         thinned = parameterization.thin(x_t, alpha_s, alpha_t, process=process, generator=generator)
-        levels = (a.expand(x_t.shape)[thinned.open] for a in (thinned.alpha_s, alpha_t))
+        places = rows.Places.of(thinned.open)
+        levels = (places.rows(a.expand(x_t.shape)) for a in (thinned.alpha_s, alpha_t))
         drawn = rows.collect(
             self.teacher.backbone.decoder,
             draw,
-            hidden[thinned.open],
-            (x_t[thinned.open], *levels),
+            places.rows(hidden),
+            (places.rows(x_t), *levels),
             num_states=process.num_states,
         )
-        return x_t.masked_scatter(thinned.open, drawn)
+        return places.spread(drawn, x_t)
 
 
 def step_times(t: Noise, dt: float, steps: int) -> list[Noise]:

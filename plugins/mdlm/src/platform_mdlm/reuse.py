@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from platform_core.backbone import Backbone
 from platform_core.process import Diffusion
+from platform_core.rows import Places
 from platform_core.types import Hidden, Inputs, Noise, Tokens
 
 Sequences = Bool[Tensor, " sequences"]
@@ -41,13 +42,13 @@ class Reusing(Backbone):
         """Features of each position, new or kept; successive calls are states of one batch."""
         assert sigma is None, "features at one noise level are not those at another"
         assert isinstance(inputs, Tensor), "samplers read tokens"
-        stale = self._stale(inputs)
-        if stale.any():
-            read = self.backbone.encode(inputs[stale], None)
+        stale = Places.of(self._stale(inputs))
+        if len(stale):
+            read = self.backbone.encode(stale.rows(inputs), None)
             self.sequences += len(read) * self.backbone.evaluations
             if self._hidden is None:
                 self._hidden = read.new_zeros(len(inputs), *read.shape[1:])
-            self._hidden[stale] = read
+            self._hidden[stale.index] = read
         self._tokens = inputs.clone()
         assert self._hidden is not None, "a network is called where something can change"
         return self._hidden

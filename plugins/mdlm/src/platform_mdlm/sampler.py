@@ -23,6 +23,7 @@ from platform_core.draws import END_MARGIN
 from platform_core.model import Model
 from platform_core.parameterization import PredictsClean, ScoreBased
 from platform_core.process import Absorbing, Diffusion
+from platform_core.rows import Places
 from platform_core.sampler import (
     Ancestral,
     Ending,
@@ -38,7 +39,7 @@ from platform_core.types import Logits, Noise, Selected, Tokens
 from platform_mdlm.remasking import Cap, Confidence, Loop, Remasking, Rescale
 from platform_mdlm.reuse import Reusing
 
-Places = Float[Tensor, " places"]
+OfPlaces = Float[Tensor, " places"]
 
 
 @final
@@ -146,9 +147,9 @@ class FirstHitting(Sampler):
 
 def one_of(selected: Selected, generator: torch.Generator) -> Selected:
     """One selected position of each row, all equally likely; none in a row without any."""
-    some = selected.any(-1)
+    some = Places.of(selected.any(-1))
     chosen = torch.zeros_like(selected)
-    chosen[some, categorical.draw(selected[some].double(), generator)] = True
+    chosen[some.index, categorical.draw(some.rows(selected).double(), generator)] = True
     return chosen
 
 
@@ -315,10 +316,11 @@ class Remdm(GridSampler):
             # One tensor for ids and probabilities; float64 holds every id exactly.
             return torch.stack((drawn.double(), chance), dim=-1)
 
-        if not appearing.any():
+        places = denoiser.places(appearing)
+        if not len(places):
             return draft
-        found = denoiser.read(draft.tokens, alpha, appearing, draw, (alpha,))
-        return draft.having(appearing, *found.unbind(-1))
+        found = denoiser.read(draft.tokens, alpha, places, draw, (alpha,))
+        return draft.having(places, *found.unbind(-1))
 
 
 class Draft(NamedTuple):
@@ -333,11 +335,10 @@ class Draft(NamedTuple):
         """The first draft: masks and the tokens of a prompt, all of infinite confidence."""
         return cls(tokens, torch.full_like(tokens, torch.inf, dtype=torch.float64))
 
-    def having(self, places: Selected, drawn: Places, chance: Places) -> "Draft":
+    def having(self, places: Places, drawn: OfPlaces, chance: OfPlaces) -> "Draft":
         """A copy with drawn tokens at `places`, and their probabilities."""
         return Draft(
-            self.tokens.masked_scatter(places, drawn.long()),
-            self.confidence.masked_scatter(places, chance),
+            places.spread(drawn.long(), self.tokens), places.spread(chance, self.confidence)
         )
 
     def without(self, places: Selected, mask_id: int) -> "Draft":

@@ -46,8 +46,8 @@ class ByScore(GridSampler):
         """Tokens drawn from `law`; the network is not called if no token can change."""
         parameterization, process = walk.denoiser.parameterization, walk.denoiser.process
         assert isinstance(process, Mixing), "see requires"
-        changing = process.changeable(x_t) & ~walk.fixed
-        if not changing.any():
+        changing = walk.denoiser.places(process.changeable(x_t) & ~walk.fixed)
+        if not len(changing):
             return x_t
 
         def draw(logits: Logits, x: Tokens, s: Noise, t: Noise) -> Tokens:
@@ -56,9 +56,7 @@ class ByScore(GridSampler):
             return categorical.draw(self.law(scores, x, s, t, process), walk.generator)
 
         levels = above_noise(alpha_s), above_noise(alpha_t)
-        return x_t.masked_scatter(
-            changing, walk.denoiser.read(x_t, levels[1], changing, draw, levels)
-        )
+        return changing.spread(walk.denoiser.read(x_t, levels[1], changing, draw, levels), x_t)
 
 
 @final
