@@ -7,11 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kept import numbers, record, tensors, wait_for_step
 from warm import Done, Started, Warm
 
 import platform_bench as bench
@@ -69,23 +69,6 @@ def finished(home: Path, platform: Platform, small: list[str]) -> Path:
     done = platform(*small, "--output=finished")
     assert done.returncode == 0, done.stderr
     return home / "finished"
-
-
-def tensors(run: Path) -> dict[str, bytes]:
-    newest = sorted((run / "checkpoints").glob("step-*"))[-1]
-    return {file.name: file.read_bytes() for file in sorted(newest.glob("*.safetensors"))}
-
-
-def record(run: Path) -> list[dict[str, object]]:
-    timed = {"time", "tokens_per_second", "data_share", "flops_per_second"}
-    lines = metrics.read(run / "metrics.jsonl")
-    return [{key: value for key, value in line.items() if key not in timed} for line in lines]
-
-
-def numbers(run: Path) -> dict[str, object]:
-    result = json.loads((run / "result.json").read_text())
-    machine = {"seconds", "seconds_evaluating", "peak_rss_bytes", "card", "evaluations"}
-    return {key: value for key, value in result.items() if key not in machine}
 
 
 def test_a_run_leaves_its_whole_record(finished: Path) -> None:
@@ -246,16 +229,6 @@ def test_the_saved_config_repeats_the_run_byte_for_byte(
     assert (again / "config.yaml").read_text() == (finished / "config.yaml").read_text()
     final = Path("samples/final.txt")
     assert (again / final).read_text() == (finished / final).read_text()
-
-
-def wait_for_step(run: Path, step: int, process: Started) -> None:
-    """Until the record has that step; a killed writer may leave half a line."""
-    while process.poll() is None:
-        if (run / "metrics.jsonl").exists() and any(
-            line["step"] >= step for line in metrics.read(run / "metrics.jsonl")
-        ):
-            return
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ from platform_core.record.progress import working
 from platform_core.record.results import write_result
 from platform_core.record.tracker import Several, about, identities, open_trackers
 from platform_core.runtime import accelerator as runtime
+from platform_core.runtime import ranks
 from platform_core.runtime.checkpoint import Checkpoint, Checkpoints
 from platform_core.runtime.signals import Interruption
 from platform_core.runtime.speed import peak_flops, profiled, training_flops
@@ -95,6 +96,7 @@ class Run:
         self.checkpoints = Checkpoints(directory.checkpoints, composition.train.keep_checkpoints)
         checkpoint = self.checkpoints.load() if resume else None
         self.started = self._start(checkpoint, resume=resume)
+        ranks.ready()
         self.trainer = Trainer(
             self.built.objective,
             self.data,
@@ -108,7 +110,8 @@ class Run:
             self.trainer.restore(checkpoint, source=str(directory.checkpoints))
             self.watchers.restore(checkpoint.state.get("callbacks", {}))
             self.checkpoints.kept = set(self.watchers.kept.values())
-        self._saved_step = self.trainer.step
+        self.saved_step = self.trainer.step
+        """Of the newest checkpoint; 0 if there is none."""
         if self.accelerator.is_main_process:
             self._prepare_directory(new=not resume)
         self.accelerator.wait_for_everyone()
@@ -276,14 +279,14 @@ class Run:
 
     def save(self) -> None:
         """Writes a checkpoint, unless this step has one."""
-        if self.trainer.step > self._saved_step and self.accelerator.is_main_process:
+        if self.trainer.step > self.saved_step and self.accelerator.is_main_process:
             self.checkpoints.kept = set(self.watchers.kept.values())
             checkpoint = self.trainer.checkpoint()
             state = {**checkpoint.state, TEXT: self.data.fingerprint}
             if self.watchers.callbacks:
                 state["callbacks"] = self.watchers.state()
             self.checkpoints.save(self.trainer.step, replace(checkpoint, state=state))
-        self._saved_step = self.trainer.step
+        self.saved_step = self.trainer.step
         self.accelerator.wait_for_everyone()
 
     def look(self, meter: Meter) -> Mapping[str, float]:
