@@ -248,21 +248,24 @@ LONGER = ("--train.steps=120", "--train.checkpoint_every=10", "--train.evaluate_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("writing", ["between", "beside"])
 def test_a_run_killed_three_times_ends_bit_for_bit_as_if_it_had_not_been(
     home: Path,
     platform: Platform,
     small: list[str],
     start: Callable[..., Started],
+    writing: str,
 ) -> None:
-    assert platform(*small, *LONGER, "--output=whole").returncode == 0
-    killed = home / "killed"
-    words = [*small, *LONGER, "--output=killed"]
+    """Also where a thread was writing a checkpoint, which changes no byte of any."""
+    assert platform(*small, *LONGER, "--output=whole", "--overwrite").returncode == 0
+    killed = home / f"killed-{writing}"
+    words = [*small, *LONGER, f"--train.checkpoint_writing={writing}", f"--output={killed}"]
     for step in sorted(random.Random(2).sample(range(5, 110), 3)):
         process = start(*words)
         wait_for_step(killed, step, process)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
-        words = ["run", "--resume=killed"]
+        words = ["run", f"--resume={killed}"]
     done = platform(*words)
     assert done.returncode == 0, done.stderr
     assert tensors(killed) == tensors(home / "whole")
@@ -306,7 +309,12 @@ def test_a_student_killed_in_two_rounds_ends_bit_for_bit_as_if_it_had_not_been(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
+    ("number", "code", "writing"),
+    [
+        (signal.SIGTERM, 75, "between"),
+        (signal.SIGUSR1, 75, "beside"),
+        (signal.SIGINT, 130, "between"),
+    ],
 )
 def test_a_signal_saves_the_run_and_leaves_with_its_code(
     home: Path,
@@ -315,9 +323,11 @@ def test_a_signal_saves_the_run_and_leaves_with_its_code(
     start: Callable[..., Started],
     number: int,
     code: int,
+    writing: str,
 ) -> None:
     run = home / f"signal-{number}"
     words = [*small, *LONGER, "--train.checkpoint_every=0", f"--output={run}"]
+    words.append(f"--train.checkpoint_writing={writing}")
     process = start(*words)
     wait_for_step(run, 6, process)
     process.send_signal(number)

@@ -70,6 +70,7 @@ MAY_CHANGE = (
     "train.evaluate_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.checkpoint_writing",
     "train.profile",
     "train.flops",
     "evaluate",
