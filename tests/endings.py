@@ -198,7 +198,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--every", type=int, default=1, help="kill at every N-th event")
     parser.add_argument("--signals", type=int, default=30, help="times at which to send a signal")
+    parser.add_argument("--beside", action="store_true", help="a thread writes checkpoints")
     asked = parser.parse_args()
+    if asked.beside:
+        TINY.append("--train.checkpoint_writing=beside")
     with tempfile.TemporaryDirectory() as scratch:
         os.environ |= environment(Path(scratch))
         fuzz.import_everything()

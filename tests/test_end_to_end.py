@@ -7,11 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kept import numbers, record, tensors, wait_for_step
 from warm import Done, Started, Warm
 
 import platform_bench as bench
@@ -69,23 +69,6 @@ def finished(home: Path, platform: Platform, small: list[str]) -> Path:
     done = platform(*small, "--output=finished")
     assert done.returncode == 0, done.stderr
     return home / "finished"
-
-
-def tensors(run: Path) -> dict[str, bytes]:
-    newest = sorted((run / "checkpoints").glob("step-*"))[-1]
-    return {file.name: file.read_bytes() for file in sorted(newest.glob("*.safetensors"))}
-
-
-def record(run: Path) -> list[dict[str, object]]:
-    timed = {"time", "tokens_per_second", "data_share", "flops_per_second"}
-    lines = metrics.read(run / "metrics.jsonl")
-    return [{key: value for key, value in line.items() if key not in timed} for line in lines]
-
-
-def numbers(run: Path) -> dict[str, object]:
-    result = json.loads((run / "result.json").read_text())
-    machine = {"seconds", "seconds_evaluating", "peak_rss_bytes", "card", "evaluations"}
-    return {key: value for key, value in result.items() if key not in machine}
 
 
 def test_a_run_leaves_its_whole_record(finished: Path) -> None:
@@ -248,16 +231,6 @@ def test_the_saved_config_repeats_the_run_byte_for_byte(
     assert (again / final).read_text() == (finished / final).read_text()
 
 
-def wait_for_step(run: Path, step: int, process: Started) -> None:
-    """Until the record has that step; a killed writer may leave half a line."""
-    while process.poll() is None:
-        if (run / "metrics.jsonl").exists() and any(
-            line["step"] >= step for line in metrics.read(run / "metrics.jsonl")
-        ):
-            return
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def start(warm: Warm) -> Iterator[Callable[..., Started]]:
     started: list[Started] = []
@@ -275,21 +248,24 @@ LONGER = ("--train.steps=120", "--train.checkpoint_every=10", "--train.evaluate_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("writing", ["between", "beside"])
 def test_a_run_killed_three_times_ends_bit_for_bit_as_if_it_had_not_been(
     home: Path,
     platform: Platform,
     small: list[str],
     start: Callable[..., Started],
+    writing: str,
 ) -> None:
-    assert platform(*small, *LONGER, "--output=whole").returncode == 0
-    killed = home / "killed"
-    words = [*small, *LONGER, "--output=killed"]
+    """Also where a thread was writing a checkpoint, which changes no byte of any."""
+    assert platform(*small, *LONGER, "--output=whole", "--overwrite").returncode == 0
+    killed = home / f"killed-{writing}"
+    words = [*small, *LONGER, f"--train.checkpoint_writing={writing}", f"--output={killed}"]
     for step in sorted(random.Random(2).sample(range(5, 110), 3)):
         process = start(*words)
         wait_for_step(killed, step, process)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
-        words = ["run", "--resume=killed"]
+        words = ["run", f"--resume={killed}"]
     done = platform(*words)
     assert done.returncode == 0, done.stderr
     assert tensors(killed) == tensors(home / "whole")
@@ -333,7 +309,12 @@ def test_a_student_killed_in_two_rounds_ends_bit_for_bit_as_if_it_had_not_been(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
+    ("number", "code", "writing"),
+    [
+        (signal.SIGTERM, 75, "between"),
+        (signal.SIGUSR1, 75, "beside"),
+        (signal.SIGINT, 130, "between"),
+    ],
 )
 def test_a_signal_saves_the_run_and_leaves_with_its_code(
     home: Path,
@@ -342,9 +323,11 @@ def test_a_signal_saves_the_run_and_leaves_with_its_code(
     start: Callable[..., Started],
     number: int,
     code: int,
+    writing: str,
 ) -> None:
     run = home / f"signal-{number}"
     words = [*small, *LONGER, "--train.checkpoint_every=0", f"--output={run}"]
+    words.append(f"--train.checkpoint_writing={writing}")
     process = start(*words)
     wait_for_step(run, 6, process)
     process.send_signal(number)

@@ -10,7 +10,9 @@ ENDINGS = Path(__file__).parent / "endings.py"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [["--every=18", "--signals=4"]])
+@pytest.mark.parametrize(
+    "words", [["--every=18", "--signals=4"], ["--every=25", "--signals=1", "--beside"]]
+)
 def test_no_ending_loses_anything(words: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, ENDINGS, *words], capture_output=True, text=True, timeout=1500

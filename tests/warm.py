@@ -3,6 +3,7 @@
     with Warm(folder) as warm:
         warm.run("eval", "RUN")         -> exit code, output and errors
         warm.start("run", ...)          -> a process to send signals to
+        warm.launch(2, "run", ...)      -> two processes that train together
 
 An interpreter needs seconds of computation for its imports before it does anything; a fork needs
 none. `python tests/warm.py` is the process that is forked. It reads a request a line from its
@@ -13,6 +14,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -72,18 +74,27 @@ class Warm:
         self._server.stdin.flush()
         return json.loads(self._server.stdout.readline())
 
-    def start(self, *words: str) -> "Started":
-        """A command that goes on by itself."""
+    def start(self, *words: str, variables: Mapping[str, str] | None = None) -> "Started":
+        """A command that goes on by itself, with more variables in its environment."""
         self._count += 1
         said = [self.folder.parent / f"{self.folder.name}-{kind}-{self._count}" for kind in "oe"]
-        pid = self.ask(words=words, said=[str(path) for path in said])
+        pid = self.ask(words=words, said=[str(path) for path in said], variables=variables or {})
         return Started(self, pid, said)
+
+    def launch(self, processes: int, *words: str) -> list["Started"]:
+        """A command in several processes that know of each other, as torchrun starts them."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        common |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+        return [self.start(*words, variables=common | own) for own in ranks]
 
     def run(self, *words: str) -> Done:
         """A command that has ended."""
         started = self.start(*words)
-        code = started.wait()
-        return Done(code, *(path.read_text() for path in started.said))
+        return started.done()
 
 
 class Started:
@@ -106,6 +117,11 @@ class Started:
             assert time.monotonic() < end, f"it has not ended in {seconds:.0f} s"
             time.sleep(0.01)
         return code
+
+    def done(self) -> Done:
+        """What it said, once it has ended."""
+        code = self.wait()
+        return Done(code, *(path.read_text() for path in self.said))
 
     def send_signal(self, number: int) -> None:
         """Sends a signal to the command."""
@@ -131,6 +147,7 @@ def serve() -> None:
         if "words" in request:
             child = os.fork()
             if not child:
+                os.environ |= request["variables"]
                 # Tests may be run where Ctrl-C is ignored, which is inherited.
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 fuzz.become(request["words"], Path.cwd(), *map(Path, request["said"]))

@@ -10,7 +10,7 @@ import atexit
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from signal import SIG_IGN, SIGTERM, SIGUSR1, signal
@@ -30,7 +30,8 @@ from platform_core.errors import (
 )
 from platform_core.record.progress import working
 from platform_core.registry.verbs import OWN_VERBS
-from platform_core.runtime.signals import Stopped, stoppable
+from platform_core.runtime import ranks
+from platform_core.runtime.signals import Stopped, ignored, stoppable
 
 TOOLS = {
     "sweep": ("sweep", "train many models that differ in a few options, checked before any starts"),
@@ -75,11 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             if argv is None:
                 _leave_with(code)
+    except ranks.LeftError as error:
+        return _mistake(str(error), last=argv is None)
     except UsageError as error:
         lines = str(error).splitlines() if isinstance(error, SeveralMistakesError) else [str(error)]
         shown = [f"{'  ' if line.startswith(' ') else ''}{one_line(line)}" for line in lines]
-        _complain(f"{command}: error: {os.linesep.join(shown)}")
-        return EXIT_MISTAKE
+        return _mistake(f"{command}: error: {os.linesep.join(shown)}", last=argv is None)
     except Stopped as stopped:
         _complain(f"{command}: stopped by {stopped.name}")
         return EXIT_INTERRUPTED
@@ -91,20 +93,46 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BROKEN_PIPE
     except OSError as error:
         # A full disk or an unwritable directory is the machine's state, not a defect.
-        _complain(f"{command}: error: {one_line(out_of_memory(error) or error)}")
-        return EXIT_MISTAKE
+        line = f"{command}: error: {one_line(out_of_memory(error) or error)}"
+        return _mistake(line, last=argv is None)
     except (MemoryError, RuntimeError) as error:
-        said = out_of_memory(error)
-        if said is None:
-            raise
-        _complain(f"{command}: error: {one_line(said)}")
-        return EXIT_MISTAKE
+        with _undisturbed():
+            said = out_of_memory(error)
+            why = f"{command}: error: {one_line(said)}" if said else ranks.lost(error, command)
+            if why is None:
+                raise
+            return _mistake(why, last=argv is None, patience=ranks.LAST_WORDS)
     return code
 
 
 def _complain(line: str) -> None:
     working("")
-    print(line, file=sys.stderr)
+    if ranks.speaks(line):
+        print(line, file=sys.stderr)
+
+
+def _mistake(line: str, *, last: bool, patience: float = ranks.PATIENCE) -> int:
+    """Says what was wrong and returns the exit code; of several processes all leave with it.
+
+    Args:
+        line: what to say.
+        last: whether the process ends afterwards.
+        patience: seconds to wait for the others to leave.
+    """
+    with _undisturbed():
+        _complain(line)
+        ranks.part(patience)
+    if last and ranks.number() > 1:
+        _leave_with(EXIT_MISTAKE)
+    return EXIT_MISTAKE
+
+
+def _undisturbed() -> AbstractContextManager[None]:
+    """One of several processes says why it leaves, though its launcher tells it to leave.
+
+    Launchers tell all processes to leave as soon as one has left.
+    """
+    return ignored(SIGTERM, SIGUSR1) if ranks.number() > 1 else nullcontext()
 
 
 def _leave_with(code: int) -> None:

@@ -19,6 +19,7 @@ from platform_core.record.progress import command, working
 from platform_core.record.yaml_tree import read_tree
 from platform_core.registry.loading import load_plugins
 from platform_core.registry.parts import Plugins
+from platform_core.runtime import ranks
 from platform_core.runtime.signals import Interruption, Stopped
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
             f"--output {asked.output} is the run that --init starts from; give another"
         )
     name = f"{composition.names['process']}-{composition.names['backbone']}"
-    if not _is_main_process():
+    if not ranks.is_main():
         return _train(composition, RunDirectory(Path(asked.output or f"runs/{name}")), resume=False)
     with RunDirectory.new(asked.output, default=name, overwrite=asked.overwrite) as directory:
         return _train(composition, directory, resume=False)
@@ -79,7 +80,7 @@ def _resume(directory: RunDirectory, argv: Sequence[str]) -> int:
         raise UsageError(
             "--resume continues in the run's own directory; leave out --output, --overwrite"
         )
-    with directory.held() if _is_main_process() else nullcontext():
+    with directory.held() if ranks.is_main() else nullcontext():
         said = directory.config.read_text(encoding="utf-8")
         if composition.config == said and (steps := _finished(directory)):
             return _say_finished(directory, steps)
@@ -102,6 +103,8 @@ def _finished(directory: RunDirectory) -> int:
 
 def _say_finished(directory: RunDirectory, steps: int) -> int:
     working("")
+    if not ranks.is_main():
+        return 0
     print(f"{directory.path} is finished: all of its {steps:,} steps are made and evaluated")
     again = command("eval", directory.path)
     more = command("run", "--resume", directory.path, "--train.steps", 2 * steps)
@@ -121,27 +124,32 @@ def _train(composition: Composition, directory: RunDirectory, *, resume: bool) -
                 complete = run.train(interruption)
             # One that came with the last update: what is left may take longer than there is time.
             if not complete or run.anywhere(interruption.signal is not None):
-                print(f"saved at step {run.trainer.step}; go on with: {words}")
+                if ranks.is_main():
+                    print(f"saved at step {run.trainer.step}; go on with: {words}")
                 return interruption.exit_code
             result = run.finish()
-        if run.accelerator.is_main_process:
+        if ranks.is_main():
             print(summary(run, result))
     except Stopped as stopped:
         working("")
-        if run is not None:
-            said = f"saved at step {run.trainer.step}, before the end of its evaluation"
-            print(f"{said}; go on with: {words}")
-        elif resume or directory.config.is_file():
-            print(f"stopped by {stopped.name} before it trained; go on with: {words}")
-        else:
-            print(f"stopped by {stopped.name} before it began; start it again with the same words")
+        if ranks.speaks(line := _stopped(stopped.name, run, directory, resume=resume)):
+            print(line)
         return EXIT_INTERRUPTED
     return 0
 
 
-def _is_main_process() -> bool:
-    """Whether this one writes the record, of the processes that `torchrun` starts."""
-    return os.environ.get("RANK", "0") == "0"
+def _stopped(name: str, run: "Run | None", directory: RunDirectory, *, resume: bool) -> str:
+    """What a run says that a signal ended outside of its updates, or in want of another process."""
+    words = command("run", "--resume", directory.path)
+    if run is not None and run.saved_step == run.trainer.step:
+        said = f"saved at step {run.saved_step}, before the end of its evaluation"
+    elif run is not None and run.saved_step:
+        said = f"stopped by {name}; saved at step {run.saved_step}"
+    elif resume or directory.config.is_file():
+        said = f"stopped by {name} before it trained"
+    else:
+        return f"stopped by {name} before it began; start it again with the same words"
+    return f"{said}; go on with: {words}"
 
 
 PAGE = HelpPage(

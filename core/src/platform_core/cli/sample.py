@@ -38,6 +38,8 @@ def main(argv: Sequence[str]) -> int:
     accelerator = runtime.start(composition.train.precision)
     run = TrainedRun(directory, composition, accelerator, average=options.weights)
     samples, step = run.sample(watched=drawn is not None), run.step
+    if not accelerator.is_main_process:
+        return 0
     if drawn is not None:
         if samples.trajectory is None:
             raise UsageError(

@@ -71,6 +71,7 @@ MAY_CHANGE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.checkpoint_activations",
+    "train.checkpoint_writing",
     "train.profile",
     "train.flops",
     "evaluate",

@@ -136,6 +136,9 @@ class TrainOptions:
         evaluate_every: updates between bounds on text of evaluate.split; 0 for only at the end.
         checkpoint_every: updates between checkpoints; 0 for only at the end.
         keep_checkpoints: number of latest checkpoints to keep.
+        checkpoint_writing: beside (a thread writes a copy while the training goes on, which takes
+            16 bytes of the CPU's memory for each weight under AdamW); between (the training waits);
+            or auto (beside on a GPU, between on a CPU). The files are the same.
         profile: updates to profile, after the first three of this start; written to profile/ in the
             run's directory.
         flops: floating-point operations of the whole training, in place of steps: as many steps
@@ -167,6 +170,7 @@ class TrainOptions:
     evaluate_every: int = 200
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
+    checkpoint_writing: Literal["auto", "beside", "between"] = "auto"
     profile: int = 0
     flops: float = 0.0
     label_dropout: float = 0.1

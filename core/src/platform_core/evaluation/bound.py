@@ -13,6 +13,7 @@ from platform_core.errors import UsageError
 from platform_core.model import first_not_finite
 from platform_core.objective import Objective, Protocol
 from platform_core.record.progress import shown
+from platform_core.runtime.accelerator import own_share
 
 NUM_LEVELS = 10
 """Number of equal parts into which a bound by noise level divides the times."""
@@ -157,9 +158,9 @@ def _read(
     number = len(split)
     nats = torch.zeros(rounds, number, dtype=torch.float64, device=accelerator.device)
     times, tokens = torch.zeros_like(nats), torch.zeros_like(nats[0])
-    rank, world = accelerator.process_index, accelerator.num_processes
-    batches = range(rank * batch_size, number, batch_size * world)
-    for first in shown(batches, "evaluating", unit="batch", show=rank == 0):
+    batches = own_share(range(0, number, batch_size))
+    show = accelerator.is_main_process
+    for first in shown(batches, "evaluating", unit="batch", show=show):
         rows = range(first, min(first + batch_size, number))
         here = slice(rows.start, rows.stop)
         batch = split.batch(rows).to(accelerator.device)

@@ -65,6 +65,9 @@ class Evaluation(ABC):
     def records(self, run: "TrainedRun", asked: Namespace) -> Iterator[Measured]:
         """Measure the run and yield one measurement after another.
 
+        Of several processes (torchrun) every one measures, and the first one's records are kept;
+        all have to call what the run offers (`sample`, `evaluate`), which divides the work.
+
         Raises:
             UsageError: the options contradict each other or do not suit the run.
         """

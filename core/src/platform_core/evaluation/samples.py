@@ -17,6 +17,7 @@ from platform_core.evaluation.trajectory import Trajectory
 from platform_core.guidance import guided
 from platform_core.model import Model
 from platform_core.record.progress import shown
+from platform_core.runtime.accelerator import own_share
 from platform_core.sampler import Prompt, Sampler
 from platform_core.types import Inputs, Noise
 
@@ -54,7 +55,9 @@ class Samples:
     nfe_per_text: float
     """Mean network evaluations that a text took part in; below `nfe` where texts end early."""
     trajectory: Trajectory | None = None
-    """Trajectory of the first sample, if it was asked for and the sampler has one."""
+    """Trajectory of the first sample, if it was asked for and the sampler has one; only in the main
+    process, which draws that sample.
+    """
 
 
 def generate(
@@ -70,6 +73,9 @@ def generate(
     watched: bool = False,
 ) -> Samples:
     """Generate `options.number` samples of `length` tokens; equal seeds give equal texts.
+
+    Several processes draw whole batches each, all of them have all samples at the end, and these
+    are the samples of one process. So all processes have to call it.
 
     Args:
         model: model that writes the samples.
@@ -92,24 +98,29 @@ def generate(
     writer = unwatched.watched(recorder.see) if watched else unwatched
     training, device = model.training, accelerator.device
     model.eval()
-    start, tokens, nfe, evaluations = time.perf_counter(), [], 0, 0
+    start, number = time.perf_counter(), options.number
     show = accelerator.is_main_process
-    batches = range(0, options.number, options.batch_size)
+    # Ids, and behind them the network evaluations of the batch and of the text; the rows of other
+    # processes stay 0.
+    drawn = torch.zeros(number, length + 2, dtype=torch.long, device=device)
+    batches = own_share(range(0, number, options.batch_size))
     for first in shown(batches, "sampling", unit="batch", show=show):
-        batch = min(options.batch_size, options.number - first)
+        batch = min(options.batch_size, number - first)
         generator = derive_generator(seed, "sample", first, device=device)
         prompt = _prompt(given, (batch, length), device)
         with torch.no_grad(), accelerator.autocast():
             sample = sampler(writer, (batch, length), generator, prompt)
-        tokens += sample.tokens.tolist()
-        nfe = max(nfe, sample.nfe)
-        evaluations += sample.nfe * batch if sample.each is None else int(sample.each.sum())
+        drawn[first : first + batch, :length] = sample.tokens
+        drawn[first : first + batch, length] = sample.nfe
+        drawn[first : first + batch, -1] = sample.nfe if sample.each is None else sample.each
         writer = unwatched
+    rows = accelerator.reduce(drawn).tolist()
+    tokens, nfe = [row[:length] for row in rows], max((row[length] for row in rows), default=0)
     model.train(training)
     texts = [tokenizer.decode(row) for row in tokens]
     seconds = time.perf_counter() - start
     trajectory = recorder.trajectory(tokens[0], tokenizer.vocab_size) if tokens else None
-    per_text = evaluations / max(1, len(tokens))
+    per_text = sum(row[-1] for row in rows) / max(1, len(rows))
     return Samples(texts, tokens, nfe, seconds, per_text, trajectory)
 
 

@@ -159,7 +159,7 @@ class TrainedRun:
     def sample(
         self, number: int | None = None, *, watched: bool = False, **options: Any
     ) -> Samples:
-        """Generate texts with the model.
+        """Generate texts with the model; several processes divide them, and all have to call it.
 
         Args:
             number: number of texts; by default as `--sample.number`.

@@ -4,15 +4,19 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from torch import distributed
 
 from platform_core.errors import UsageError
+from platform_core.runtime import ranks
+
+Found = TypeVar("Found")
 
 PACKAGES = (
     "torch",
@@ -46,10 +50,11 @@ def start(precision: str = "auto") -> Accelerator:
     On a GPU, products of float32 matrices use TF32, unless the precision is fp32.
 
     Raises:
-        UsageError: `accelerate launch` asks for a way of sharding or offloading, or the precision
-            is fp16 and there is no GPU.
+        UsageError: `accelerate launch` asks for a way of sharding or offloading; or the precision
+            is fp16 and there is no GPU; or another process of the launch has left with a mistake.
     """
     require_whole_weights()
+    ranks.ready()
     cpu = not torch.cuda.is_available()
     if cpu and precision == "fp16":
         raise UsageError(
@@ -71,6 +76,39 @@ def mixed_precision(precision: str, *, cpu: bool) -> str:
     if has_bf16(cpu=cpu):
         return "bf16"
     return "no" if cpu or torch.cuda.get_device_capability() < FP16_FROM else "fp16"
+
+
+Shared = TypeVar("Shared", bound=Sequence[Any])
+
+
+def own_share(items: Shared) -> Shared:
+    """Those of some items that this process works on: every n-th, the first process the first."""
+    rank, processes = _place()
+    return items[rank::processes]  # type: ignore[return-value]  # a range or list stays one
+
+
+def from_all(own: Sequence[Found]) -> list[Found]:
+    """What all processes have found of their `own_share`, in the order of the items.
+
+    All processes have to call it.
+
+    Args:
+        own: what this process found, one for each of its items; it can be pickled.
+    """
+    parts: list[Sequence[Found]] = [own] * _place()[1]
+    if len(parts) > 1:
+        distributed.all_gather_object(parts, own)
+    whole: list[Any] = [None] * sum(map(len, parts))
+    for rank, part in enumerate(parts):
+        whole[rank :: len(parts)] = part
+    return whole
+
+
+def _place() -> tuple[int, int]:
+    """The number of this process, from 0, and how many there are."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
 
 
 def require_whole_weights() -> None:

@@ -43,8 +43,10 @@ from platform_core.record.progress import working
 from platform_core.record.results import write_result
 from platform_core.record.tracker import Several, about, identities, open_trackers
 from platform_core.runtime import accelerator as runtime
-from platform_core.runtime.checkpoint import Checkpoint, Checkpoints
-from platform_core.runtime.signals import Interruption
+from platform_core.runtime import ranks
+from platform_core.runtime.checkpoint import Checkpoint, CheckpointError, Checkpoints
+from platform_core.runtime.saving import Saver
+from platform_core.runtime.signals import Interruption, Stopped
 from platform_core.runtime.speed import peak_flops, profiled, training_flops
 from platform_core.training.callbacks import Watchers
 from platform_core.training.deferred import MOST_UNREAD
@@ -94,8 +96,14 @@ class Run:
             composition.sample, self.data.tokenizer, self.sample_length, self.built.sampler
         )
         self.checkpoints = Checkpoints(directory.checkpoints, composition.train.keep_checkpoints)
+        beside = composition.train.checkpoint_writing == "beside" or (
+            composition.train.checkpoint_writing == "auto"
+            and self.accelerator.device.type == "cuda"
+        )
+        self.saver = Saver(self.checkpoints, beside=beside)
         checkpoint = self.checkpoints.load() if resume else None
         self.started = self._start(checkpoint, resume=resume)
+        ranks.ready()
         self.trainer = Trainer(
             self.built.objective,
             self.data,
@@ -109,7 +117,8 @@ class Run:
             self.trainer.restore(checkpoint, source=str(directory.checkpoints))
             self.watchers.restore(checkpoint.state.get("callbacks", {}))
             self.checkpoints.kept = set(self.watchers.kept.values())
-        self._saved_step = self.trainer.step
+        self.saved_step = self.trainer.step
+        """Of the newest checkpoint; 0 if there is none."""
         if self.accelerator.is_main_process:
             self._prepare_directory(new=not resume)
         self.accelerator.wait_for_everyone()
@@ -153,11 +162,18 @@ class Run:
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Closes the record and the trackers, also after an error."""
-        self.metrics.close()
-        self.tracker.close()
-        self.accelerator.end_training()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Ends the checkpoint that is being written; closes the record and the trackers."""
+        try:
+            self.saver.wait()
+        except (CheckpointError, OSError) as error:
+            if kind is None or issubclass(kind, Stopped):
+                raise
+            print(f"platform: warning: {error}", file=sys.stderr)
+        finally:
+            self.metrics.close()
+            self.tracker.close()
+            self.accelerator.end_training()
 
     @property
     def sample_length(self) -> int:
@@ -188,6 +204,7 @@ class Run:
             while not self.is_complete and not interrupted:
                 interrupted = self.advance(meter, interruption)
                 updated()
+        self.saver.wait()
         return self.is_complete
 
     def work(self) -> Work:
@@ -238,6 +255,7 @@ class Run:
     def advance(self, meter: Meter, interruption: Interruption) -> bool:
         """Makes an update and what is due after it; returns whether a signal asked to stop."""
         options, trainer = self.composition.train, self.trainer
+        self.saver.check()
         start = time.perf_counter()
         trainer.launch()
         last = trainer.step == options.steps
@@ -290,15 +308,15 @@ class Run:
         return bool(self.accelerator.reduce(flag) > 0)
 
     def save(self) -> None:
-        """Writes a checkpoint, unless this step has one."""
-        if self.trainer.step > self._saved_step and self.accelerator.is_main_process:
-            self.checkpoints.kept = set(self.watchers.kept.values())
+        """Writes a checkpoint, or begins to, unless this step has one."""
+        if self.trainer.step > self.saved_step and self.accelerator.is_main_process:
             checkpoint = self.trainer.checkpoint()
             state = {**checkpoint.state, TEXT: self.data.fingerprint}
             if self.watchers.callbacks:
                 state["callbacks"] = self.watchers.state()
-            self.checkpoints.save(self.trainer.step, replace(checkpoint, state=state))
-        self._saved_step = self.trainer.step
+            kept = set(self.watchers.kept.values())
+            self.saver.save(self.trainer.step, replace(checkpoint, state=state), kept)
+        self.saved_step = self.trainer.step
         self.accelerator.wait_for_everyone()
 
     def look(self, meter: Meter) -> Mapping[str, float]:

@@ -103,8 +103,6 @@ class Tasks(Evaluation):
                 "--tasks needs lm-evaluation-harness, which cannot be imported: pip install lm-eval"
             ) from error
 
-        if run.accelerator.num_processes > 1:
-            raise UsageError("--tasks runs in one process; start it without a launcher")
         run = run.with_average(run.composition.evaluate.weights)
         model = _model(run, asked)
         found = run_tasks(

@@ -22,7 +22,7 @@ import math
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
@@ -42,6 +42,7 @@ from platform_core.data import hub
 from platform_core.data.tokenizer import Ids, Tokenizer
 from platform_core.draws import derive_seed
 from platform_core.errors import UsageError, did_you_mean
+from platform_core.runtime.accelerator import from_all, own_share
 from platform_harness.likelihood import Answer, Likelihood, Question, Text, answers
 from platform_harness.names import names_below, require_known
 from platform_harness.needed import manager_of
@@ -251,9 +252,11 @@ class TrainedLm(LM):  # type: ignore[misc]  # lm_eval's types are not read
             start, given = start + length - 1, 1
         return windows
 
-    def _answers(self, items: Iterable["_Item"]) -> list[Answer]:
+    def _answers(self, items: Sequence["_Item"]) -> list[Answer]:
+        """The answers for all items; several processes read every n-th item each."""
         began = time.perf_counter()
-        asked = [Question(item.texts, item.seed) for item in items]
+        asked = [Question(item.texts, item.seed) for item in own_share(items)]
+        show = self.accelerator.is_main_process
         with self.accelerator.autocast():
             found = answers(
                 self.likelihood,
@@ -262,7 +265,8 @@ class TrainedLm(LM):  # type: ignore[misc]  # lm_eval's types are not read
                 batch_size=self.batch_size,
                 label=self.label,
             )
-            read = list(tqdm(found, total=len(asked), unit="item", dynamic_ncols=True))
+            bar = tqdm(found, total=len(asked), unit="item", dynamic_ncols=True, disable=not show)
+            read = from_all(list(bar))
         self.seconds += time.perf_counter() - began
         return read
 
@@ -346,7 +350,8 @@ def run_tasks(
         if _is_ours(error):
             raise
         raise _mistake(names, error, folder) from error
-    assert results is not None, "there is one process"
+    if results is None:  # this is one of several processes, and the first has them
+        return []
     return [_outcome(task, results, model.counts[task]) for task in results["samples"]]
 
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ from platform_core.data.tokenizer import Tokenizer
 from platform_core.draws import derive_generator
 from platform_core.errors import UsageError
 from platform_core.evaluation.bound import Bound, ratio
+from platform_core.runtime.accelerator import from_all, own_share
 from platform_core.types import Hidden, Selected, Tokens
 from platform_judge.judge import Judge, Reading
 
@@ -87,7 +88,7 @@ class Judged:
 def judge_texts(
     judge: Judge, texts: Sequence[Text], tokenizer: Tokenizer, *, length: int, batch_size: int
 ) -> Judged:
-    """Compute the figures of texts under a judge.
+    """Compute the figures of texts under a judge; several processes read whole batches each.
 
     Args:
         judge: the judge.
@@ -102,16 +103,12 @@ def judge_texts(
     readings = judge.read([written(text, tokenizer, judge.marks) for text in texts], length)
     nats, tokens, characters = (torch.zeros(len(texts), dtype=torch.float64) for _ in range(3))
     features = []
-    for rows in batches(readings, judge, batch_size):
-        batch = [readings[row] for row in rows]
-        ids, mask = padded([reading.ids for reading in batch], judge.device)
-        scores = judge.score(ids, mask)
-        valid = counted(ids, mask, judge.end_id)
-        spelt, _ = padded([reading.characters for reading in batch], judge.device)
-        nats[rows] = (scores.nats.double() * valid).sum(-1).cpu()
-        tokens[rows] = valid.sum(-1).double().cpu()
-        characters[rows] = (spelt * valid).sum(-1).double().cpu()
-        features.append(scores.features.cpu())
+    own = own_share(list(batches(readings, judge, batch_size)))
+    for found in from_all([_scored(judge, rows, [readings[row] for row in rows]) for rows in own]):
+        nats[found.rows] = found.nats
+        tokens[found.rows] = found.tokens
+        characters[found.rows] = found.characters
+        features.append(found.features)
     if not tokens.sum() or not characters.sum():
         raise UsageError(
             f"the {len(texts)} texts hold no two tokens of judge {judge.identity.name} and no "
@@ -127,6 +124,30 @@ def judge_texts(
         else math.nan,
         cut=sum(reading.is_cut for reading in readings),
         features=torch.cat(features),
+    )
+
+
+class _Scored(NamedTuple):
+    """The figures of some texts, `[texts]`, and their features, on the CPU."""
+
+    rows: list[int]
+    nats: Tensor
+    tokens: Tensor
+    characters: Tensor
+    features: Hidden
+
+
+def _scored(judge: Judge, rows: list[int], batch: Sequence[Reading]) -> _Scored:
+    ids, mask = padded([reading.ids for reading in batch], judge.device)
+    scores = judge.score(ids, mask)
+    valid = counted(ids, mask, judge.end_id)
+    spelt, _ = padded([reading.characters for reading in batch], judge.device)
+    return _Scored(
+        rows,
+        (scores.nats.double() * valid).sum(-1).cpu(),
+        valid.sum(-1).double().cpu(),
+        (spelt * valid).sum(-1).double().cpu(),
+        scores.features.cpu(),
     )
 
 
