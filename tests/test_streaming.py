@@ -16,6 +16,7 @@ from platform_core.backbone import Separating
 from platform_core.cli import main
 from platform_core.composition.options import DataOptions, TrainOptions
 from platform_core.data import streaming
+from platform_core.data.mix import load_mix
 from platform_core.data.sequences import load_data
 from platform_core.data.streaming import open_stream
 from platform_core.data.tokenizer import CharacterTokenizer
@@ -251,6 +252,55 @@ def test_a_streamed_run_resumes_exactly(tmp_path, capsys):
     assert "stream" in json.dumps(state)
     assert main([*common, "--evaluate.split=train", f"--output={tmp_path / 'no'}"]) == 2
     assert main(["eval", str(whole), "--evaluate.split=test"]) == 0
+
+
+def other_text(folder, documents):
+    """Word of a mix for a file of so many documents."""
+    path = folder / "other.jsonl"
+    path.write_text("".join(json.dumps({"text": str(500 + i)}) + "\n" for i in range(documents)))
+    return f"json={path}"
+
+
+def mixed(folder):
+    """Options of a mix of two streams, of 36 and 18 documents."""
+    own = corpus(folder, "json")
+    return DataOptions(**own, streaming=True, mix=f"{other_text(folder, 20)}:0.5")
+
+
+def mix_of(options):
+    return load_mix(options, load_data(options, TOKENIZER, splits=["validation"]))
+
+
+def test_a_mix_of_streams_takes_each_document_of_each_once_an_epoch(tmp_path):
+    mix = mix_of(mixed(tmp_path))
+    found = numbers(mix.sequences, mix.order(seed=3).rows(0, 300))
+    apart = [[n for n in found if n < 400], [n for n in found if n >= 400]]
+    assert 60 < len(apart[1]) < 140
+    for own, size in zip(apart, (36, 18), strict=True):
+        assert len(set(own[:size])) == len(set(own[size : 2 * size])) == size
+    assert [mix.said(number) for number in range(2)] == ["a stream"] * 2
+
+
+@pytest.mark.parametrize("place", [1, 13, 60])
+def test_a_mix_of_streams_goes_on_from_its_state(tmp_path, place):
+    options = mixed(tmp_path)
+    first, second = mix_of(options), mix_of(options)
+    rows = first.order(seed=3).rows(0, 120)
+    whole = numbers(first.sequences, rows)
+    first.sequences.begin(seed=0)
+    numbers(first.sequences, rows[:place])
+    second.sequences.restore(json.loads(json.dumps(first.sequences.state())))
+    assert numbers(second.sequences, rows[place:]) == whole[place:]
+
+
+@pytest.mark.slow
+def test_a_streamed_run_on_a_mix_resumes_exactly(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    common = [*words(tmp_path), f"--data.mix={other_text(tmp_path, 40)}:2"]
+    assert main([*common, "--train.steps=7", f"--output={whole}"]) == 0
+    assert main([*common, "--train.steps=3", f"--output={parts}"]) == 0
+    assert main(["run", f"--resume={parts}", "--train.steps=7"]) == 0
+    assert weights(whole, 7) == weights(parts, 7)
 
 
 @pytest.mark.slow

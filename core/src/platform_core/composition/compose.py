@@ -24,6 +24,7 @@ from platform_core.composition.compatibility import (
     require_separating,
 )
 from platform_core.composition.computed import accepted
+from platform_core.composition.corpora import shares, with_paths
 from platform_core.composition.optimizer import require_optimizer
 from platform_core.composition.options import (
     DataOptions,
@@ -80,9 +81,10 @@ MAY_CHANGE = (
     "track",
     "callbacks",
     "data.path",
+    "data.mix",
 )
-"""Sections and options that a resumed training may change; another path has to hold the same text,
-which is checked once it is read."""
+"""Sections and options that a resumed training may change; another path or mix has to hold the same
+text in the same shares, which is checked once it is read."""
 
 CHANGES_NUMBERS = (
     "train.learning_rate",
@@ -214,6 +216,7 @@ class Composition:
 
         self.make_callbacks()
         require_optimizer(self.train.optimizer, self.plugins)
+        shares(self.data)
         with torch.device("meta"):
             require_compatible(self.names, self.classes, self.plugins)
             self._check_labels()
@@ -543,12 +546,13 @@ def _from_anywhere(path: str | None) -> str | None:
 
 
 def _self_contained(arguments: "Arguments", values: "Values") -> "Values":
-    """The values, so that nothing else is needed: the path of the data is absolute, and the
+    """The values, so that nothing else is needed: the paths of the data are absolute, and the
     backbone keeps what describes its network elsewhere.
     """
     from platform_core.backbone import FromElsewhere
 
     values["data.path"] = _from_anywhere(values["data.path"])
+    values["data.mix"] = with_paths(values["data.mix"], _from_anywhere)
     backbone = arguments.classes["backbone"]
     if issubclass(backbone, FromElsewhere):
         for name, value in backbone.kept(arguments.section(values, "backbone")).items():

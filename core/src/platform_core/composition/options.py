@@ -38,6 +38,11 @@ class DataOptions:
             saved: a file, a folder or a glob; for a corpus of the hub: a folder to read instead.
         column: name of the column that holds the text, for json, parquet, saved and the hub; by
             default the corpus's own, or text.
+        mix: corpora to train on besides corpus, with commas between them, each with its path and
+            its weight where it has them: wikitext103:2,text=my.txt:0.5. A weight is 1 unless it is
+            given; that of corpus is given by naming corpus again. Each training sequence is of one
+            corpus, and each corpus has as many as its weight says. Tokenizer and held-out text are
+            those of corpus. none: no mix.
         length: tokens in a sequence.
         tokenizer: characters (those of the corpus), text8 (a to z and space), a kind that a plugin
             provides, a tokenizer.json of `platform tokenizer train` or of a run, a folder with that
@@ -65,6 +70,7 @@ class DataOptions:
     corpus: str = "sotu"
     path: str | None = None
     column: str | None = None
+    mix: str | None = None
     length: int = 128
     tokenizer: str = "characters"
     end_token: str | None = None

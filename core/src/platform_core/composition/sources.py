@@ -59,7 +59,7 @@ def _of_today(key: str, value: Any) -> tuple[str, Any]:
     Config files of old runs, and scripts, still use the old name, so every source accepts it. A
     list as the value of track.to becomes one text with commas.
     """
-    if key == "track.to" and isinstance(value, list):
+    if key in ("track.to", "data.mix") and isinstance(value, list):
         return key, ",".join(map(str, value))
     if key != "track.aim":
         return key, value

@@ -324,6 +324,11 @@ class Order:
             start += len(taken)
         return rows
 
+    def row(self, number: int) -> int:
+        """The sequence that comes as number `number`, counted from 0 over all epochs."""
+        epoch, offset = divmod(number, self.num_sequences)
+        return int(self._of_epoch(epoch)[offset])
+
     def _of_epoch(self, epoch: int) -> npt.NDArray[np.int64]:
         if epoch != self._epoch:
             generator = np.random.default_rng(derive_seed(self.seed, "order", epoch))

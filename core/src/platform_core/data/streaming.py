@@ -9,6 +9,7 @@ sequence, and the position where its documents begin. Every process reads the wh
 its own sequences, so their order does not depend on the number of processes. Used by `train`.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
@@ -36,9 +37,29 @@ class Consecutive:
         """The sequences of step number `step`, counted from 0."""
         return list(range(step * batch_size, (step + 1) * batch_size))
 
+    def row(self, number: int) -> int:
+        """The sequence that comes as number `number`: itself."""
+        return number
+
+
+class Stream(Sequences):
+    """Base class of sequences that are read as they are needed, from a state on."""
+
+    @abstractmethod
+    def begin(self, *, seed: int) -> None:
+        """Go to the first sequence, in the order of this seed."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Where the sequences that were fetched last are, as plain values."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go to a place that `state` gave."""
+
 
 @final
-class StreamedSplit(Sequences):
+class StreamedSplit(Stream):
     """Sequences of a stream by number; reading them in rising order is cheap.
 
     Args:

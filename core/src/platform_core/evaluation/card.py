@@ -3,6 +3,7 @@
 facts of every card: kind, step, parts, options of the objective, seed,
                      tokenizer, units, machine                            (card_of)
 further facts of a bound                                                  (bound_facts)
+a fact of every card of a run that was trained on a mix                   (mix_facts)
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ from platform_core.evaluation.bound import Bound
 from platform_core.record.cards import Card
 from platform_core.record.files import digest_of
 from platform_core.runtime import accelerator as runtime
+
+MIX = "mix"
+"""What environment.json of a run, and its cards, call the corpora that it was trained on."""
 
 
 def card_of(
@@ -86,6 +90,16 @@ def bound_facts(
         "sequences": bound.sequences,
         "noise_levels_per_sequence": bound.noise_levels,
     }
+
+
+def mix_facts(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The shares of the corpora in a run's training, by name; nothing where it had one corpus.
+
+    Args:
+        environment: what the run keeps in environment.json.
+    """
+    mix = environment.get(MIX, {})
+    return {MIX: {name: of["share"] for name, of in mix.items()}} if mix else {}
 
 
 def tokenizer_card(tokenizer: Tokenizer) -> Mapping[str, Any]:

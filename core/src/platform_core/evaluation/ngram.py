@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from platform_core.data.cache import cached
+from platform_core.data.mix import PackedMix
 from platform_core.data.sequences import Data
 from platform_core.record.files import write_json
 
@@ -41,18 +42,22 @@ class NgramBits:
     fivegram: float
 
 
-def baselines(data: Data, split: str, sequences: int = 0) -> NgramBits:
+def baselines(
+    data: Data, split: str, sequences: int = 0, mix: PackedMix | None = None
+) -> NgramBits:
     """Bits per character of `sequences` sequences of a split, spread evenly (0: all).
 
-    The n-grams are estimated on the training split, or on `TRAIN_TOKENS` of it. Beginnings and ends
+    The n-grams are estimated on the training split, or on `TRAIN_TOKENS` of it; of a mix, on the
+    training splits of its corpora, of each as many sequences as its share says. Beginnings and ends
     of documents are predicted like other tokens, and contexts run across them and across sequences.
     The result is kept in the cache.
     """
 
     def build(path: Path) -> None:
-        write_json(path / "bits.json", asdict(_measure(data, split, sequences)))
+        write_json(path / "bits.json", asdict(_measure(data, split, sequences, mix)))
 
-    entry = cached("ngrams", (data.fingerprint, split, sequences), build)
+    key = (data.fingerprint, split, sequences, *((mix.fingerprint,) if mix else ()))
+    entry = cached("ngrams", key, build)
     return NgramBits(**json.loads((entry / "bits.json").read_text()))
 
 
@@ -91,12 +96,12 @@ def _find(values: Integers, ascending: Integers) -> npt.NDArray[np.int64]:
     return np.where(ascending[places] == values, places, -1)
 
 
-def _measure(data: Data, split: str, sequences: int) -> NgramBits:
+def _measure(data: Data, split: str, sequences: int, mix: PackedMix | None) -> NgramBits:
     held_out = data.split(split).spread(sequences)
     train = data.split("train")
-    length = train.batch([0]).x0.shape[1]
+    number = TRAIN_TOKENS // train.batch([0]).x0.shape[1]
     laws = probabilities(
-        train.spread(TRAIN_TOKENS // length).tokens(),
+        mix.tokens(number) if mix else train.spread(number).tokens(),
         held_out.tokens(),
         vocab_size=data.tokenizer.vocab_size,
         order=ORDER,

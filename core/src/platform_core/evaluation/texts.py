@@ -3,14 +3,14 @@
     --on ptb wikitext103 text=my/*.txt        --on zero-shot, the seven of published tables
 
 Another corpus is packed and marked by the corpus's own defaults, with the run's tokenizer and
-length. A corpus of the user's own rows (`ROWS`) is read from the column of `--data.column`.
+length. A corpus of the user's own rows, such as json, is read from the column of `--data.column`.
 """
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
+from platform_core.composition.corpora import Word
 from platform_core.composition.options import DataOptions
 from platform_core.errors import UsageError
 
@@ -25,9 +25,6 @@ ZERO_SHOT = (
 )
 """The corpora of the papers' zero-shot tables, in their order."""
 
-ROWS = ("json", "parquet", "saved")
-"""Corpora of the user's own files of which only the user knows the column of the text."""
-
 SUITES = {"zero-shot": ZERO_SHOT}
 
 
@@ -36,19 +33,6 @@ class Text(NamedTuple):
 
     name: str
     options: DataOptions
-
-
-@dataclass(frozen=True)
-class Word:
-    """One word after --on: CORPUS or CORPUS=PATH."""
-
-    corpus: str
-    path: str | None
-
-    @property
-    def name(self) -> str:
-        """The corpus and its path in characters that suit a file name."""
-        return re.sub(r"[^\w.-]+", "-", f"{self.corpus}-{self.path}" if self.path else self.corpus)
 
 
 def texts(words: Sequence[str], own: DataOptions) -> list[Text]:
@@ -71,10 +55,7 @@ def _expanded(words: Sequence[str]) -> list[Word]:
     found = {}
     for said in words:
         for word in SUITES.get(said, (said,)):
-            corpus, _, path = word.partition("=")
-            if not corpus:
-                raise UsageError(f"--on {said} names no corpus; give CORPUS or CORPUS=PATH")
-            found[word] = Word(corpus, path or None)
+            found[word] = Word.read(word, option="--on")
     return list(found.values())
 
 
@@ -83,8 +64,9 @@ def _as_the_corpus_says(word: Word, own: DataOptions) -> DataOptions:
         own,
         corpus=word.corpus,
         path=word.path,
-        column=own.column if word.corpus in ROWS else None,
+        column=word.column(own),
         packing=None,
         marks=None,
         streaming=False,
+        mix=None,
     )

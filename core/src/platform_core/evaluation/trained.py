@@ -21,14 +21,14 @@ from platform_core.data.sequences import Data, load_data
 from platform_core.data.tokenizer import Tokenizer, load_tokenizer
 from platform_core.data.tokenizer.library import LibraryTokenizer
 from platform_core.evaluation.bound import Bound, evaluate
-from platform_core.evaluation.card import card_of
+from platform_core.evaluation.card import card_of, mix_facts
 from platform_core.evaluation.samples import Samples, generate
 from platform_core.model import Model, weights
 from platform_core.objective import Objective
 from platform_core.process import Absorbing
 from platform_core.record.cards import Card
 from platform_core.record.directory import RunDirectory
-from platform_core.record.files import digest
+from platform_core.record.files import digest, read_json
 from platform_core.registry.loading import load_plugins
 from platform_core.runtime import accelerator as runtime
 from platform_core.runtime import state
@@ -223,8 +223,14 @@ class TrainedRun:
             kind=kind,
             step=self.step,
             units=units,
-            facts=facts,
+            facts={**facts, **self._mix},
         )
+
+    @cached_property
+    def _mix(self) -> dict[str, Any]:
+        """What cards say of the corpora that the run was trained on, if they were several."""
+        file = self.directory.environment
+        return mix_facts(read_json(file)) if file.exists() else {}
 
     @cached_property
     def _loaded(self) -> tuple[Built, int]:

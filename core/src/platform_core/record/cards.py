@@ -135,6 +135,7 @@ NOTED = (
     "step",
     "noise_levels_per_sequence",
     "data.length",
+    "mix",
     "tokenizer.kind",
     "device",
     "precision",

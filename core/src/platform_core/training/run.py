@@ -20,6 +20,7 @@ import torch
 from platform_core.callback import Progress, Reaction
 from platform_core.composition.compose import Built, Composition, require_start
 from platform_core.composition.tracking import choose_trackers
+from platform_core.data.mix import PackedMix, load_mix, require_corpora
 from platform_core.data.sequences import load_data
 from platform_core.data.streaming import open_stream
 from platform_core.data.tokenizer import load_tokenizer
@@ -27,7 +28,7 @@ from platform_core.data.tokenizer.base import Tokenizer
 from platform_core.draws import derive_seed
 from platform_core.errors import UsageError
 from platform_core.evaluation.bound import Bound, evaluate
-from platform_core.evaluation.card import bound_facts, bound_kind, card_of
+from platform_core.evaluation.card import MIX, bound_facts, bound_kind, card_of, mix_facts
 from platform_core.evaluation.figures import keep, levels_record
 from platform_core.evaluation.ngram import NgramBits, baselines
 from platform_core.evaluation.samples import Samples, generate, prompt_tokens
@@ -75,13 +76,7 @@ class Run:
         self.trackers = choose_trackers(composition.track.to, composition.plugins, known_to)
         self.composition, self.directory = composition, directory
         self.accelerator = runtime.start(composition.train.precision)
-        working("reading text")
-        known = directory if resume else origin(composition)
-        tokenizer = load_tokenizer(known.tokenizer) if known else None
-        names = known.label_names() if known else ()
-        streaming, held_out = composition.data.streaming, composition.evaluate.split
-        needed = (held_out,) if streaming else ("train", held_out)
-        self.data = load_data(composition.data, tokenizer, names, needed)
+        self._read_text(directory if resume else origin(composition))
         label_number(self.data.labels, composition.sample.label)
         working("making the network")
         self.built = build(
@@ -110,7 +105,8 @@ class Run:
             composition.train,
             accelerator=self.accelerator,
             seed=composition.seed,
-            stream=open_stream(composition.data, self.data.tokenizer) if streaming else None,
+            stream=self.stream,
+            mix=self.mix,
         )
         self.watchers = Watchers(composition.make_callbacks())
         if checkpoint is not None:
@@ -132,6 +128,23 @@ class Run:
         if self.accelerator.is_main_process:
             self._say_start()
 
+    def _read_text(self, known: RunDirectory | None) -> None:
+        """Reads what is trained and evaluated on, in tokens and labels of a known run if any."""
+        options = self.composition.data
+        working("reading text")
+        tokenizer = load_tokenizer(known.tokenizer) if known else None
+        names = known.label_names() if known else ()
+        held_out = self.composition.evaluate.split
+        needed = (held_out,) if options.streaming else ("train", held_out)
+        require_corpora(options)
+        self.data = load_data(options, tokenizer, names, needed)
+        self.mix = load_mix(options, self.data)
+        self.stream = (
+            open_stream(options, self.data.tokenizer)
+            if options.streaming and self.mix is None
+            else None
+        )
+
     def _start(self, checkpoint: Checkpoint | None, *, resume: bool) -> dict[str, Any]:
         """Puts the first weights in place, unless a checkpoint has others; says which they are."""
         composition, init = self.composition, self.directory.init
@@ -145,19 +158,36 @@ class Run:
 
     def _say_start(self) -> None:
         """Where, on what device, on what text, and how large the network is, on standard error."""
-        data, names = self.composition.data, self.composition.names
-        number = "a stream" if data.streaming else f"{len(self.data.split('train')):,} sequences"
+        names = self.composition.names
         weights = sum(parameter.numel() for parameter in self.built.model.parameters())
         working("")
         for line in (
             f"{self.directory.path}: {runtime.chosen(self.accelerator)}",
-            f"{data.corpus}: {number} of {data.length} tokens, "
-            f"{self.data.tokenizer.vocab_size:,} kinds of tokens",
+            *self._text_said(),
             f"{names['process']} with {names['backbone']}: {weights:,} weights, "
             f"{self.composition.train.steps:,} steps of {self.composition.train.batch_size} "
             f"sequences{f', from step {self.trainer.step:,} on' if self.trainer.step else ''}",
         ):
             print(line, file=sys.stderr)
+
+    def _text_said(self) -> list[str]:
+        """How much training text there is; of a mix, of each corpus, with its share."""
+        data, kinds = self.composition.data, f"{self.data.tokenizer.vocab_size:,} kinds of tokens"
+        if self.mix is None:
+            train = "a stream" if data.streaming else f"{len(self.data.split('train')):,} sequences"
+            return [f"{data.corpus}: {train} of {data.length} tokens, {kinds}"]
+        return [
+            f"a mix of corpora in sequences of {data.length} tokens, {kinds}:",
+            *(
+                f"  {share.part:.2%} {share.word}: {self.mix.said(number)}"
+                for number, share in enumerate(self.mix.shares)
+            ),
+        ]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the tokens that are trained on; of a mix, also of the shares."""
+        return self.mix.fingerprint if self.mix else self.data.fingerprint
 
     def __enter__(self) -> "Run":
         return self
@@ -311,7 +341,7 @@ class Run:
         """Writes a checkpoint, or begins to, unless this step has one."""
         if self.trainer.step > self.saved_step and self.accelerator.is_main_process:
             checkpoint = self.trainer.checkpoint()
-            state = {**checkpoint.state, TEXT: self.data.fingerprint}
+            state = {**checkpoint.state, TEXT: self.fingerprint}
             if self.watchers.callbacks:
                 state["callbacks"] = self.watchers.state()
             kept = set(self.watchers.kept.values())
@@ -413,7 +443,8 @@ class Run:
         working("counting n-grams")
         # N-grams are not counted in streamed text.
         streamed = self.composition.data.streaming
-        ngrams = None if streamed else baselines(self.data, options.split, options.sequences)
+        mix = self.mix if isinstance(self.mix, PackedMix) else None
+        ngrams = None if streamed else baselines(self.data, options.split, options.sequences, mix)
         # Not a point of the curve on the way, which is of fewer sequences.
         if bound:
             self.log(bound.curves(), subset=FINAL)
@@ -444,6 +475,7 @@ class Run:
         """The card of the result; it also says which run and weights this run started from."""
         composition = self.composition
         started = {"init": self.started} if self.started else {}
+        mix = mix_facts({MIX: self.mix.facts()} if self.mix else {})
         sampler = {
             "nfe": samples.nfe,
             "seconds": samples.seconds,
@@ -464,7 +496,7 @@ class Run:
             step=self.trainer.step,
             units="standard_error and levels in nats per token; *_bits per character of the same "
             "text, by n-grams of its tokens",
-            facts={**facts, "sampler": sampler, **started},
+            facts={**facts, "sampler": sampler, **started, **mix},
         )
 
     def _prepare_directory(self, *, new: bool) -> None:
@@ -485,7 +517,8 @@ class Run:
         write_text(self.directory.config, self.composition.config)
 
     def _environment(self) -> dict[str, Any]:
-        return runtime.describe(self.accelerator, self.composition.provenance())
+        machine = runtime.describe(self.accelerator, self.composition.provenance())
+        return {**machine, **({MIX: self.mix.facts()} if self.mix else {})}
 
     def _keep_history(self) -> None:
         """Keeps the options and the machine of the run so far, where others follow."""
@@ -511,13 +544,16 @@ class Run:
                 f"the run has made {done} steps already, more than --train.steps {steps}; give at "
                 f"least {done}, or leave it out"
             )
-        if checkpoint.state.get(TEXT, self.data.fingerprint) != self.data.fingerprint:
+        if checkpoint.state.get(TEXT, self.fingerprint) != self.fingerprint:
             data = self.composition.data
+            what = f"text of corpus {data.corpus}{f' ({data.path})' if data.path else ''} is"
+            where = "--data.path says where it is now"
+            if self.mix is not None:
+                what = f"mix of {data.corpus} and {data.mix}, its texts or their shares, is"
+                where = "--data.path and --data.mix say where the texts are now"
             raise UsageError(
-                f"the text of corpus {data.corpus}{f' ({data.path})' if data.path else ''} is not "
-                "the one that the run was trained on; bring it back (--data.path says where it is "
-                "now), or start a new run from its weights with --init "
-                f"{self.directory.path}"
+                f"the {what} not the one that the run was trained on; bring it back ({where}), or "
+                f"start a new run from its weights with --init {self.directory.path}"
             )
 
     def _open_trackers(self) -> Several:

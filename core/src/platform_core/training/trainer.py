@@ -16,8 +16,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from platform_core.composition.options import TrainOptions
+from platform_core.data.mix import Mix, MixedOrder
 from platform_core.data.sequences import Data, LabelledSplit, Order, Sequences
-from platform_core.data.streaming import Consecutive, StreamedSplit
+from platform_core.data.streaming import Consecutive, Stream
 from platform_core.draws import Draws, derive_seed
 from platform_core.errors import UsageError
 from platform_core.guidance import without_some
@@ -66,6 +67,7 @@ class Trainer:
         accelerator: device, precision and processes.
         seed: seed of every random draw.
         stream: training sequences in place of those of the data.
+        mix: training sequences of several corpora, in place of both.
 
     Raises:
         UsageError: the batch does not divide among processes and micro-batches.
@@ -79,19 +81,23 @@ class Trainer:
         *,
         accelerator: Accelerator,
         seed: int,
-        stream: StreamedSplit | None = None,
+        stream: Stream | None = None,
+        mix: Mix | None = None,
     ) -> None:
         self.options, self.accelerator, self.seed = options, accelerator, seed
         self.micro_batch = _micro_batch(options, accelerator.num_processes)
-        self.stream = stream
         self.split: Sequences
-        self.order: Order | Consecutive
-        if stream is None:
+        self.order: Order | Consecutive | MixedOrder
+        if mix is not None:
+            self.split, self.order = mix.sequences, mix.order(seed)
+        elif stream is not None:
+            self.split, self.order = stream, Consecutive()
+        else:
             split = data.split("train")
             self.split, self.order = split, Order(len(split), seed)
-        else:
-            stream.begin(seed=seed)
-            self.split, self.order = stream, Consecutive()
+        self.stream = self.split if isinstance(self.split, Stream) else None
+        if self.stream is not None:
+            self.stream.begin(seed=seed)
         self.objective = objective.to(accelerator.device)
         if options.checkpoint_activations:
             backbone = objective.model.backbone
