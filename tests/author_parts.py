@@ -116,7 +116,7 @@ class Greedy(Sampler):
         alpha = torch.full((len(tokens), 1), 0.5, dtype=torch.float64)
         while (masked := process.changeable(tokens)).any():
             logits = model.backbone.decoder(denoiser.encode(tokens, alpha))
-            chances = model.parameterization.log_x0(logits, tokens, process)
+            chances = model.parameterization.log_x0(logits, tokens, alpha, process)
             best, found = chances[..., : process.vocab_size].max(-1)
             first = best.masked_fill(~masked, -torch.inf).argmax(-1, keepdim=True)
             chosen = masked & (torch.arange(shape[1]) == first)

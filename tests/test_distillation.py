@@ -12,6 +12,7 @@ from platform_core.distillation import (
     Distillation,
     Divergence,
     ForwardKl,
+    ReadAt,
     ReverseKl,
     Rounds,
     SquaredError,
@@ -235,6 +236,10 @@ def test_rows_are_the_dense_loss_with_its_gradients(student: str, divergence: Di
     hidden, seen = torch.randn(2, 3, 7, 8, generator=generator, dtype=torch.float64)
     # Under masks both read masks, under uniform noise two texts.
     x_t, x_s = torch.randint(process.num_states, (2, 3, 7), generator=generator)
+    student_read, teacher_read = (
+        ReadAt.of(tokens, torch.tensor([[0.3], [0.5], [0.7]]) + extra)
+        for tokens, extra in ((x_t, 0.0), (x_s, 0.1))
+    )
     counted = torch.rand(3, 7, generator=generator) < 0.6
     weights = list(objective.model.backbone.decoder.parameters())
     found = []
@@ -243,15 +248,15 @@ def test_rows_are_the_dense_loss_with_its_gradients(student: str, divergence: Di
         if dense:
             decoders = (objective.model.backbone.decoder, objective.teacher.backbone.decoder)
             laws = [
-                parameterization.log_x0(decoder(features), tokens, process)
-                for decoder, features, tokens in zip(
-                    decoders, (leaf, seen), (x_t, x_s), strict=True
+                parameterization.log_x0(decoder(features), tokens, level, process)
+                for decoder, features, (tokens, level) in zip(
+                    decoders, (leaf, seen), (student_read, teacher_read), strict=True
                 )
             ]
             per_token = torch.where(counted, divergence(*laws), 0.0)
             total = per_token.sum()
         else:
-            total, per_token, _ = objective.matched(leaf, x_t, seen, x_s, counted)
+            total, per_token, _ = objective.matched(leaf, student_read, seen, teacher_read, counted)
         found.append((total, per_token.float(), *torch.autograd.grad(total, (leaf, *weights))))
     for rows, dense in zip(*found, strict=True):
         torch.testing.assert_close(rows, dense, rtol=1e-6, atol=1e-9)

@@ -65,7 +65,9 @@ def test_uniform_losses_through_the_network_are_the_reference_s(
     alpha, slope = denoiser.schedule.alpha(t), denoiser.schedule.slope(t)
     hidden = denoiser.encode(case["xt"], alpha)
     logits = objective.model.backbone.decoder(hidden)
-    log_x0 = denoiser.parameterization.log_x0(logits, case["xt"], denoiser.process)
+    log_x0 = denoiser.parameterization.log_x0(
+        logits, case["xt"], torch.tensor(0.5), denoiser.process
+    )
     torch.testing.assert_close(log_x0, case["output/log_p"], **tolerance(id_))
     shape = case["x0"].shape
     loss = objective.row_loss(
@@ -84,7 +86,9 @@ def test_mdlm_losses_through_the_network_are_the_reference_s(objective_class, na
     t = case["t"][:, None].double()
     alpha, slope = denoiser.schedule.alpha(t), denoiser.schedule.slope(t)
     logits = built.model.backbone.decoder(denoiser.encode(case["xt"], alpha))
-    log_x0 = denoiser.parameterization.log_x0(logits, case["xt"], denoiser.process)
+    log_x0 = denoiser.parameterization.log_x0(
+        logits, case["xt"], torch.tensor(0.5), denoiser.process
+    )
     expected = without_digits_of_zero(case["output/log_p"])
     torch.testing.assert_close(log_x0, expected, **tolerance(id_))
     shape, masked = case["x0"].shape, case["xt"] == 18
@@ -134,7 +138,7 @@ def test_d3pm_losses_through_the_network_are_the_reference_s_but_for_its_errors(
     t = ((case["t"] * STEPS).long() + 1).double()[:, None] / STEPS
     alpha_t = denoiser.schedule.alpha(t)
     logits = model.backbone.decoder(denoiser.encode(case["xt"], alpha_t))
-    log_p = Mean().log_x0(logits, case["xt"], denoiser.process)
+    log_p = Mean().log_x0(logits, case["xt"], torch.tensor(0.5), denoiser.process)
     torch.testing.assert_close(log_p, case["output/log_p"], **tolerance(id_))
 
     clean = model.backbone(case["x0"], torch.zeros(3, 1)).log_softmax(-1)
@@ -166,7 +170,7 @@ def test_the_curriculum_s_loss_through_the_network_is_the_reference_s():
     alpha, slope = (case[f"output/usdm_{name}"][:, None] for name in ("alpha", "dalpha"))
     hidden = objective.denoiser.encode(soft, alpha)
     logits = objective.model.backbone.decoder(hidden)
-    log_x0 = Mean().log_x0(logits, case["output/xt"], process)
+    log_x0 = Mean().log_x0(logits, case["output/xt"], torch.tensor(0.5), process)
     torch.testing.assert_close(log_x0, case["output/log_p"], rtol=1e-4, atol=1e-4)
     levels = (level.expand(x0.shape) for level in (alpha, slope))
     loss = objective.row_loss(logits, case["output/xt"], x0, *levels)

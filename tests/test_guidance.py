@@ -117,7 +117,7 @@ def d_cfg(process, x_t, alpha_s, alpha_t, weight):
 def guided_posterior(process, x_t, alpha_s, alpha_t, weight):
     denoiser = Denoiser(guided(exact(process), NAMES, asked(weight)))
     logits = denoiser.model.backbone.decoder(denoiser.encode(x_t, alpha_t.expand(len(x_t), 1)))
-    log_x0 = denoiser.parameterization.log_x0(logits, x_t, process)
+    log_x0 = denoiser.parameterization.log_x0(logits, x_t, torch.tensor(0.5), process)
     return process.posterior(log_x0, x_t, alpha_s, alpha_t)
 
 

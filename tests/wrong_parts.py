@@ -206,21 +206,21 @@ class Homeless(Absorbing):
 class Logits(Mean):
     """Logits are taken for log-probabilities."""
 
-    def log_x0(self, logits, x_t, process):
+    def log_x0(self, logits, x_t, alpha, process):
         return logits.double()
 
 
 class MaskToo(MaskFree):
     """The softmax is over the mask, too."""
 
-    def log_x0(self, logits, x_t, process):
+    def log_x0(self, logits, x_t, alpha, process):
         return logits.log_softmax(-1)
 
 
 class CarriesAnother(MaskFree):
     """Clean tokens become their neighbours."""
 
-    def log_x0(self, logits, x_t, process):
+    def log_x0(self, logits, x_t, alpha, process):
         law = logits[..., : process.vocab_size].log_softmax(-1)
         law = nn.functional.pad(law, (0, 1), value=-1e6)
         other = nn.functional.one_hot((x_t + 1) % process.vocab_size, process.num_states)
@@ -238,36 +238,38 @@ class Shifted(Mean):
 class Sharpened(Mean):
     """The law is that of twice the logits."""
 
-    def log_x0(self, logits, x_t, process):
+    def log_x0(self, logits, x_t, alpha, process):
         return (2 * logits.double()).log_softmax(-1)
 
 
 class HalfPrecision(Mean):
     """The softmax is in the precision of the logits."""
 
-    def log_x0(self, logits, x_t, process):
+    def log_x0(self, logits, x_t, alpha, process):
         return logits.log_softmax(-1)
 
 
 class InPlace(Mean):
     """Works in the memory of the logits."""
 
-    def log_x0(self, logits, x_t, process):
-        return super().log_x0(logits.sub_(1) if not logits.requires_grad else logits, x_t, process)
+    def log_x0(self, logits, x_t, alpha, process):
+        return super().log_x0(
+            logits.sub_(1) if not logits.requires_grad else logits, x_t, alpha, process
+        )
 
 
 class NoGradient(Mean):
     """The prediction is constant to the gradient."""
 
-    def log_x0(self, logits, x_t, process):
-        return super().log_x0(logits.detach() + 0 * logits.sum(), x_t, process)
+    def log_x0(self, logits, x_t, alpha, process):
+        return super().log_x0(logits.detach() + 0 * logits.sum(), x_t, alpha, process)
 
 
 class PredictsMasks(Mean):
     """The mode may be a mask."""
 
     def most_likely(self, logits, x_t, alpha, process):
-        return self.log_x0(logits, x_t, process).argmax(-1)
+        return self.log_x0(logits, x_t, alpha, process).argmax(-1)
 
 
 class GreedyStep(Mean):
@@ -408,8 +410,8 @@ class Miscounts(Wrapped):
     """The last call is not counted."""
 
     def __call__(self, model, shape, generator, prompt=None):
-        tokens, nfe = super().__call__(model, shape, generator, prompt)
-        return Sample(tokens, nfe - 1)
+        drawn = super().__call__(model, shape, generator, prompt)
+        return Sample(drawn.tokens, drawn.nfe - 1)
 
 
 class LeavesMasks(Wrapped):

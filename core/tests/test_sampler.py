@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from platform_core.categorical import CleanOnly, KeepAll, Nucleus
 from platform_core.model import Denoiser
 from platform_core.process import Absorbing, Interpolating, Uniform
-from platform_core.sampler import LAST_TIME, Ancestral, Prompt
+from platform_core.sampler import LAST_TIME, Ancestral, Prompt, Walk
 from platform_core.schedule import LogLinear
 from platform_core.testing.toy import (
     ExactDenoiser,
@@ -236,3 +236,53 @@ def test_sampling_needs_no_gradient(process_class: type[Interpolating]):
 def test_fewer_than_one_step_is_refused(steps: int):
     with pytest.raises(ValueError, match="at least 1"):
         Ancestral(steps=steps)
+
+
+@both
+def test_corrections_keep_the_law_of_exact_predictions(process_class: type[Interpolating]) -> None:
+    """A token drawn again, given all others, at any level: from q_t to q_t, text by text."""
+    law = two_token_law()
+    built = exact_model(law, process_class)
+    walk = Walk.begin(built, KeepAll(), shape=(40_000, 2), generator=seeded(4), prompt=None)
+    for alpha in (0.2, 0.8):
+        level = torch.tensor([[alpha]], dtype=torch.float64)
+        chosen = torch.multinomial(
+            law.probs.flatten(), 40_000, replacement=True, generator=seeded(1)
+        )
+        x_t = built.process.corrupt(law.sequences()[chosen], level, seeded(2))
+        before = torch.bincount(index_of(x_t, built.process.num_states), minlength=25) / 40_000
+        after = walk.correct(x_t, level, 1)
+        shares = torch.bincount(index_of(after, built.process.num_states), minlength=25) / 40_000
+        assert ((after != x_t).sum(-1) <= 1).all()
+        assert (after != x_t).any()
+        assert distance(before, shares) < 0.012
+
+
+@both
+def test_corrections_mend_what_coarse_steps_break(process_class: type[Interpolating]) -> None:
+    """In two steps both tokens are drawn at once, as if independent."""
+    law = two_token_law()
+    built = exact_model(law, process_class)
+
+    def off(**options: int) -> float:
+        drawn = Ancestral(steps=2, **options)(built, (20_000, 2), seeded(3))
+        shares = torch.bincount(index_of(drawn.tokens, law.num_tokens), minlength=16) / 20_000
+        return distance(shares.double()[: law.probs.numel()], law.probs.flatten())
+
+    assert off(corrections=4) < off() / 2
+
+
+def test_corrections_leave_a_prompt_and_count_as_evaluations() -> None:
+    built = exact_model(two_token_law(), Uniform)
+    prompt = Prompt(
+        torch.tensor([[2, 0]]).expand(50, 2), torch.tensor([[True, False]]).expand(50, 2)
+    )
+    drawn = Ancestral(steps=3, corrections=2, redrawn=5)(built, (50, 2), seeded(), prompt)
+    assert (drawn.tokens[:, 0] == 2).all()
+    assert drawn.nfe == 3 * (1 + 2) + 1
+
+
+@pytest.mark.parametrize("options", [{"corrections": -1}, {"redrawn": 0}])
+def test_corrections_that_cannot_be_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="corrections must be at least 0"):
+        Ancestral(**options)

@@ -1,5 +1,6 @@
 """Signals that ask to stop: noticed, ignored where the parent ignores them, handled as before."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,7 +10,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from platform_core.runtime.signals import Interruption, blocked, handled, ignored, interruptible
+from platform_core.runtime.signals import (
+    Interruption,
+    Stopped,
+    blocked,
+    handled,
+    ignored,
+    interruptible,
+    stoppable,
+)
 
 ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
@@ -154,3 +163,18 @@ def test_a_handler_that_a_block_sets_stays(usual):
     with handled(signal.SIGTERM, by=lambda *_: None):
         signal.signal(signal.SIGTERM, last)
     assert signal.getsignal(signal.SIGTERM) is last
+
+
+def test_an_error_after_a_swallowed_signal_is_the_signal(usual):
+    """As where a library's code in C clears the exception of an import that was broken off."""
+
+    def broken_off() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            send(signal.SIGTERM)
+        raise RecursionError("of a module that is half imported")
+
+    with pytest.raises(Stopped) as stopped, stoppable(signal.SIGTERM):
+        broken_off()
+    assert stopped.value.name == "SIGTERM"
+    with pytest.raises(RecursionError), stoppable(signal.SIGTERM):
+        raise RecursionError("of its own")

@@ -11,7 +11,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Literal, NamedTuple, final
 
 import torch
 
@@ -21,7 +21,7 @@ from platform_core.model import Denoiser, Model, Tensors, weights
 from platform_core.objective import Following, Loss, Objective, Protocol
 from platform_core.parameterization import PredictsClean
 from platform_core.process import Diffusion
-from platform_core.types import Batch, Hidden, Logits, LogProbs, Nats, Selected, Tokens
+from platform_core.types import Batch, Hidden, Logits, LogProbs, Nats, Noise, Selected, Tokens
 
 TeacherWeights = Literal["student", "ema"]
 """Weights that the teacher of a round copies: the student's latest, or their moving average."""
@@ -141,6 +141,18 @@ class Teacher(Model):
             own.copy_(tensors[name])
 
 
+class ReadAt(NamedTuple):
+    """Tokens that a network read, and their signal level, `[batch, length]` each."""
+
+    tokens: Tokens
+    alpha: Noise
+
+    @classmethod
+    def of(cls, tokens: Tokens, alpha: Noise) -> "ReadAt":
+        """Tokens at one level for each text, `[batch, 1]`."""
+        return cls(tokens, alpha.expand(tokens.shape))
+
+
 class Distillation(Objective, Following):
     """The divergence of a student's predictions from its teacher's, as a training loss.
 
@@ -184,36 +196,47 @@ class Distillation(Objective, Following):
         if self.rounds.begins(step):
             self.teacher.take(self._source(weights(self.model.backbone), average))
 
-    def row_loss(self, logits: Logits, x_t: Tokens, taught: Hidden, x_s: Tokens) -> Nats:
+    def row_loss(
+        self,
+        logits: Logits,
+        x_t: Tokens,
+        alpha_t: Noise,
+        taught: Hidden,
+        x_s: Tokens,
+        alpha_s: Noise,
+    ) -> Nats:
         """The divergence at single positions.
 
         Args:
             logits: the student's logits.
             x_t: the tokens that the student read.
+            alpha_t: the signal level of these tokens.
             taught: the teacher's features, before its decoder.
             x_s: the tokens that the teacher read.
+            alpha_s: the signal level of these tokens.
         """
         process, parameterization = self.student_reads.process, self.model.parameterization
         assert isinstance(parameterization, PredictsClean), "see requires"
         with torch.no_grad():
             said = self.teacher.backbone.decoder(taught)
-            log_teacher = parameterization.log_x0(said, x_s, process)
-        return self.divergence(parameterization.log_x0(logits, x_t, process), log_teacher)
+            log_teacher = parameterization.log_x0(said, x_s, alpha_s, process)
+        log_student = parameterization.log_x0(logits, x_t, alpha_t, process)
+        return self.divergence(log_student, log_teacher)
 
     def matched(
-        self, hidden: Hidden, x_t: Tokens, taught: Hidden, x_s: Tokens, counted: Selected
+        self, hidden: Hidden, student: ReadAt, taught: Hidden, teacher: ReadAt, counted: Selected
     ) -> Loss:
-        """Sum `row_loss` over the counted positions; all arguments begin with `[batch, length]`."""
+        """Sum `row_loss` over the counted positions; all features begin with `[batch, length]`."""
         places = rows.Places.of(counted)
         total, values = rows.weighted_sum(
             self.model.backbone.decoder,
             self.row_loss,
             places.rows(hidden),
-            tuple(places.rows(column) for column in (x_t, taught, x_s)),
+            tuple(places.rows(column) for column in (*student, taught, *teacher)),
             num_states=self.student_reads.process.num_states,
             decodes=True,
         )
-        return Loss(total, places.spread(values, torch.zeros(x_t.shape, device=x_t.device)))
+        return Loss(total, places.spread(values, torch.zeros(counted.shape, device=counted.device)))
 
 
 def _last(last: Tensors, average: Tensors) -> Tensors:

@@ -9,13 +9,22 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from platform_core import rows
+from platform_core import categorical, rows
 from platform_core.backbone import Backbone, Conditional, Separating
 from platform_core.categorical import Truncation
 from platform_core.parameterization import Parameterization, ScoreBased
-from platform_core.process import Diffusion, Process, Thinned
+from platform_core.process import Absorbing, Diffusion, Process, Thinned
 from platform_core.schedule import Schedule
-from platform_core.types import Conditions, Hidden, Inputs, LogProbs, Noise, Selected, Tokens
+from platform_core.types import (
+    Conditions,
+    Hidden,
+    Inputs,
+    Logits,
+    LogProbs,
+    Noise,
+    Selected,
+    Tokens,
+)
 
 Tensors = Mapping[str, Tensor]
 """Weights or buffers by their names in a module."""
@@ -189,6 +198,37 @@ class Denoiser:
             fixed,
             features=features,
         )
+
+    def redraw(
+        self,
+        x_t: Tokens,
+        alpha: Noise,
+        chosen: Selected,
+        *,
+        truncation: Truncation,
+        generator: torch.Generator,
+    ) -> Tokens:
+        """Chosen noisy tokens drawn again, each given all others, at the same signal level.
+
+            p(x_t^l = y | the others) = score[y] / sum(score)
+
+        With exact predictions and one chosen position in each text, texts keep their law q_t (a
+        Gibbs step). Several at once do not see each other's change, so this is an approximation.
+        Chosen tokens of absorbing noise are masked before the network reads them, because a token
+        that is not masked says nothing about the others.
+        """
+        read_as = x_t
+        if isinstance(self.process, Absorbing):
+            read_as = x_t.masked_fill(chosen, self.process.mask_id)
+
+        def draw(logits: Logits, x: Tokens, level: Noise) -> Tokens:
+            score = self.parameterization.sharpened_score(
+                logits.double(), x, level, process=self.process, truncation=truncation
+            )
+            return categorical.draw(score.softmax(-1), generator)
+
+        found = self.read(read_as, alpha, chosen, draw, (alpha,))
+        return x_t.masked_scatter(chosen, found)
 
     def most_likely(
         self,

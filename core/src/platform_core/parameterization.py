@@ -12,7 +12,8 @@ from typing import ClassVar
 import torch
 from torch.nn import functional
 
-from platform_core.categorical import Truncation
+from platform_core.categorical import KeepAll, Truncation
+from platform_core.errors import UsageError
 from platform_core.process import Absorbing, Diffusion, Thinned
 from platform_core.types import Logits, LogProbs, Nats, Noise, Tokens
 
@@ -34,6 +35,27 @@ class ScoreBased(Parameterization, ABC):
     @abstractmethod
     def log_score(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> LogProbs:
         """log q_t(y) / q_t(x_t) for every state y."""
+
+    def sharpened_score(
+        self,
+        logits: Logits,
+        x_t: Tokens,
+        alpha: Noise,
+        *,
+        process: Diffusion,
+        truncation: Truncation,
+    ) -> LogProbs:
+        """`log_score` after a truncation of the clean law behind it.
+
+        Raises:
+            UsageError: this parameterization does not know how to truncate.
+        """
+        if not isinstance(truncation, KeepAll):
+            raise UsageError(
+                f"{type(self).__name__} has no clean law to sharpen; leave out the sampler's "
+                "options temperature, top_k, top_p and min_p"
+            )
+        return self.log_score(logits, x_t, alpha, process)
 
     def closed_bound(self, process: Diffusion) -> ClosedBound | None:
         """The bound's integrand under this process in closed form, if there is a shorter form than
@@ -79,16 +101,30 @@ class PredictsClean(ScoreBased):
     """Logits that give a law of the clean token at each position."""
 
     @abstractmethod
-    def log_x0(self, logits: Logits, x_t: Tokens, process: Diffusion) -> LogProbs:
-        """Log-probabilities of the clean token; the probabilities of a row sum to 1."""
+    def log_x0(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> LogProbs:
+        """Log-probabilities of the clean token at signal level alpha; a row's sum to 1."""
 
-    def nats(self, logits: Logits, x_t: Tokens, x0: Tokens, process: Diffusion) -> Nats:
+    def nats(
+        self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, process: Diffusion
+    ) -> Nats:
         """-log x_theta[x0] of each row; a parameterization may know a way without the whole law."""
-        return -self.log_x0(logits, x_t, process).gather(-1, x0[..., None]).squeeze(-1)
+        return -self.log_x0(logits, x_t, alpha, process).gather(-1, x0[..., None]).squeeze(-1)
 
     def log_score(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> LogProbs:
         """The score of the process if the clean token has the predicted law."""
-        return process.log_score(self.log_x0(logits, x_t, process), x_t, alpha)
+        return process.log_score(self.log_x0(logits, x_t, alpha, process), x_t, alpha)
+
+    def sharpened_score(
+        self,
+        logits: Logits,
+        x_t: Tokens,
+        alpha: Noise,
+        *,
+        process: Diffusion,
+        truncation: Truncation,
+    ) -> LogProbs:
+        """The score of the process if the clean token has the truncated predicted law."""
+        return process.log_score(truncation(self.log_x0(logits, x_t, alpha, process)), x_t, alpha)
 
     def thin(
         self,
@@ -114,12 +150,12 @@ class PredictsClean(ScoreBased):
         generator: torch.Generator,
     ) -> Tokens:
         """Draw as the process does, from the truncated predicted law."""
-        log_x0 = truncation(self.log_x0(logits, x_t, process))
+        log_x0 = truncation(self.log_x0(logits, x_t, alpha_t, process))
         return process.draw_open(log_x0, x_t, alpha_s, alpha_t, generator=generator)
 
     def most_likely(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> Tokens:
         """The mode of the predicted law, masks excluded."""
-        return self.log_x0(logits, x_t, process)[..., : process.vocab_size].argmax(-1)
+        return self.log_x0(logits, x_t, alpha, process)[..., : process.vocab_size].argmax(-1)
 
 
 class MaskFree(PredictsClean):
@@ -140,7 +176,7 @@ class Mean(PredictsClean):
     Source: D3PM, arXiv:2107.03006, section 3.3; DUO, arXiv:2506.10892.
     """
 
-    def log_x0(self, logits: Logits, x_t: Tokens, process: Diffusion) -> LogProbs:
+    def log_x0(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> LogProbs:
         """log softmax, in float32 or wider."""
         return widen(logits).log_softmax(-1)
 

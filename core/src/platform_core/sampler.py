@@ -133,6 +133,24 @@ class Walk:
         on_vocabulary = replace(self, truncation=CleanOnly(vocab_size, self.truncation))
         return on_vocabulary.step(x_t, torch.ones_like(alpha_t), alpha_t)
 
+    def correct(self, x_t: Tokens, alpha: Noise, number: int) -> Tokens:
+        """Draw some tokens again at signal level alpha, `[1, 1]`; see `Denoiser.redraw`.
+
+        Args:
+            number: tokens of each text, or all that are free if there are fewer.
+        """
+        chance = torch.rand(
+            x_t.shape, generator=self.generator, dtype=torch.float64, device=x_t.device
+        ).masked_fill(self.fixed, -1)
+        last = chance.topk(min(number, x_t.shape[1]), dim=-1).values[:, -1:]
+        return self.denoiser.redraw(
+            x_t,
+            alpha.expand(len(x_t), 1),
+            (chance >= last) & ~self.fixed,
+            truncation=self.truncation,
+            generator=self.generator,
+        )
+
     def end(self, x_0: Tokens) -> Sample:
         """The sample: the drawn tokens, with the number of network evaluations."""
         return Sample(x_0, self.denoiser.calls)
@@ -149,12 +167,17 @@ class GridSampler(Sampler):
         final: what the last call does with the noise that is left. ancestral: draws from the
             posterior of clean text. greedy: takes the most likely clean token (greedy-tail
             decoding: fewer odd tokens, less variety). none: nothing.
+        corrections: after each step, draw some tokens again given all others, at the same noise
+            level, in so many network evaluations each time (Gibbs steps, which correct mistakes of
+            tokens that were drawn at once); 0 does not.
+        redrawn: how many tokens of each text a correction draws again, at random positions; 1 is
+            exact, more are drawn as if they did not depend on each other.
         law: options of every draw at every step: temperature, top_k, top_p, min_p and crossing of
             `platform_core.categorical.truncation`. They apply to the predicted law of the clean
             token, not to that of the next noisy one.
 
     Raises:
-        ValueError: steps is below 1 or above `MOST_STEPS`, or an option of the law is out of range.
+        ValueError: an option is out of range.
     """
 
     requires: ClassVar[Mapping[str, type]] = {"process": Diffusion, "parameterization": ScoreBased}
@@ -163,13 +186,20 @@ class GridSampler(Sampler):
         self,
         steps: int = 128,
         final: Ending = "ancestral",
+        corrections: int = 0,
+        redrawn: int = 1,
         **law: Any,
     ) -> None:
         if steps < 1:
             raise ValueError(f"steps is {steps}; a sampler takes at least 1")
         if steps > MOST_STEPS:
             raise ValueError(f"steps is {steps}; a sampler takes at most {MOST_STEPS}")
-        self.steps = steps
+        if corrections < 0 or redrawn < 1:
+            raise ValueError(
+                f"corrections is {corrections} and redrawn {redrawn}; corrections must be at least "
+                "0 (none) and redrawn at least 1"
+            )
+        self.steps, self.corrections, self.redrawn = steps, corrections, redrawn
         self.finish = finish(final)
         self.truncation = truncation(**law)
 
@@ -199,6 +229,8 @@ class GridSampler(Sampler):
         for number, (alpha_t, alpha_s) in enumerate(pairwise(alphas)):
             walk.number = number
             x_t = self.step(walk, x_t, alpha_s, alpha_t)
+            for _ in range(self.corrections):
+                x_t = walk.correct(x_t, alpha_s, self.redrawn)
         return walk.end(self.finish(walk, x_t, alphas[-1]))
 
 

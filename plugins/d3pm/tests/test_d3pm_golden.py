@@ -69,7 +69,7 @@ def test_predictions_are_the_reference_s(subs: int):
     case, logits = tensors(id_), tensors(id_)["logits"].clone()
     if subs:
         logits[..., MASK] += LOG_ZERO
-    log_x0 = Mean().log_x0(logits, case["xt"], AbsorbingD3pm(MASK))
+    log_x0 = Mean().log_x0(logits, case["xt"], torch.tensor(0.5), AbsorbingD3pm(MASK))
     torch.testing.assert_close(log_x0, case["output/log_p"], **tolerance(id_))
 
 

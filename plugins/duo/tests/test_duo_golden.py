@@ -43,7 +43,7 @@ def test_uniform_losses_are_the_reference_s(objective_class: type[DiffusionObjec
         case["dalpha"].double().expand(shape),
     )
     log_x0 = objective.denoiser.parameterization.log_x0(
-        case["logits"], case["xt"], objective.denoiser.process
+        case["logits"], case["xt"], case["alpha"], objective.denoiser.process
     )
     torch.testing.assert_close(log_x0, case["output/log_p"], **tolerance(id_))
     torch.testing.assert_close(

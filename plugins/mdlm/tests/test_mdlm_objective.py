@@ -116,7 +116,7 @@ def order_agnostic(objective: MaskedNelbo, clean: Tensor) -> float:
             x_t = clean.clone()
             x_t[list(masked)] = process.mask_id
             logits = objective.model.backbone(x_t[None], None)
-            log_x0 = parameterization.log_x0(logits, x_t[None], process)[0]
+            log_x0 = parameterization.log_x0(logits, x_t[None], torch.tensor(0.5), process)[0]
             nats = -log_x0[torch.arange(length), clean][list(masked)].sum()
             total += float(nats) / number / len(sets)
     return total
@@ -296,7 +296,7 @@ def test_with_mass_on_the_mask_the_closed_form_would_be_wrong():
     x_t, x0 = torch.tensor([3]), torch.tensor([1])
     alpha, slope = torch.tensor([0.4]).double(), torch.tensor([-1.0]).double()
     generic = Nelbo(model(process, TinyNetwork(4))).row_loss(logits, x_t, x0, alpha, slope)
-    cross_entropy = -slope / (1 - alpha) * -Mean().log_x0(logits, x_t, process)[:, 1]
+    cross_entropy = -slope / (1 - alpha) * -Mean().log_x0(logits, x_t, alpha, process)[:, 1]
     assert abs(generic - cross_entropy) > 0.1
 
 

@@ -24,7 +24,7 @@ def case(
 @given(vocab_size=st.integers(2, 30), seed=st.integers(0, 1000))
 def test_masks_have_a_law_of_the_vocabulary_and_tokens_are_themselves(vocab_size, seed):
     logits, x_t = case(vocab_size, seed=seed)
-    law = Subs().log_x0(logits, x_t, Mdlm(vocab_size)).exp()
+    law = Subs().log_x0(logits, x_t, torch.tensor(0.5), Mdlm(vocab_size)).exp()
     expected = torch.zeros_like(logits)
     expected[::2, :-1] = logits[::2, :-1].softmax(-1)
     expected[torch.arange(1, 10, 2), x_t[1::2]] = 1
@@ -34,7 +34,7 @@ def test_masks_have_a_law_of_the_vocabulary_and_tokens_are_themselves(vocab_size
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_log_zero_stands_for_what_cannot_be_in_float32_at_least(dtype):
     logits, x_t = case(5, seed=0, dtype=dtype)
-    log_x0 = Subs().log_x0(logits, x_t, Mdlm(5))
+    log_x0 = Subs().log_x0(logits, x_t, torch.tensor(0.5), Mdlm(5))
     assert log_x0.dtype == torch.promote_types(dtype, torch.float32)
     assert (log_x0[:, -1] == LOG_ZERO).all()
     assert (log_x0[1::2].max(-1).values == 0).all()
@@ -44,7 +44,7 @@ def test_log_zero_stands_for_what_cannot_be_in_float32_at_least(dtype):
 def test_the_logit_of_the_mask_and_those_at_tokens_get_no_gradient():
     logits, x_t = case(5, seed=0)
     leaf = logits.requires_grad_()
-    log_x0 = Subs().log_x0(leaf, x_t, Mdlm(5))
+    log_x0 = Subs().log_x0(leaf, x_t, torch.tensor(0.5), Mdlm(5))
     (gradient,) = torch.autograd.grad(log_x0[:, 0].sum(), leaf)
     assert (gradient[:, -1] == 0).all()
     assert (gradient[1::2] == 0).all()
@@ -81,10 +81,10 @@ def test_nats_are_the_law_s_without_the_law(dtype):
     for by_law in (False, True):
         leaf = logits.clone().requires_grad_()
         if by_law:
-            log_x0 = Subs().log_x0(leaf, x_t, Mdlm(30))
+            log_x0 = Subs().log_x0(leaf, x_t, torch.tensor(0.5), Mdlm(30))
             nats = -log_x0.gather(-1, x0[:, None]).squeeze(-1)
         else:
-            nats = Subs().nats(leaf, x_t, x0, Mdlm(30))
+            nats = Subs().nats(leaf, x_t, x0, torch.tensor(0.5), Mdlm(30))
         (slope,) = torch.autograd.grad(nats.sum(), leaf)
         found.append((nats.detach(), slope))
     assert found[0][0].dtype == torch.promote_types(dtype, torch.float32)

@@ -49,7 +49,7 @@ def test_a_mask_is_taught_from_the_text_in_which_the_teacher_opens_it_or_from_th
     x_t, t = masks(16, 8), torch.linspace(0.5, 1, 16, dtype=torch.float64)[:, None]
     taught = objective.taught(x_t, t, 0.1, Draws.derive("sdtt", step=0, first=0, total=16))
     found = reads.parameterization.log_x0(
-        objective.teacher.backbone.decoder(taught), x_t, reads.process
+        objective.teacher.backbone.decoder(taught), x_t, t, reads.process
     )
 
     draws = Draws.derive("sdtt", step=0, first=0, total=16)
@@ -58,7 +58,9 @@ def test_a_mask_is_taught_from_the_text_in_which_the_teacher_opens_it_or_from_th
         alpha_t, alpha_s = (levels.alpha(t - 0.1 * n) for n in (number, number + 1))
         logits = objective.teacher.backbone.decoder(reads.encode(x, alpha_t))
         masked = x == MASK
-        expected[masked] = reads.parameterization.log_x0(logits, x, reads.process)[masked]
+        expected[masked] = reads.parameterization.log_x0(
+            logits, x, torch.tensor(0.5), reads.process
+        )[masked]
         if number < steps - 1:
             x = draws.each(
                 lambda *row: reads.draw_reverse(*row[:3], truncation=KeepAll(), generator=row[3]),
@@ -186,7 +188,7 @@ def test_a_student_learns_what_two_steps_of_its_teacher_say():
     taught = objective.taught(x_t, t, 0.4, AtOnce.derive(1, step=0, first=0, total=len(x_t)))
     process, subs = objective.model.process, objective.model.parameterization
     laws = [
-        subs.log_x0(backbone.decoder(features), x_t, process).exp().mean(0)[:, :3]
+        subs.log_x0(backbone.decoder(features), x_t, t, process).exp().mean(0)[:, :3]
         for backbone, features in (
             (objective.teacher.backbone, taught),
             (objective.model.backbone, objective.student_reads.encode(x_t, t)),

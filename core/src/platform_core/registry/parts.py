@@ -39,6 +39,7 @@ FIRST_PARTY = {
     "backbone": {"dit": "dit", "hf": "hf"},
     "objective": {
         "curriculum": "duo",
+        "denoising-cross-entropy": "duo",
         "discrete-consistency": "duo",
         "discrete-nelbo": "d3pm",
         "masked-nelbo": "mdlm",
@@ -48,7 +49,7 @@ FIRST_PARTY = {
         "sdtt": "mdlm",
         "uniform-nelbo": "duo",
     },
-    "parameterization": {"next-token": "ar", "score": "sedd", "subs": "mdlm"},
+    "parameterization": {"denoiser": "duo", "next-token": "ar", "score": "sedd", "subs": "mdlm"},
     "sampler": {
         "left-to-right": "ar",
         "cached-ancestral": "mdlm",

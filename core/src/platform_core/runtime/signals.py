@@ -81,21 +81,30 @@ class Stopped(KeyboardInterrupt):
 def stoppable(*numbers: int) -> Iterator[None]:
     """Signals raise `Stopped` within the block, in this process alone.
 
-    A process that it forks, such as a worker that its pool ends with SIGTERM, ends as usual.
+    A process that it forks, such as a worker that its pool ends with SIGTERM, ends as usual. Code
+    in C may swallow `Stopped`, as torch does while it imports numpy; an error that follows from the
+    module left half imported then becomes `Stopped` again.
     """
     own = os.getpid()
+    came: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> None:
         if os.getpid() != own:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        came.append(number)
         raise Stopped(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    with handled(*numbers, by=stop):
-        yield
+    try:
+        with handled(*numbers, by=stop):
+            yield
+    except Exception as error:
+        if came:
+            raise Stopped(came[0]) from error
+        raise
 
 
 class Interruption:

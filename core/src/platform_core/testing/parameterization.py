@@ -50,7 +50,7 @@ class Rows:
         """The predicted log-probabilities of the clean tokens."""
         assert isinstance(self.parameterization, PredictsClean)
         logits = self.logits if logits is None else logits
-        return self.parameterization.log_x0(logits, self.x_t, self.process)
+        return self.parameterization.log_x0(logits, self.x_t, self.alpha, self.process)
 
     def log_score(self, logits: Logits | None = None) -> Tensor:
         logits = self.logits if logits is None else logits
@@ -113,7 +113,7 @@ def _substitution(asked: Rows, parameterization: PredictsClean) -> str:
     """Whether log_x0 substitutes tokens without noise, as text; if so, require certainty."""
     tokens = asked.x_t[~asked.noisy][: VOCABULARY * 2]
     same = asked.logits[:1].expand(len(tokens), -1)
-    law = parameterization.log_x0(same, tokens, asked.process).exp()
+    law = parameterization.log_x0(same, tokens, asked.alpha, asked.process).exp()
     if (law - law[:1]).abs().max() < 1e-12:
         return "tokens without noise are not substituted"
     here = law.gather(-1, tokens[:, None])

@@ -81,8 +81,9 @@ def exact_backbone(law: ToyLaw, process: Process, parameterization: Parameteriza
     """The network whose logits represent a distribution of text exactly.
 
     For a parameterization that predicts clean tokens, logits are the log-probabilities of these
-    tokens. For any other `ScoreBased` parameterization three kinds of logits are tried:
-    log-probabilities, log-probabilities relative to the uniform distribution, and log-scores.
+    tokens given all others, or given all noisy tokens if that gives the exact score. For any other
+    `ScoreBased` parameterization three kinds of logits are tried: log-probabilities,
+    log-probabilities relative to the uniform distribution, and log-scores.
 
     A process or a parameterization of another kind may know its network itself: its method
     `oracle(law, process, parameterization)` returns it.
@@ -98,6 +99,9 @@ def exact_backbone(law: ToyLaw, process: Process, parameterization: Parameteriza
     if not isinstance(process, Diffusion):
         return ExactPredictor(law, process.num_states)
     if isinstance(parameterization, PredictsClean):
+        denoiser = ExactDenoiser(law, process, own_evidence=True)
+        if score_error(law, process, parameterization, denoiser) < 1e-9:
+            return denoiser
         return ExactDenoiser(law, process)
     if isinstance(parameterization, ScoreBased):
         for kind in (ExactDenoiser, ExactScore, ExactLogScore):

@@ -61,7 +61,7 @@ class DiscreteNelbo(DiffusionObjective):
 
     def row_loss(self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise) -> Nats:
         """T times the divergence of the step that begins at alpha."""
-        return self._weighted(self._log_x0(logits, x_t), x_t, x0, alpha, slope)
+        return self._weighted(self._log_x0(logits, x_t, alpha), x_t, x0, alpha, slope)
 
     def descended(
         self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise
@@ -69,7 +69,7 @@ class DiscreteNelbo(DiffusionObjective):
         """`row_loss` plus `auxiliary` times the cross-entropy at noisy tokens."""
         if not self.auxiliary:
             return self.row_loss(logits, x_t, x0, alpha, slope)
-        log_x0 = self._log_x0(logits, x_t)
+        log_x0 = self._log_x0(logits, x_t, alpha)
         cross_entropy = -log_x0.gather(-1, x0[..., None]).squeeze(-1)
         noisy = self.denoiser.process.changeable(x_t)
         auxiliary = torch.where(noisy, self.auxiliary * cross_entropy, 0.0)
@@ -82,10 +82,10 @@ class DiscreteNelbo(DiffusionObjective):
         nats = self.num_steps * self.divergence(log_x0, x_t, x0, alpha_s, alpha)
         return nats.to(log_x0.dtype)
 
-    def _log_x0(self, logits: Logits, x_t: Tokens) -> LogProbs:
+    def _log_x0(self, logits: Logits, x_t: Tokens, alpha: Noise) -> LogProbs:
         parameterization = self.denoiser.parameterization
         assert isinstance(parameterization, PredictsClean), "see requires"
-        return parameterization.log_x0(logits, x_t, self.denoiser.process)
+        return parameterization.log_x0(logits, x_t, alpha, self.denoiser.process)
 
 
 def divergence(process: Diffusion) -> Divergence:

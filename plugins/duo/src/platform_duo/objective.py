@@ -18,6 +18,7 @@ from platform_core.distillation import (
     Distillation,
     Divergence,
     ForwardKl,
+    ReadAt,
     ReverseKl,
     Rounds,
     TeacherWeights,
@@ -29,6 +30,7 @@ from platform_core.parameterization import Mean, PredictsClean, widen
 from platform_core.process import Uniform
 from platform_core.types import Batch, Logits, LogProbs, Nats, Noise, Selected, Tokens
 from platform_duo import gaussian
+from platform_duo.parameterization import log_denoised
 from platform_duo.schedule import Gaussian
 from platform_duo.trajectory import draw_trajectory
 
@@ -51,8 +53,36 @@ class UniformNelbo(DiffusionObjective):
         assert isinstance(parameterization, PredictsClean), "see requires"
         if type(parameterization) is Mean:
             return uniform_nelbo_of_logits(widen(logits), x_t, x0, alpha=alpha, slope=slope)
-        log_x0 = parameterization.log_x0(logits, x_t, self.denoiser.process)
+        log_x0 = parameterization.log_x0(logits, x_t, alpha, self.denoiser.process)
         return uniform_nelbo(log_x0, x_t, x0, alpha=alpha, slope=slope)
+
+
+@final
+class DenoisingCrossEntropy(UniformNelbo):
+    """Plain cross-entropy of the clean token given all noisy tokens, at every noise level alike.
+
+    Fits the law D of `platform_duo.parameterization`, of which the parameterization `denoiser` is
+    the softmax; another parameterization that predicts the clean token from the others is turned
+    into D first. Evaluation reports the bound of the leave-one-out law.
+
+    Args:
+        t_min: training draws times from [t_min, 1]; the exact bound ignores it.
+
+    Source: arXiv:2605.22765.
+    """
+
+    def __init__(self, model: Model, t_min: float = 1e-3) -> None:
+        super().__init__(model, t_min)
+
+    def descended(
+        self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, slope: Noise
+    ) -> Nats:
+        """-log D[x_0] in nats."""
+        parameterization, process = self.denoiser.parameterization, self.denoiser.process
+        assert isinstance(parameterization, PredictsClean), "see requires"
+        log_x0 = parameterization.log_x0(logits, x_t, alpha, process)
+        law = log_denoised(log_x0, x_t, alpha, process)
+        return -law.gather(-1, x0[..., None]).squeeze(-1)
 
 
 def uniform_nelbo(log_x0: LogProbs, x_t: Tokens, x0: Tokens, *, alpha: Noise, slope: Noise) -> Nats:
@@ -227,7 +257,9 @@ class DiscreteConsistency(Distillation):
             lambda row, generator: draw_trajectory(row, num_states, generator), batch.x0
         )
         x_t, x_s = trajectory.at(self.path.mu(t)), trajectory.at(self.path.mu(s))
+        student = ReadAt.of(x_t, self.path.alpha(t))
+        teacher = ReadAt.of(x_s, self.path.alpha(s))
         with torch.no_grad():
             taught = self.teacher_reads.encode(x_s, self.path.alpha(s), batch.conditions)
         hidden = self.student_reads.encode(x_t, self.path.alpha(t), batch.conditions)
-        return self.matched(hidden, x_t, taught, x_s, batch.mask)
+        return self.matched(hidden, student, taught, teacher, batch.mask)

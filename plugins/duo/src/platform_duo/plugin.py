@@ -1,4 +1,4 @@
-"""Parts of the DUO family: process, schedule, objectives and sampler."""
+"""Parts of the DUO family: process, schedule, parameterization, objectives and sampler."""
 
 from collections.abc import Iterable
 
@@ -38,6 +38,18 @@ def platform_schedules() -> Iterable[Component]:
 
 
 @hookimpl
+def platform_parameterizations() -> Iterable[Component]:
+    """The law of the clean token given all noisy tokens."""
+    return [
+        Component(
+            "denoiser",
+            "platform_duo.parameterization:Denoising",
+            "the law of the clean token given all noisy tokens, under uniform noise",
+        )
+    ]
+
+
+@hookimpl
 def platform_objectives() -> Iterable[Component]:
     """The bound in closed form, the curriculum, and distillation."""
     return [
@@ -50,6 +62,11 @@ def platform_objectives() -> Iterable[Component]:
             "uniform-nelbo",
             "platform_duo.objective:UniformNelbo",
             "the bound of uniform noise, in closed form",
+        ),
+        Component(
+            "denoising-cross-entropy",
+            "platform_duo.objective:DenoisingCrossEntropy",
+            "plain cross-entropy of the clean token; the bound of uniform noise in evaluation",
         ),
         Component(
             "discrete-consistency",

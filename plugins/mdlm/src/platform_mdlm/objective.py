@@ -17,6 +17,7 @@ from platform_core.distillation import (
     Distillation,
     Divergence,
     ForwardKl,
+    ReadAt,
     ReverseKl,
     Rounds,
     SquaredError,
@@ -96,7 +97,7 @@ class MaskedNelbo(DiffusionObjective):
     ) -> Nats:
         parameterization, process = self.denoiser.parameterization, self.denoiser.process
         assert isinstance(parameterization, MaskFree), "see requires"
-        nats = parameterization.nats(logits, x_t, x0, process)
+        nats = parameterization.nats(logits, x_t, x0, alpha, process)
         weight = torch.where(process.changeable(x_t), weigh(alpha, slope), 0.0)
         return weight.to(nats.dtype) * nats
 
@@ -186,7 +187,8 @@ class Sdtt(Distillation):
         x_t = draws.each(process.corrupt, batch.x0, alpha)
         taught = self.taught(x_t, t, dt, draws, batch.conditions)
         hidden = self.student_reads.encode(x_t, alpha, batch.conditions)
-        return self.matched(hidden, x_t, taught, x_t, batch.mask & process.changeable(x_t))
+        read = ReadAt.of(x_t, alpha)  # the law at a mask depends on no level
+        return self.matched(hidden, read, taught, read, batch.mask & process.changeable(x_t))
 
     @torch.no_grad()
     def taught(

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from platform_core.parameterization import MaskFree, cross_entropy, widen
 from platform_core.process import LOG_ZERO, Diffusion
-from platform_core.types import Logits, LogProbs, Nats, Tokens
+from platform_core.types import Logits, LogProbs, Nats, Noise, Tokens
 
 
 @final
@@ -23,7 +23,7 @@ class Subs(MaskFree):
     Source: MDLM, arXiv:2406.07524, section 3.2 (SUBS: substitution).
     """
 
-    def log_x0(self, logits: Logits, x_t: Tokens, process: Diffusion) -> LogProbs:
+    def log_x0(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> LogProbs:
         """log x_theta, with `LOG_ZERO` for log 0; the logit of the mask is not read."""
         predicted = widen(logits)[..., : process.vocab_size].log_softmax(-1)
         clean = ~process.changeable(x_t)
@@ -33,7 +33,9 @@ class Subs(MaskFree):
         here = torch.where(clean, 0.0, LOG_ZERO).to(law.dtype)
         return law.scatter_(-1, x_t[..., None], here[..., None])
 
-    def nats(self, logits: Logits, x_t: Tokens, x0: Tokens, process: Diffusion) -> Nats:
+    def nats(
+        self, logits: Logits, x_t: Tokens, x0: Tokens, alpha: Noise, process: Diffusion
+    ) -> Nats:
         """-log x_theta[x_0]: the cross-entropy over the vocabulary at masks, without making the law
         of every token; elsewhere 0 if x_0 is x_t and -`LOG_ZERO` if not.
         """

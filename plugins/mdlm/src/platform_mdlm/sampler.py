@@ -278,7 +278,7 @@ class Remdm(GridSampler):
         }
         make = strategies[strategy]
         self.remasking = make() if eta is None else make(eta)
-        super().__init__(steps, final, crossing=crossing, **law)
+        super().__init__(steps, final, corrections=0, redrawn=1, crossing=crossing, **law)
 
     def alphas(self, schedule: Schedule, device: torch.device) -> Noise:
         """Signal levels of the strategy at the times of the steps."""
@@ -309,7 +309,7 @@ class Remdm(GridSampler):
         clean = CleanOnly(process.vocab_size, self.truncation)
 
         def draw(logits: Logits, x_t: Tokens, level: Noise) -> Tensor:
-            law = clean(parameterization.log_x0(logits, x_t, process))
+            law = clean(parameterization.log_x0(logits, x_t, level, process))
             at_one = torch.ones_like(level)
             drawn = process.draw_open(law, x_t, at_one, level, generator=walk.generator)
             chance = law.gather(-1, drawn[:, None]).squeeze(-1).double().exp()

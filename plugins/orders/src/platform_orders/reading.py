@@ -76,8 +76,10 @@ def call(
     assert isinstance(parameterization, PredictsClean), "see requires"
     clean = CleanOnly(process.vocab_size, KeepAll())
 
-    def read(logits: Logits, x_t: Tokens, known: Tensor, place: Tensor, left: Tensor) -> Tensor:
-        law = clean(parameterization.log_x0(logits, x_t, process))
+    def read(
+        logits: Logits, x_t: Tokens, known: Tensor, place: Tensor, left: Tensor, alpha: Tensor
+    ) -> Tensor:
+        law = clean(parameterization.log_x0(logits, x_t, alpha, process))
         tokens = pick(law, known.long())
         chance = law.gather(-1, tokens[:, None])
         # One tensor for all; float64 holds every token exactly.
@@ -87,8 +89,9 @@ def call(
     x_t, masked = texts.x_t, texts.masked
     places = torch.arange(x_t.shape[1], dtype=torch.float64, device=x_t.device)[None]
     left = masked.sum(-1, keepdim=True) / texts.first.double()
-    columns = (texts.known.double(), places, left)
-    rows = denoiser.read(x_t, level(x_t, masked), masked, read, columns, texts.conditions)
+    alpha = level(x_t, masked)
+    columns = (texts.known.double(), places, left, alpha)
+    rows = denoiser.read(x_t, alpha, masked, read, columns, texts.conditions)
     found = rows.new_zeros(*x_t.shape, rows.shape[-1])
     found[masked] = rows
     chosen = rule.choose(found[..., :2], masked, texts.first, number)

@@ -49,6 +49,20 @@ class Score(ScoreBased):
         """The score of the process, with w in place of the law of the clean token."""
         return process.log_score(self.log_weights(logits, process), x_t, alpha)
 
+    def sharpened_score(
+        self,
+        logits: Logits,
+        x_t: Tokens,
+        alpha: Noise,
+        *,
+        process: Diffusion,
+        truncation: Truncation,
+    ) -> LogProbs:
+        """`truncate` of the score."""
+        assert isinstance(process, Mixing), "see requires"
+        log_score = self.log_score(logits, x_t, alpha, process)
+        return truncate(log_score, x_t, alpha, process=process, truncation=truncation)
+
     def closed_bound(self, process: Diffusion) -> ClosedBound | None:
         """`masked_entropy` for noise that masks."""
         return partial(masked_entropy, process=process) if isinstance(process, Absorbing) else None
@@ -79,8 +93,9 @@ class Score(ScoreBased):
         """Draw from the law of the analytic step, in float64; negative mass counts as 0."""
         assert isinstance(process, Mixing), "see requires"
         alpha_s, alpha_t = above_noise(alpha_s), above_noise(alpha_t)
-        log_score = self.log_score(logits.double(), x_t, alpha_t, process)
-        log_score = truncate(log_score, x_t, alpha_t, process=process, truncation=truncation)
+        log_score = self.sharpened_score(
+            logits.double(), x_t, alpha_t, process=process, truncation=truncation
+        )
         return categorical.draw(process.reverse(log_score, x_t, alpha_s, alpha_t), generator)
 
     def most_likely(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> Tokens:

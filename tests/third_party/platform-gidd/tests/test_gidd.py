@@ -90,7 +90,7 @@ def test_the_bound_is_the_paper_s():
     built, logits = objective(), torch.randn(4, V + 1, generator=torch.Generator().manual_seed(0))
     levels = Hybrid().alpha(ROW), Hybrid().slope(ROW)
     x_t, x0 = torch.tensor([0, 1, V, V]), torch.tensor([0, 0, 0, 2])
-    predicted = Vocabulary().log_x0(logits.double(), x_t, built.process).exp()
+    predicted = Vocabulary().log_x0(logits.double(), x_t, torch.tensor(0.5), built.process).exp()
     noise = built.process.noise_row(levels[0], predicted)
     signal = levels[0][:, None]
     true = signal * log_one_hot(x0, V + 1).double().exp() + noise

@@ -11,7 +11,7 @@ from typing import final
 
 from platform_core.parameterization import PredictsClean, widen
 from platform_core.process import Diffusion
-from platform_core.types import Logits, LogProbs, Tokens
+from platform_core.types import Logits, LogProbs, Noise, Tokens
 
 
 @final
@@ -31,6 +31,6 @@ class NewPart(PredictsClean):
             raise ValueError(f"temperature is {temperature:g}; it must be above 0, for example 1.5")
         self.temperature = temperature
 
-    def log_x0(self, logits: Logits, x_t: Tokens, process: Diffusion) -> LogProbs:
+    def log_x0(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> LogProbs:
         """log softmax of logits / temperature, over all states of the process."""
         return (widen(logits) / self.temperature).log_softmax(-1)

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from platform_core.parameterization import PredictsClean, widen
 from platform_core.process import LOG_ZERO, Diffusion
-from platform_core.types import Logits, LogProbs, Tokens
+from platform_core.types import Logits, LogProbs, Noise, Tokens
 
 
 @final
@@ -16,7 +16,7 @@ class Vocabulary(PredictsClean):
     Source: GIDD, arXiv:2503.04482.
     """
 
-    def log_x0(self, logits: Logits, x_t: Tokens, process: Diffusion) -> LogProbs:
+    def log_x0(self, logits: Logits, x_t: Tokens, alpha: Noise, process: Diffusion) -> LogProbs:
         """log x_theta, with `LOG_ZERO` for log 0."""
         law = widen(logits)[..., : process.vocab_size].log_softmax(-1)
         return functional.pad(law, (0, process.num_states - process.vocab_size), value=LOG_ZERO)
