@@ -34,7 +34,11 @@ SAMPLERS = {
     "remdm": ["masks"],
     "semi-autoregressive": ["masks", "uniform"],
     "left-to-right": ["ar"],
+    "ordered": ["masks"],
+    "maskgit": ["masks"],
 }
+ALL_AT_ONCE = {"ordered": {"at_once": "9"}, "maskgit": {"at_once": "9"}}
+"""Their order is that of the network's own laws, which a temperature does not change."""
 
 
 class Scaled(Backbone):
@@ -67,8 +71,9 @@ def sampler(name: str, **options: Any) -> Any:
     kind = find_plugins({}).load("sampler", name)
     facts = {"vocab_size": TOKENS, "num_states": TOKENS + 1, "time_conditioned": False}
     given = {fact: facts[fact] for fact in accepted(kind, facts)}
-    grid = {} if name in ("first-hitting", "left-to-right") else {"steps": 5}
-    return kind(**given, **grid, **options)
+    unsteady = ("first-hitting", "left-to-right", *ALL_AT_ONCE)
+    own = ALL_AT_ONCE.get(name, {}) if name in unsteady else {"steps": 5}
+    return kind(**given, **own, **options)
 
 
 def test_every_sampler_of_the_platform_is_here() -> None:
