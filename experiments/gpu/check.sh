@@ -57,6 +57,11 @@ row() { "$python" "$root/experiments/gpu/row.py" "$folder/$1" "$2" >>"$table"; }
 if [ $rehearse = 0 ]; then (cd "$root" && "$python" -m pytest -q -m gpu) >"$folder/tests.log" 2>&1 ||
     [ $? = 5 ] || { cat "$folder/tests.log" >&2; exit 1; }; tail -1 "$folder/tests.log" >>"$table"; fi
 
+printf '\n```\n' >>"$table"
+"$python" "$root/experiments/gpu/proofs.py" >>"$table" 2>"$folder/proofs.log" ||
+    { cat "$table" "$folder/proofs.log" >&2; exit 1; }
+printf '```\n' >>"$table"
+
 printf '\n| run | tokens/s | MFU | memory, GB | last loss |\n|---|---|---|---|---|\n' >>"$table"
 for family in "${families[@]}"; do
     for compile in "${compiled[@]}"; do
