@@ -51,7 +51,8 @@ def start(precision: str = "auto") -> Accelerator:
             of the launch has left with a mistake.
     """
     require_whole_weights()
-    ranks.ready()
+    if not distributed.is_available() or not distributed.is_initialized():
+        ranks.ready()
     cpu = not torch.cuda.is_available()
     if not cpu:
         torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
