@@ -7,7 +7,7 @@ import torch
 
 from platform_core.runtime import checkpoint as module
 from platform_core.runtime.checkpoint import Checkpoint, CheckpointError, Checkpoints
-from platform_core.runtime.saving import Saver
+from platform_core.runtime.saving import Saver, is_beside
 
 
 def files(folder):
@@ -111,3 +111,13 @@ def test_an_error_of_the_thread_is_raised_where_the_training_looks(checkpoints, 
         looks.get(call, saver.check)()
     saver.wait()  # told once
     assert [path.name for path in checkpoints.folder.iterdir()] == ["step-0000010"]
+
+
+def test_a_thread_writes_where_it_is_asked_for_or_on_a_gpu():
+    found = {
+        (writing, device): is_beside(writing, torch.device(device))
+        for writing in ("auto", "beside", "between")
+        for device in ("cpu", "cuda")
+    }
+    chosen = {("auto", "cuda"), ("beside", "cpu"), ("beside", "cuda")}
+    assert {case for case, beside in found.items() if beside} == chosen

@@ -132,6 +132,7 @@ def _train(composition: Composition, directory: RunDirectory, *, resume: bool) -
             print(summary(run, result))
     except Stopped as stopped:
         working("")
+        ranks.require_all()
         if ranks.speaks(line := _stopped(stopped.name, run, directory, resume=resume)):
             print(line)
         return EXIT_INTERRUPTED

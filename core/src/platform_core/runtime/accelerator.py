@@ -54,7 +54,8 @@ def start(precision: str = "auto") -> Accelerator:
             is fp16 and there is no GPU; or another process of the launch has left with a mistake.
     """
     require_whole_weights()
-    ranks.ready()
+    if not distributed.is_available() or not distributed.is_initialized():
+        ranks.ready()
     cpu = not torch.cuda.is_available()
     if cpu and precision == "fp16":
         raise UsageError(

@@ -67,9 +67,20 @@ def ready() -> None:
     here = f"ready/{next(_calls)}"
     store.add(here, 1)
     while store.add(here, 0) < number():
-        if store.add("parted", 0):
-            raise LeftError(_line(store) or "another process has left")
+        _require_all(store)
         time.sleep(LOOK_SECONDS)
+
+
+def require_all() -> None:
+    """Raises LeftError if a process has left with a mistake; its launcher then ends the others."""
+    if number() > 1 and (store := _store(LAST_WORDS)) is not None:
+        with suppress(RuntimeError):  # the store may be gone with its process
+            _require_all(store)
+
+
+def _require_all(store: "PrefixStore") -> None:
+    if store.add("parted", 0):
+        raise LeftError(_line(store) or "another process has left")
 
 
 def speaks(line: str) -> bool:

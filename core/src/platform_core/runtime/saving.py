@@ -77,6 +77,13 @@ class Saver:
             self._error = error
 
 
+def is_beside(writing: str, device: torch.device) -> bool:
+    """Whether `--train.checkpoint_writing` asks for a thread: auto does so on a GPU, where updates
+    need no core of the CPU.
+    """
+    return writing == "beside" or (writing == "auto" and device.type == "cuda")
+
+
 def copied(checkpoint: Checkpoint) -> Checkpoint:
     """The same checkpoint in memory of its own, on the CPU."""
     tensors = {

@@ -46,7 +46,7 @@ from platform_core.record.tracker import Several, about, identities, open_tracke
 from platform_core.runtime import accelerator as runtime
 from platform_core.runtime import ranks
 from platform_core.runtime.checkpoint import Checkpoint, CheckpointError, Checkpoints
-from platform_core.runtime.saving import Saver
+from platform_core.runtime.saving import Saver, is_beside
 from platform_core.runtime.signals import Interruption, Stopped
 from platform_core.runtime.speed import peak_flops, profiled, training_flops
 from platform_core.training.callbacks import Watchers
@@ -91,10 +91,7 @@ class Run:
             composition.sample, self.data.tokenizer, self.sample_length, self.built.sampler
         )
         self.checkpoints = Checkpoints(directory.checkpoints, composition.train.keep_checkpoints)
-        beside = composition.train.checkpoint_writing == "beside" or (
-            composition.train.checkpoint_writing == "auto"
-            and self.accelerator.device.type == "cuda"
-        )
+        beside = is_beside(composition.train.checkpoint_writing, self.accelerator.device)
         self.saver = Saver(self.checkpoints, beside=beside)
         checkpoint = self.checkpoints.load() if resume else None
         self.started = self._start(checkpoint, resume=resume)
