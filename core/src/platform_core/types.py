@@ -5,7 +5,7 @@ single positions. A noise level broadcasts against `*batch`: `[batch, 1]` gives 
 sequence the same level.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -84,7 +84,19 @@ class Batch(NamedTuple):
         known = {"labels": self.labels, "documents": self.documents}
         return {name: value for name, value in known.items() if value is not None}
 
-    def to(self, device: torch.device) -> "Batch":
-        """The same batch on another device."""
-        known = {name: values.to(device) for name, values in self.conditions.items()}
-        return Batch(self.x0.to(device), self.mask.to(device), **known)
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> "Batch":
+        """The same batch on another device.
+
+        Args:
+            device: the device.
+            non_blocking: do not wait for copies of pinned memory to a GPU, which come before all
+                that is computed there later.
+        """
+        return self._each(lambda values: values.to(device, non_blocking=non_blocking))
+
+    def pinned(self) -> "Batch":
+        """The same batch in memory from which a GPU copies by itself."""
+        return self._each(lambda values: values.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return Batch._make(None if values is None else change(values) for values in self)

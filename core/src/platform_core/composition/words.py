@@ -143,8 +143,8 @@ ADVICE = {
     "temperature": "samplers are sharpened by --sampler.top_p, which leaves out unlikely tokens",
     "temp": "samplers are sharpened by --sampler.top_p, which leaves out unlikely tokens",
     "top_k": "samplers leave out unlikely tokens by --sampler.top_p",
-    "workers": "data are read from memory-mapped files, without workers",
-    "num_workers": "data are read from memory-mapped files, without workers",
+    "workers": "batches are fetched ahead by one thread where that helps, without an option",
+    "num_workers": "batches are fetched ahead by one thread where that helps, without an option",
     "verbose": "the record of a run is RUN/metrics.jsonl; `platform plugins -v` lists plugins",
     "project": "the project or experiment of trackers is the process, or the sweep",
 }
