@@ -29,6 +29,7 @@ from platform_core.parameterization import Mean
 from platform_core.process import Absorbing
 from platform_core.schedule import LogLinear
 from platform_core.testing.toy import TinyNetwork
+from platform_core.training import feed as feeding
 from platform_core.training.feed import Feed, Place
 from platform_core.training.trainer import Trainer
 
@@ -261,9 +262,21 @@ def fetching():
     return [thread for thread in threading.enumerate() if thread.name == "ahead"]
 
 
+@pytest.mark.parametrize(("threads", "cores", "worth"), [(1, 2, True), (2, 2, False)])
+def test_a_thread_needs_a_core_that_torch_leaves_free(options, threads, cores, worth, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(feeding, "available_cores", lambda: cores)
+    data, stream = load_data(options, TOKENIZER), open_stream(options, TOKENIZER)
+    place = Place(0, 1, torch.device("cpu"))
+    feed = Feed(data, TrainOptions(batch_size=4), place, seed=3, stream=stream)
+    assert (feed.ahead is not None) == worth
+    feed.close()
+
+
 @pytest.mark.slow
 def test_what_is_fetched_ahead_is_what_is_fetched_when_it_is_needed(tmp_path, monkeypatch):
     common = [*words(tmp_path), "--train.steps=7", "--train.accumulate=2"]
+    monkeypatch.setattr(Feed, "worth_a_thread", True)
     assert main([*common, f"--output={tmp_path / 'ahead'}"]) == 0
     assert not fetching()
     monkeypatch.setattr(Feed, "worth_a_thread", False)
@@ -284,7 +297,8 @@ def find(state, key):
     return next(found for v in state.values() if isinstance(v, dict) and (found := find(v, key)))
 
 
-def test_a_checkpoint_has_the_state_of_what_was_used(options, tmp_path):
+def test_a_checkpoint_has_the_state_of_what_was_used(options, monkeypatch):
+    monkeypatch.setattr(Feed, "worth_a_thread", True)
     data = load_data(options, TOKENIZER)
     stream, plain = (open_stream(options, TOKENIZER) for _ in range(2))
     place = Place(0, 1, torch.device("cpu"))
@@ -306,7 +320,8 @@ def test_a_checkpoint_has_the_state_of_what_was_used(options, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_mistake_in_text_that_is_fetched_ahead_is_one_line(tmp_path, capsys):
+def test_a_mistake_in_text_that_is_fetched_ahead_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Feed, "worth_a_thread", True)
     common = words(tmp_path)
     file = tmp_path / "data" / "1.jsonl"
     lines = file.read_text().splitlines()
