@@ -440,16 +440,16 @@ def labels_read(trained, monkeypatch, updates):
 def test_training_reads_the_labels_of_its_sequences(accumulate, monkeypatch):
     trained = trainer(label_dropout=0.0, accumulate=accumulate)
     read = labels_read(trained, monkeypatch, 3)
-    rows = [row for step in range(3) for row in trained.order.rows(step, 8)]
-    assert torch.equal(read, trained.split.of[rows])
+    rows = [row for step in range(3) for row in trained.feed.order.rows(step, 8)]
+    assert torch.equal(read, trained.feed.split.of[rows])
 
 
 def test_training_leaves_out_a_share_of_the_labels(monkeypatch):
     trained = trainer(label_dropout=0.5)
     read = labels_read(trained, monkeypatch, 9)
-    rows = [row for step in range(9) for row in trained.order.rows(step, 8)]
+    rows = [row for step in range(9) for row in trained.feed.order.rows(step, 8)]
     left_out = read == 2
-    assert torch.equal(read[~left_out], trained.split.of[rows][~left_out])
+    assert torch.equal(read[~left_out], trained.feed.split.of[rows][~left_out])
     assert stats.binomtest(int(left_out.sum()), len(rows), 0.5).pvalue > 0.01
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import datasets
@@ -28,6 +29,8 @@ from platform_core.parameterization import Mean
 from platform_core.process import Absorbing
 from platform_core.schedule import LogLinear
 from platform_core.testing.toy import TinyNetwork
+from platform_core.training import feed as feeding
+from platform_core.training.feed import Feed, Place
 from platform_core.training.trainer import Trainer
 
 datasets.disable_progress_bars()
@@ -192,10 +195,11 @@ def test_training_and_evaluation_tell_the_network_of_documents(tmp_path, streame
         seed=0,
         stream=open_stream(found, TOKENIZER) if streamed else None,
     )
-    rows = trainer.order.rows(0, 6)
-    expected = trainer.split.batch(rows).documents
+    rows = trainer.feed.order.rows(0, 6)
+    expected = trainer.feed.split.batch(rows).documents
     assert expected.max() >= 1
     trainer.update()
+    trainer.close()
     assert torch.equal(torch.cat(network.told), expected)
     network.told.clear()
     split = data.split("validation")
@@ -252,6 +256,98 @@ def test_a_streamed_run_resumes_exactly(tmp_path, capsys):
     assert "stream" in json.dumps(state)
     assert main([*common, "--evaluate.split=train", f"--output={tmp_path / 'no'}"]) == 2
     assert main(["eval", str(whole), "--evaluate.split=test"]) == 0
+
+
+def fetching():
+    return [thread for thread in threading.enumerate() if thread.name == "ahead"]
+
+
+@pytest.mark.parametrize(("threads", "cores", "worth"), [(1, 2, True), (2, 2, False)])
+def test_a_thread_needs_a_core_that_torch_leaves_free(options, threads, cores, worth, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(feeding, "available_cores", lambda: cores)
+    data, stream = load_data(options, TOKENIZER), open_stream(options, TOKENIZER)
+    place = Place(0, 1, torch.device("cpu"))
+    feed = Feed(data, TrainOptions(batch_size=4), place, seed=3, stream=stream)
+    assert (feed.ahead is not None) == worth
+    feed.close()
+
+
+@pytest.mark.slow
+def test_what_is_fetched_ahead_is_what_is_fetched_when_it_is_needed(tmp_path, monkeypatch):
+    common = [*words(tmp_path), "--train.steps=7", "--train.accumulate=2"]
+    monkeypatch.setattr(Feed, "worth_a_thread", True)
+    assert main([*common, f"--output={tmp_path / 'ahead'}"]) == 0
+    assert not fetching()
+    monkeypatch.setattr(Feed, "worth_a_thread", False)
+    assert main([*common, f"--output={tmp_path / 'plain'}"]) == 0
+    for step in (6, 7):
+        assert weights(tmp_path / "ahead", step) == weights(tmp_path / "plain", step)
+        ahead, plain = (
+            json.loads((tmp_path / f"{name}/checkpoints/step-{step:07d}/state.json").read_text())
+            for name in ("ahead", "plain")
+        )
+        assert find(ahead, "stream") == find(plain, "stream")
+
+
+def find(state, key):
+    """The value of a key at any depth."""
+    if key in state:
+        return state[key]
+    return next(found for v in state.values() if isinstance(v, dict) and (found := find(v, key)))
+
+
+def test_a_checkpoint_has_the_state_of_what_was_used(options, monkeypatch):
+    monkeypatch.setattr(Feed, "worth_a_thread", True)
+    data = load_data(options, TOKENIZER)
+    stream, plain = (open_stream(options, TOKENIZER) for _ in range(2))
+    place = Place(0, 1, torch.device("cpu"))
+    feed = Feed(data, TrainOptions(batch_size=4), place, seed=3, stream=stream)
+    plain.begin(seed=3)
+    assert feed.state == plain.state()
+    for step in range(9):
+        batch = plain.batch(list(range(4 * step, 4 * step + 4)))
+        assert torch.equal(feed.take(step)[0].x0, batch.x0)
+        assert feed.state == plain.state()
+    seen = feed.state
+    feed.take(9)
+    feed.restore(seen)
+    assert feed.state == seen
+    again = feed.take(9)[0].x0
+    feed.close()
+    assert torch.equal(again, plain.batch(list(range(36, 40))).x0)
+    assert not fetching()
+
+
+@pytest.mark.slow
+def test_a_mistake_in_text_that_is_fetched_ahead_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Feed, "worth_a_thread", True)
+    common = words(tmp_path)
+    file = tmp_path / "data" / "1.jsonl"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:5], '{"text": null}', *lines[6:]]) + "\n")
+    assert main([*common, "--train.steps=60", f"--output={tmp_path / 'run'}"]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if "row 25" in line]
+    assert len(said) == 1
+    assert "has no text in column text, but None" in said[0]
+    assert not fetching()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_streamed_run_which_then_goes_on_exactly(tmp_path, number):
+    common, run, whole = words(tmp_path), tmp_path / "run", tmp_path / "whole"
+    common = [*common, "--train.steps=200"]
+    start = [sys.executable, "-m", "platform_core.cli"]
+    running = subprocess.Popen([*start, *common, f"--output={run}"])
+    while not (run / "checkpoints/step-0000006").exists():
+        time.sleep(0.01)
+    running.send_signal(number)
+    assert running.wait(60) == (75 if number == signal.SIGTERM else 130)
+    # In processes of their own, which read larger blocks than these tests do.
+    for rest in (["run", f"--resume={run}"], [*common, f"--output={whole}"]):
+        subprocess.run([*start, *rest], check=True, timeout=300)
+    assert weights(whole, 200) == weights(run, 200)
 
 
 def other_text(folder, documents):

@@ -356,7 +356,7 @@ class Biased(Wrapped):
     """Every 25th text is the same."""
 
     def __call__(self, model, shape, generator, prompt=None):
-        tokens, nfe = super().__call__(model, shape, generator, prompt)
+        tokens, nfe, _ = super().__call__(model, shape, generator, prompt)
         return Sample(tokens.clone().index_fill_(0, torch.arange(0, len(tokens), 25), 0), nfe)
 
 
@@ -364,7 +364,7 @@ class Twins(Wrapped):
     """Every text stands twice in a batch."""
 
     def __call__(self, model, shape, generator, prompt=None):
-        tokens, nfe = super().__call__(model, shape, generator, prompt)
+        tokens, nfe, _ = super().__call__(model, shape, generator, prompt)
         return Sample(tokens[torch.arange(len(tokens)) // 2], nfe)
 
 
@@ -400,7 +400,7 @@ class PastesPrompts(Wrapped):
     """A prompt is put over what was drawn without it."""
 
     def __call__(self, model, shape, generator, prompt=None):
-        tokens, nfe = super().__call__(model, shape, generator)
+        tokens, nfe, _ = super().__call__(model, shape, generator)
         if isinstance(prompt, Prompt):
             tokens = torch.where(prompt.fixed, prompt.tokens, tokens)
         return Sample(tokens, nfe)

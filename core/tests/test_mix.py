@@ -233,9 +233,8 @@ def test_micro_batches_see_what_the_whole_batch_does(texts, accumulate):
     whole = trained(replace(OPTIONS, batch_size=6))
     apart = trained(replace(OPTIONS, batch_size=6, accumulate=accumulate))
     for step in range(3):
-        whole.step = apart.step = step
-        (batch,) = whole._batches().values()
-        parts = apart._batches()
+        (batch,) = whole.feed.fetch(step).batches.values()
+        parts = apart.feed.fetch(step).batches
         assert list(parts) == list(range(0, 6, 6 // accumulate))
         assert torch.equal(torch.cat([part.x0 for part in parts.values()]), batch.x0)
 

@@ -50,7 +50,7 @@ def test_the_learning_rate_warms_up_and_decays(decay, expected):
 
 def test_training_lowers_the_bound():
     trained = trainer(TrainOptions(steps=60, batch_size=4, warmup_steps=2, learning_rate=1e-2))
-    batch = trained.split.batch(list(range(20)))
+    batch = trained.feed.split.batch(list(range(20)))
 
     def bound() -> float:
         draws = Draws.derive(0, step=0, first=0, total=20)
@@ -70,7 +70,7 @@ def test_micro_batches_change_neither_draws_nor_what_is_counted(accumulate, monk
         one, other = whole.update(), parts.update()
         assert one.tokens == other.tokens
         assert one.loss == pytest.approx(other.loss, rel=1e-6)
-    assert parts.micro_batch == 4 // accumulate
+    assert parts.feed.micro_batch == 4 // accumulate
     for one, other in zip(
         zip(*read[whole], strict=True), zip(*read[parts], strict=True), strict=True
     ):
@@ -93,7 +93,7 @@ def network_inputs(trained: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[tu
 def test_a_micro_batch_weighs_as_many_tokens_as_it_has():
     """One batch, and the same with its first half masked out, then only that half: they add up."""
     trained = trainer(TrainOptions(steps=1, batch_size=4, accumulate=2, clip=1e9))
-    batches = trained._batches()
+    batches = trained.feed.fetch(0).batches
     counted = sum(int(batch.mask.sum()) for batch in batches.values())
     gradients = []
     for first, batch in batches.items():
@@ -111,7 +111,7 @@ def test_every_token_of_a_step_weighs_the_same_in_whichever_micro_batch_it_is(ac
     """Micro-batches of other numbers of tokens: the gradient is that of their sum over all."""
     options = TrainOptions(steps=1, batch_size=6, accumulate=accumulate, clip=1e9)
     trained = trainer(options, Ragged())
-    batches = trained._batches()
+    batches = trained.feed.fetch(0).batches
     counts = [int(batch.mask.sum()) for batch in batches.values()]
     assert len(set(counts)) > 1
     total = torch.zeros((), dtype=torch.float64)

@@ -5,7 +5,7 @@ single positions. A noise level broadcasts against `*batch`: `[batch, 1]` gives 
 sequence the same level.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -91,9 +91,22 @@ class Batch(NamedTuple):
         known = {"labels": self.labels, "documents": self.documents}
         return {name: value for name, value in known.items() if value is not None}
 
-    def to(self, device: torch.device) -> "Batch":
-        """The same batch on another device; from a CPU, where that is free, it looks at `mask`."""
-        known = {name: values.to(device) for name, values in self.conditions.items()}
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> "Batch":
+        """The same batch on another device; from a CPU, where that is free, it looks at `mask`.
+
+        Args:
+            device: the device.
+            non_blocking: do not wait for copies of pinned memory to a GPU, which come before all
+                that is computed there later.
+        """
         every = self.every or (self.mask.device.type == "cpu" and bool(self.mask.all()))
-        mask = self.mask.to(device)
-        return Batch(self.x0.to(device), mask, **known, full=mask if every else None)
+        return self._each(lambda values: values.to(device, non_blocking=non_blocking), every=every)
+
+    def pinned(self) -> "Batch":
+        """The same batch in memory from which a GPU copies by itself."""
+        return self._each(lambda values: values.pin_memory(), every=self.every)
+
+    def _each(self, change: Callable[[Tensor], Tensor], *, every: bool) -> "Batch":
+        known = {name: change(values) for name, values in self.conditions.items()}
+        mask = change(self.mask)
+        return Batch(change(self.x0), mask, **known, full=mask if every else None)

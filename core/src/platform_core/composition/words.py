@@ -142,8 +142,8 @@ ADVICE = {
     "epochs": "training is counted in updates: --train.steps",
     "num_epochs": "training is counted in updates: --train.steps",
     "num_train_epochs": "training is counted in updates: --train.steps",
-    "workers": "data are read from memory-mapped files, without workers",
-    "num_workers": "data are read from memory-mapped files, without workers",
+    "workers": "batches are fetched ahead by one thread where that helps, without an option",
+    "num_workers": "batches are fetched ahead by one thread where that helps, without an option",
     "verbose": "the record of a run is RUN/metrics.jsonl; `platform plugins -v` lists plugins",
     "project": "the project or experiment of trackers is the process, or the sweep",
 }

@@ -224,6 +224,7 @@ class Run:
         self.watchers.begin(self.progress)
         profile = self.composition.train.profile if show else 0
         with (
+            closing(self.trainer),
             closing(Meter(step=step, steps=steps, show=show, work=self.work())) as meter,
             profiled(profile, self.directory.profile) as updated,
         ):

@@ -16,22 +16,23 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from platform_core.composition.options import TrainOptions
-from platform_core.data.mix import Mix, MixedOrder
-from platform_core.data.sequences import Data, LabelledSplit, Order, Sequences
-from platform_core.data.streaming import Consecutive, Stream
+from platform_core.data.mix import Mix
+from platform_core.data.sequences import Data
+from platform_core.data.streaming import Stream
 from platform_core.draws import Draws, derive_seed
 from platform_core.errors import UsageError
-from platform_core.guidance import without_some
 from platform_core.model import first_not_finite, weights
 from platform_core.objective import Following, Loss, Objective
 from platform_core.registry.loading import installed
 from platform_core.runtime import state
+from platform_core.runtime.ahead import PATIENCE
 from platform_core.runtime.checkpoint import Checkpoint, CheckpointError, load_weights
 from platform_core.runtime.network import compile_networks, recompute_activations
 from platform_core.training import deferred
 from platform_core.training.deferred import MOST_UNREAD, Gate, Launched, can_hold_back
 from platform_core.training.deferred import read as read_figures
 from platform_core.training.ema import Ema
+from platform_core.training.feed import Feed, Place
 from platform_core.training.optimizers import make_optimizer
 from platform_core.types import Batch
 
@@ -49,7 +50,7 @@ class Update:
     learning_rate: float
     tokens: int
     waiting: float = field(compare=False)
-    """Seconds until the data were there."""
+    """Seconds until the data were there: to fetch them, or to wait for those fetched ahead."""
 
     @property
     def is_finite(self) -> bool:
@@ -85,19 +86,8 @@ class Trainer:
         mix: Mix | None = None,
     ) -> None:
         self.options, self.accelerator, self.seed = options, accelerator, seed
-        self.micro_batch = _micro_batch(options, accelerator.num_processes)
-        self.split: Sequences
-        self.order: Order | Consecutive | MixedOrder
-        if mix is not None:
-            self.split, self.order = mix.sequences, mix.order(seed)
-        elif stream is not None:
-            self.split, self.order = stream, Consecutive()
-        else:
-            split = data.split("train")
-            self.split, self.order = split, Order(len(split), seed)
-        self.stream = self.split if isinstance(self.split, Stream) else None
-        if self.stream is not None:
-            self.stream.begin(seed=seed)
+        place = Place(accelerator.process_index, accelerator.num_processes, accelerator.device)
+        self.feed = Feed(data, options, place, seed=seed, stream=stream, mix=mix)
         self.objective = objective.to(accelerator.device)
         if options.checkpoint_activations:
             backbone = objective.model.backbone
@@ -138,7 +128,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         start = time.perf_counter()
-        batches = self._batches()
+        batches = self.feed.take(self.step)
         waiting = time.perf_counter() - start
         tokens = sum((batch.mask.sum() for batch in batches.values()), torch.zeros(()))
         tokens = self.accelerator.reduce(tokens.to(self.accelerator.device, non_blocking=True))
@@ -238,8 +228,8 @@ class Trainer:
         }
         if self.scaler is not None:
             plain["scaler"] = self.scaler.state_dict()
-        if self.stream is not None:
-            plain["stream"] = self.stream.state()
+        if self.feed.state is not None:
+            plain["stream"] = self.feed.state
         return Checkpoint(groups, plain)
 
     def restore(self, checkpoint: Checkpoint, *, source: str) -> None:
@@ -261,54 +251,37 @@ class Trainer:
             self.optimizer.state[parameter][field] = value.to(parameter.device)
         if self.scaler is not None and "scaler" in checkpoint.state:
             self.scaler.load_state_dict(checkpoint.state["scaler"])
-        if self.stream is not None:
-            self.stream.restore(checkpoint.state["stream"])
+        if self.feed.stream is not None:
+            self.feed.restore(checkpoint.state["stream"])
         self.step = checkpoint.state["step"]
         self.seconds = checkpoint.state["seconds"]
+
+    def close(self) -> None:
+        """Ends the thread that fetches batches, if there is one; another update begins it again."""
+        self.feed.close(PATIENCE)
 
     def _tell_objective(self) -> None:
         if isinstance(self.objective, Following):
             average = state.of_backbone(self.ema.shadow)
             self.objective.after_update(self.step, average)
 
-    def _batches(self) -> dict[int, Batch]:
-        """This process's micro-batches of the current step, by their places in the global batch."""
-        rows = self.order.rows(self.step, self.options.batch_size)
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        batches = {}
-        for number in range(self.options.accumulate):
-            first = (number * world + rank) * self.micro_batch
-            batch = self.split.batch(rows[first : first + self.micro_batch])
-            batches[first] = self._without_some_labels(batch, first)
-        return batches
-
-    def _without_some_labels(self, batch: Batch, first: int) -> Batch:
-        if batch.labels is None:
-            return batch
-        assert isinstance(self.split, LabelledSplit), "labels are of a labelled split"
-        share, none = self.options.label_dropout, len(self.split.names)
-        left = self._draws("labels", first).each(
-            lambda labels, generator: without_some(labels, none, share, generator), batch.labels
-        )
-        return batch._replace(labels=left)
-
     def _descend(self, batch: Batch, first: int, scale: Tensor) -> Tensor:
         device = self.accelerator.device
         torch.manual_seed(derive_seed(self.seed, "dropout", self.step, first))
-        draws = self._draws("train", first, device)
-        loss: Loss = self.prepared(batch.to(device), draws)
+        draws = Draws.derive(
+            self.seed,
+            "train",
+            step=self.step,
+            first=first,
+            total=self.options.batch_size,
+            device=device,
+        )
+        loss: Loss = self.prepared(batch.to(device, non_blocking=True), draws)
         if self.deferred:
             # Every process must see in the gradient, which all share, that one loss is not finite.
             scale = torch.where(loss.total.detach().isfinite(), scale, torch.nan)
         self.accelerator.backward(loss.total * scale)
         return loss.total.detach()
-
-    def _draws(self, purpose: str, first: int, device: torch.device | str = "cpu") -> Draws:
-        """Of this step, for the micro-batch that begins at a place of the global batch."""
-        total = self.options.batch_size
-        return Draws.derive(
-            self.seed, purpose, step=self.step, first=first, total=total, device=device
-        )
 
 
 def learning_rate(options: TrainOptions, step: int) -> float:
@@ -333,13 +306,3 @@ def _decayed(options: TrainOptions, step: int) -> float:
         "wsd": 1 - progress,
     }[options.decay]
     return options.decay_floor + (1 - options.decay_floor) * above
-
-
-def _micro_batch(options: TrainOptions, processes: int) -> int:
-    parts = processes * options.accumulate
-    if options.batch_size % parts:
-        raise UsageError(
-            f"train.batch_size {options.batch_size} does not divide into {processes} process(es) x "
-            f"train.accumulate {options.accumulate}; make it a multiple of {parts}"
-        )
-    return options.batch_size // parts
