@@ -14,10 +14,11 @@ from platform_core.process import (
     Absorbing,
     AbsorbingOrUniform,
     Interpolating,
+    MovingPrior,
     Uniform,
     log_one_hot,
 )
-from platform_core.testing.toy import chi_square, double, transition
+from platform_core.testing.toy import chi_square, double, seeded, transition
 from platform_core.types import LogProbs, Tokens
 
 both = pytest.mark.parametrize("process_class", [Absorbing, Uniform])
@@ -373,3 +374,79 @@ def test_objects_of_a_family_with_both_noises_are_of_one_of_them(options, kind, 
     same = copy.deepcopy(process)
     assert type(same) is kind
     assert vars(same) == vars(process)
+
+
+class TokensThenMasks(MovingPrior):
+    """Noise of uniform tokens at first and of masks in the end.
+
+    n[mask] = (1 - alpha)^2,  n[token] = alpha (1 - alpha) / K
+    """
+
+    def __init__(self) -> None:
+        super().__init__(3, num_states=4, time_conditioned=True)
+
+    def noise(self, tokens, alpha):
+        rest = 1 - alpha
+        return torch.where(tokens == 3, rest**2, alpha * rest / 3)
+
+    def noise_slope(self, tokens, alpha):
+        return torch.where(tokens == 3, -2 * (1 - alpha), (1 - 2 * alpha) / 3)
+
+    def sample_noise(self, shape, alpha, generator):
+        masked = torch.rand(shape, generator=generator, dtype=torch.float64) < 1 - alpha
+        tokens = torch.randint(3, shape, generator=generator)
+        return torch.where(masked, 3, tokens)
+
+
+def test_a_moving_prior_has_the_posterior_of_bayes() -> None:
+    """q(x_s | x_t, x_0) from q(x_s | x_0) and the step q(x_t | x_s) between two levels."""
+    process, states = TokensThenMasks(), torch.arange(4)
+    s, t = (torch.tensor(level, dtype=torch.float64) for level in (0.7, 0.4))
+    noise_s, noise_t = process.noise(states, s), process.noise(states, t)
+    kept = t / s
+    step = kept * torch.eye(4, dtype=torch.float64) + (noise_t - kept * noise_s)
+    for clean in range(3):
+        at_s = s * (states == clean) + noise_s
+        both = at_s[:, None] * step
+        torch.testing.assert_close(both.sum(0), t * (states == clean) + noise_t)
+        certain = log_one_hot(torch.full((4,), clean), 4, torch.float64)
+        found = process.posterior(certain, states, s.expand(4), t.expand(4))
+        torch.testing.assert_close(found, (both / both.sum(0)).T)
+    law = torch.tensor([0.6, 0.1, 0.3, 0.0], dtype=torch.float64)
+    law = law.log().clamp_min(LOG_ZERO).expand(4, -1)
+    levels = s.expand(4), t.expand(4)
+    by_score = process.reverse(process.log_score(law, states, levels[1]), states, *levels)
+    torch.testing.assert_close(by_score, process.posterior(law, states, *levels))
+
+
+def test_a_step_of_a_moving_prior_draws_its_posterior() -> None:
+    """Opened with the greatest chance of a redraw, then drawn: for every token and any law."""
+    process, states, number = TokensThenMasks(), torch.arange(4), 40_000
+    s, t = (torch.tensor(level, dtype=torch.float64) for level in (0.7, 0.4))
+    law = torch.tensor([0.6, 0.1, 0.3, 0.0], dtype=torch.float64)
+    law = law.log().clamp_min(LOG_ZERO).expand(4, -1)
+    expected = process.posterior(law, states, s.expand(4), t.expand(4))
+    for token in range(4):
+        x_t = torch.full((number,), token)
+        levels = s.expand(number), t.expand(number)
+        thinned = process.thin(x_t, *levels, generator=seeded(token))
+        drawn = process.draw_open(
+            law[:1].expand(number, -1), x_t, thinned.alpha_s, levels[1], generator=seeded(9)
+        )
+        x_s = torch.where(thinned.open, drawn, x_t)
+        shares = torch.bincount(x_s, minlength=4).double() / number
+        torch.testing.assert_close(shares, expected[token], rtol=0, atol=0.01)
+        assert not thinned.open.all(), "some tokens stay without asking the network"
+
+
+@both
+def test_negative_mass_of_an_inconsistent_score_is_clipped(process_class) -> None:
+    """A score of 0 everywhere but at the token itself belongs to no law of clean text."""
+    process = process_class(3)
+    x_t = torch.arange(process.num_states)[process.changeable(torch.arange(process.num_states))]
+    score = torch.full((len(x_t), process.num_states), -50.0, dtype=torch.float64)
+    score = score.scatter(-1, x_t[:, None], 0.0)
+    s, t = (torch.full((len(x_t),), level, dtype=torch.float64) for level in (0.9, 0.2))
+    reverse = process.reverse(score, x_t, s, t)
+    assert (reverse >= 0).all()
+    assert (reverse.sum(-1) > 0).all()
