@@ -55,7 +55,7 @@ def options(label="letter", **others):
 def test_sequences_have_one_label_and_lose_nothing(label):
     data = load_data(options(label))
     split = data.split("train")
-    ids, counted, drawn, _ = split.batch(range(len(split)))
+    ids, counted, drawn, *_ = split.batch(range(len(split)))
     named = dict(zip("abAbaB", Letters().labels("train", label), strict=True))
     for row, kept, number in zip(ids, counted, drawn, strict=True):
         text = re.sub(r"\[\w+\]", "", data.tokenizer.decode(row[kept].tolist()))
