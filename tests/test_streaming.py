@@ -123,7 +123,7 @@ def test_packed_rows_have_documents(tmp_path):
         document_masks=True,
     )
     stream = open_stream(options, TOKENIZER)
-    ids, mask, _, documents = stream.batch(range(20))
+    ids, mask, _, documents, _ = stream.batch(range(20))
     begins = (ids == TOKENIZER.bos_id).long()
     expected = begins.cumsum(1) - begins[:, :1]
     assert torch.equal(documents[mask], expected[mask])
@@ -334,16 +334,16 @@ def test_a_mistake_in_text_that_is_fetched_ahead_is_one_line(tmp_path, capsys, m
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_streamed_run_which_then_goes_on_exactly(tmp_path, number):
+def test_a_signal_ends_a_streamed_run_which_then_goes_on_exactly(tmp_path):
     common, run, whole = words(tmp_path), tmp_path / "run", tmp_path / "whole"
     common = [*common, "--train.steps=200"]
     start = [sys.executable, "-m", "platform_core.cli"]
     running = subprocess.Popen([*start, *common, f"--output={run}"])
     while not (run / "checkpoints/step-0000006").exists():
+        assert running.poll() is None
         time.sleep(0.01)
-    running.send_signal(number)
-    assert running.wait(60) == (75 if number == signal.SIGTERM else 130)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(60) == 75
     # In processes of their own, which read larger blocks than these tests do.
     for rest in (["run", f"--resume={run}"], [*common, f"--output={whole}"]):
         subprocess.run([*start, *rest], check=True, timeout=300)

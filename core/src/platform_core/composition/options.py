@@ -135,7 +135,7 @@ class TrainOptions:
             the loss), or auto (bf16 where the device supports it, fp16 on other GPUs that are
             quicker in it).
         compile: compile the backbone with torch.compile, block by block where it says what its
-            blocks are; by default (null) on a GPU, for such a backbone.
+            blocks are; by default on a GPU, for such a backbone.
         checkpoint_activations: compute the activations within a block again in the backward pass
             instead of keeping them; needs much less memory and about a third more time.
         log_every: updates between lines of metrics.jsonl.

@@ -74,6 +74,11 @@ class Formatter(jsonargparse.DefaultHelpFormatter):
     def _expand_help(self, action: argparse.Action) -> str:
         return worded(super()._expand_help(action))
 
+    def _metavar_formatter(self, action: argparse.Action, default_metavar: str) -> Any:
+        """Choices without null, which stands for what is chosen where an option is left out."""
+        written = super()._metavar_formatter(action, default_metavar)
+        return lambda size: tuple(word and word.replace(",null}", "}") for word in written(size))
+
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if "\n  " in text:
             return "\n".join(indent + line for line in text.splitlines())
