@@ -6,7 +6,7 @@ import pytest
 
 from platform_core.testing.settings import fresh_accelerator  # noqa: F401
 
-collect_ignore_glob = ["third_party/platform-[!g]*"]
+collect_ignore_glob = ["third_party/*"]
 """Tests of packages that have to be installed; `test_outside_packages` installs and runs them."""
 
 

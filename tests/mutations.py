@@ -33,7 +33,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("core", *(f"plugins/{name}" for name in ("ar", "d3pm", "dit", "duo", "harness", "mdlm")))
-SOURCES = (*SOURCES, "plugins/sedd")
+SOURCES = (*SOURCES, "plugins/gidd", "plugins/sedd")
 CORE = (
     "categorical",
     "distillation",
@@ -48,7 +48,7 @@ CORE = (
     "sampler",
     "schedule",
 )
-PLUGINS = ("ar", "d3pm", "duo", "mdlm", "sedd")
+PLUGINS = ("ar", "d3pm", "duo", "gidd", "mdlm", "sedd")
 LAWS = "tests/test_contract.py"
 ROLES = ("process", "schedule", "parameterization", "objective", "sampler")
 """Roles whose laws are run: those that a fault of the mathematics can break."""

@@ -587,7 +587,7 @@ def test_a_misspelt_label_is_asked_after():
         guided(exact(Uniform(3)), NAMES, asked(label="7"))
 
 
-@pytest.mark.parametrize("process", ["ar", "mdlm", "sedd", "d3pm", "duo"])
+@pytest.mark.parametrize("process", ["ar", "mdlm", "sedd", "d3pm", "duo", "gidd"])
 def test_labels_and_documents_reach_the_network_of_every_family(process):
     sizes = [f"--backbone.{name}" for name in ("hidden_size=16", "num_blocks=1", "num_heads=2")]
     num_labels = 0 if process == "ar" else 3

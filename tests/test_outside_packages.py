@@ -1,4 +1,5 @@
-"""Packages of strangers that use every hook but those of parts: found, checked, used, installed.
+"""Packages of strangers, one of them with a process, the others with every hook but those of parts:
+found, checked, used, installed.
 
 `tests/third_party` has them. Here they are installed as pip would (`strangers`), and once by pip
 itself. What they bring is used in processes of its own, as a user does.
@@ -27,7 +28,7 @@ from platform_core.record.sweep import SweepDirectory
 
 PACKAGES = sorted(Path(__file__).parent.glob("third_party/*/pyproject.toml"))
 FOLDERS = [path.parent for path in PACKAGES]
-SERVICES = [folder for folder in FOLDERS if folder.name != "platform-gidd"]
+SERVICES = [folder for folder in FOLDERS if folder.name != "platform-kernel"]
 TINY = {
     "backbone.hidden_size": 16,
     "backbone.num_blocks": 1,
@@ -127,7 +128,7 @@ def test_nothing_is_broken(home: Home, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", SERVICES, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_their_own_tests_pass(home: Home, folder: Path) -> None:
     copied = shutil.copytree(folder, home.folder / "own tests" / folder.name)
     said = home.run("pytest", "-q", f"--rootdir={copied}", "-c", copied / "pyproject.toml", copied)

@@ -1,223 +1,46 @@
-"""A hybrid process of an outside package: exact by enumeration, and composed like any other.
+"""A process of an outside package: no mixture with a prior, and composed like any other.
 
-`tests/third_party/platform-gidd` uses what plugins may use and nothing else. Its prior moves with
-the noise level, which no process of the platform's own does.
+`tests/third_party/platform-kernel` uses what plugins may use and nothing else. Its laws and its own
+tests are run by `test_outside_packages`.
 """
 
 import json
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import torch
 from matrix import VOCABULARY, Matrix, Trial
-from platform_gidd.process import Gidd
-from platform_gidd.schedule import Hybrid
 
-from platform_core.categorical import KeepAll
 from platform_core.cli import main
 from platform_core.composition import compatibility
 from platform_core.errors import IncompatibleError
-from platform_core.objective import Nelbo
 from platform_core.registry.loading import find_plugins
-from platform_core.sampler import Ancestral, Walk
-from platform_core.testing.toy import (
-    ExactDenoiser,
-    ToyLaw,
-    chain_law,
-    chi_square,
-    double,
-    exact_model,
-    index_of,
-    integrated_bound,
-    model,
-    one_token_law,
-    random_law,
-    transition,
-    two_token_law,
-)
-from platform_duo.sampler import psi_step
 
-GIDD = {"PLATFORM_PLUGINS": "platform_gidd.plugin"}
+KERNEL = {"PLATFORM_PLUGINS": "platform_kernel.plugin"}
 TINY = """
 --backbone.hidden_size 16 --backbone.num_blocks 1 --backbone.num_heads 2 --data.length 16
---data.corpus text --data.path text.txt
+--data.corpus text --data.path text.txt --data.tokenizer character
 --train.steps 2 --train.batch_size 2 --train.warmup_steps 0 --train.precision fp32
 --evaluate.sequences 2 --sample.number 1 --sampler.steps 2 --track.aim false
 """
 
 
-LEVELS = [(0.7, 0.4), (0.401, 0.4), (1.0, 0.3), (0.2, 0.0), (0.999999, 0.95)]
-levels = pytest.mark.parametrize(("alpha_s", "alpha_t"), LEVELS)
-shares = pytest.mark.parametrize("p", [0.05, 0.6])
-
-
-def hybrid(vocab_size: int) -> Gidd:
-    return Gidd(vocab_size, 0.4)
-
-
-@shares
-@levels
-def test_marginals_compose(p, alpha_s, alpha_t):
-    """Chapman-Kolmogorov: sum over x_s of q(x_s | x_0) q(x_t | x_s) is q(x_t | x_0)."""
-    process, states = Gidd(3, p), torch.arange(4)
-    s, t = double(alpha_s), double(alpha_t)
-    step = process.added(states, s, t) + (t / s) * torch.eye(4).double()  # [x_s, x_t]
-    assert (step >= 0).all()
-    torch.testing.assert_close(step.sum(-1), torch.ones(4).double())
-    for x0 in range(3):
-        law_s = transition(process, torch.tensor(x0), states, s)
-        law_t = transition(process, torch.tensor(x0), states, t)
-        torch.testing.assert_close(law_s @ step, law_t, rtol=0, atol=1e-14)
-        assert law_t.sum().item() == pytest.approx(1, abs=1e-14)
-
-
-@shares
-@levels
-def test_the_reverse_is_bayes_rule(p, alpha_s, alpha_t):
-    """By score, by posterior and by the mixture of three; with mass on the mask too."""
-    process, states = Gidd(3, p), torch.arange(4)
-    s, t = double(alpha_s), double(alpha_t)
-    x_t = states[transition(process, torch.tensor(0), states, t) + process.noise(states, t) > 0]
-    x0 = torch.rand(len(x_t), 4, generator=torch.Generator().manual_seed(0)).double()
-    x0 /= x0.sum(-1, keepdim=True)
-    step = process.added(states, s, t) + (t / s) * torch.eye(4).double()
-    joint = (s * x0 + process.noise(states, s)) * step[:, x_t].T
-    expected = joint / joint.sum(-1, keepdim=True)
-    posterior = process.posterior(x0.log(), x_t, s, t)
-    torch.testing.assert_close(posterior, expected, rtol=0, atol=1e-12)
-    if alpha_t > 0:
-        score = process.log_score(x0.log(), x_t, t)
-        torch.testing.assert_close(process.reverse(score, x_t, s, t), expected, rtol=0, atol=1e-11)
-    parts = process.posterior_mixture(x0.log(), x_t, s, t)
-    noise = process.noise(states, s) / (1 - s).clamp_min(1e-300)
-    mixed = parts.denoiser[:, None] * x0 + parts.prior[:, None] * noise
-    mixed[torch.arange(len(x_t)), x_t] += parts.stay
-    torch.testing.assert_close(mixed, expected, rtol=0, atol=1e-12)
-
-
-@levels
-def test_the_two_halves_of_a_step_draw_from_the_posterior(alpha_s, alpha_t):
-    process, number = hybrid(3), 20_000
-    log_x0 = double(0.5, 0.3, 0.1, 0.1).log()[None]
-    s, t = (torch.full((number,), value).double() for value in (alpha_s, alpha_t))
-    for state in (0, 3) if alpha_t else (3,):
-        generator = torch.Generator().manual_seed(state)
-        x_t = torch.full((number,), state)
-        thinned = process.thin(x_t, s, t, generator=generator)
-        x_s = process.draw_open(
-            log_x0.expand(number, -1), x_t, thinned.alpha_s, t, generator=generator
-        )
-        posterior = process.posterior(log_x0, x_t[:1], s[:1], t[:1])[0]
-        assert chi_square(torch.where(thinned.open, x_s, x_t), posterior) > 0.01
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.95])
-def test_corrupt_draws_from_the_marginal(alpha):
-    x0 = torch.full((200, 50), 2)
-    level = torch.full((200, 1), alpha).double()
-    x_t = hybrid(4).corrupt(x0, level, torch.Generator().manual_seed(1))
-    law = transition(hybrid(4), torch.tensor(2), torch.arange(5), double(alpha))
-    assert chi_square(x_t, law) > 0.01
-
-
-@shares
-def test_the_rate_is_that_of_the_transition(p):
-    """(q_t'[z] - alpha' / alpha q_t[z]) of the formula, and n_{t|s} / (t - s) as s nears t."""
-    process, schedule, states = Gidd(3, p), Hybrid(p), torch.arange(4)
-    for t in (0.05, 0.4, 0.9):
-        step = 1e-6
-        alpha_s, alpha_t = (
-            schedule.alpha(double(t - step / 2)),
-            schedule.alpha(double(t + step / 2)),
-        )
-        expected = process.added(states, alpha_s, alpha_t) / step
-        now = double(t)
-        rate = process.rate(states, schedule.alpha(now), schedule.slope(now))
-        torch.testing.assert_close(rate, expected, rtol=1e-5, atol=1e-7)
-        assert (rate > 0).all()
-
-
-@shares
-@pytest.mark.parametrize("law", [one_token_law(), two_token_law()], ids=["one", "two"])
-def test_the_bound_of_the_exact_denoiser_is_the_likelihood(p, law: ToyLaw):
-    process = Gidd(law.num_tokens, p)
-    built = Nelbo(model(process, ExactDenoiser(law, process)))
-    x0 = law.sequences()
-    torch.testing.assert_close(integrated_bound(built, x0), -law.log_prob(x0), rtol=0, atol=1e-6)
-
-
-def test_the_bound_of_another_denoiser_is_larger():
-    law, process = two_token_law(), hybrid(3)
-    wrong = Nelbo(model(process, ExactDenoiser(random_law(3, 2, seed=5), process)))
-    x0 = law.sequences()
-    average = (law.probs.flatten() * integrated_bound(wrong, x0)).sum()
-    assert average > -(law.probs.flatten() * law.log_prob(x0)).sum() + 0.01
-
-
-def test_ancestral_steps_return_the_law_of_one_token():
-    """Any steps are exact for one position."""
-    law = one_token_law()
-    for steps in (1, 3):
-        alphas = torch.linspace(0, 1, steps + 1).double()
-        reached = chain_law(law, hybrid(3), alphas)
-        torch.testing.assert_close(reached[:3], law.probs, rtol=0, atol=1e-12)
-        assert reached[3] < 1e-12
-
-
-def test_ancestral_steps_near_the_law_of_two_tokens_as_they_become_small():
-    law, errors = two_token_law(), []
-    clean = index_of(law.sequences(), 4)
-    for steps in (4, 16, 64):
-        reached = chain_law(law, hybrid(3), torch.linspace(0, 1, steps + 1).double())
-        errors.append((reached[clean] - law.probs.flatten()).abs().sum().item())
-    assert all(later < 0.4 * earlier for earlier, later in pairwise(errors))
-
-
-def test_the_sampler_draws_from_the_enumerated_chain():
-    law, schedule = two_token_law(), Hybrid(0.4)
-    built = exact_model(law, hybrid, schedule)
-    drawn = Ancestral(steps=3)(built, (8000, 2), torch.Generator().manual_seed(0)).tokens
-    times = torch.linspace(1, 1e-5, 4, dtype=torch.float64)
-    alphas = torch.cat((schedule.alpha(times), double(1)))
-    chances = chain_law(law, hybrid(3), alphas)[index_of(law.sequences(), 4)]
-    assert chi_square(index_of(drawn, 3), chances) > 0.01
-
-
-def test_what_is_noised_again_has_the_noise_of_its_level():
-    """Psi-samplers draw clean text and noise it: by n_s, which is not the prior that they began in.
-
-    Any noise level after a step of kappa = 0 has the marginal of the data.
-    """
-    law, number = one_token_law(), 20_000
-    generator = torch.Generator().manual_seed(0)
-    walk = Walk.begin(
-        exact_model(law, hybrid), KeepAll(), shape=(number, 1), generator=generator, prompt=None
-    )
-    s, t, kappa = (torch.full((1, 1), value).double() for value in (0.5, 0.0, 0.0))
-    x_s = psi_step(walk, walk.noise, s, t, kappa)
-    states = torch.arange(4)
-    marginal = 0.5 * torch.cat((law.probs, double(0))) + hybrid(3).noise(states, s[0])
-    assert chi_square(x_s, marginal) > 0.01
-
-
 @pytest.fixture(scope="module")
 def matrix() -> Matrix:
     """All parts, those of the package among them."""
-    return Matrix(find_plugins(GIDD))
+    return Matrix(find_plugins(KERNEL))
 
 
-def test_the_process_goes_with_what_needs_no_other(matrix: Matrix):
-    """Parts that know masks only, or uniform noise only, refuse it, and say what to choose."""
-    assert compatibility.matrix(matrix.plugins, "process")["gidd"] == {
+def test_the_process_goes_with_what_needs_no_mixture(matrix: Matrix):
+    """Parts that need masks, uniform noise or a prior refuse it, and say what to choose."""
+    assert compatibility.matrix(matrix.plugins, "process")["kernel"] == {
         "schedule": matrix.plugins.names("schedule"),
-        "parameterization": ["mean", "score", "vocabulary"],
+        "parameterization": ["mean", "vocabulary"],
         "backbone": ["dit", "hf"],
-        "objective": ["discrete-nelbo", "hybrid-nelbo", "nelbo"],
-        "sampler": ["analytic", "ancestral", "euler", "psi", "semi-autoregressive"],
+        "objective": ["discrete-nelbo", "nelbo"],
+        "sampler": ["ancestral", "semi-autoregressive"],
     }
-    row, _ = matrix.family("gidd", ())
+    row, _ = matrix.family("kernel", ())
     refused = matrix.refusal(replace(row, parameterization="subs"), "ancestral")
     assert isinstance(refused, IncompatibleError)
     assert str(refused).startswith("parameterization subs needs an absorbing process")
@@ -225,11 +48,10 @@ def test_the_process_goes_with_what_needs_no_other(matrix: Matrix):
 
 @pytest.mark.slow
 def test_whatever_it_goes_with_runs(matrix: Matrix):
-    """Every objective and sampler under every reading of the network, on two schedules."""
+    """Every objective and sampler under every reading of the network."""
     ran = set()
-    schedules = ("hybrid", "cosine")
-    chosen = [row for row in matrix.rows if (row.process, row.backbone) == ("gidd", "dit")]
-    for row in (row for row in chosen if row.schedule in schedules):
+    chosen = [row for row in matrix.rows if (row.process, row.backbone) == ("kernel", "dit")]
+    for row in (row for row in chosen if row.schedule == "cosine"):
         trial = Trial(matrix, row)
         for sampler in matrix.samplers:
             if matrix.refusal(row, sampler) is None:
@@ -237,14 +59,14 @@ def test_whatever_it_goes_with_runs(matrix: Matrix):
                 assert 0 < bound.nats_per_token < 1000
                 assert sample.tokens.max() < VOCABULARY
                 ran.add((row, sampler))
-    assert len(ran) == 76
+    assert len(ran) == 8
 
 
 def test_it_trains_evaluates_and_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("A stranger's package is trained as any other. " * 40)
-    words = f"-p platform_gidd.plugin run --process gidd --output run {TINY}".split()
+    words = f"-p platform_kernel.plugin run --process kernel --output run {TINY}".split()
     assert main(words) == 0
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert result["bits_per_token"] > 0
-    assert main(["-p", "platform_gidd.plugin", "sample", "run", "--sampler.steps=2"]) == 0
+    assert main(["-p", "platform_kernel.plugin", "sample", "run", "--sampler.steps=2"]) == 0

@@ -155,7 +155,7 @@ def _stopped(name: str, run: "Run | None", directory: RunDirectory, *, resume: b
 
 PAGE = HelpPage(
     {
-        "--process NAME": "the family: absorbing, uniform, duo, mdlm, sedd, d3pm, ar",
+        "--process NAME": "the family: absorbing, uniform, duo, mdlm, sedd, d3pm, gidd, ar",
         "--backbone NAME": "the network: dit, or hf for one of transformers",
         "--backbone.size tiny": "its size; small is that of the papers, for a GPU",
         "--data.corpus NAME": "the text: sotu, text, json, a corpus of the hub, ...",

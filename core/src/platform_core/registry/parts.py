@@ -34,14 +34,15 @@ BASES = {
 """Kind -> abstract class of its components; components of other kinds are functions."""
 
 FIRST_PARTY = {
-    "process": {name: name for name in ("ar", "d3pm", "duo", "mdlm", "sedd")},
-    "schedule": {"gaussian": "duo", "geometric": "sedd"},
+    "process": {name: name for name in ("ar", "d3pm", "duo", "gidd", "mdlm", "sedd")},
+    "schedule": {"gaussian": "duo", "geometric": "sedd", "hybrid": "gidd"},
     "backbone": {"dit": "dit", "hf": "hf"},
     "objective": {
         "curriculum": "duo",
         "denoising-cross-entropy": "duo",
         "discrete-consistency": "duo",
         "discrete-nelbo": "d3pm",
+        "hybrid-nelbo": "gidd",
         "masked-nelbo": "mdlm",
         "next-token": "ar",
         "ordered-likelihood": "orders",
@@ -49,7 +50,13 @@ FIRST_PARTY = {
         "sdtt": "mdlm",
         "uniform-nelbo": "duo",
     },
-    "parameterization": {"denoiser": "duo", "next-token": "ar", "score": "sedd", "subs": "mdlm"},
+    "parameterization": {
+        "denoiser": "duo",
+        "next-token": "ar",
+        "score": "sedd",
+        "subs": "mdlm",
+        "vocabulary": "gidd",
+    },
     "sampler": {
         "left-to-right": "ar",
         "cached-ancestral": "mdlm",

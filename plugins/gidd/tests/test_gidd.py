@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from platform_gidd.objective import HybridNelbo
-from platform_gidd.parameterization import Vocabulary
-from platform_gidd.process import Gidd
-from platform_gidd.schedule import Hybrid
 from torch import Tensor
 
 from platform_core.process import log_one_hot
 from platform_core.testing.toy import TinyNetwork, chi_square, model
+from platform_gidd.objective import HybridNelbo
+from platform_gidd.parameterization import Vocabulary
+from platform_gidd.process import Gidd
+from platform_gidd.schedule import Hybrid
 
 T = torch.tensor([1e-9, 1e-4, 0.1, 0.3, 0.5, 0.77, 0.99, 1 - 1e-6], dtype=torch.float64)
 ROW = T[2:6]
