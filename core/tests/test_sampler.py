@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from platform_core.categorical import CleanOnly, KeepAll, Nucleus
+from platform_core.correction import Random
 from platform_core.model import Denoiser
 from platform_core.process import Absorbing, Interpolating, Uniform
 from platform_core.sampler import LAST_TIME, Ancestral, Prompt, Walk
@@ -251,7 +252,7 @@ def test_corrections_keep_the_law_of_exact_predictions(process_class: type[Inter
         )
         x_t = built.process.corrupt(law.sequences()[chosen], level, seeded(2))
         before = torch.bincount(index_of(x_t, built.process.num_states), minlength=25) / 40_000
-        after = walk.correct(x_t, level, 1)
+        after = walk.correct(x_t, level, Random(1))
         shares = torch.bincount(index_of(after, built.process.num_states), minlength=25) / 40_000
         assert ((after != x_t).sum(-1) <= 1).all()
         assert (after != x_t).any()

@@ -18,6 +18,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from platform_core.categorical import CleanOnly, Truncation, truncation
+from platform_core.correction import (
+    Corrected,
+    Correction,
+    SelfCorrection,
+    correction,
+    require_doubt,
+)
 from platform_core.model import Denoiser, Model
 from platform_core.parameterization import ScoreBased
 from platform_core.process import Diffusion
@@ -74,6 +81,16 @@ class Sampler(ABC):
         """Draw tokens of shape `(batch, length)`, on the generator's device; the tokens of the
         prompt keep their places.
         """
+
+    def check(self, model: Model) -> None:
+        """Refuse a model that these options do not go with, before anything is trained.
+
+        What no option can change is said by `requires` instead.
+
+        Raises:
+            ValueError: they do not go together.
+        """
+        return
 
 
 @dataclass
@@ -133,23 +150,20 @@ class Walk:
         on_vocabulary = replace(self, truncation=CleanOnly(vocab_size, self.truncation))
         return on_vocabulary.step(x_t, torch.ones_like(alpha_t), alpha_t)
 
-    def correct(self, x_t: Tokens, alpha: Noise, number: int) -> Tokens:
-        """Draw some tokens again at signal level alpha, `[1, 1]`; see `Denoiser.redraw`.
-
-        Args:
-            number: tokens of each text, or all that are free if there are fewer.
-        """
-        chance = torch.rand(
-            x_t.shape, generator=self.generator, dtype=torch.float64, device=x_t.device
-        ).masked_fill(self.fixed, -1)
-        last = chance.topk(min(number, x_t.shape[1]), dim=-1).values[:, -1:]
-        return self.denoiser.redraw(
+    def correct(self, x_t: Tokens, alpha: Noise, how: Correction) -> Tokens:
+        """Draw some tokens again at signal level alpha, `[1, 1]`."""
+        return how(
+            self.denoiser,
             x_t,
             alpha.expand(len(x_t), 1),
-            (chance >= last) & ~self.fixed,
+            ~self.fixed,
             truncation=self.truncation,
             generator=self.generator,
         )
+
+    def mend(self, x_0: Tokens, how: SelfCorrection) -> Tokens:
+        """Replace tokens of finished text by likelier ones."""
+        return how(self.denoiser, x_0, ~self.fixed, self.generator)
 
     def end(self, x_0: Tokens) -> Sample:
         """The sample: the drawn tokens, with the number of network evaluations."""
@@ -168,10 +182,19 @@ class GridSampler(Sampler):
             posterior of clean text. greedy: takes the most likely clean token (greedy-tail
             decoding: fewer odd tokens, less variety). none: nothing.
         corrections: after each step, draw some tokens again given all others, at the same noise
-            level, in so many network evaluations each time (Gibbs steps, which correct mistakes of
-            tokens that were drawn at once); 0 does not.
-        redrawn: how many tokens of each text a correction draws again, at random positions; 1 is
-            exact, more are drawn as if they did not depend on each other.
+            level, in so many network evaluations each time (they correct mistakes of tokens that
+            were drawn at once); 0 does not.
+        redrawn: how many tokens of each text a correction draws again; 1 is exact, more are drawn
+            as if they did not depend on each other.
+        corrected: which tokens. random: those at random positions (Gibbs steps, which keep the law
+            of exact predictions). least-likely: of `considered` tokens at random positions, the
+            least likely given the others (which prefers likely texts).
+        considered: how many tokens of each text `least-likely` chooses among.
+        self_corrections: after the last call, so many rounds at most, in each of which the token is
+            replaced that the network finds most too unlikely (`redrawn` tokens at most); not under
+            masks alone.
+        self_temperature: 0 replaces a token by the likeliest one; above 0, by one that is drawn
+            from its law to the power 1 / self_temperature and is likelier. GIDD takes 0.1.
         law: options of every draw at every step: temperature, top_k, top_p, min_p and crossing of
             `platform_core.categorical.truncation`. They apply to the predicted law of the clean
             token, not to that of the next noisy one.
@@ -188,6 +211,10 @@ class GridSampler(Sampler):
         final: Ending = "ancestral",
         corrections: int = 0,
         redrawn: int = 1,
+        corrected: Corrected = "random",
+        considered: int = 8,
+        self_corrections: int = 0,
+        self_temperature: float = 0.0,
         **law: Any,
     ) -> None:
         if steps < 1:
@@ -199,7 +226,9 @@ class GridSampler(Sampler):
                 f"corrections is {corrections} and redrawn {redrawn}; corrections must be at least "
                 "0 (none) and redrawn at least 1"
             )
-        self.steps, self.corrections, self.redrawn = steps, corrections, redrawn
+        self.steps, self.corrections = steps, corrections
+        self.correction = correction(corrected, redrawn, considered)
+        self.self_correction = SelfCorrection(self_corrections, redrawn, self_temperature)
         self.finish = finish(final)
         self.truncation = truncation(**law)
 
@@ -223,6 +252,7 @@ class GridSampler(Sampler):
         prompt: Prompt | None = None,
     ) -> Sample:
         """Walk from noise to text in `steps` steps and a last call."""
+        self.check(model)
         walk = Walk.begin(model, self.truncation, shape=shape, generator=generator, prompt=prompt)
         alphas = self.alphas(model.schedule, generator.device)
         x_t = walk.noise
@@ -230,8 +260,14 @@ class GridSampler(Sampler):
             walk.number = number
             x_t = self.step(walk, x_t, alpha_s, alpha_t)
             for _ in range(self.corrections):
-                x_t = walk.correct(x_t, alpha_s, self.redrawn)
-        return walk.end(self.finish(walk, x_t, alphas[-1]))
+                x_t = walk.correct(x_t, alpha_s, self.correction)
+        x_0 = self.finish(walk, x_t, alphas[-1])
+        return walk.end(walk.mend(x_0, self.self_correction))
+
+    def check(self, model: Model) -> None:
+        """Refuse a self-correction where the network never sees a wrong token."""
+        if self.self_correction.rounds:
+            require_doubt(model.process)
 
 
 @final

@@ -178,6 +178,10 @@ class Composition:
         )
         objective = self._make("objective", model=model, **text)
         sampler = self._make("sampler", **facts, time_conditioned=process.time_conditioned)
+        try:
+            sampler.check(model)
+        except ValueError as error:
+            raise UsageError(f"sampler {self.names['sampler']}: {error}") from error
         return Built(model, objective, sampler)
 
     def provenance(self) -> dict[str, dict[str, Any]]:

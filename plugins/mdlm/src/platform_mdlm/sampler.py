@@ -95,6 +95,10 @@ class CachedAncestral(Sampler):
         tokens = self.ancestral(model.with_backbone(reusing), shape, generator, prompt).tokens
         return Sample(tokens, -(-reusing.sequences // shape[0]))
 
+    def check(self, model: Model) -> None:
+        """Refuse what `ancestral` refuses."""
+        self.ancestral.check(model)
+
 
 @final
 class FirstHitting(Sampler):
@@ -218,6 +222,10 @@ class SemiAutoregressive(Sampler):
             nfe += drawn.nfe
         return Sample(tokens, nfe)
 
+    def check(self, model: Model) -> None:
+        """Refuse what `ancestral` refuses."""
+        self.ancestral.check(model)
+
     def windows(self, length: int) -> list[tuple[int, int]]:
         """First and last position (exclusive) of each window."""
         ends = [min(self.window, length)]
@@ -278,7 +286,18 @@ class Remdm(GridSampler):
         }
         make = strategies[strategy]
         self.remasking = make() if eta is None else make(eta)
-        super().__init__(steps, final, corrections=0, redrawn=1, crossing=crossing, **law)
+        super().__init__(
+            steps,
+            final,
+            corrections=0,
+            redrawn=1,
+            corrected="random",
+            considered=1,
+            self_corrections=0,
+            self_temperature=0.0,
+            crossing=crossing,
+            **law,
+        )
 
     def alphas(self, schedule: Schedule, device: torch.device) -> Noise:
         """Signal levels of the strategy at the times of the steps."""
