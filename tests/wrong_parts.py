@@ -4,6 +4,7 @@ It is wrong as a plugin, too: it holds its parts itself, so that registering it 
 """
 
 import torch
+from author_parts import Neighbours
 from torch import nn
 
 from platform_core.backbone import Backbone, Conditional, Incremental, Reader, Separating
@@ -16,6 +17,7 @@ from platform_core.process import Absorbing, Uniform
 from platform_core.sampler import Ancestral, Prompt, Sample, Sampler, Walk
 from platform_core.schedule import Cosine, LogLinear
 from platform_core.types import Batch
+from platform_gidd.process import Gidd
 
 
 class WrongSlope(Cosine):
@@ -162,6 +164,34 @@ class ForgetsWhatWasThere(Uniform):
 
     def added(self, tokens, alpha_s, alpha_t):
         return self.noise(tokens, alpha_t)
+
+
+class DriftsAnotherWay(Gidd):
+    """The prior moves, and its rate is that of one that stands still."""
+
+    def noise_slope(self, tokens, alpha):
+        return -self.noise(tokens, alpha) / (1 - alpha)
+
+
+class StaleNoise(Gidd):
+    """Noise is drawn from the prior of another level."""
+
+    def sample_noise(self, shape, alpha, generator):
+        return super().sample_noise(shape, alpha**2, generator)
+
+
+class FromAnywhere(Neighbours):
+    """Jumps from far tokens are as frequent as those from neighbours, as if noise were a prior."""
+
+    def rates(self, x_t, alpha, slope):
+        return super().rates(x_t, alpha, slope).clamp_min(0).mean(-1, keepdim=True)
+
+
+class WholeWay(Neighbours):
+    """The evidence of x_t is that of the whole way from clean text, not of the step."""
+
+    def reach(self, x_t, alpha_s, alpha_t):
+        return super().reach(x_t, torch.ones_like(alpha_s), alpha_t)
 
 
 class OneLevel(Uniform):
@@ -675,7 +705,7 @@ def platform_processes():
     )
     parts += (WrongNoise, ForgetsWhatWasThere, OneLevel)
     parts += (ScoreOfAnother, WrongRate, OddPrior, EverythingChanges, HastyDraw, GlobalNoise)
-    parts += (NeverClean,)
+    parts += (NeverClean, DriftsAnotherWay, StaleNoise, FromAnywhere, WholeWay)
     homeless = components(Homeless, defaults={**DEFAULTS, "sampler": "nowhere"})
     return [*components(*parts, defaults=DEFAULTS), *homeless]
 
