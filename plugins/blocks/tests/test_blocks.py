@@ -5,6 +5,7 @@ import torch
 
 from platform_blocks.objective import BlockNelbo, noisy_and_clean
 from platform_blocks.sampler import Blocks
+from platform_core.cli import main
 from platform_core.draws import Draws, derive_generator
 from platform_core.model import Model
 from platform_core.objective import Nelbo, Noised
@@ -255,3 +256,20 @@ def test_guesses_see_the_blocks_before_and_not_the_answer():
     table = LAW.probs
     assert torch.equal(found[:, 0], table.sum((1, 2)).argmax().expand(len(x0)))
     assert torch.equal(found[:, 2], table[x0[:, 0], x0[:, 1]].argmax(-1))
+
+
+@pytest.mark.slow
+def test_a_run_trains_is_measured_and_writes(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = """run --process mdlm --objective block-nelbo --objective.block_size 8 --sampler blocks
+        --sampler.inner ordered --sampler.inner.at_once 2 --data.length 20 --train.steps 2
+        --train.batch_size 4 --backbone.hidden_size 16 --backbone.num_blocks 1
+        --evaluate.sequences 8 --evaluate.draws 2 --sample.number 1 --track.to none --output one"""
+    assert main(words.split()) == 0
+    assert "bits per character" in capsys.readouterr().out
+    assert main(["sample", "one", "--sampler.inner", "first-hitting", "--sample.length", "50"]) == 0
+    said = capsys.readouterr().err
+    assert "network evaluations each" in said
+    assert "sampler.inner is first-hitting; left out of one/config.yaml: sampler.inner.sc" in said
+    assert main(["sample", "one", "--sampler.inner", "firsthitting"]) == 2
+    assert "unknown sampler 'firsthitting'; did you mean first-hitting?" in capsys.readouterr().err

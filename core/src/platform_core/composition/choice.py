@@ -125,7 +125,10 @@ def _inside(
         key = f"{key}.{INNER}"
         options = [each for given in options for each in _opened(given, key)]
         found[key], options, replaced = _named_inside(key, around, options, words)
-        notes += [f"{key} is {found[key]}, so {g.key} in {g.source} was left out" for g in replaced]
+        if replaced:
+            sources = ", ".join(dict.fromkeys(given.source for given in replaced))
+            keys = ", ".join(given.key for given in replaced)
+            notes.append(f"{key} is {found[key]}; left out of {sources}: {keys}")
         around = plugins.get(role, found[key]).component.around
         if len(found) > MOST_INSIDE:
             raise UsageError(f"{key} is {found[key]}, inside of {MOST_INSIDE} others; leave it out")
@@ -157,6 +160,8 @@ def _named_inside(
         option, is_given, value = word.partition("=")
         if option in (f"--{key}", f"--{key}.name"):
             last = value if is_given else "".join(words[place + 1 : place + 2])
+            if not last or last.startswith("--"):
+                raise UsageError(f"{option} needs a value")
     for number, given in enumerate(options):
         mine = given.key.startswith(f"{key}.") and of[number] != last
         (dropped if mine and given.key != f"{key}.name" else kept).append(given)
