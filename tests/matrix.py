@@ -163,11 +163,10 @@ class Matrix:
         classes = {
             role: self.plugins.form(role, name, options[role]) for role, name in names.items()
         }
-        parameters = inspect.signature(classes["sampler"]).parameters
-        options["sampler"] = {name: QUICK[name] for name in QUICK if name in parameters}
         factories = {role: partial(classes[role], **options[role]) for role in ROLES}
+        factories["sampler"], inner = self._sampler(sampler)
         made = self._checked_backbones if backbones is None else backbones
-        factories["backbone"] = partial(Shared(factories["backbone"], made), row.backbone)
+        factories["backbone"] = partial(shared(factories["backbone"], made, row.backbone))
         return Composition(
             names=names,
             classes=classes,
@@ -180,7 +179,21 @@ class Matrix:
             seed=1,
             config="",
             plugins=self.plugins,
+            inner=inner,
         )
+
+    def _sampler(self, name: str) -> tuple["partial[Any]", dict[str, tuple[str, str, type]]]:
+        """A quick sampler, around the one that it takes by default; and that one, by its key."""
+        kind = self.plugins.load("sampler", name)
+        parameters = inspect.signature(kind).parameters
+        options: dict[str, Any] = {name: QUICK[name] for name in QUICK if name in parameters}
+        around = self.plugins.get("sampler", name).component.around
+        if not around:
+            return partial(kind, **options), {}
+        options["inner"], inside = self._sampler(around)
+        assert not inside
+        inner = {"sampler.inner": ("sampler", around, options["inner"].func)}
+        return partial(kind, **options), inner
 
     def refusal(self, row: Row, sampler: str) -> UsageError | None:
         """Why composition refuses a combination, or None."""
@@ -273,17 +286,16 @@ def covering(rows: Sequence[Row], number: int) -> list[Row]:
     return kept
 
 
-class Shared:
-    """Makes a backbone once for the same facts, and then hands out the same one."""
+def shared(make: "partial[Any]", made: dict[object, Any], name: str) -> type:
+    """A class that makes a backbone once for the same facts, and then hands out the same one."""
 
-    def __init__(self, make: Callable[..., Any], made: dict[object, Any]) -> None:
-        self.make, self.made = make, made
-
-    def __call__(self, name: str, **facts: Any) -> Any:
+    def once(_: type, **facts: Any) -> Any:
         key = (name, *sorted(facts.items()))
-        if key not in self.made:
-            self.made[key] = self.make(**facts)
-        return self.made[key]
+        if key not in made:
+            made[key] = make(**facts)
+        return made[key]
+
+    return type("Shared", (make.func,), {"__new__": once})
 
 
 class Trial:

@@ -19,8 +19,8 @@ def test_it_goes_with_what_needs_no_other_noise():
         "schedule": plugins.names("schedule"),
         "parameterization": ["mean", "score", "vocabulary"],
         "backbone": ["dit", "hf"],
-        "objective": ["discrete-nelbo", "hybrid-nelbo", "nelbo"],
-        "sampler": ["analytic", "ancestral", "euler", "psi", "semi-autoregressive"],
+        "objective": ["block-nelbo", "discrete-nelbo", "hybrid-nelbo", "nelbo"],
+        "sampler": ["analytic", "ancestral", "blocks", "euler", "psi", "semi-autoregressive"],
     }
 
 

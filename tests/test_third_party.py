@@ -37,8 +37,8 @@ def test_the_process_goes_with_what_needs_no_mixture(matrix: Matrix):
         "schedule": matrix.plugins.names("schedule"),
         "parameterization": ["mean", "vocabulary"],
         "backbone": ["dit", "hf"],
-        "objective": ["discrete-nelbo", "nelbo"],
-        "sampler": ["ancestral", "semi-autoregressive"],
+        "objective": ["block-nelbo", "discrete-nelbo", "nelbo"],
+        "sampler": ["ancestral", "blocks", "semi-autoregressive"],
     }
     row, _ = matrix.family("kernel", ())
     refused = matrix.refusal(replace(row, parameterization="subs"), "ancestral")
@@ -59,7 +59,7 @@ def test_whatever_it_goes_with_runs(matrix: Matrix):
                 assert 0 < bound.nats_per_token < 1000
                 assert sample.tokens.max() < VOCABULARY
                 ran.add((row, sampler))
-    assert len(ran) == 8
+    assert len(ran) == 18
 
 
 def test_it_trains_evaluates_and_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

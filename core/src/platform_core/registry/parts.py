@@ -38,6 +38,7 @@ FIRST_PARTY = {
     "schedule": {"gaussian": "duo", "geometric": "sedd", "hybrid": "gidd"},
     "backbone": {"dit": "dit", "hf": "hf"},
     "objective": {
+        "block-nelbo": "blocks",
         "curriculum": "duo",
         "denoising-cross-entropy": "duo",
         "discrete-consistency": "duo",
@@ -59,6 +60,7 @@ FIRST_PARTY = {
     },
     "sampler": {
         "left-to-right": "ar",
+        "blocks": "blocks",
         "cached-ancestral": "mdlm",
         "first-hitting": "mdlm",
         "maskgit": "orders",
