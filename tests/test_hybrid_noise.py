@@ -20,7 +20,15 @@ def test_it_goes_with_what_needs_no_other_noise():
         "parameterization": ["mean", "score", "vocabulary"],
         "backbone": ["dit", "hf"],
         "objective": ["block-nelbo", "discrete-nelbo", "hybrid-nelbo", "nelbo"],
-        "sampler": ["analytic", "ancestral", "blocks", "euler", "psi", "semi-autoregressive"],
+        "sampler": [
+            "analytic",
+            "ancestral",
+            "blocks",
+            "euler",
+            "psi",
+            "self-correction",
+            "semi-autoregressive",
+        ],
     }
 
 

@@ -38,7 +38,7 @@ def test_the_process_goes_with_what_needs_no_mixture(matrix: Matrix):
         "parameterization": ["mean", "vocabulary"],
         "backbone": ["dit", "hf"],
         "objective": ["block-nelbo", "discrete-nelbo", "nelbo"],
-        "sampler": ["ancestral", "blocks", "semi-autoregressive"],
+        "sampler": ["ancestral", "blocks", "self-correction", "semi-autoregressive"],
     }
     row, _ = matrix.family("kernel", ())
     refused = matrix.refusal(replace(row, parameterization="subs"), "ancestral")
@@ -59,7 +59,7 @@ def test_whatever_it_goes_with_runs(matrix: Matrix):
                 assert 0 < bound.nats_per_token < 1000
                 assert sample.tokens.max() < VOCABULARY
                 ran.add((row, sampler))
-    assert len(ran) == 18
+    assert len(ran) == 24
 
 
 def test_it_trains_evaluates_and_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

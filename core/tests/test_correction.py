@@ -1,25 +1,14 @@
 """Corrections by enumeration: which tokens they choose, what they draw, what stays invariant."""
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
 
 from platform_core.categorical import KeepAll
-from platform_core.composition.compose import compose
-from platform_core.correction import (
-    MENDING_TIME,
-    Correction,
-    LeastLikely,
-    Random,
-    SelfCorrection,
-)
-from platform_core.errors import UsageError
+from platform_core.correction import Correction, LeastLikely, Random
 from platform_core.model import Denoiser
 from platform_core.process import Absorbing, Diffusion, Interpolating, Uniform
-from platform_core.registry.loading import find_plugins
-from platform_core.sampler import Ancestral, Prompt
+from platform_core.sampler import Ancestral
 from platform_core.testing.toy import (
     ToyLaw,
     all_sequences,
@@ -166,72 +155,6 @@ def test_masks_and_fixed_tokens_are_left_alone() -> None:
     assert torch.equal(corrected(LeastLikely(1, 8), built, masks, 0.5), masks)
 
 
-def neighbours(text: Tensor, num_tokens: int) -> Tensor:
-    """All texts that differ in one token, and the text itself."""
-    found = [text]
-    for place in range(len(text)):
-        for token in range(num_tokens):
-            found.append(text.clone())
-            found[-1][place] = token
-    return torch.stack(found)
-
-
-def mended(built, how: SelfCorrection, texts: Tensor, free: Tensor | None = None) -> Tensor:
-    free = torch.ones_like(texts, dtype=torch.bool) if free is None else free
-    return how(Denoiser(built), texts, free, seeded())
-
-
-def test_a_round_makes_the_best_change_of_one_token_until_there_is_none() -> None:
-    law = random_law(3, 3, seed=3)
-    built = exact_model(law, Uniform)
-    likely = noisy(law, built.process, 1 - MENDING_TIME).log()
-    texts = all_sequences(3, 3)
-    one = mended(built, SelfCorrection(1, 1, 0.0), texts)
-    for text, found in zip(texts, one, strict=True):
-        near = neighbours(text, 3)
-        assert likely[tuple(found)] == max(likely[tuple(near.T)])
-    last = mended(built, SelfCorrection(50, 1, 0.0), texts)
-    assert torch.equal(mended(built, SelfCorrection(1, 1, 0.0), last), last)
-    assert 1 <= len(last.unique(dim=0)) < 27
-
-
-def test_texts_that_no_longer_change_are_not_read_again() -> None:
-    built = exact_model(random_law(3, 3, seed=3), Uniform)
-    read: list[int] = []
-    watched = built.watched(lambda inputs, alpha: read.append(len(inputs)))
-    mended(watched, SelfCorrection(50, 1, 0.0), all_sequences(3, 3))
-    assert read[0] == 27
-    assert read == sorted(read, reverse=True)
-    assert len(read) < 10
-
-
-@pytest.mark.parametrize("temperature", [0.1, 1.0])
-def test_a_token_that_is_drawn_replaces_only_a_less_likely_one(temperature: float) -> None:
-    law = random_law(3, 3, seed=3)
-    built = exact_model(law, Uniform)
-    likely = noisy(law, built.process, 1 - MENDING_TIME).log()
-    texts = all_sequences(3, 3)[None].expand(20, 27, 3).reshape(-1, 3)
-    for _ in range(3):
-        after = mended(built, SelfCorrection(1, 1, temperature), texts)
-        assert ((after != texts).sum(-1) <= 1).all()
-        gained = likely[tuple(after.T)] - likely[tuple(texts.T)]
-        assert (gained[(after != texts).any(-1)] > 0).all()
-        texts = after
-    assert len(after.unique(dim=0)) > 1
-
-
-def test_a_sampler_mends_its_text_around_a_prompt() -> None:
-    law = two_token_law()
-    built = exact_model(law, Uniform)
-    prompt = Prompt(
-        torch.tensor([[2, 0]]).expand(500, 2), torch.tensor([[True, False]]).expand(500, 2)
-    )
-    drawn = Ancestral(steps=2, self_corrections=9)(built, (500, 2), seeded(), prompt)
-    assert (drawn.tokens[:, 0] == 2).all()
-    assert (drawn.tokens[:, 1] == law.probs[2].argmax()).all()
-    assert drawn.nfe == 2 + 1 + 2, "the second round finds nothing to change"
-
-
 def test_samplers_hand_their_options_on() -> None:
     built = exact_model(two_token_law(), Uniform)
 
@@ -243,29 +166,8 @@ def test_samplers_hand_their_options_on() -> None:
     chance = likelihood(corrections=1)
     assert likelihood(corrections=1, corrected="least-likely", considered=1) > plain
     assert likelihood(corrections=1, corrected="least-likely") > chance
-    assert likelihood(self_corrections=1) > chance
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"considered": 0}, "considered 0"),
-        ({"self_corrections": -1}, "self_corrections is -1"),
-        ({"self_temperature": -1.0}, "self_temperature -1"),
-        ({"self_temperature": math.inf}, "self_temperature inf"),
-    ],
-)
-def test_numbers_out_of_range_are_refused(options: dict[str, float], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        Ancestral(**options)
-
-
-def test_a_self_correction_of_masks_alone_is_refused_before_anything_is_trained() -> None:
-    plugins = find_plugins({"PLATFORM_PLUGINS": "platform_core.testing.stubs"})
-    words = ["--process=absorbing", "--backbone=small", "--sampler.self_corrections=3"]
-    with pytest.raises(UsageError, match="sampler ancestral: self_corrections need a network"):
-        compose(words, plugins, prog="test", environ={})
-    compose(["--process=uniform", *words[1:]], plugins, prog="test", environ={})
-    built = exact_model(two_token_law(), Absorbing)
-    with pytest.raises(ValueError, match="corrected least-likely"):
-        Ancestral(self_corrections=1)(built, (2, 2), seeded())
+def test_numbers_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="considered 0"):
+        Ancestral(considered=0)

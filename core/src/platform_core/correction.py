@@ -1,10 +1,9 @@
-"""Corrections: some tokens of a text are drawn again given the others, to mend mistakes.
+"""Corrections: some tokens of a noisy text are drawn again given the others, to mend mistakes.
 
-    during a walk, at signal level alpha     `Random`, `LeastLikely`
-    after it, on finished text               `SelfCorrection`
+    x_t^l ~ p(x_t^l = y | the others), the softmax of the score at position l
 
-All of them ask the network for p(x_t^l = y | the others), the softmax of its score at position l.
-Samplers on a grid (`platform_core.sampler.GridSampler`) have them as options.
+Samplers on a grid (`platform_core.sampler.GridSampler`) have them as options. `Random` chooses the
+positions by chance, `LeastLikely` by what the network says of their tokens.
 """
 
 import math
@@ -18,15 +17,12 @@ from torch import Tensor
 from platform_core import categorical
 from platform_core.categorical import Truncation
 from platform_core.model import Denoiser
-from platform_core.process import Absorbing, Process
+from platform_core.process import Absorbing
 from platform_core.rows import Places
 from platform_core.types import Logits, Noise, Selected, Tokens
 
 Corrected = Literal["random", "least-likely"]
 """Which tokens a correction draws again; see `correction`."""
-
-MENDING_TIME = 0.01
-"""Time of the schedule whose noise level a network is told in a self-correction, as published."""
 
 
 class Correction(ABC):
@@ -147,101 +143,6 @@ class LeastLikely(Correction):
         found = denoiser.read(hidden, alpha, places, read, (alpha, x_t.double()))
         drawn, likely = _spread(places, found, x_t, beyond=math.inf)
         return torch.where(_first(likely, self.redrawn) & looked, drawn, x_t)
-
-
-@final
-class SelfCorrection:
-    """Replaces tokens of finished texts by others that the network finds likelier.
-
-    The network has to have learned that a token may be wrong. It has not under masks alone, which
-    `require_doubt` refuses.
-
-        gain[y] = log q(y) - log q(x^l) given the others, the score, for every token y
-
-    Each round picks a token y at every position and replaces those of the largest gain, if it is
-    above 0. It stops when a round changes no text. With exact predictions of clean text, one token
-    at a time, the log-probability of the text rises by the gain in each round. So this searches for
-    likely texts and does not draw from the model's law: samples become more likely and less varied.
-
-    Args:
-        rounds: rounds at most; each is one network call.
-        redrawn: tokens of each text that a round replaces at most.
-        temperature: 0 picks the token of the largest gain; above 0, y is drawn from the law of the
-            position, raised to the power 1 / temperature.
-
-    Raises:
-        ValueError: rounds or temperature is below 0.
-
-    Source: GIDD, arXiv:2503.04482, whose code draws a token at every position at a temperature and
-    replaces that which was drawn with most probability, whether it is likelier than the present one
-    or not.
-    """
-
-    def __init__(self, rounds: int, redrawn: int, temperature: float) -> None:
-        if rounds < 0 or not 0 <= temperature < math.inf:
-            raise ValueError(
-                f"self_corrections is {rounds} and self_temperature {temperature:g}; both must be "
-                "at least 0"
-            )
-        self.rounds, self.redrawn, self.temperature = rounds, redrawn, temperature
-
-    def __call__(
-        self, denoiser: Denoiser, x: Tokens, free: Selected, generator: torch.Generator
-    ) -> Tokens:
-        """The texts `[batch, length]` after all rounds; positions that are not `free` stay."""
-        time = torch.full((1, 1), MENDING_TIME, dtype=torch.float64, device=x.device)
-        alpha = denoiser.schedule.alpha(time)
-        going = torch.arange(len(x), device=x.device)
-        for _ in range(self.rounds):
-            before = x[going]
-            after = self._round(denoiser, before, alpha, free[going], generator)
-            x = x.index_copy(0, going, after)
-            going = going[(after != before).any(-1)]
-            if not len(going):
-                break
-        return x
-
-    def _round(
-        self,
-        denoiser: Denoiser,
-        x: Tokens,
-        alpha: Noise,
-        free: Selected,
-        generator: torch.Generator,
-    ) -> Tokens:
-        process, parameterization = denoiser.process, denoiser.parameterization
-
-        def read(logits: Logits, x: Tokens, level: Noise) -> Tensor:
-            score = parameterization.log_score(logits.double(), x, level, process)
-            gains = score[..., : process.vocab_size]
-            picked = self._pick(gains, generator)
-            return torch.stack((picked.double(), gains.gather(-1, picked[:, None])[:, 0]), dim=-1)
-
-        places = denoiser.places(free & _may_change(denoiser, x))
-        if not len(places):
-            return x
-        found = denoiser.read(x, alpha.expand(len(x), 1), places, read, (alpha,))
-        picked, gain = _spread(places, found, x, beyond=-math.inf)
-        return torch.where(_first(-gain, self.redrawn) & (gain > 0), picked, x)
-
-    def _pick(self, gains: Tensor, generator: torch.Generator) -> Tokens:
-        if self.temperature == 0:
-            return gains.argmax(-1)
-        return categorical.draw((gains / self.temperature).softmax(-1), generator)
-
-
-def require_doubt(process: Process) -> None:
-    """Refuse a process under which a network never sees a wrong token.
-
-    Raises:
-        ValueError: all noise is masks.
-    """
-    if isinstance(process, Absorbing):
-        raise ValueError(
-            "self_corrections need a network that has seen wrong tokens, and under masks alone it "
-            "has not; take corrections with corrected least-likely, or a model of process gidd, "
-            "duo or uniform"
-        )
 
 
 def some(selected: Selected, number: int, generator: torch.Generator) -> Selected:

@@ -7,8 +7,8 @@ A diffusion process keeps a token with probability alpha and otherwise redraws i
 `Mixing` derives everything from the mass n_t of the noise. `Interpolating` has one pi for all
 levels; its subclasses `Absorbing` (pi is the mask) and `Uniform` define only pi. Families subclass
 these two to carry their own defaults, or `AbsorbingOrUniform` to leave the choice to an option.
-`MovingPrior` is for a pi that changes with the level. Objectives use `corrupt`, `log_score` and
-`rates`; samplers use the posterior.
+`MovingPrior` is for a pi that changes with the level, and `Replacing` says that tokens become other
+tokens. Objectives use `corrupt`, `log_score` and `rates`; samplers use the posterior.
 """
 
 from abc import ABC, abstractmethod
@@ -105,6 +105,14 @@ class Diffusion(Process, ABC):
         `alpha_s` is the level that `thin` returned. For a step to `alpha_s` = 1, `thin` opens all
         positions that can change, so that this method alone is the whole draw.
         """
+
+
+class Replacing(Diffusion, ABC):
+    """A diffusion under which noisy text has tokens in wrong places, not only masks.
+
+    A network that is trained on it learns of each token how likely it is. A process says so by
+    deriving from this class; parts that ask a network about tokens that it sees require it.
+    """
 
 
 class Thinned(NamedTuple):
@@ -430,7 +438,7 @@ class Absorbing(Interpolating):
         return torch.full(shape, self.mask_id, dtype=torch.long, device=generator.device)
 
 
-class Uniform(Interpolating):
+class Uniform(Interpolating, Replacing):
     """Noise replaces tokens by random tokens of the vocabulary; the network must be told the noise
     level.
 

@@ -18,13 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from platform_core.categorical import CleanOnly, Truncation, truncation
-from platform_core.correction import (
-    Corrected,
-    Correction,
-    SelfCorrection,
-    correction,
-    require_doubt,
-)
+from platform_core.correction import Corrected, Correction, correction
 from platform_core.model import Denoiser, Model
 from platform_core.parameterization import ScoreBased
 from platform_core.process import Diffusion
@@ -81,16 +75,6 @@ class Sampler(ABC):
         """Draw tokens of shape `(batch, length)`, on the generator's device; the tokens of the
         prompt keep their places.
         """
-
-    def check(self, model: Model) -> None:
-        """Refuse a model that these options do not go with, before anything is trained.
-
-        What no option can change is said by `requires` instead.
-
-        Raises:
-            ValueError: they do not go together.
-        """
-        return
 
 
 @dataclass
@@ -161,10 +145,6 @@ class Walk:
             generator=self.generator,
         )
 
-    def mend(self, x_0: Tokens, how: SelfCorrection) -> Tokens:
-        """Replace tokens of finished text by likelier ones."""
-        return how(self.denoiser, x_0, ~self.fixed, self.generator)
-
     def end(self, x_0: Tokens) -> Sample:
         """The sample: the drawn tokens, with the number of network evaluations."""
         return Sample(x_0, self.denoiser.calls)
@@ -190,11 +170,6 @@ class GridSampler(Sampler):
             of exact predictions). least-likely: of `considered` tokens at random positions, the
             least likely given the others (which prefers likely texts).
         considered: how many tokens of each text `least-likely` chooses among.
-        self_corrections: after the last call, so many rounds at most, in each of which the token is
-            replaced that the network finds most too unlikely (`redrawn` tokens at most); not under
-            masks alone.
-        self_temperature: 0 replaces a token by the likeliest one; above 0, by one that is drawn
-            from its law to the power 1 / self_temperature and is likelier. GIDD takes 0.1.
         law: options of every draw at every step: temperature, top_k, top_p, min_p and crossing of
             `platform_core.categorical.truncation`. They apply to the predicted law of the clean
             token, not to that of the next noisy one.
@@ -213,8 +188,6 @@ class GridSampler(Sampler):
         redrawn: int = 1,
         corrected: Corrected = "random",
         considered: int = 8,
-        self_corrections: int = 0,
-        self_temperature: float = 0.0,
         **law: Any,
     ) -> None:
         if steps < 1:
@@ -228,7 +201,6 @@ class GridSampler(Sampler):
             )
         self.steps, self.corrections = steps, corrections
         self.correction = correction(corrected, redrawn, considered)
-        self.self_correction = SelfCorrection(self_corrections, redrawn, self_temperature)
         self.finish = finish(final)
         self.truncation = truncation(**law)
 
@@ -252,7 +224,6 @@ class GridSampler(Sampler):
         prompt: Prompt | None = None,
     ) -> Sample:
         """Walk from noise to text in `steps` steps and a last call."""
-        self.check(model)
         walk = Walk.begin(model, self.truncation, shape=shape, generator=generator, prompt=prompt)
         alphas = self.alphas(model.schedule, generator.device)
         x_t = walk.noise
@@ -261,13 +232,7 @@ class GridSampler(Sampler):
             x_t = self.step(walk, x_t, alpha_s, alpha_t)
             for _ in range(self.corrections):
                 x_t = walk.correct(x_t, alpha_s, self.correction)
-        x_0 = self.finish(walk, x_t, alphas[-1])
-        return walk.end(walk.mend(x_0, self.self_correction))
-
-    def check(self, model: Model) -> None:
-        """Refuse a self-correction where the network never sees a wrong token."""
-        if self.self_correction.rounds:
-            require_doubt(model.process)
+        return walk.end(self.finish(walk, x_t, alphas[-1]))
 
 
 @final

@@ -5,21 +5,17 @@ from itertools import pairwise
 import pytest
 import torch
 
-from platform_core.correction import MENDING_TIME, SelfCorrection
-from platform_core.model import Denoiser
 from platform_core.objective import Nelbo
 from platform_core.sampler import Ancestral
 from platform_core.testing.toy import (
     ExactDenoiser,
     ToyLaw,
-    all_sequences,
     chain_law,
     chi_square,
     double,
     exact_model,
     index_of,
     integrated_bound,
-    marginals,
     model,
     one_token_law,
     random_law,
@@ -164,19 +160,3 @@ def test_the_sampler_draws_from_the_enumerated_chain():
     alphas = torch.cat((schedule.alpha(times), double(1)))
     chances = chain_law(law, hybrid(3), alphas)[index_of(law.sequences(), 4)]
     assert chi_square(index_of(drawn, 3), chances) > 0.01
-
-
-def test_a_self_correction_ends_where_no_token_has_a_likelier_one():
-    """With exact predictions, and for masks that a walk has left as for wrong tokens."""
-    law, process = two_token_law(), hybrid(3)
-    schedule = Hybrid(0.4)
-    alpha = schedule.alpha(double(MENDING_TIME))
-    step = marginals(process, alpha)[0]
-    likely = step.T @ law.probs @ step
-    built = exact_model(law, hybrid, schedule)
-    texts = all_sequences(4, 2)
-    free = torch.ones_like(texts, dtype=torch.bool)
-    found = SelfCorrection(20, 1, 0.0)(Denoiser(built), texts, free, torch.Generator())
-    assert found.max() < 3
-    for first, second in found.tolist():
-        assert likely[first, second] == likely[:3, second].max() == likely[first, :3].max()

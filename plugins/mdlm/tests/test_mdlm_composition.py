@@ -39,12 +39,6 @@ def test_every_sampler_goes_with_every_prediction_of_clean_tokens(sampler, param
     )
 
 
-@pytest.mark.parametrize("sampler", ["cached-ancestral", "semi-autoregressive"])
-def test_samplers_around_another_refuse_what_it_refuses(sampler):
-    with pytest.raises(UsageError, match=f"sampler {sampler}: self_corrections need a network"):
-        composed(f"--sampler={sampler}", "--sampler.self_corrections=2")
-
-
 def test_options_of_the_parts_reach_them():
     built = composed(
         "--process.time_conditioned=true",

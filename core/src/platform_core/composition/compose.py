@@ -182,10 +182,6 @@ class Composition:
         sampler = self._make(
             "sampler", **facts, time_conditioned=process.time_conditioned, objective=objective
         )
-        try:
-            sampler.check(model)
-        except ValueError as error:
-            raise UsageError(f"sampler {self.names['sampler']}: {error}") from error
         return Built(model, objective, sampler)
 
     def provenance(self) -> dict[str, dict[str, Any]]:

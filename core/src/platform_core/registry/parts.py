@@ -67,6 +67,7 @@ FIRST_PARTY = {
         "ordered": "orders",
         "psi": "duo",
         "remdm": "mdlm",
+        "self-correction": "gidd",
         "semi-autoregressive": "mdlm",
         "analytic": "sedd",
         "euler": "sedd",

@@ -53,3 +53,16 @@ def platform_objectives() -> Iterable[Component]:
             "the bound; training weighs its noise levels more evenly",
         )
     ]
+
+
+@hookimpl
+def platform_samplers() -> Iterable[Component]:
+    """Correction of what another sampler has drawn."""
+    return [
+        Component(
+            "self-correction",
+            "platform_gidd.sampler:SelfCorrection",
+            "replaces unlikely tokens of what another sampler draws (--sampler.inner)",
+            around="ancestral",
+        )
+    ]

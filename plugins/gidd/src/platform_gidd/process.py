@@ -10,13 +10,13 @@ from typing import final
 
 import torch
 
-from platform_core.process import MovingPrior
+from platform_core.process import MovingPrior, Replacing
 from platform_core.types import Noise, Tokens
 from platform_gidd.mixture import Mixture
 
 
 @final
-class Gidd(MovingPrior):
+class Gidd(MovingPrior, Replacing):
     """Noise of masks and uniform tokens, with the mask's id after the vocabulary.
 
     Args:

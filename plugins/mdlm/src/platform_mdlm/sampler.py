@@ -95,10 +95,6 @@ class CachedAncestral(Sampler):
         tokens = self.ancestral(model.with_backbone(reusing), shape, generator, prompt).tokens
         return Sample(tokens, -(-reusing.sequences // shape[0]))
 
-    def check(self, model: Model) -> None:
-        """Refuse what `ancestral` refuses."""
-        self.ancestral.check(model)
-
 
 @final
 class FirstHitting(Sampler):
@@ -222,10 +218,6 @@ class SemiAutoregressive(Sampler):
             nfe += drawn.nfe
         return Sample(tokens, nfe)
 
-    def check(self, model: Model) -> None:
-        """Refuse what `ancestral` refuses."""
-        self.ancestral.check(model)
-
     def windows(self, length: int) -> list[tuple[int, int]]:
         """First and last position (exclusive) of each window."""
         ends = [min(self.window, length)]
@@ -293,8 +285,6 @@ class Remdm(GridSampler):
             redrawn=1,
             corrected="random",
             considered=1,
-            self_corrections=0,
-            self_temperature=0.0,
             crossing=crossing,
             **law,
         )

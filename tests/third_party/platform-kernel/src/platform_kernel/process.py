@@ -20,7 +20,7 @@ from torch import Tensor
 
 from platform_core import categorical
 from platform_core.data.tokenizer.base import Tokenizer
-from platform_core.process import Diffusion, Thinned
+from platform_core.process import Replacing, Thinned
 from platform_core.types import LogProbs, Noise, Probs, Row, Selected, Tokens
 from platform_kernel.similarity import alike, neighbourhood
 
@@ -79,7 +79,7 @@ class Walk(NamedTuple):
 
 
 @final
-class Kernel(Diffusion):
+class Kernel(Replacing):
     """Noise that turns tokens into similar tokens first, and into any token in the end.
 
     Args:
