@@ -173,7 +173,7 @@ class Recording(TinyNetwork):
         self.told = []
 
     def encode(self, inputs, sigma, labels=None, visibility=None):
-        self.told.append(visibility.dense(*inputs.shape, inputs.device))
+        self.told.append(visibility.dense(inputs.shape, inputs.device))
         return super().encode(inputs, sigma, labels, visibility)
 
 

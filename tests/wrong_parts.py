@@ -621,7 +621,7 @@ class PlacesOfTheCall(Network, Sighted):
         features = self.embedded(inputs)
         seen = torch.ones(1, *2 * features.shape[1:2])
         if visibility is not None:
-            seen = visibility.dense(*features.shape[:2], features.device).float()
+            seen = visibility.dense(features.shape[:2], features.device).float()
         places = torch.arange(features.shape[1])[:, None] / 10
         return (features + 2 * (seen @ features) / seen.sum(-1, keepdim=True) + places).tanh()
 

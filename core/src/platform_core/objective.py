@@ -9,7 +9,7 @@ process and parameterization. Families ship closed forms of f_t, which tests com
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple, final
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -234,7 +234,6 @@ class Nelbo(DiffusionObjective):
         return (rates * divergences).sum(-1)
 
 
-@final
 class ShortestNelbo(Nelbo):
     """The bound of any diffusion process under any parameterization, by the parameterization's
     closed form where it has one for the process, and from scores elsewhere.

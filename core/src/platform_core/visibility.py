@@ -7,7 +7,7 @@ texts that are written block after block, and prefixes are each a function of th
 attention kernel makes of it what it reads: a dense mask, or blocks that it leaves out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,15 +54,15 @@ class Visibility:
         return len(self.sees(torch.zeros(2, 1, 1, dtype=torch.long), none, none)) > 1
 
     def dense(
-        self, texts: int, length: int, device: torch.device
+        self, shape: Sequence[int], device: torch.device
     ) -> Bool[Tensor, "#sequences length length"]:
         """The rule for every pair of positions; `[1, length, length]` if all texts have the same.
 
         Args:
-            texts: number of texts in the batch.
-            length: number of positions.
+            shape: numbers of texts and of positions.
             device: where the mask is made.
         """
+        texts, length = shape
         text, place = (torch.arange(number, device=device) for number in (texts, length))
         found = self.sees(text[:, None, None], place[None, :, None], place[None, None, :])
         return found.expand(-1, length, length)

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from platform_blocks.objective import BlockNelbo, noisy_and_clean
+from platform_blocks.objective import PARTS, BlockNelbo, least_varying, noisy_and_clean
 from platform_blocks.sampler import Blocks
-from platform_core.cli import main
 from platform_core.draws import Draws, derive_generator
 from platform_core.model import Model
 from platform_core.objective import Nelbo, Noised
@@ -13,6 +12,7 @@ from platform_core.parameterization import Mean
 from platform_core.process import Absorbing, Uniform
 from platform_core.sampler import Ancestral, Prompt
 from platform_core.schedule import LogLinear
+from platform_core.testing.stubs import Small
 from platform_core.testing.toy import (
     ExactDenoiser,
     Mistaken,
@@ -26,28 +26,15 @@ from platform_core.testing.toy import (
     seeded,
 )
 from platform_core.types import Batch
-from platform_dit.backbone import Dit
 
 BOTH = pytest.mark.parametrize("process", [Absorbing, Uniform])
 LAW = random_law(3, 3, seed=2)
 STATES, LENGTH = 9, 10
 
 
-def network(*, time_conditioned=True, num_labels=0, seed=0):
-    torch.manual_seed(seed)
-    built = Dit(
-        STATES,
-        causal=False,
-        time_conditioned=time_conditioned,
-        hidden_size=16,
-        num_blocks=2,
-        num_heads=2,
-        cond_size=8,
-        num_labels=num_labels,
-    )
-    for parameter in built.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return built.double().eval()
+def network(*, time_conditioned=True):
+    torch.manual_seed(0)
+    return Small(STATES, causal=False, time_conditioned=time_conditioned).double().eval()
 
 
 def text(batch=3, length=LENGTH, tokens=STATES - 1, seed=1):
@@ -59,7 +46,7 @@ def everything(x0):
 
 
 def test_what_tokens_see_is_the_table_of_the_paper():
-    seen = noisy_and_clean(5, 2, torch.device("cpu")).dense(1, 10, torch.device("cpu"))[0].int()
+    seen = noisy_and_clean(5, 2, torch.device("cpu")).dense((1, 10), torch.device("cpu"))[0].int()
     noisy, behind, clean = seen[:5, :5], seen[:5, 5:], seen[5:, 5:]
     block = [0, 0, 1, 1, 2]
     assert noisy.tolist() == [[int(i == j) for j in block] for i in block]
@@ -161,15 +148,51 @@ def test_levels_are_one_for_each_block_and_stratified_over_all_of_them():
     assert 0.73 < float(alpha.max()) <= 0.75
 
 
-@pytest.mark.parametrize("options", [{"block_size": 0}, {"t_min": 0.5, "t_max": 0.5}, {"t_max": 2}])
+def test_the_half_of_the_times_with_the_least_variance_is_found():
+    t = torch.linspace(0, 1, 2001, dtype=torch.float64)[:-1]
+    values = 1 + 40 * (t - 0.6).abs().sub(0.25).clamp_min(0) * torch.where(
+        torch.arange(2000) % 2 == 0, 1, -1
+    )
+    part = (t * PARTS).long()
+    moments = torch.zeros(PARTS, 3, dtype=torch.float64).index_add(
+        0, part, torch.stack((torch.ones_like(values), values, values.square()), dim=-1)
+    )
+    assert least_varying(moments, 1e-3).tolist() == pytest.approx([0.35, 0.85])
+    assert least_varying(torch.zeros(PARTS, 3, dtype=torch.float64), 1e-3).tolist() == [1e-3, 1.0]
+
+
+def test_a_search_changes_the_times_of_training_after_the_update_and_is_kept():
+    torch.manual_seed(0)
+    objective = BlockNelbo(model(Absorbing(8), TinyNetwork(9)), block_size=2, search_every=2)
+    batch = everything(text(batch=64))
+    before = objective.interval.clone()
+    for step in range(2):
+        objective(batch, Draws.derive("blocks", step=step, first=0, total=64))
+        if step == 0:
+            assert torch.equal(objective.interval, before)
+        objective.after_update(step + 1, {})
+    first, last = objective.interval.tolist()
+    assert last - first == pytest.approx(0.5, abs=2e-3)
+    # Masks: the loss of an untrained network is 1 / t times the share of masks.
+    assert last == 1.0
+    t = objective.times(batch.x0, Draws.derive("blocks", step=2, first=0, total=64), 0.0)
+    noised = objective.noised(batch.x0, Draws.derive("blocks", step=2, first=0, total=64))
+    torch.testing.assert_close(
+        1 - noised.alpha, (first + (last - first) * t) * (1 - 1e-3), atol=2e-3, rtol=0
+    )
+    assert {"interval", "moments"} <= objective.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    "options", [{"search_every": -1}, {"block_size": 0}, {"t_min": 0.5, "t_max": 0.5}, {"t_max": 2}]
+)
 def test_options_out_of_range_are_refused(options):
-    with pytest.raises(ValueError, match=r"a block has at least 1|t_max is"):
+    with pytest.raises(ValueError, match=r"a block has at least 1|t_max is|search_every is"):
         BlockNelbo(model(Absorbing(8), TinyNetwork(9)), **options)
 
 
 @pytest.mark.slow
-@BOTH
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize(("process", "size"), [(Absorbing, 2), (Uniform, 1)])
 def test_samples_have_the_law_of_the_text(process, size):
     exact = exact_model(LAW, process)
     sampler = Blocks(Ancestral(100), length=3, block_size=size)
@@ -177,41 +200,16 @@ def test_samples_have_the_law_of_the_text(process, size):
     assert chi_square(index_of(drawn.tokens, 3), LAW.probs.flatten()) > 1e-3
 
 
-def sampled(cached, length=LENGTH, *, labels=0, size=3, window=None, prompt=None, backbone=None):
-    made = backbone or network(num_labels=labels)
-    process = Uniform(STATES)
-    sampler = Blocks(Ancestral(4), length=LENGTH, block_size=size, window=window, cached=cached)
-    shape = (5, length)
-    return sampler(Model(process, LogLinear(), Mean(), made), shape, seeded(4), prompt)
-
-
-@pytest.mark.parametrize("size", [1, 3, 5, 16])
-def test_a_cache_changes_nothing(size):
-    with_cache, without = (sampled(cached, size=size) for cached in (True, False))
-    assert torch.equal(with_cache.tokens, without.tokens)
-    assert with_cache.nfe == without.nfe
-
-
-@pytest.mark.parametrize("window", [3, 6, 10, None])
-def test_texts_may_be_longer_than_those_of_training(window):
-    with_cache, without = (sampled(cached, 31, window=window) for cached in (True, False))
-    assert with_cache.tokens.shape == (5, 31)
-    assert torch.equal(with_cache.tokens, without.tokens)
-
-
-def test_a_step_costs_the_positions_of_a_block():
-    backbone, positions = network(), []
-    for layer in backbone.modules():
-        if isinstance(layer, torch.nn.Linear) and layer.in_features == 16:
-            layer.register_forward_hook(lambda _, args, __: positions.append(args[0].shape[-2]))
-    sampled(True, backbone=backbone)
-    assert max(positions) <= 15  # the decoder reads rows: those of a block of 5 texts
+def sampled(prompt=None):
+    sampler = Blocks(Ancestral(4), length=LENGTH, block_size=3)
+    written = Model(Uniform(STATES), LogLinear(), Mean(), network())
+    return sampler(written, (5, LENGTH), seeded(4), prompt)
 
 
 def test_a_prompt_is_kept_and_finished_blocks_are_not_written_again():
     tokens = text(batch=5, seed=7)
     fixed = (torch.arange(LENGTH) < 7).expand(5, -1)
-    whole, given = sampled(True), sampled(True, prompt=Prompt(tokens, fixed))
+    whole, given = sampled(), sampled(Prompt(tokens, fixed))
     assert torch.equal(given.tokens[:, :7], tokens[:, :7])
     assert given.nfe < whole.nfe
 
@@ -256,20 +254,3 @@ def test_guesses_see_the_blocks_before_and_not_the_answer():
     table = LAW.probs
     assert torch.equal(found[:, 0], table.sum((1, 2)).argmax().expand(len(x0)))
     assert torch.equal(found[:, 2], table[x0[:, 0], x0[:, 1]].argmax(-1))
-
-
-@pytest.mark.slow
-def test_a_run_trains_is_measured_and_writes(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    words = """run --process mdlm --objective block-nelbo --objective.block_size 8 --sampler blocks
-        --sampler.inner ordered --sampler.inner.at_once 2 --data.length 20 --train.steps 2
-        --train.batch_size 4 --backbone.hidden_size 16 --backbone.num_blocks 1
-        --evaluate.sequences 8 --evaluate.draws 2 --sample.number 1 --track.to none --output one"""
-    assert main(words.split()) == 0
-    assert "bits per character" in capsys.readouterr().out
-    assert main(["sample", "one", "--sampler.inner", "first-hitting", "--sample.length", "50"]) == 0
-    said = capsys.readouterr().err
-    assert "network evaluations each" in said
-    assert "sampler.inner is first-hitting; left out of one/config.yaml: sampler.inner.sc" in said
-    assert main(["sample", "one", "--sampler.inner", "firsthitting"]) == 2
-    assert "unknown sampler 'firsthitting'; did you mean first-hitting?" in capsys.readouterr().err

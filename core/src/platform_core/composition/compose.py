@@ -256,6 +256,12 @@ class Composition:
         return _made(self.factories[role], computed, role, names)
 
 
+def _kind(factory: "partial[Any]") -> type:
+    """The class that a factory makes objects of."""
+    assert isinstance(factory.func, type), "factories are of classes"
+    return factory.func
+
+
 def _made(
     factory: "partial[Any]", computed: Mapping[str, Any], role: str, names: Sequence[str]
 ) -> Any:
@@ -267,7 +273,7 @@ def _made(
         role: of the part, for messages.
         names: of the part and of those inside of it.
     """
-    told = {name: computed[name] for name in accepted(factory.func, computed)}
+    told = {name: computed[name] for name in accepted(_kind(factory), computed)}
     inner = factory.keywords.get(INNER)
     if isinstance(inner, partial):
         told[INNER] = _made(inner, computed, role, names[1:])
@@ -614,10 +620,10 @@ def _composition(arguments: "Arguments", values: "Values") -> Composition:
     factories = {key: _factory(arguments, made, key) for key in arguments.choice.parts}
     return Composition(
         names=arguments.choice.names,
-        classes={role: factories[role].func for role in ROLES},
+        classes={role: _kind(factories[role]) for role in ROLES},
         factories={role: factories[role] for role in ROLES},
         inner={
-            key: (role, name, factories[key].func)
+            key: (role, name, _kind(factories[key]))
             for key, (role, name) in arguments.choice.parts.items()
             if key != role
         },

@@ -305,7 +305,7 @@ def hidden_tokens_change_nothing(subject: Subject) -> Figures:
     network = _sighted(subject)
     for seed in range(4):
         allowed = _rule(seed)
-        rule = Visibility(lambda text, query, key, allowed=allowed: allowed[query, key])
+        rule = _allowing(allowed)
         before = network.encode(text(), None, None, rule)
         reached = torch.linalg.matrix_power(allowed.double(), LENGTH) > 0
         for place in range(LENGTH):
@@ -353,6 +353,10 @@ def _sighted(subject: Subject) -> Sighted:
     network = make(subject)
     assert isinstance(network, Sighted)
     return network
+
+
+def _allowing(allowed: Tensor) -> Visibility:
+    return Visibility(lambda text, query, key: allowed[query, key])
 
 
 def _rule(seed: int) -> Tensor:

@@ -301,7 +301,7 @@ class Listener(Conditional, Sighted):
         said = "a call of the network is not told the documents of the batch"
         require(visibility is not None, said)
         assert visibility is not None, "see require"
-        seen = visibility.dense(*tokens.shape[:2], tokens.device)
+        seen = visibility.dense(tokens.shape[:2], tokens.device)
         of = documents.repeat(1, tokens.shape[1] // documents.shape[1])
         require(not bool((seen & (of[:, :, None] != of[:, None])).any()), said)
         require(bool(seen.any(-1).all()), "a token of a call of the network sees nothing")

@@ -103,7 +103,7 @@ class Small(Conditional, Sighted):
         if self.causal:
             seen = seen.tril()
         if visibility is not None:
-            seen = seen * visibility.dense(batch, length, features.device)
+            seen = seen * visibility.dense((batch, length), features.device)
         return seen / seen.sum(-1, keepdim=True)
 
 

@@ -206,7 +206,7 @@ class ExactDenoiser(Table):
             inputs,
             alpha.expand(inputs.shape),
             self.process,
-            visibility.dense(*inputs.shape, inputs.device).expand(len(inputs), -1, -1),
+            visibility.dense(inputs.shape, inputs.device).expand(len(inputs), -1, -1),
             positions.expand(inputs.shape),
             own_evidence=self.own_evidence,
         )
@@ -334,7 +334,7 @@ class TinyNetwork(Sighted):
         features = self._embedded(inputs)
         average = features.mean(1, keepdim=True).expand_as(features)
         if visibility is not None:
-            seen = visibility.dense(*features.shape[:2], features.device).to(features.dtype)
+            seen = visibility.dense(features.shape[:2], features.device).to(features.dtype)
             average = seen @ features / seen.sum(-1, keepdim=True)
         level = torch.zeros(features.shape[0], 1) if sigma is None else sigma
         level = level.to(features.dtype)[..., None].expand(*features.shape[:2], 1)

@@ -92,7 +92,7 @@ class Sdpa(Attention):
         self, visibility: Visibility, shape: tuple[int, int], device: torch.device, *, causal: bool
     ) -> Mask:
         """A dense mask; `causal` of a call comes on top of it."""
-        return visibility.dense(*shape, device)
+        return visibility.dense(shape, device)
 
     def _attend(
         self,

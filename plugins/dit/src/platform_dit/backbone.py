@@ -164,7 +164,10 @@ class Dit(Conditional, Sighted, Incremental, Blockwise):
         visible, places = None, None
         if visibility is not None:
             visible = self._attention.mask(
-                visibility, hidden.shape[:2], hidden.device, causal=self.sigma_map is None
+                visibility,
+                (len(hidden), hidden.shape[1]),
+                hidden.device,
+                causal=self.sigma_map is None,
             )
             places = visibility.positions
         rotation = self.rotary_emb(hidden.shape[1] if places is None else places)

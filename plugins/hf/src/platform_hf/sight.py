@@ -23,7 +23,7 @@ def arguments(
 ) -> dict[str, Tensor]:
     """The mask and the positions for inputs `[batch, length, width]`."""
     batch, length, _ = embedded.shape
-    seen = visibility.dense(batch, length, embedded.device)
+    seen = visibility.dense((batch, length), embedded.device)
     if causal:
         seen = seen & torch.ones_like(seen).tril()
     hidden = torch.finfo(embedded.dtype).min
