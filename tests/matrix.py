@@ -42,12 +42,13 @@ VOCABULARY, LENGTH, BATCH = 5, 8, 4
 TINY: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("backbone", "dit"): {"hidden_size": 16, "num_blocks": 1, "num_heads": 2, "cond_size": 8},
     ("backbone", "hf"): {"hidden_size": 16, "num_blocks": 1, "num_heads": 2},
+    ("objective", "block-nelbo"): {"block_size": 3},
 }
 """Options that make a part small; parts that are not here are tried as they are by default."""
 
 TRAIN = TrainOptions(steps=2, batch_size=BATCH, warmup_steps=0, precision="fp32")
 
-QUICK = {"steps": 2}
+QUICK = {"steps": 2, "block_size": 3}
 """Options that every sampler that has them is given."""
 
 Options = tuple[tuple[str, object], ...]
@@ -166,12 +167,19 @@ class Matrix:
         parameters = inspect.signature(classes["sampler"]).parameters
         options["sampler"] = {name: QUICK[name] for name in QUICK if name in parameters}
         factories = {role: partial(classes[role], **options[role]) for role in ROLES}
+        inside = self.plugins.get("sampler", sampler).component.around
+        inner = {}
+        if inside:
+            kind = self.plugins.load("sampler", inside)
+            factories["sampler"].keywords["inner"] = partial(kind, steps=2)
+            inner["sampler.inner"] = ("sampler", inside, kind)
         made = self._checked_backbones if backbones is None else backbones
         factories["backbone"] = partial(Shared(factories["backbone"], made), row.backbone)
         return Composition(
             names=names,
             classes=classes,
             factories=factories,
+            inner=inner,
             data=DataOptions(length=LENGTH),
             train=TRAIN,
             evaluate=EvaluateOptions(),
