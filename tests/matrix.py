@@ -9,7 +9,7 @@ import inspect
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -42,12 +42,13 @@ VOCABULARY, LENGTH, BATCH = 5, 8, 4
 TINY: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("backbone", "dit"): {"hidden_size": 16, "num_blocks": 1, "num_heads": 2, "cond_size": 8},
     ("backbone", "hf"): {"hidden_size": 16, "num_blocks": 1, "num_heads": 2},
+    ("objective", "block-nelbo"): {"block_size": 3},
 }
 """Options that make a part small; parts that are not here are tried as they are by default."""
 
 TRAIN = TrainOptions(steps=2, batch_size=BATCH, warmup_steps=0, precision="fp32")
 
-QUICK = {"steps": 2}
+QUICK = {"steps": 2, "block_size": 3}
 """Options that every sampler that has them is given."""
 
 Options = tuple[tuple[str, object], ...]
@@ -163,14 +164,22 @@ class Matrix:
         classes = {
             role: self.plugins.form(role, name, options[role]) for role, name in names.items()
         }
+        parameters = inspect.signature(classes["sampler"]).parameters
+        options["sampler"] = {name: QUICK[name] for name in QUICK if name in parameters}
         factories = {role: partial(classes[role], **options[role]) for role in ROLES}
-        factories["sampler"], inner = self._sampler(sampler)
+        inside = self.plugins.get("sampler", sampler).component.around
+        inner = {}
+        if inside:
+            kind = self.plugins.load("sampler", inside)
+            factories["sampler"].keywords["inner"] = partial(kind, steps=2)
+            inner["sampler.inner"] = ("sampler", inside, kind)
         made = self._checked_backbones if backbones is None else backbones
-        factories["backbone"] = partial(shared(factories["backbone"], made, row.backbone))
+        factories["backbone"] = partial(Shared(factories["backbone"], made), row.backbone)
         return Composition(
             names=names,
             classes=classes,
             factories=factories,
+            inner=inner,
             data=DataOptions(length=LENGTH),
             train=TRAIN,
             evaluate=EvaluateOptions(),
@@ -179,21 +188,7 @@ class Matrix:
             seed=1,
             config="",
             plugins=self.plugins,
-            inner=inner,
         )
-
-    def _sampler(self, name: str) -> tuple["partial[Any]", dict[str, tuple[str, str, type]]]:
-        """A quick sampler, around the one that it takes by default; and that one, by its key."""
-        kind = self.plugins.load("sampler", name)
-        parameters = inspect.signature(kind).parameters
-        options: dict[str, Any] = {name: QUICK[name] for name in QUICK if name in parameters}
-        around = self.plugins.get("sampler", name).component.around
-        if not around:
-            return partial(kind, **options), {}
-        options["inner"], inside = self._sampler(around)
-        assert not inside
-        inner = {"sampler.inner": ("sampler", around, options["inner"].func)}
-        return partial(kind, **options), inner
 
     def refusal(self, row: Row, sampler: str) -> UsageError | None:
         """Why composition refuses a combination, or None."""
@@ -286,16 +281,17 @@ def covering(rows: Sequence[Row], number: int) -> list[Row]:
     return kept
 
 
-def shared(make: "partial[Any]", made: dict[object, Any], name: str) -> type:
-    """A class that makes a backbone once for the same facts, and then hands out the same one."""
+class Shared:
+    """Makes a backbone once for the same facts, and then hands out the same one."""
 
-    def once(_: type, **facts: Any) -> Any:
+    def __init__(self, make: Callable[..., Any], made: dict[object, Any]) -> None:
+        self.make, self.made = make, made
+
+    def __call__(self, name: str, **facts: Any) -> Any:
         key = (name, *sorted(facts.items()))
-        if key not in made:
-            made[key] = make(**facts)
-        return made[key]
-
-    return type("Shared", (make.func,), {"__new__": once})
+        if key not in self.made:
+            self.made[key] = self.make(**facts)
+        return self.made[key]
 
 
 class Trial:

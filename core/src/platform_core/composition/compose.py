@@ -253,7 +253,7 @@ class Composition:
 
     def _make(self, role: str, **computed: Any) -> Any:
         names = [self.names[role], *(n for r, n, _ in self.inner.values() if r == role)]
-        return _made(self.factories[role], computed, role, names)
+        return _made(self.factories[role], self.classes[role], computed, role, names)
 
 
 def _kind(factory: "partial[Any]") -> type:
@@ -263,20 +263,25 @@ def _kind(factory: "partial[Any]") -> type:
 
 
 def _made(
-    factory: "partial[Any]", computed: Mapping[str, Any], role: str, names: Sequence[str]
+    factory: "partial[Any]",
+    kind: type,
+    computed: Mapping[str, Any],
+    role: str,
+    names: Sequence[str],
 ) -> Any:
     """The object of a factory, with those arguments computed from other parts that it takes.
 
     Args:
-        factory: class and options, of which `inner` may be another factory.
+        factory: makes the object; among its options, `inner` may be another factory.
+        kind: the object's class.
         computed: arguments computed from other parts.
         role: of the part, for messages.
         names: of the part and of those inside of it.
     """
-    told = {name: computed[name] for name in accepted(_kind(factory), computed)}
+    told = {name: computed[name] for name in accepted(kind, computed)}
     inner = factory.keywords.get(INNER)
     if isinstance(inner, partial):
-        told[INNER] = _made(inner, computed, role, names[1:])
+        told[INNER] = _made(inner, _kind(inner), computed, role, names[1:])
     try:
         return factory(**told)
     except ValueError as error:
