@@ -6,6 +6,7 @@ For uniform noise, the exact network predicts a token from all other tokens (`to
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import final
 
 import torch
@@ -28,7 +29,16 @@ from platform_core.testing.partners import Setting, settings
 from platform_core.testing.process import agree
 from platform_core.testing.subject import Subject
 from platform_core.testing.toy import integrated_bound, stepped_bound, two_token_law
-from platform_core.types import Batch, Conditions, Documents, Hidden, Inputs, Labels, Noise
+from platform_core.types import (
+    Batch,
+    Conditions,
+    Documents,
+    Hidden,
+    Inputs,
+    Labels,
+    Noise,
+    TopTokens,
+)
 
 LAWS = Laws("objective")
 
@@ -307,6 +317,30 @@ def tells_the_network(subject: Subject) -> Figures:
         if isinstance(objective, Guessing):
             objective.guesses(batch, draws())
     return None
+
+
+@LAWS.law()
+def leaves_given_tokens_clean(subject: Subject) -> Figures:
+    """The network reads tokens that the batch gives without noise, in training and in bounds."""
+    batch = padded()
+    batch = batch._replace(given=~batch.mask)
+    for setting in settings(subject):
+        model, _ = setting.tiny(VOCABULARY)
+        objective = make(subject, model.watched(partial(_require_clean, batch)))
+        for name, loss in losses(objective, batch).items():
+            left = float(loss.per_token[~batch.mask].abs().max())
+            require(left == 0, f"{name} {setting}: a token that is given has {left:.3g}")
+    return None
+
+
+def _require_clean(batch: Batch, inputs: Inputs, alpha: Noise) -> None:
+    tokens = inputs if isinstance(inputs, Tensor) else inputs.ids
+    if not isinstance(inputs, Tensor | TopTokens) or len(tokens) != len(batch.x0):
+        return  # inputs of another kind, or some of the texts
+    same = batch.kept(inputs)
+    pairs = zip(inputs, same, strict=True) if isinstance(inputs, TopTokens) else [(inputs, same)]
+    clean = all(torch.equal(read, kept) for read, kept in pairs)
+    require(clean, "the network reads noise in place of a token that the batch gives")
 
 
 @LAWS.law()
