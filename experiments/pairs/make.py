@@ -1,8 +1,9 @@
 """Make tasks with one right answer: prompts and answers, as JSON lines in two splits.
 
-    python experiments/pairs/make.py data/sort --task sort --digits 8
-    platform run --config experiments/pairs/sort.yaml --data.path data/sort
+    python experiments/pairs/make.py data/sums --task sums
+    platform run --config experiments/pairs/sums.yaml --data.path data/sums
 
+    sums    20311230=        22123011             the sum of all digits so far, modulo 4
     sort    38201745=        01234578             the digits in order
     add     347+586=         0933                 the sum, with as many digits as it can have
     fill    347+___=0933     586                  the number that is missing: with a suffix
@@ -11,12 +12,20 @@ The same options give the same files. No prompt of the validation text is in the
 """
 
 import argparse
+import itertools
 import json
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 Row = Mapping[str, str]
+
+
+def sums(digits: int, draw: random.Random) -> Row:
+    """Random digits below 4, and their running sums modulo 4."""
+    given = [draw.randrange(4) for _ in range(digits)]
+    answer = (total % 4 for total in itertools.accumulate(given))
+    return {"prompt": f"{''.join(map(str, given))}=", "answer": "".join(map(str, answer))}
 
 
 def sort(digits: int, draw: random.Random) -> Row:
@@ -42,16 +51,17 @@ def fill(digits: int, draw: random.Random) -> Row:
     }
 
 
-TASKS: Mapping[str, Callable[[int, random.Random], Row]] = {"sort": sort, "add": add, "fill": fill}
+TASKS: Mapping[str, Callable[[int, random.Random], Row]]
+TASKS = {"sums": sums, "sort": sort, "add": add, "fill": fill}
 
 
 def main() -> None:
     """Write train.jsonl and validation.jsonl, without prompts that occur twice."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the two files go")
-    parser.add_argument("--task", choices=TASKS, default="sort")
+    parser.add_argument("--task", choices=TASKS, default="sums")
     parser.add_argument("--digits", type=int, default=8, help="digits of each number")
-    parser.add_argument("--train", type=int, default=100_000, help="pairs to train on")
+    parser.add_argument("--train", type=int, default=50_000, help="pairs to train on")
     parser.add_argument("--validation", type=int, default=1_000, help="pairs that are held out")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
