@@ -1,5 +1,7 @@
 """Prompts with their answers: rows, what counts, what is given, and answers that are drawn."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -117,6 +119,23 @@ def test_given_tokens_stay_clean_in_every_kind_of_input():
     assert (kept.ids[1, 0].tolist(), kept.weights[1, 0].tolist()) == ([2, 2], [1, 0])
     assert (kept.ids[1, 2].tolist(), kept.weights[1, 2].tolist()) == ([3, 3], [0.5, 0.5])
     assert own._replace(given=None).kept(noisy) is noisy
+
+
+class Twice:
+    """Inputs of an author's own kind, which hold the tokens twice."""
+
+    def __init__(self, ids):
+        self.ids = ids
+
+    def kept(self, batch):
+        return Twice(torch.cat([batch.kept_tokens(half) for half in self.ids.chunk(2, dim=1)], 1))
+
+
+def test_inputs_of_an_author_s_kind_keep_given_tokens_themselves():
+    found = batch().kept(Twice(torch.full((2, 6), 3)))
+    assert found.ids.tolist() == [[0, 3, 3, 0, 3, 3], [2, 1, 3, 2, 1, 3]]
+    with pytest.raises(TypeError, match="does not read inputs of the kind SimpleNamespace"):
+        batch().kept(SimpleNamespace(ids=torch.zeros(2, 3)))
 
 
 def test_a_batch_moves_with_what_is_given():

@@ -5,6 +5,7 @@ single positions. A noise level broadcasts against `*batch`: `[batch, 1]` gives 
 sequence the same level.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -44,6 +45,15 @@ class OtherInputs(Protocol):
     @property
     def ids(self) -> Tensor:
         """A tensor on the device of the inputs whose first dimension is the batch."""
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """Inputs of an author's own kind in which the tokens that a batch gives can be made clean."""
+
+    @abstractmethod
+    def kept(self, batch: "Batch") -> OtherInputs:
+        """The same inputs, with the clean token wherever `batch.given` is true."""
 
 
 Inputs = Tokens | Probs | TopTokens | OtherInputs
@@ -99,7 +109,8 @@ class Batch(NamedTuple):
         """Noisy tokens, or other inputs of the network, in which given tokens are clean.
 
         Args:
-            noisy: tokens `[batch, length]`, or dense or largest probabilities of these texts.
+            noisy: tokens `[batch, length]`, dense or largest probabilities of these texts, or
+                inputs of an author's own kind that are `Keeping`.
 
         Raises:
             TypeError: some tokens are given, and the inputs are of another kind.
@@ -107,6 +118,8 @@ class Batch(NamedTuple):
         given, x0 = self.given, self.x0
         if given is None:
             return noisy
+        if isinstance(noisy, Keeping):
+            return noisy.kept(self)
         if isinstance(noisy, TopTokens):
             first = torch.zeros_like(noisy.weights)
             first[..., 0] = 1

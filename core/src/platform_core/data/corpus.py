@@ -142,7 +142,7 @@ def open_corpus(options: DataOptions) -> Corpus:
         UsageError: there is no corpus of that name, or the options do not suit it.
     """
     if options.paired:
-        none = dict.fromkeys(("prompt_column", "answer_column", "suffix_column"))
+        none: dict[str, Any] = dict.fromkeys(("prompt_column", "answer_column", "suffix_column"))
         asked = (options.prompt_column, options.answer_column, options.suffix_column)
         columns = [column for column in asked if column is not None]
         return Columns([open_corpus(replace(options, **none, column=c)) for c in columns])

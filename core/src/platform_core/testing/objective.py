@@ -334,13 +334,17 @@ def leaves_given_tokens_clean(subject: Subject) -> Figures:
 
 
 def _require_clean(batch: Batch, inputs: Inputs, alpha: Noise) -> None:
-    tokens = inputs if isinstance(inputs, Tensor) else inputs.ids
-    if not isinstance(inputs, Tensor | TopTokens) or len(tokens) != len(batch.x0):
-        return  # inputs of another kind, or some of the texts
-    same = batch.kept(inputs)
-    pairs = zip(inputs, same, strict=True) if isinstance(inputs, TopTokens) else [(inputs, same)]
-    clean = all(torch.equal(read, kept) for read, kept in pairs)
-    require(clean, "the network reads noise in place of a token that the batch gives")
+    read = _tensors(inputs)
+    if read and len(read[0]) == len(batch.x0):  # neither of another kind nor some of the texts
+        clean = all(map(torch.equal, read, _tensors(batch.kept(inputs))))
+        require(clean, "the network reads noise in place of a token that the batch gives")
+
+
+def _tensors(inputs: Inputs) -> list[Tensor]:
+    """The tensors of inputs of core's own kinds; none of an author's."""
+    if isinstance(inputs, TopTokens):
+        return [*inputs]
+    return [inputs] if isinstance(inputs, Tensor) else []
 
 
 @LAWS.law()

@@ -19,7 +19,7 @@ from platform_core.record.cards import Metric, shown
 from platform_report.significance import mean
 from platform_report.summary import Row
 
-LABEL = {"textcoords": "offset points", "xytext": (5, 4), "fontsize": "x-small"}
+LABEL: Mapping[str, Any] = {"textcoords": "offset points", "xytext": (5, 4), "fontsize": "x-small"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def frontier_curves(rows: Sequence[Row], across: Metric, up: Metric) -> dict[str
         for options, row in own:
             name = ", ".join([*named, *(f"{key} {shown(options.get(key))}" for key in others)])
             place = mean(list(row.values(across).values())), mean(list(row.values(up).values()))
-            value = "" if along is None else shown(options.get(along))
+            value = shown(options.get(along)) if along else ""
             found.setdefault(name, []).append(Spot(*place, value))
     return found
 
@@ -65,15 +65,15 @@ def options_of(row: Row) -> dict[str, Any]:
     return dict(sampler) if isinstance(sampler, Mapping) else {}
 
 
-def _varying(ways: Sequence[Mapping[str, Any]]) -> tuple[str | None, list[str]]:
-    """The option with the most values among those that vary, or None; and the other such ones."""
+def _varying(ways: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
+    """The option with the most values among those that vary, or ""; and the other such ones."""
     values = {
         key: {shown(way.get(key)) for way in ways}
         for key in dict.fromkeys(k for w in ways for k in w)
     }
     varying = [key for key, found in values.items() if len(found) > 1]
     if not varying:
-        return None, []
+        return "", []
     along = max(varying, key=lambda key: len(values[key]))
     return along, [key for key in varying if key != along]
 
@@ -97,7 +97,12 @@ def draw_frontier(rows: Sequence[Row], across: Metric, up: Metric) -> Figure | N
     for place, (name, spots) in enumerate(curves.items()):
         xs, ys = [spot.x for spot in spots], [spot.y for spot in spots]
         line = "-" if place < COLOURS else "--"
-        look = {"color": f"C{place % COLOURS}", "linestyle": line, "marker": "o", "markersize": 5}
+        look: dict[str, Any] = {
+            "color": f"C{place % COLOURS}",
+            "linestyle": line,
+            "marker": "o",
+            "markersize": 5,
+        }
         axes.plot(xs, ys, label=plots.plain(name), **look)
         for spot in spots:
             axes.annotate(plots.plain(spot.value), (spot.x, spot.y), color=look["color"], **LABEL)
