@@ -325,6 +325,7 @@ def test_a_sweep_of_two_options_measures_every_combination(run, capsys):
         "twice": (["--sweep", "seed=1", "seed=2"], "--sweep names an option twice"),
         "also given": (["--seed=3", "--sweep", "seed=1,2"], "--seed is given as well"),
         "its own": (["--sweep", "json=1,2"], "--json is no option to sweep"),
+        "of the process": (["--sweep", "train.precision=fp32,bf16"], "is no option to sweep"),
         "again alone": (["--again"], "--again is for a sweep"),
     }.values(),
 )

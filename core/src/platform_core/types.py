@@ -48,7 +48,7 @@ class OtherInputs(Protocol):
 
 
 @runtime_checkable
-class Keeping(Protocol):
+class Keeping(OtherInputs, Protocol):
     """Inputs of an author's own kind in which the tokens that a batch gives can be made clean."""
 
     @abstractmethod

@@ -38,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
     directory = first_argument(argv, "platform eval RUN")
     asked_for = requested(directory.config, argv, plugins, evaluations)
     name = chosen(evaluations, asked_for[0].asked)
+    require_read(name, evaluations, [*argv, *(f"--{word}" for word in asked_for[0].words)])
 
     from platform_core.evaluation.trained import TrainedRun
     from platform_core.record.results import evaluations as kept
@@ -69,11 +70,11 @@ def requested(
     """What the command line asks for, checked: one point, or those of its sweep.
 
     Raises:
-        UsageError: an option or a value of a sweep is one that cannot be, or that is not read.
+        UsageError: an option, or a value of a sweep, is one that cannot be.
     """
 
     def compose(words: Sequence[str]) -> "tuple[Composition, Namespace]":
-        composed = compose_saved(
+        return compose_saved(
             saved,
             words,
             plugins,
@@ -82,8 +83,6 @@ def requested(
             environ=environ,
             page=HelpPage(reads=read_by(evaluations)),
         )
-        require_read(chosen(evaluations, composed[1]), evaluations, words)
-        return composed
 
     composition, asked = compose(argv)
     if asked.sweep:

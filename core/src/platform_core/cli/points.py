@@ -28,6 +28,9 @@ ASKED = "asked"
 NOT_ASKED = ("run", "json", "sweep", "again")
 """Own arguments of the verb that do not change what is measured."""
 
+OF_THE_PROCESS = ("config", "train.precision")
+"""Options that one process reads once."""
+
 Compose = Callable[[Sequence[str]], tuple[Composition, Namespace]]
 
 
@@ -105,7 +108,7 @@ def _axis(word: str, given: set[str]) -> tuple[str, list[str]]:
             f"--sweep {word} names no values; give KEY=VALUE,VALUE such as "
             "sampler.temperature=.6,.8,1"
         )
-    if key in (*NOT_ASKED, "config") or f"--{key}" in given:
+    if key in (*NOT_ASKED, *OF_THE_PROCESS) or f"--{key}" in given:
         why = "is given as well" if f"--{key}" in given else "is no option to sweep"
         raise UsageError(f"--sweep {word}: --{key} {why}; leave it out")
     return key, values
