@@ -6,7 +6,7 @@ import pytest
 import torch
 from author_parts import Neighbours, Told
 
-from platform_core.backbone import Separating
+from platform_core.backbone import Sighted
 from platform_core.categorical import KeepAll
 from platform_core.cli import main
 from platform_core.cli.check import verdict_on
@@ -33,6 +33,7 @@ from platform_core.testing.toy import (
     seeded,
     two_token_law,
 )
+from platform_core.visibility import same_document
 
 PLUGINS = find_plugins({"PLATFORM_PLUGINS": "author_parts,platform_core.testing.stubs"})
 LOADED = ["-p", "author_parts", "-p", "platform_core.testing.stubs"]
@@ -181,12 +182,12 @@ def test_a_guided_backbone_keeps_documents_apart_if_its_own_does(weight):
     model = Model(Absorbing(4), LogLinear(), Mean(), network)
     options = SampleOptions(label="new", guidance=weight)
     backbone = guided(model, ("old", "new"), options).backbone
-    assert isinstance(backbone, Separating)
+    assert isinstance(backbone, Sighted)
     assert backbone.evaluations == (3 if weight in (0, 1) else 6)
     x = torch.tensor([[0, 1, 2, 3]])
-    documents = torch.tensor([[0, 0, 1, 1]])
-    one = backbone.encode(x, None, documents=documents)
-    other = backbone.encode(torch.tensor([[0, 1, 3, 2]]), None, documents=documents)
+    apart = same_document(torch.tensor([[0, 0, 1, 1]]))
+    one = backbone.encode(x, None, visibility=apart)
+    other = backbone.encode(torch.tensor([[0, 1, 3, 2]]), None, visibility=apart)
     torch.testing.assert_close(one[:, :2], other[:, :2])
     assert not torch.equal(backbone.encode(x, None), one)
 

@@ -13,9 +13,8 @@ from torch import nn
 from platform_core.backbone import (
     Conditional,
     Incremental,
-    IncrementalGiven,
     Rereader,
-    Separating,
+    Sighted,
     reader,
 )
 from platform_core.composition.compose import compose
@@ -44,6 +43,7 @@ from platform_core.testing.toy import (
 )
 from platform_core.training.trainer import Trainer
 from platform_core.types import Batch
+from platform_core.visibility import Visibility
 from platform_dit.backbone import Dit
 from platform_sedd.parameterization import Score
 
@@ -271,12 +271,13 @@ def test_both_calls_are_counted():
         assert Ancestral(3)(writer, (2, 2), derive_generator(0)).nfe == calls
 
 
-class Spoken(CausalNetwork, Conditional, Separating, IncrementalGiven):
+class Spoken(CausalNetwork, Conditional, Sighted, Incremental):
     """A causal network that adds the label to its features, and its cache: the text so far."""
 
-    def encode(self, inputs, sigma, labels=None, documents=None):
+    def encode(self, inputs, sigma, labels=None, visibility=None):
         features = super().encode(inputs, sigma)
-        return features + labels[:, None, None] + (0 if documents is None else documents[..., None])
+        places = 0 if visibility is None else visibility.positions[..., None]
+        return features + labels[:, None, None] + places
 
     def reader(self, length, labels=None):
         kept = Told(self, labels)
@@ -288,20 +289,21 @@ made: list[object] = []
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0, 2.0])
-def test_a_network_told_its_label_keeps_its_cache_and_keeps_documents_apart(weight):
+def test_a_network_told_its_label_keeps_its_cache_and_is_told_what_it_sees(weight):
     causal = Model(Absorbing(3), LogLinear(), Mean(), Spoken(4).eval())
     writer = guided(causal, NAMES, asked(weight)).backbone
-    text, documents = torch.tensor([[0, 2, 1], [1, 1, 0]]), torch.tensor([[0, 0, 1], [0, 1, 1]])
-    assert isinstance(writer, Separating)
+    text, places = torch.tensor([[0, 2, 1], [1, 1, 0]]), torch.tensor([[0, 0, 1], [0, 1, 1]])
+    assert isinstance(writer, Sighted)
     assert isinstance(writer, Incremental)
     made.clear()
     with torch.no_grad():
         reading = reader(writer, 3)
         read = torch.cat([reading.read(text[:, :2]), reading.read(text[:, 2:])], dim=1)
         torch.testing.assert_close(read, writer.encode(text, None))
-        apart = writer.encode(text, None, documents=documents) - writer.encode(text, None)
+        rule = Visibility(lambda text, query, key: key >= 0, places)
+        moved = writer.encode(text, None, visibility=rule) - writer.encode(text, None)
     assert made == {0.0: [(3, [2])], 1.0: [(3, [1])], 2.0: [(3, [1]), (3, [2])]}[weight]
-    torch.testing.assert_close(apart, documents[..., None].float().expand_as(apart))
+    torch.testing.assert_close(moved, places[..., None].float().expand_as(moved))
 
 
 @pytest.mark.slow
@@ -325,7 +327,7 @@ def test_every_diffusion_sampler_is_guided_and_counts_what_was_read(parts, monke
     writer = guided(built.model, NAMES, asked(2.0))
     read, encode = [], built.model.backbone.encode
 
-    def listen(inputs, sigma, labels=None, documents=None):
+    def listen(inputs, sigma, labels=None, visibility=None):
         read.append((len(inputs), labels.tolist()))
         return encode(inputs, sigma, labels)
 
@@ -421,7 +423,7 @@ def labels_told(asked, monkeypatch):
     """Those that the network of a model is told, call by call."""
     read, encode = [], asked.backbone.encode
 
-    def listen(inputs, sigma, labels=None, documents=None):
+    def listen(inputs, sigma, labels=None, visibility=None):
         read.append(labels)
         return encode(inputs, sigma, labels)
 

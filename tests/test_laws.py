@@ -88,7 +88,10 @@ QUICK = [
     ("backbone:misses-one", "reader-reads-the-same", "features differ by"),
     ("backbone:unlabelled", "labels-are-read", "the same under label 0 and label 1"),
     ("backbone:none-is-the-first", "labels-are-read", "the same under label 0 and no label"),
-    ("backbone:one-document", "documents-are-kept-apart", "tokens 0 to 1 differ"),
+    ("backbone:sees-all", "hidden-tokens-change-nothing", "is seen where the rule hides it"),
+    ("backbone:sees-all", "documents-are-kept-apart", "tokens 0 to 1 differ"),
+    ("backbone:places-of-the-call", "positions-are-those-of-the-text", "features differ by"),
+    ("backbone:cannot-forget", "pieces-see-the-pieces-before", "looking and reading differ"),
     ("backbone:mixes-texts", "same-input-same-output", "alone it differs"),
     ("backbone:restless", "same-input-same-output", "the second time differs"),
 ]

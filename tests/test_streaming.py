@@ -13,7 +13,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from platform_core.backbone import Separating
 from platform_core.cli import main
 from platform_core.composition.options import DataOptions, TrainOptions
 from platform_core.data import streaming
@@ -166,16 +165,21 @@ def test_text_without_a_sequence_is_refused(tmp_path):
         open_stream(options, TOKENIZER).batch([0])
 
 
-class Recording(TinyNetwork, Separating):
+class Recording(TinyNetwork):
     """A network that remembers which documents it was told of."""
 
     def __init__(self, num_states):
         super().__init__(num_states)
         self.told = []
 
-    def encode(self, inputs, sigma, labels=None, documents=None):
-        self.told.append(documents)
-        return super().encode(inputs, sigma)
+    def encode(self, inputs, sigma, labels=None, visibility=None):
+        self.told.append(visibility.dense(inputs.shape, inputs.device))
+        return super().encode(inputs, sigma, labels, visibility)
+
+
+def apart(documents):
+    """Which tokens are of the same document, `[batch, length, length]`."""
+    return documents[:, :, None] == documents[:, None]
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -200,20 +204,21 @@ def test_training_and_evaluation_tell_the_network_of_documents(tmp_path, streame
     assert expected.max() >= 1
     trainer.update()
     trainer.close()
-    assert torch.equal(torch.cat(network.told), expected)
+    assert torch.equal(torch.cat(network.told), apart(expected))
     network.told.clear()
     split = data.split("validation")
     settings = {"sequences": 0, "batch_size": 1, "protocol": "exact", "seed": 0}
     evaluate(objective, split, accelerator, **settings)
-    assert torch.equal(torch.cat(network.told), split.batch(range(len(split))).documents)
+    expected = split.batch(range(len(split))).documents
+    assert torch.equal(torch.cat(network.told), apart(expected))
 
 
 def test_a_backbone_that_sees_all_documents_is_refused(capsys):
-    assert main(["run", "--backbone=hf", "--data.document_masks=true"]) == 2
-    assert (
-        "data.document_masks needs a backbone that keeps documents apart, but backbone is hf; "
-        "choose backbone dit, or leave out --data.document_masks"
-    ) in capsys.readouterr().err
+    words = ["run", "--backbone=restless", "--data.document_masks=true"]
+    assert main(["-p", "wrong_parts", *words]) == 2
+    said = capsys.readouterr().err
+    assert "a backbone that keeps documents apart, but backbone is restless; choose" in said
+    assert "dit, hf" in said
 
 
 WORDS = [

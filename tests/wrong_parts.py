@@ -6,7 +6,7 @@ It is wrong as a plugin, too: it holds its parts itself, so that registering it 
 import torch
 from torch import nn
 
-from platform_core.backbone import Backbone, Conditional, Incremental, Reader, Separating
+from platform_core.backbone import Backbone, Conditional, Incremental, Reader, Rereader, Sighted
 from platform_core.component import Component
 from platform_core.draws import derive_generator
 from platform_core.hookspecs import hookimpl
@@ -543,7 +543,7 @@ class Restless(Network):
 class MissesOne(Network, Incremental):
     """Reading piece by piece forgets what was read before."""
 
-    def reader(self, length):
+    def reader(self, length, labels=None):
         return Amnesiac(self)
 
 
@@ -553,8 +553,11 @@ class Amnesiac(Reader):
     def __init__(self, network):
         self.network = network
 
-    def read(self, tokens):
-        return self.network.encode(tokens, None)
+    def read(self, tokens, sigma=None):
+        return self.network.encode(tokens, sigma)
+
+    def look(self, tokens, sigma=None):
+        return self.network.encode(tokens, sigma)
 
 
 class Unlabelled(Network, Conditional):
@@ -581,11 +584,37 @@ class NoneIsTheFirst(Network, Conditional):
         )
 
 
-class OneDocument(Network, Separating):
-    """The boundaries of documents are given and not read."""
+class SeesAll(Network, Sighted):
+    """What positions may see is given and not read."""
 
-    def encode(self, inputs, sigma, labels=None, documents=None):
+    def encode(self, inputs, sigma, labels=None, visibility=None):
         return super().encode(inputs, sigma)
+
+
+class PlacesOfTheCall(Network, Sighted):
+    """Tokens stand where the call has them, not where they stand in their text."""
+
+    def encode(self, inputs, sigma, labels=None, visibility=None):
+        features = self.embedded(inputs)
+        seen = torch.ones(1, *2 * features.shape[1:2])
+        if visibility is not None:
+            seen = visibility.dense(features.shape[:2], features.device).float()
+        places = torch.arange(features.shape[1])[:, None] / 10
+        return (features + 2 * (seen @ features) / seen.sum(-1, keepdim=True) + places).tanh()
+
+
+class CannotForget(PlacesOfTheCall, Incremental):
+    """A cache keeps what it only looked at."""
+
+    def reader(self, length, labels=None):
+        return Looking(self)
+
+
+class Looking(Rereader):
+    """Reads where it should look."""
+
+    def look(self, tokens, sigma=None):
+        return self.read(tokens, sigma)
 
 
 class UntypedOption(LogLinear):
@@ -715,5 +744,5 @@ def platform_samplers():
 @hookimpl
 def platform_backbones():
     parts = (Network, UnusedWeight, LooksAhead, Blinkered, DoubleLogits, AnotherForward)
-    parts += (MissesOne, Unlabelled, NoneIsTheFirst, OneDocument)
+    parts += (MissesOne, Unlabelled, NoneIsTheFirst, SeesAll, PlacesOfTheCall, CannotForget)
     return components(*parts, SoftAsHalf, Forgetful, Deaf, MixesTexts, Restless)

@@ -10,8 +10,9 @@ from torch import nn
 from platform_core.backbone import Backbone
 from platform_core.component import Component
 from platform_core.hookspecs import hookimpl
+from platform_core.model import Model
 from platform_core.process import Absorbing, AbsorbingOrUniform, Uniform
-from platform_core.sampler import Ancestral
+from platform_core.sampler import Ancestral, Prompt, Sample, Sampler
 from platform_core.schedule import LogLinear
 from platform_core.testing.stubs import First, OnlyUniform, Second  # noqa: F401
 from platform_core.types import Hidden, Inputs, Noise
@@ -119,6 +120,32 @@ class Quick(Ancestral):
         super().__init__(steps=steps, top_p=top_p)
 
 
+class Doubled(Sampler):
+    """A sampler around another one, whose text it writes twice.
+
+    Args:
+        inner: what writes the text.
+        times: how often, at least twice.
+    """
+
+    def __init__(self, inner: Sampler, times: int = 2) -> None:
+        if times < 2:
+            raise ValueError(f"times is {times}; it must be at least 2")
+        self.inner, self.times = inner, times
+
+    def __call__(
+        self,
+        model: Model,
+        shape: tuple[int, int],
+        generator: torch.Generator,
+        prompt: Prompt | None = None,
+    ) -> Sample:
+        """The last of the texts."""
+        for _ in range(self.times):
+            drawn = self.inner(model, shape, generator, prompt)
+        return drawn
+
+
 class Unfinished(Backbone):
     """Lacks its methods."""
 
@@ -192,7 +219,10 @@ def platform_objectives() -> Iterable[Component]:
 @hookimpl
 def platform_samplers() -> Iterable[Component]:
     """A sampler."""
-    return [Component("quick", f"{HERE}:Quick")]
+    return [
+        Component("doubled", f"{HERE}:Doubled", "twice", around="quick"),
+        Component("quick", f"{HERE}:Quick"),
+    ]
 
 
 @hookimpl

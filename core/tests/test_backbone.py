@@ -6,7 +6,7 @@ from torch import Tensor
 
 from platform_core.backbone import Incremental, Reader, Rereader, reader
 from platform_core.testing.toy import CausalNetwork
-from platform_core.types import Hidden, Tokens
+from platform_core.types import Hidden, Labels, Noise, Tokens
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_reading_in_parts_gives_the_features_of_the_whole(sizes: list[int], ids:
 class Remembering(CausalNetwork, Incremental):
     """A network with a cache of its own."""
 
-    def reader(self, length: int) -> Reader:
+    def reader(self, length: int, labels: Labels | None = None) -> Reader:
         return Cache(length)
 
 
@@ -37,8 +37,11 @@ class Cache(Reader):
     def __init__(self, length: int) -> None:
         self.length = length
 
-    def read(self, tokens: Tokens) -> Hidden:
+    def read(self, tokens: Tokens, sigma: Noise | None = None) -> Hidden:
         return torch.zeros(*tokens.shape, 8)
+
+    def look(self, tokens: Tokens, sigma: Noise | None = None) -> Hidden:
+        return self.read(tokens, sigma)
 
 
 def test_a_network_with_a_cache_reads_with_it() -> None:

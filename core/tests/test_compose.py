@@ -555,3 +555,80 @@ def test_a_part_that_is_gone_names_where_the_run_had_it_from(
     (tmp_path / "environment.json").write_text("[")
     with pytest.raises(UsageError, match="unknown process 'first'"):
         compose_saved(saved, [], find_plugins({}), prog="x", environ={})
+
+
+def test_a_part_around_another_is_made_with_its_default(run: Composer):
+    sampler = run("--process=first", "--sampler=doubled").build(4).sampler
+    assert (sampler.times, type(sampler.inner).__name__, sampler.inner.steps) == (2, "Quick", 3)
+
+
+INSIDE = {
+    "command line": ["--sampler=doubled", "--sampler.inner=ancestral", "--sampler.inner.steps=9"],
+    "two words": [
+        "--sampler",
+        "doubled",
+        "--sampler.inner",
+        "ancestral",
+        "--sampler.inner.steps=9",
+    ],
+    "file": "sampler: {name: doubled, inner: {steps: 9, name: ancestral}}",
+    "flat": "sampler: {name: doubled, inner: ancestral, inner.steps: 9}",
+}
+
+
+@pytest.mark.parametrize("source", INSIDE)
+def test_a_part_inside_is_chosen_like_any_other(run: Composer, source: str):
+    given = INSIDE[source]
+    words = given if isinstance(given, list) else [f"--config={run.file(given)}"]
+    found = run("--process=first", *words)
+    sampler = found.build(4).sampler
+    assert (type(sampler.inner).__name__, sampler.inner.steps) == ("Ancestral", 9)
+    again = run(f"--config={run.file(found.config)}")
+    assert again.config == found.config
+    assert yaml.safe_load(found.config)["sampler"]["inner"]["name"] == "ancestral"
+
+
+def test_a_part_inside_is_chosen_by_the_environment(run: Composer):
+    environ = {"PLATFORM_SAMPLER__INNER": "ancestral", "PLATFORM_SAMPLER__INNER__STEPS": "9"}
+    sampler = run("--process=first", "--sampler=doubled", environ=environ).build(4).sampler
+    assert (type(sampler.inner).__name__, sampler.inner.steps) == ("Ancestral", 9)
+
+
+def test_parts_stand_inside_of_each_other(run: Composer):
+    words = ("--sampler=doubled", "--sampler.inner=doubled", "--sampler.inner.inner=ancestral")
+    options = ("--sampler.times=3", "--sampler.inner.times=4", "--sampler.inner.inner.steps=5")
+    found = run("--process=first", *words, *options)
+    sampler = found.build(4).sampler
+    assert (sampler.times, sampler.inner.times, sampler.inner.inner.steps) == (3, 4, 5)
+    assert run(f"--config={run.file(found.config)}").config == found.config
+
+
+def test_options_of_a_part_that_was_inside_are_left_out(run: Composer, capsys):
+    file = run.file("sampler: {name: doubled, times: 3, inner: {name: quick, steps: 5}}")
+    words = (f"--config={file}", "--sampler.inner=ancestral")
+    sampler = run("--process=first", *words).build(4).sampler
+    assert (sampler.times, sampler.inner.steps) == (3, 128)
+    assert "sampler.inner is ancestral; left out of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--sampler.inner=quik",), "unknown sampler 'quik'; did you mean quick?"),
+        (("--sampler.inner.stpes=3",), "unknown option sampler.inner.stpes"),
+        (("--sampler.inner.steps=x",), "sampler.inner.steps is x; expected int"),
+        (("--sampler.inner.steps=0",), "sampler quick: steps is 0"),
+        (("--sampler.times=1",), "sampler doubled: times is 1"),
+        (("--sampler.inner",), "--sampler.inner needs a value"),
+        (("--sampler.inner", "--sampler.times=2"), "--sampler.inner needs a value"),
+        (("--sampler.inner=doubled", "--sampler.inner.inner.inner=quick"), "unknown option"),
+        (("--sampler=quick", "--sampler.inner=quick"), "unknown option sampler.inner"),
+    ],
+)
+def test_mistakes_inside_are_named(run: Composer, words: tuple[str, ...], said: str):
+    assert said in run.error("--process=first", "--sampler=doubled", *words)
+
+
+def test_parts_do_not_stand_inside_of_each_other_for_ever(run: Composer):
+    words = [f"--sampler{'.inner' * number}=doubled" for number in range(9)]
+    assert "inside of 4 others" in run.error("--process=first", *words)

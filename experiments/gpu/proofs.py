@@ -19,6 +19,7 @@ from platform_bench.machine import composed, device_of
 from platform_core import rows
 from platform_core.runtime import network
 from platform_core.runtime.network import compile_networks
+from platform_core.visibility import same_document
 from platform_dit import attention
 from platform_dit.backbone import Dit
 
@@ -63,7 +64,8 @@ def small(**options: int) -> Dit:
 def features(backbone: Dit, documents: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """Features of random tokens, and the gradient of the first weights where there is one."""
     ids = torch.arange(256, device=DEVICE).view(2, 128) % 31
-    hidden = backbone.encode(ids, torch.full((2, 1), 0.7, device=DEVICE), documents=documents)
+    apart = None if documents is None else same_document(documents)
+    hidden = backbone.encode(ids, torch.full((2, 1), 0.7, device=DEVICE), visibility=apart)
     if not hidden.requires_grad:
         return hidden, None
     (gradient,) = torch.autograd.grad(hidden.square().sum(), [backbone.vocab_embed.embedding])

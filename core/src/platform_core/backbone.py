@@ -4,8 +4,9 @@
     logits = decoder(hidden rows)      any number of single positions        [rows, num_states]
 
 The decoder treats every position alone, so losses and samplers decode only the rows they need, in
-chunks (`rows`). `reader` reads a causal network from left to right. A `Conditional` backbone also
-reads a label of each sequence; a `Separating` backbone keeps the documents of a sequence apart.
+chunks (`rows`). `reader` reads a text in pieces, each of which sees what was read before it. A
+`Conditional` backbone also reads a label of each sequence; a `Sighted` backbone can be told which
+positions see which.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +17,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from platform_core.types import Documents, Hidden, Inputs, Labels, Logits, Noise, Tokens
+from platform_core.types import Hidden, Inputs, Labels, Logits, Noise, Tokens
+from platform_core.visibility import Visibility, block_causal
 
 
 class Backbone(nn.Module, ABC):
@@ -75,8 +77,8 @@ class Conditional(Backbone, ABC):
         """
 
 
-class Separating(Backbone, ABC):
-    """A backbone that can hide the documents of a sequence from each other."""
+class Sighted(Backbone, ABC):
+    """A backbone that can be told which positions of a call see which, and where they stand."""
 
     @abstractmethod
     def encode(
@@ -84,16 +86,16 @@ class Separating(Backbone, ABC):
         inputs: Inputs,
         sigma: Noise | None,
         labels: Labels | None = None,
-        documents: Documents | None = None,
+        visibility: Visibility | None = None,
     ) -> Hidden:
         """Features of each position.
 
         Args:
             inputs: as in `Backbone.encode`.
-            sigma: as in `Backbone.encode`.
+            sigma: noise level, `[batch, 1]` or one of each position; None as in `Backbone.encode`.
             labels: as in `Conditional.encode`.
-            documents: number of each token's document, `[batch, length]`; a position sees only
-                positions with the same number. None where documents are not kept apart.
+            visibility: what each position may see, of which a causal network sees what is on its
+                left; None where the tokens of a call are one text that sees itself.
         """
 
 
@@ -154,32 +156,31 @@ class FromElsewhere(ABC):
 
 
 class Reader(ABC):
-    """A causal network that has read part of a batch of texts; not for computing gradients."""
+    """A network that has read part of a batch of texts; not for computing gradients.
 
-    @abstractmethod
-    def read(self, tokens: Tokens) -> Hidden:
-        """Read the next tokens, `[batch, n]`, and return their features.
-
-        The features equal those that `encode` gives for the whole text so far.
-        """
-
-
-class Incremental(ABC):
-    """A backbone whose causal form has a key-value cache.
-
-    With the cache, a further token costs one position instead of the whole text. The function
-    `reader` also reads backbones without a cache.
+    Tokens see everything that was read before them. Of those that are read with them they see all,
+    or in a causal network those on their left.
     """
 
     @abstractmethod
-    def reader(self, length: int) -> Reader:
-        """Make a reader that has read nothing yet, for texts of at most `length` tokens."""
+    def read(self, tokens: Tokens, sigma: Noise | None = None) -> Hidden:
+        """Read the next tokens, `[batch, n]`, and return their features.
+
+        Args:
+            tokens: the tokens that follow those read so far.
+            sigma: their noise level, as in `Backbone.encode`.
+        """
+
+    @abstractmethod
+    def look(self, tokens: Tokens, sigma: Noise | None = None) -> Hidden:
+        """The features that `read` would return, without having read them afterwards."""
 
 
-class IncrementalGiven(Incremental):
-    """An `Incremental` and `Conditional` backbone whose cache is also that of a text with a label.
+class Incremental(ABC):
+    """A backbone with a key-value cache for tokens that do not change any more.
 
-    A backbone that is told one label (`guidance.Told`) then keeps the cache.
+    With the cache, a further token costs one position instead of the whole text. The function
+    `reader` also reads backbones without a cache.
     """
 
     @abstractmethod
@@ -188,24 +189,50 @@ class IncrementalGiven(Incremental):
 
         Args:
             length: tokens of the longest text.
-            labels: as in `Conditional.encode`.
+            labels: as in `Conditional.encode`, of a backbone that is told labels.
         """
 
 
 class Rereader(Reader):
-    """A reader of any causal network, without a cache: each read encodes the whole text again."""
+    """A reader without a cache: each call encodes the whole text again.
+
+    Args:
+        backbone: a causal network, or a `Sighted` one.
+    """
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
-        self._text: Tokens | None = None
+        self._pieces: list[tuple[Tokens, Noise | None]] = []
 
-    def read(self, tokens: Tokens) -> Hidden:
-        self._text = tokens if self._text is None else torch.cat((self._text, tokens), dim=1)
-        return self._backbone.encode(self._text, None)[:, -tokens.shape[1] :]
+    def read(self, tokens: Tokens, sigma: Noise | None = None) -> Hidden:
+        self._pieces.append((tokens, sigma))
+        return self._features(self._pieces)
+
+    def look(self, tokens: Tokens, sigma: Noise | None = None) -> Hidden:
+        return self._features([*self._pieces, (tokens, sigma)])
+
+    def _features(self, pieces: Sequence[tuple[Tokens, Noise | None]]) -> Hidden:
+        """Features of the last piece."""
+        text = torch.cat([tokens for tokens, _ in pieces], dim=1)
+        levels = [sigma.expand(tokens.shape) for tokens, sigma in pieces if sigma is not None]
+        told: dict[str, Visibility] = {}
+        if isinstance(self._backbone, Sighted) and len(pieces) > 1:
+            lengths = torch.tensor([tokens.shape[1] for tokens, _ in pieces], device=text.device)
+            number = torch.arange(len(pieces), device=text.device)
+            told["visibility"] = block_causal(number.repeat_interleave(lengths))
+        sigma = torch.cat(levels, dim=1) if levels else None
+        last = pieces[-1][0].shape[1]
+        return self._backbone.encode(text, sigma, **told)[:, -last:]
 
 
-def reader(backbone: Backbone, length: int) -> Reader:
-    """Make the fastest reader of up to `length` tokens; the network must not need a noise level."""
-    if isinstance(backbone, Incremental):
+def reader(backbone: Backbone, length: int, *, cached: bool = True) -> Reader:
+    """Make a reader of up to `length` tokens, with a cache if the backbone has one.
+
+    Args:
+        backbone: a causal network, or one that is `Incremental` or `Sighted`.
+        length: tokens of the longest text.
+        cached: whether to use a cache; without, the whole text is encoded at every call.
+    """
+    if cached and isinstance(backbone, Incremental):
         return backbone.reader(length)
     return Rereader(backbone)

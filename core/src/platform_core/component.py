@@ -49,6 +49,9 @@ class Component:
         forms: only for a part with an option that decides the class of its objects: that class, as
             a target, by option and value ("states uniform"). Each class takes the options of
             `target`, whose signature and docstring users see.
+        around: only for a part that is made around another part of its role, which its constructor
+            takes as `inner`: the name of the part that it takes by default. Users choose another
+            with --ROLE.inner NAME, and give its options as --ROLE.inner.OPTION.
 
     Raises:
         ValueError: a field does not have the form described above.
@@ -59,6 +62,7 @@ class Component:
     summary: str = ""
     defaults: Mapping[str, Option] = field(default_factory=dict)
     forms: Mapping[str, str] = field(default_factory=dict)
+    around: str = ""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

@@ -81,22 +81,34 @@ class Draws:
         seed = derive_seed(*parts, "draws", step)
         return cls(seed, step, first, total, shift, torch.device(device), rounds)
 
-    def times(self, batch: int, t_min: float = 0.0) -> Noise:
-        """Stratified times in [t_min, 1], `[batch, 1]` float64: one in each of `total` equal
-        intervals.
+    def times(self, batch: int, t_min: float = 0.0, parts: int = 1) -> Noise:
+        """Stratified times in [t_min, 1], `[batch, parts]` float64: one in each of `total` x
+        `parts` equal intervals.
 
         `dealt` deals the intervals, so that consecutive sequences, and with them every micro-batch
-        and every rank, cover all times evenly. A random shift that all ranks share rotates the
-        intervals, so that the time of every sequence is uniform and estimates over a fixed list of
-        texts are unbiased.
+        and every rank, cover all times evenly, and so do the parts of a sequence. A random shift
+        that all ranks share rotates the intervals, so that the time of every sequence is uniform
+        and estimates over a fixed list of texts are unbiased.
+
+        Args:
+            batch: number of sequences of this batch.
+            t_min: the earliest time.
+            parts: number of times of each sequence.
         """
-        places = torch.arange(self.first, self.first + batch)
-        number = self.total // self.rounds
+        places = torch.arange(self.first * parts, (self.first + batch) * parts)
+        number, total = self.total // self.rounds * parts, self.total * parts
         within = dealt(places % number, number)
-        interval = (places - places % number + within + self.shift) % self.total
-        inside = torch.tensor(self._seeds(batch), dtype=torch.float64) * 2.0**-63
-        t = ((interval + inside) / self.total).clamp(END_MARGIN, 1 - END_MARGIN)
-        return (t_min + (1 - t_min) * t)[:, None].to(self.device, non_blocking=True)
+        interval = (places - places % number + within + self._shift(parts)) % total
+        seeds = self._seeds(batch)
+        if parts > 1:
+            seeds = [derive_seed(seed, part) for seed in seeds for part in range(parts)]
+        inside = torch.tensor(seeds, dtype=torch.float64) * 2.0**-63
+        t = ((interval + inside) / total).clamp(END_MARGIN, 1 - END_MARGIN)
+        return (t_min + (1 - t_min) * t).view(batch, parts).to(self.device, non_blocking=True)
+
+    def _shift(self, parts: int) -> int:
+        """Intervals by which all times are shifted, the same on every rank."""
+        return self.shift if parts == 1 else self.shift * parts + derive_seed(self.seed) % parts
 
     def each(self, draw: Callable[..., Drawn], *columns: Tensor) -> Drawn:
         """What `draw` makes of each sequence with a generator of its own, for the whole batch.

@@ -17,15 +17,15 @@ from platform_core.backbone import (
     Backbone,
     Conditional,
     Incremental,
-    IncrementalGiven,
     Reader,
-    Separating,
+    Sighted,
     reader,
 )
 from platform_core.errors import UsageError, did_you_mean
 from platform_core.model import Model
 from platform_core.parameterization import widen
-from platform_core.types import Documents, Hidden, Inputs, Labels, Logits, Noise, Tokens
+from platform_core.types import Hidden, Inputs, Labels, Logits, Noise, Tokens
+from platform_core.visibility import Visibility
 
 Kind = TypeVar("Kind")
 
@@ -33,8 +33,8 @@ Kind = TypeVar("Kind")
 class Told(Backbone):
     """A conditional backbone with one fixed label for all texts.
 
-    `told` makes one that also keeps documents apart, or reads from left to right with a cache, if
-    the backbone does. A call counts as many network evaluations as one of the backbone.
+    `told` makes one that can also be told what positions see, or that has a cache, if the backbone
+    does. A call counts as many network evaluations as one of the backbone.
 
     Args:
         backbone: the conditional backbone.
@@ -58,41 +58,42 @@ class Told(Backbone):
         return self.label.to((inputs if isinstance(inputs, Tensor) else inputs.ids).device)
 
 
-class ToldSeparating(Told, Separating):
-    """`Told` for a backbone that keeps documents apart."""
+class ToldSighted(Told, Sighted):
+    """`Told` for a backbone that can be told what positions see."""
 
     def encode(
         self,
         inputs: Inputs,
         sigma: Noise | None,
         labels: Labels | None = None,
-        documents: Documents | None = None,
+        visibility: Visibility | None = None,
     ) -> Hidden:
-        """Features of the backbone, given the label and the documents."""
+        """Features of the backbone, given the label and what positions see."""
         assert labels is None, "the label of all texts is fixed"
-        assert isinstance(self.backbone, Separating), "see told"
-        return self.backbone.encode(inputs, sigma, self._on_device(inputs), documents)
+        assert isinstance(self.backbone, Sighted), "see told"
+        return self.backbone.encode(inputs, sigma, self._on_device(inputs), visibility)
 
 
 class ToldIncremental(Told, Incremental):
-    """`Told` for a backbone whose cache is that of a text with a label."""
+    """`Told` for a backbone with a cache."""
 
-    def reader(self, length: int) -> Reader:
+    def reader(self, length: int, labels: Labels | None = None) -> Reader:
         """The backbone's reader of texts with the label."""
-        assert isinstance(self.backbone, IncrementalGiven), "see told"
+        assert labels is None, "the label of all texts is fixed"
+        assert isinstance(self.backbone, Incremental), "see told"
         device = next(iter(self.backbone.parameters())).device
         return self.backbone.reader(length, self.label.to(device))
 
 
 @final
-class ToldSeparatingIncremental(ToldSeparating, ToldIncremental):
-    """`Told` for a backbone that keeps documents apart and has such a cache."""
+class ToldSightedIncremental(ToldSighted, ToldIncremental):
+    """`Told` for a backbone that can be told what positions see and has a cache."""
 
 
 TOLD = (
-    (ToldSeparatingIncremental, (Separating, IncrementalGiven)),
-    (ToldSeparating, (Separating,)),
-    (ToldIncremental, (IncrementalGiven,)),
+    (ToldSightedIncremental, (Sighted, Incremental)),
+    (ToldSighted, (Sighted,)),
+    (ToldIncremental, (Incremental,)),
 )
 """Kinds of `Told` for backbones that can do more, and what these can do."""
 
@@ -120,7 +121,7 @@ def _able(
 class Guided(Backbone):
     """A conditional backbone called with a label and without: twice its evaluations per call.
 
-    `GuidedSeparating` also keeps documents apart. `guidance.guided` chooses the kind.
+    `GuidedSighted` can also be told what positions see. `guidance.guided` chooses the kind.
 
     The effect depends on the parameterization. A parameterization that predicts clean tokens gets
     the guided law
@@ -163,42 +164,43 @@ class Guided(Backbone):
         return torch.cat([side.encode(inputs, sigma) for side in sides], dim=-1)
 
 
-class GuidedSeparating(Guided, Separating):
-    """`Guided` for a backbone that keeps documents apart."""
+class GuidedSighted(Guided, Sighted):
+    """`Guided` for a backbone that can be told what positions see."""
 
     def encode(
         self,
         inputs: Inputs,
         sigma: Noise | None,
         labels: Labels | None = None,
-        documents: Documents | None = None,
+        visibility: Visibility | None = None,
     ) -> Hidden:
-        """Features with the label, then features without, both given the documents."""
+        """Features with the label, then features without, both given what positions see."""
         assert labels is None, "the labels of all texts are fixed"
         found = []
         for side in (self.with_label, self.without):
-            assert isinstance(side, ToldSeparating), "the backbone keeps documents apart"
-            found.append(side.encode(inputs, sigma, documents=documents))
+            assert isinstance(side, ToldSighted), "see guided"
+            found.append(side.encode(inputs, sigma, visibility=visibility))
         return torch.cat(found, dim=-1)
 
 
 class GuidedIncremental(Guided, Incremental):
-    """`Guided` for a backbone whose cache is that of a text with a label."""
+    """`Guided` for a backbone with a cache."""
 
-    def reader(self, length: int) -> Reader:
+    def reader(self, length: int, labels: Labels | None = None) -> Reader:
         """A reader with two caches, one with the label and one without."""
+        assert labels is None, "the labels of all texts are fixed"
         return _BothSides([reader(side, length) for side in (self.with_label, self.without)])
 
 
 @final
-class GuidedSeparatingIncremental(GuidedSeparating, GuidedIncremental):
-    """`Guided` for a backbone that keeps documents apart and has such a cache."""
+class GuidedSightedIncremental(GuidedSighted, GuidedIncremental):
+    """`Guided` for a backbone that can be told what positions see and has a cache."""
 
 
 GUIDED = (
-    (GuidedSeparatingIncremental, (Separating, IncrementalGiven)),
-    (GuidedSeparating, (Separating,)),
-    (GuidedIncremental, (IncrementalGiven,)),
+    (GuidedSightedIncremental, (Sighted, Incremental)),
+    (GuidedSighted, (Sighted,)),
+    (GuidedIncremental, (Incremental,)),
 )
 """Kinds of `Guided` for backbones that can do more, and what these can do."""
 
@@ -208,8 +210,11 @@ class _BothSides(Reader):
     def __init__(self, sides: Sequence[Reader]) -> None:
         self._sides = sides
 
-    def read(self, tokens: Tokens) -> Hidden:
-        return torch.cat([side.read(tokens) for side in self._sides], dim=-1)
+    def read(self, tokens: Tokens, sigma: Noise | None = None) -> Hidden:
+        return torch.cat([side.read(tokens, sigma) for side in self._sides], dim=-1)
+
+    def look(self, tokens: Tokens, sigma: Noise | None = None) -> Hidden:
+        return torch.cat([side.look(tokens, sigma) for side in self._sides], dim=-1)
 
 
 @final

@@ -5,12 +5,13 @@ four as a diffusion model: it calls the network at a signal level and takes reve
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from platform_core import categorical, rows
-from platform_core.backbone import Backbone, Conditional, Separating
+from platform_core.backbone import Backbone, Conditional, Sighted
 from platform_core.categorical import Truncation
 from platform_core.parameterization import Parameterization, ScoreBased
 from platform_core.process import Absorbing, Diffusion, Process, Thinned
@@ -25,6 +26,7 @@ from platform_core.types import (
     Selected,
     Tokens,
 )
+from platform_core.visibility import Visibility, same_document
 
 Tensors = Mapping[str, Tensor]
 """Weights or buffers by their names in a module."""
@@ -70,7 +72,11 @@ class Model(nn.Module):
         return Model(self.process, self.schedule, self.parameterization, self.backbone, watch)
 
     def encode(
-        self, inputs: Inputs, sigma: Noise | None, conditions: Conditions | None = None
+        self,
+        inputs: Inputs,
+        sigma: Noise | None,
+        conditions: Conditions | None = None,
+        visibility: Visibility | None = None,
     ) -> Hidden:
         """The network's features of every position, given the conditions of the texts.
 
@@ -78,19 +84,23 @@ class Model(nn.Module):
             inputs: as in `Backbone.encode`.
             sigma: as in `Backbone.encode`.
             conditions: conditions of these texts (`Batch.conditions`): labels, for a `Conditional`
-                backbone, and documents, for a `Separating` backbone.
+                backbone, and documents, which a `Sighted` backbone keeps apart.
+            visibility: what else each position may see, for a `Sighted` backbone.
         """
-        told = conditions or {}
+        told: dict[str, Any] = dict(conditions or {})
         tokens = inputs if isinstance(inputs, Tensor) else inputs.ids
-        assert "labels" not in told or isinstance(self.backbone, Conditional), (
-            "labels need a conditional backbone"
-        )
-        assert "documents" not in told or isinstance(self.backbone, Separating), (
-            "document masks need a separating backbone"
-        )
         assert {len(values) for values in told.values()} <= {1, len(tokens)}, (
             "labels and documents are of the sequences of one batch"
         )
+        assert "labels" not in told or isinstance(self.backbone, Conditional), (
+            "labels need a conditional backbone"
+        )
+        if "documents" in told:
+            apart = same_document(told.pop("documents"))
+            visibility = apart if visibility is None else visibility & apart
+        if visibility is not None:
+            assert isinstance(self.backbone, Sighted), "visibility needs a sighted backbone"
+            told["visibility"] = visibility
         return self.backbone.encode(inputs, sigma, **told)
 
     @property
@@ -127,18 +137,34 @@ class Denoiser:
         noise, clean = self.schedule.alpha(ends).tolist()
         return max(noise, MIN_ALPHA), clean
 
-    def encode(self, inputs: Inputs, alpha: Noise, conditions: Conditions | None = None) -> Hidden:
+    def encode(
+        self,
+        inputs: Inputs,
+        alpha: Noise,
+        conditions: Conditions | None = None,
+        visibility: Visibility | None = None,
+    ) -> Hidden:
         """Features of every position of noisy text at signal level alpha, `[batch, 1]`.
 
         An objective must pass the `conditions` of its batch in every call.
+
+        Args:
+            inputs: as in `Backbone.encode`.
+            alpha: signal level; of each position for a `Sighted` backbone, `[batch, length]`.
+            conditions: as in `Model.encode`.
+            visibility: as in `Model.encode`.
         """
         self.calls += self.model.backbone.evaluations
         if self.model.watch is not None:
             self.model.watch(inputs, alpha)
+        return self.model.encode(inputs, self.sigma(alpha), conditions, visibility)
+
+    def sigma(self, alpha: Noise) -> Noise | None:
+        """The noise level that the network is told at a signal level; None if it is told none."""
         if not self.process.time_conditioned:
-            return self.model.encode(inputs, None, conditions)
+            return None
         levels = self._levels or self._ends(alpha.device)
-        return self.model.encode(inputs, -alpha.clamp(*levels).log().float(), conditions)
+        return -alpha.clamp(*levels).log().float()
 
     def log_score(self, x_t: Tokens, alpha: Noise) -> LogProbs:
         """Score of every position at once: a definition that needs too much memory in practice."""
@@ -236,18 +262,19 @@ class Denoiser:
         alpha: Noise,
         *,
         fixed: Selected | None = None,
-        conditions: Conditions | None = None,
+        features: Hidden | None = None,
     ) -> Tokens:
         """The most likely clean token at each position that noise can have reached.
 
-        All other positions and `fixed` positions keep their tokens.
+        All other positions and `fixed` positions keep their tokens. With `features`, the network is
+        not called.
         """
 
         def choose(logits: LogProbs, x: Tokens, a: Noise) -> Tokens:
             return self.parameterization.most_likely(logits, x, a, self.process)
 
         changing = self.process.changeable(x_t)
-        return self._replace(x_t, alpha, choose, (alpha,), changing, fixed, conditions)
+        return self._replace(x_t, alpha, choose, (alpha,), changing, fixed, features=features)
 
     @torch.no_grad()
     def read(
@@ -300,13 +327,12 @@ class Denoiser:
         levels: tuple[Noise, ...],
         changing: Selected,
         fixed: Selected | None,
-        conditions: Conditions | None = None,
         features: Hidden | None = None,
     ) -> Tokens:
         places = self.places(changing if fixed is None else changing & ~fixed)
         if not len(places):
             return x_t
-        found = self.read(x_t, alpha, places, choose, levels, conditions, features)
+        found = self.read(x_t, alpha, places, choose, levels, features=features)
         return places.spread(found, x_t)
 
 

@@ -9,7 +9,7 @@ process and parameterization. Families ship closed forms of f_t, which tests com
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple, final
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from platform_core.model import Denoiser, Model
 from platform_core.parameterization import ScoreBased
 from platform_core.process import Diffusion, log_one_hot
 from platform_core.schedule import LogLinear, Schedule
-from platform_core.types import Batch, Inputs, Logits, LogProbs, Nats, Noise, Row, Tokens
+from platform_core.types import Batch, Hidden, Inputs, Logits, LogProbs, Nats, Noise, Row, Tokens
 
 Protocol = Literal["exact", "published"]
 """How to evaluate a bound. exact: the bound itself, over every signal level from 1 to 0. published:
@@ -37,7 +37,8 @@ class Loss(NamedTuple):
     per_token: Nats
     """`[batch, length]` without gradient, 0 where a token does not count."""
     times: Noise | None = None
-    """`[batch, 1]`, the time at which each sequence was noised; None where nothing is noised."""
+    """The time at which each sequence was noised, `[batch, 1]`, or each position, `[batch,
+    length]`; None where nothing is noised."""
 
 
 class Objective(nn.Module, ABC):
@@ -112,7 +113,8 @@ class DiffusionObjective(Objective, Guessing):
     """A bound that is the time integral of a row function, estimated at one time per sequence.
 
     A family may change the training loss and leave the bound alone: it overrides `descended`, the
-    row function that training minimizes, or `noised`, which noises a batch for training. Its
+    row function that training minimizes, or `noised`, which noises a batch for training. It may
+    change both: `times` says when texts are noised, `features` what the network reads. Its
     constructor may also replace the schedules: `schedule` for training and the published protocol,
     `exact_schedule` for the exact protocol.
 
@@ -144,9 +146,20 @@ class DiffusionObjective(Objective, Guessing):
         """The row function that training minimizes; here f_t itself."""
         return self.row_loss(logits, x_t, x0, alpha, slope)
 
+    def times(self, x0: Tokens, draws: Draws, t_min: float) -> Noise:
+        """Times in [t_min, 1] at which texts are noised: one of each, `[batch, 1]`.
+
+        An objective may draw one of each position, `[batch, length]`.
+        """
+        return draws.times(x0.shape[0], t_min)
+
+    def features(self, batch: Batch, noised: Noised) -> Hidden:
+        """The network's features of the noisy tokens, `[batch, length, width]`."""
+        return self.denoiser.encode(noised.inputs, noised.alpha, batch.conditions)
+
     def noised(self, x0: Tokens, draws: Draws) -> Noised:
         """The batch that training reads, noised at times in [t_min, 1] of `schedule`."""
-        return self._corrupted_at(draws.times(x0.shape[0], self.t_min), self.schedule, x0, draws)
+        return self._corrupted_at(self.times(x0, draws, self.t_min), self.schedule, x0, draws)
 
     def forward(self, batch: Batch, draws: Draws) -> Loss:
         """The bound's integrand at times in [t_min, 1] of the model's schedule."""
@@ -158,7 +171,7 @@ class DiffusionObjective(Objective, Guessing):
         """
         exact = protocol == "exact"
         schedule, t_min = (self.exact_schedule, 0.0) if exact else (self.schedule, self.t_min)
-        t = draws.times(batch.x0.shape[0], t_min)
+        t = self.times(batch.x0, draws, t_min)
         noised = self._corrupted_at(t, schedule, batch.x0, draws)
         return self.integrand(batch, noised)._replace(times=t)
 
@@ -178,7 +191,9 @@ class DiffusionObjective(Objective, Guessing):
             torch.full_like(x0[:, :1], 1 - END_MARGIN, dtype=torch.float64)
         )
         x_t = torch.where(asked, noise, x0)
-        return self.denoiser.most_likely(x_t, alpha, fixed=~asked, conditions=batch.conditions)
+        with torch.no_grad():
+            features = self.features(batch, Noised(x_t, x_t, alpha, -torch.ones_like(alpha)))
+        return self.denoiser.most_likely(x_t, alpha, fixed=~asked, features=features)
 
     def _corrupted_at(self, t: Noise, schedule: Schedule, x0: Tokens, draws: Draws) -> Noised:
         alpha = schedule.alpha(t)
@@ -186,12 +201,13 @@ class DiffusionObjective(Objective, Guessing):
         return Noised(x_t, x_t, alpha, schedule.slope(t))
 
     def _integrand(self, batch: Batch, noised: Noised, row_loss: rows.RowLoss) -> Loss:
-        x0, (inputs, x_t, alpha, slope) = batch.x0, noised.around(batch)
+        noised = noised.around(batch)
+        x0, (_, x_t, alpha, slope) = batch.x0, noised
         process = self.denoiser.process
         counted = rows.Places.of(
             batch.mask & process.changeable(x_t), every=batch.every and process.all_changeable
         )
-        hidden = counted.rows(self.denoiser.encode(inputs, alpha, batch.conditions))
+        hidden = counted.rows(self.features(batch, noised))
         levels = (counted.rows(level.expand(x0.shape)) for level in (alpha, slope))
         total, values = rows.weighted_sum(
             self.model.backbone.decoder,
@@ -225,7 +241,6 @@ class Nelbo(DiffusionObjective):
         return (rates * divergences).sum(-1)
 
 
-@final
 class ShortestNelbo(Nelbo):
     """The bound of any diffusion process under any parameterization, by the parameterization's
     closed form where it has one for the process, and from scores elsewhere.

@@ -17,7 +17,7 @@ from platform_core.sampler import Prompt
 from platform_core.schedule import LogLinear
 from platform_core.testing.allocations import LargestTensor
 from platform_core.testing.toy import CausalNetwork, all_sequences, chi_square, index_of, seeded
-from platform_core.types import Hidden, Tokens
+from platform_core.types import Hidden, Labels, Noise, Tokens
 
 TOKENS, LENGTH = 4, 3
 
@@ -114,7 +114,7 @@ class Listening(CausalNetwork, Incremental):
         super().__init__(num_states)
         self.sizes: list[int] = []
 
-    def reader(self, length: int) -> Reader:
+    def reader(self, length: int, labels: Labels | None = None) -> Reader:
         return _ListeningReader(self)
 
 
@@ -123,9 +123,9 @@ class _ListeningReader(Rereader):
         super().__init__(network)
         self._sizes = network.sizes
 
-    def read(self, tokens: Tokens) -> Hidden:
+    def read(self, tokens: Tokens, sigma: Noise | None = None) -> Hidden:
         self._sizes.append(tokens.shape[1])
-        return super().read(tokens)
+        return super().read(tokens, sigma)
 
 
 def beginning(number: int, length: int, batch: int = 2) -> Prompt:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from platform_core.runtime import network
 from platform_core.runtime.network import compile_networks
+from platform_core.visibility import same_document
 from platform_dit.backbone import Dit
 
 
@@ -29,7 +30,9 @@ def read(backbone: Dit, causal: bool, seed: int = 3) -> tuple[Tensor, list[Tenso
     ids = torch.randint(7, (4, 6), generator=generator)
     sigma = None if causal else torch.rand(4, 1, generator=generator)
     torch.manual_seed(seed)
-    hidden = backbone.encode(ids, sigma, documents=torch.arange(6).expand(4, 6) // 3)
+    hidden = backbone.encode(
+        ids, sigma, visibility=same_document(torch.arange(6).expand(4, 6) // 3)
+    )
     weights = [p for name, p in backbone.named_parameters() if "linear" not in name]
     after = torch.rand(3)  # what is drawn after a step must not change either
     return torch.cat((hidden.flatten(), after)), list(torch.autograd.grad(hidden.sum(), weights))

@@ -5,6 +5,7 @@ import torch
 from torch.nn.attention.flex_attention import flex_attention
 
 from platform_core.errors import UsageError
+from platform_core.visibility import same_document
 from platform_dit import attention
 from platform_dit.attention import Flash, FlashWherePossible, Sdpa
 from platform_dit.backbone import Dit
@@ -41,7 +42,7 @@ def test_packed_documents_have_the_logits_that_they_have_alone(causal, labelled)
     tokens, documents = packed()
     sigma = None if causal else torch.tensor([[0.3], [1.2]], dtype=torch.float64)
     labels = torch.tensor([0, 2]) if labelled else None
-    together = net.decoder(net.encode(tokens, sigma, labels, documents))
+    together = net.decoder(net.encode(tokens, sigma, labels, same_document(documents)))
     alone = [net.decoder(net.encode(part, sigma, labels)) for part in tokens.split(LENGTHS, dim=1)]
     torch.testing.assert_close(together, torch.cat(alone, dim=1), rtol=1e-9, atol=1e-9)
     mixed = net.decoder(net.encode(tokens, sigma, labels))
@@ -53,7 +54,9 @@ def test_nothing_leaks_from_one_document_into_another():
     tokens, documents = packed()
     sigma = torch.ones(2, 1, dtype=torch.float64)
     changed = torch.where(documents == 1, (tokens + 1) % 9, tokens)
-    before, after = (net.encode(x, sigma, documents=documents) for x in (tokens, changed))
+    before, after = (
+        net.encode(x, sigma, visibility=same_document(documents)) for x in (tokens, changed)
+    )
     assert torch.equal(before[documents != 1], after[documents != 1])
     assert not torch.equal(before[documents == 1], after[documents == 1])
 
@@ -63,7 +66,8 @@ def test_a_single_document_is_a_sequence_without_masks():
     tokens, documents = packed()
     sigma = torch.ones(2, 1, dtype=torch.float64)
     torch.testing.assert_close(
-        net.encode(tokens, sigma, documents=torch.zeros_like(documents)), net.encode(tokens, sigma)
+        net.encode(tokens, sigma, visibility=same_document(torch.zeros_like(documents))),
+        net.encode(tokens, sigma),
     )
 
 
@@ -74,7 +78,7 @@ def test_flash_attention_keeps_no_documents_apart():
     def kernel(*arguments, **options):
         raise AssertionError("not with masks")
 
-    with pytest.raises(UsageError, match="cannot separate documents; choose attention auto"):
+    with pytest.raises(UsageError, match="cannot hide positions .*; choose attention auto"):
         Flash(kernel)(heads, heads, heads, causal=False, visible=visible)
     found = FlashWherePossible(kernel)(heads, heads, heads, causal=False, visible=visible)
     assert torch.equal(found, Sdpa()(heads, heads, heads, causal=False, visible=visible))
@@ -97,7 +101,10 @@ def test_flex_attention_separates_documents_as_a_dense_mask_does(causal, lengths
     numbers = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
     documents = torch.stack((numbers, numbers // 2))
     chosen = attention.choose("auto", 16)
-    blocks, dense = (kind.separated(documents, causal=causal) for kind in (chosen, Sdpa()))
+    rule, shape = same_document(documents), (2, sum(lengths))
+    blocks, dense = (
+        kind.mask(rule, shape, torch.device("cpu"), causal=causal) for kind in (chosen, Sdpa())
+    )
     assert isinstance(chosen, attention.Flexible)
     assert not isinstance(blocks, torch.Tensor)
     found = chosen(query, key, value, causal=causal, visible=blocks)
@@ -115,16 +122,19 @@ def test_a_network_has_the_same_features_with_flex_attention(causal, monkeypatch
     tokens, documents = packed()
     sigma = None if causal else torch.ones(2, 1)
     with torch.no_grad():
-        expected = net.encode(tokens, sigma, documents=documents)
+        expected = net.encode(tokens, sigma, visibility=same_document(documents))
         monkeypatch.setattr(attention, "FLEX_ON", {"cpu"})
         monkeypatch.setattr(attention, "_flex_kernel", lambda: flex_attention)
-        found = net.encode(tokens, sigma, documents=documents)
+        found = net.encode(tokens, sigma, visibility=same_document(documents))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_only_auto_separates_documents_by_flex_attention_and_only_on_a_gpu():
     documents = packed()[1]
+    rule, device = same_document(documents), torch.device("cpu")
     for name, size in (("auto", 64), ("auto", 24), ("auto", 8), ("sdpa", 64)):
         chosen = attention.choose(name, size)
         assert isinstance(chosen, attention.Flexible) == ((name, size) == ("auto", 64))
-        assert isinstance(chosen.separated(documents, causal=False), torch.Tensor)
+        assert isinstance(
+            chosen.mask(rule, (2, documents.shape[1]), device, causal=False), torch.Tensor
+        )

@@ -96,11 +96,6 @@ def test_a_token_costs_a_position_and_not_a_text(network: Dit, ids: Tensor) -> N
     assert set(positions) == {1}
 
 
-def test_the_bidirectional_form_cannot_be_read_from_left_to_right() -> None:
-    with pytest.raises(AssertionError, match="only the causal form"):
-        reader(Dit(STATES, False, False), LENGTH)
-
-
 @torch.no_grad()
 def test_more_tokens_than_there_is_room_for_are_an_error(network: Dit, ids: Tensor) -> None:
     reading = reader(network, 3)

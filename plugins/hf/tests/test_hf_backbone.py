@@ -24,6 +24,7 @@ from platform_core.sampler import Ancestral, Prompt
 from platform_core.schedule import LogLinear
 from platform_core.training.trainer import Trainer
 from platform_core.types import Batch, TopTokens
+from platform_core.visibility import Visibility, same_document
 from platform_hf.backbone import Hf
 
 STATES, LENGTH = 19, 12
@@ -524,3 +525,36 @@ def test_one_step_of_a_pretrained_network_moves_its_weights(tmp_path: Path) -> N
     moved = {name for name, p in backbone.named_parameters() if p.grad is not None and p.grad.any()}
     assert {"head.bias", "shift.mlp.2.weight"} <= moved
     assert "network.bert.encoder.layer.0.attention.self.query.weight" in moved
+
+
+@pytest.mark.parametrize(
+    ("config", "causal"), [*((name, False) for name in TYPES), ("llama", True), ("roberta", True)]
+)
+@torch.no_grad()
+def test_documents_are_kept_apart_and_stand_as_if_alone(
+    config: str, causal: bool, ids: Tensor
+) -> None:
+    built = randomised(network(config, causal=causal))
+    apart = same_document((torch.arange(LENGTH) // 5).expand(3, -1))
+    together = built.encode(ids, None, visibility=apart)
+    for first in range(0, LENGTH, 5):
+        alone = built.encode(ids[:, first : first + 5], None)
+        torch.testing.assert_close(together[:, first : first + 5], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_that_cannot_be_told_what_to_see_is_refused(ids: Tensor) -> None:
+    apart = same_document((torch.arange(LENGTH) // 5).expand(3, -1))
+    with pytest.raises(UsageError, match="DebertaV2ForMaskedLM cannot be told what positions see"):
+        network("deberta-v2").encode(ids, None, visibility=apart)
+    narrow = network("modernbert", fields={"local_attention": 8})
+    with pytest.raises(UsageError, match="sees 4 tokens at a time, .* which of 12 tokens"):
+        narrow.encode(ids, None, visibility=apart)
+
+
+def test_as_many_positions_are_needed_as_the_longest_text_has(ids: Tensor) -> None:
+    short = network(max_length=6)
+    places = torch.arange(LENGTH)[None] % 6
+    twice = Visibility(lambda text, query, key: query // 6 == key // 6, places)
+    assert short.encode(ids, None, visibility=twice).shape == (3, LENGTH, 16)
+    with pytest.raises(UsageError, match="has positions for 6 tokens, but sequences have 7"):
+        short.encode(ids, None, visibility=Visibility(twice.sees, places + 1))

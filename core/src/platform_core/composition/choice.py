@@ -7,14 +7,19 @@ builds the parser of exactly the chosen classes (`parser.Arguments`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from platform_core.component import ROLES, Option
 from platform_core.composition.sources import CALLBACKS, ENVIRONMENT, Layer, variable
+from platform_core.errors import UsageError
 from platform_core.registry.parts import Plugins
 
 DEFAULT_PROCESS = "duo"
+INNER = "inner"
+"""The parameter of a part that is made around another one."""
+MOST_INSIDE = 4
+"""Parts that may stand inside of each other."""
 FALLBACK = {
     "schedule": "log-linear",
     "parameterization": "mean",
@@ -58,6 +63,18 @@ class Choice:
     """Notes to the user on names and options that a later layer made void."""
     callbacks: tuple[str, ...] = ()
     """Names of callbacks, in the order in which they were first named."""
+    inner: Mapping[str, str] = field(default_factory=dict)
+    """Key -> name of each part that another one is made around: sampler.inner, and further
+    sampler.inner.inner (`Component.around`)."""
+
+    @property
+    def parts(self) -> dict[str, tuple[str, str]]:
+        """Key -> role and name of every chosen part, inner ones after those around them."""
+        found = {}
+        for role, name in self.names.items():
+            found[role] = (role, name)
+            found |= {k: (role, n) for k, n in self.inner.items() if k.startswith(f"{role}.")}
+        return found
 
 
 def choose(layers: Sequence[Layer], plugins: Plugins, words: Sequence[str] = ()) -> Choice:
@@ -83,8 +100,72 @@ def choose(layers: Sequence[Layer], plugins: Plugins, words: Sequence[str] = ())
     callbacks = tuple(dict.fromkeys([*choosing.callbacks, *named_on(words)]))
     for name in callbacks:
         plugins.get("callback", name)
-    options = tuple(given for given in choosing.options if _of_chosen(given, callbacks))
-    return Choice(names, origins, options, tuple(choosing.notes), callbacks)
+    options = [given for given in choosing.options if _of_chosen(given, callbacks)]
+    inner: dict[str, str] = {}
+    for role in ROLES:
+        found, options, notes = _inside(plugins, role, names[role], options, words)
+        inner |= found
+        choosing.notes += notes
+    return Choice(names, origins, tuple(options), tuple(choosing.notes), callbacks, inner)
+
+
+def _inside(
+    plugins: Plugins, role: str, name: str, options: list[Given], words: Sequence[str]
+) -> tuple[dict[str, str], list[Given], list[str]]:
+    """The parts inside of a part by key, the options without those of parts that were replaced, and
+    notes on these.
+
+    Raises:
+        UsageError: a name is unknown.
+    """
+    found: dict[str, str] = {}
+    notes: list[str] = []
+    key, around = role, plugins.get(role, name).component.around
+    while around:
+        key = f"{key}.{INNER}"
+        options = [each for given in options for each in _opened(given, key)]
+        found[key], options, replaced = _named_inside(key, around, options, words)
+        if replaced:
+            sources = ", ".join(dict.fromkeys(given.source for given in replaced))
+            keys = ", ".join(given.key for given in replaced)
+            notes.append(f"{key} is {found[key]}; left out of {sources}: {keys}")
+        around = plugins.get(role, found[key]).component.around
+        if len(found) > MOST_INSIDE:
+            raise UsageError(f"{key} is {found[key]}, inside of {MOST_INSIDE} others; leave it out")
+    return found, options, notes
+
+
+def _opened(given: Given, key: str) -> list[Given]:
+    """The options of a mapping that is given for an inner part."""
+    if given.key != key or not isinstance(given.value, Mapping):
+        return [given]
+    named_first = sorted(given.value.items(), key=lambda item: item[0] != "name")
+    return [replace(given, key=f"{key}.{name}", value=value) for name, value in named_first]
+
+
+def _named_inside(
+    key: str, default: str, options: list[Given], words: Sequence[str]
+) -> tuple[str, list[Given], list[Given]]:
+    """The last name that is given for an inner part, the options that are not of an earlier one,
+    and those that are.
+    """
+    name, kept, dropped = default, list[Given](), list[Given]()
+    of: dict[int, str] = {}
+    for number, given in enumerate(options):
+        if given.key in (key, f"{key}.name"):
+            name = str(given.value)
+        of[number] = name
+    last = name
+    for place, word in enumerate(words):
+        option, is_given, value = word.partition("=")
+        if option in (f"--{key}", f"--{key}.name"):
+            last = value if is_given else "".join(words[place + 1 : place + 2])
+            if not last or last.startswith("--"):
+                raise UsageError(f"{option} needs a value")
+    for number, given in enumerate(options):
+        mine = given.key.startswith(f"{key}.") and of[number] != last
+        (dropped if mine and given.key != f"{key}.name" else kept).append(given)
+    return last, [g for g in kept if g.key not in (key, f"{key}.name")], dropped
 
 
 def named_on(words: Sequence[str]) -> list[str]:

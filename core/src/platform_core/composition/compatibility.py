@@ -66,7 +66,7 @@ def require_conditional(
     _require_backbone(Conditional, asked, "--data.label", names, classes, plugins)
 
 
-def require_separating(
+def require_sighted(
     names: Mapping[str, str], classes: Mapping[str, type], plugins: Plugins
 ) -> None:
     """Refuses a backbone that cannot keep the documents of a sequence apart.
@@ -74,10 +74,10 @@ def require_separating(
     Raises:
         IncompatibleError: the backbone cannot; the message names backbones that can.
     """
-    from platform_core.backbone import Separating  # imports torch
+    from platform_core.backbone import Sighted  # imports torch
 
     asked = "data.document_masks needs a backbone that keeps documents apart"
-    _require_backbone(Separating, asked, "--data.document_masks", names, classes, plugins)
+    _require_backbone(Sighted, asked, "--data.document_masks", names, classes, plugins)
 
 
 def _require_backbone(

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platform_core.component import ROLES
-from platform_core.composition.choice import Choice, callback_key, choose
+from platform_core.composition.choice import INNER, Choice, callback_key, choose
 from platform_core.composition.compatibility import (
     require_compatible,
     require_conditional,
-    require_separating,
+    require_sighted,
 )
 from platform_core.composition.computed import accepted
 from platform_core.composition.corpora import shares, with_paths
@@ -133,6 +133,8 @@ class Composition:
     init: InitOptions = InitOptions()
     callbacks: Mapping[str, "partial[Callback]"] = field(default_factory=dict)
     """Name of a callback -> class with its options."""
+    inner: Mapping[str, tuple[str, str, type]] = field(default_factory=dict)
+    """Key of a part inside of another, such as sampler.inner -> role, name and class."""
 
     def build(
         self,
@@ -177,12 +179,15 @@ class Composition:
             ),
         )
         objective = self._make("objective", model=model, **text)
-        sampler = self._make("sampler", **facts, time_conditioned=process.time_conditioned)
+        sampler = self._make(
+            "sampler", **facts, time_conditioned=process.time_conditioned, objective=objective
+        )
         return Built(model, objective, sampler)
 
     def provenance(self) -> dict[str, dict[str, Any]]:
         """Every loaded plugin by name: where it is from, and the chosen parts that it brings."""
-        chosen = [*self.names.items(), *(("callback", name) for name in self.callbacks)]
+        inner = [(role, name) for role, name, _ in self.inner.values()]
+        chosen = [*self.names.items(), *inner, *(("callback", name) for name in self.callbacks)]
         return self.plugins.provenance(chosen)
 
     def make_callbacks(self) -> dict[str, "Callback"]:
@@ -219,9 +224,12 @@ class Composition:
         shares(self.data)
         with torch.device("meta"):
             require_compatible(self.names, self.classes, self.plugins)
+            for role, name, kind in self.inner.values():
+                names, classes = {**self.names, role: name}, {**self.classes, role: kind}
+                require_compatible(names, classes, self.plugins)
             self._check_labels()
             if self.data.document_masks:
-                require_separating(self.names, self.classes, self.plugins)
+                require_sighted(self.names, self.classes, self.plugins)
             labelled = self.data.label is not None
             self.build(PLACEHOLDER_VOCABULARY, PLACEHOLDER_LABELS if labelled else 0)
 
@@ -244,11 +252,35 @@ class Composition:
             )
 
     def _make(self, role: str, **computed: Any) -> Any:
-        wanted = accepted(self.classes[role], computed)
-        try:
-            return self.factories[role](**{name: computed[name] for name in wanted})
-        except ValueError as error:
-            raise UsageError(f"{role} {self.names[role]}: {error}") from error
+        names = [self.names[role], *(n for r, n, _ in self.inner.values() if r == role)]
+        return _made(self.factories[role], computed, role, names)
+
+
+def _kind(factory: "partial[Any]") -> type:
+    """The class that a factory makes objects of."""
+    assert isinstance(factory.func, type), "factories are of classes"
+    return factory.func
+
+
+def _made(
+    factory: "partial[Any]", computed: Mapping[str, Any], role: str, names: Sequence[str]
+) -> Any:
+    """The object of a factory, with those arguments computed from other parts that it takes.
+
+    Args:
+        factory: class and options, of which `inner` may be another factory.
+        computed: arguments computed from other parts.
+        role: of the part, for messages.
+        names: of the part and of those inside of it.
+    """
+    told = {name: computed[name] for name in accepted(_kind(factory), computed)}
+    inner = factory.keywords.get(INNER)
+    if isinstance(inner, partial):
+        told[INNER] = _made(inner, computed, role, names[1:])
+    try:
+        return factory(**told)
+    except ValueError as error:
+        raise UsageError(f"{role} {names[0]}: {error}") from error
 
 
 def _pad_id(tokenizer: Any) -> int | None:
@@ -521,11 +553,11 @@ def _parse(
     parsers: Parsers | None = None,
 ) -> tuple["Arguments", "Values"]:
     kept = {} if parsers is None or request.help else parsers
-    key = (*choice.names.values(), *choice.callbacks)
+    key = (*choice.names.values(), *choice.inner.values(), *choice.callbacks)
     if key in kept:
         arguments = kept[key].of(choice)
         return arguments, _self_contained(arguments, arguments.parse(request.rest))
-    classes = {role: plugins.load(role, name) for role, name in choice.names.items()}
+    classes = {key: plugins.load(role, name) for key, (role, name) in choice.parts.items()}
     classes |= {f"{CALLBACKS}.{name}": plugins.load("callback", name) for name in choice.callbacks}
     # Imported here, so that a misspelt name is reported before jsonargparse is imported.
     from platform_core.composition.parser import Arguments
@@ -585,13 +617,16 @@ def _composition(arguments: "Arguments", values: "Values") -> Composition:
     plain: dict[str, Any] = {
         section: options(**arguments.section(made, section)) for section, options in PLAIN.items()
     }
-    chosen = {role: arguments.section(made, role) for role in ROLES}
-    names = arguments.choice.names
-    classes = {role: arguments.plugins.form(role, names[role], chosen[role]) for role in ROLES}
+    factories = {key: _factory(arguments, made, key) for key in arguments.choice.parts}
     return Composition(
-        names=names,
-        classes=classes,
-        factories={role: partial(classes[role], **chosen[role]) for role in ROLES},
+        names=arguments.choice.names,
+        classes={role: _kind(factories[role]) for role in ROLES},
+        factories={role: factories[role] for role in ROLES},
+        inner={
+            key: (role, name, _kind(factories[key]))
+            for key, (role, name) in arguments.choice.parts.items()
+            if key != role
+        },
         callbacks={
             name: partial(
                 arguments.classes[f"{CALLBACKS}.{name}"],
@@ -604,6 +639,18 @@ def _composition(arguments: "Arguments", values: "Values") -> Composition:
         plugins=arguments.plugins,
         **plain,
     )
+
+
+def _factory(arguments: "Arguments", values: "Values", key: str) -> "partial[Any]":
+    """The class of a part with its options; `inner` of a part around another is such too."""
+    role, name = arguments.choice.parts[key]
+    options = arguments.section(values, key)
+    if key != role:
+        del options["name"]
+    inner = f"{key}.{INNER}"
+    if inner in arguments.choice.parts:
+        options[INNER] = _factory(arguments, values, inner)
+    return partial(arguments.plugins.form(role, name, options), **options)
 
 
 def _config(arguments: "Arguments", values: "Values") -> str:

@@ -7,14 +7,16 @@ accepts them.
     causal, time_conditioned    of the process
     num_labels                  number of labels of the data; 0 if they have none
     model                       process, schedule, parameterization and backbone, for objectives
+    objective                   what trained the network, for samplers
     length                      tokens in a sequence, the option data.length
     tokenizer, pad_id           the run's `Tokenizer` and the id of its padding
     label_names                 tuple of the names of the labels, in the order of their numbers
 
 Before a run, parts are made without memory to check their options: then there are 32 tokens
 (`PLACEHOLDER_VOCABULARY`) and, for data with labels, 2 labels, and `tokenizer` and `pad_id` are
-None. They are also None where a network is made without its run, such as in `platform bench`. A
-part that refuses the vocabulary or the length of the run raises a `ValueError` with one line.
+None. They are also None where a network is made without its run, such as in `platform bench`, and
+so is `objective`. A part that refuses the vocabulary or the length of the run raises a `ValueError`
+with one line.
 """
 
 import inspect
@@ -28,7 +30,7 @@ COMPUTED: Mapping[str, tuple[str, ...]] = {
     "parameterization": (*FACTS, *TEXT),
     "backbone": (*FACTS, "causal", "time_conditioned", "num_labels", *TEXT),
     "objective": ("model", *TEXT),
-    "sampler": (*FACTS, "time_conditioned", *TEXT),
+    "sampler": (*FACTS, "time_conditioned", "objective", *TEXT),
 }
 
 

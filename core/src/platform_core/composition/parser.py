@@ -19,6 +19,7 @@ import jsonargparse
 from platform_core.component import ROLES
 from platform_core.composition.choice import (
     FALLBACK,
+    INNER,
     Choice,
     Given,
     callback_key,
@@ -120,8 +121,8 @@ class Arguments:
         self.own = set(self.parser.get_defaults(skip_validation=True).keys()) - {SEED}
         if show:
             self._show_common()
-        for role in ROLES:
-            self._add_part(role, show=show)
+        for key in choice.parts:
+            self._add_part(key, show=show)
         for name in choice.callbacks:
             self._add_callback(name, classes[f"{CALLBACKS}.{name}"])
         for section, options in PLAIN.items():
@@ -136,6 +137,7 @@ class Arguments:
     def of(self, choice: Choice) -> "Arguments":
         """The same parser for another choice of the same parts, because making a parser is slow."""
         assert choice.names == self.choice.names, "other parts have other options"
+        assert choice.inner == self.choice.inner, "other parts inside have other options"
         assert choice.callbacks == self.choice.callbacks, "other callbacks have other options"
         other = copy.copy(self)
         other.choice = choice
@@ -158,6 +160,7 @@ class Arguments:
                 self._require_known(key, "")
                 sources.pop(key, None)
         texts: dict[str, str | None] = {}
+        argv = [self._named(word) for word in argv]
         words = [self._plain_word(word, texts) for word in self._joined([*words, *argv])]
         try:
             values = self.parser.parse_args(words)
@@ -225,23 +228,28 @@ class Arguments:
             "--print_config", action="store_true", help="print the complete options and stop."
         )
 
-    def _add_part(self, role: str, *, show: bool) -> None:
-        name, part = self.choice.names[role], self.classes[role]
-        provider = self.plugins.get(role, name).plugin.provider
+    def _add_part(self, key: str, *, show: bool) -> None:
+        role, name = self.choice.parts[key]
+        part, registered = self.classes[key], self.plugins.get(role, name)
+        provider = registered.plugin.provider
+        origin = self.choice.origins[role] if key == role else f"inside of {key.rpartition('.')[0]}"
         group = self.parser.add_argument_group(
-            f"{role} = {name} [{provider}; {self.choice.origins[role]}]",
-            description=_first_paragraph(part),
+            f"{key} = {name} [{provider}; {origin}]", description=_first_paragraph(part)
         )
-        if show:
-            known = f"one of {', '.join(self.plugins.names(role))}."
+        known = f"one of {', '.join(self.plugins.names(role))}."
+        if key != role:
+            option = f"--{key}" if show else f"--{key}.name"
+            group.add_argument(option, metavar="NAME", default=name, type=str, help=known)
+        elif show:
             group.add_argument(f"--{role}", metavar="NAME", default=name, help=known)
+        skip = {*COMPUTED[role], *([INNER] if registered.component.around else [])}
         try:
-            added = group.add_class_arguments(part, role, as_group=False, skip=set(COMPUTED[role]))
+            added = group.add_class_arguments(part, key, as_group=False, skip=skip)
         except (ValueError, TypeError) as error:
             raise UsageError(
                 f"{role} {name} ({provider}) cannot be given options: {reason(error)}"
             ) from error
-        if f"{role}.name" in added:
+        if f"{key}.name" in added:
             raise UsageError(
                 f"{role} {name} ({provider}) has a parameter called name, which is reserved"
             )
@@ -281,6 +289,12 @@ class Arguments:
         else:
             for name, inner in value.items():
                 yield from self._flatten(given, f"{key}.{name}", inner)
+
+    def _named(self, word: str) -> str:
+        """The word `--sampler.inner` as the option that holds the name of the inner part."""
+        option, given, value = word.partition("=")
+        inside = option.removeprefix("--") in self.choice.inner
+        return f"{option}.name{given}{value}" if inside else word
 
     def _joined(self, argv: Sequence[str]) -> Iterator[str]:
         """Joins each option with its value to one word, also if the value begins with a dash."""

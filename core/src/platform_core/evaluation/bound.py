@@ -154,7 +154,10 @@ def _read(
     protocol: Protocol,
     seed: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Nats and times, `[rounds, number]`, and the tokens of each sequence, from all processes."""
+    """Nats and times, `[rounds, number]`, and the tokens of each sequence, from all processes.
+
+    Times are NaN where a sequence has several.
+    """
     number = len(split)
     nats = torch.zeros(rounds, number, dtype=torch.float64, device=accelerator.device)
     times, tokens = torch.zeros_like(nats), torch.zeros_like(nats[0])
@@ -179,7 +182,8 @@ def _read(
                 loss = objective.bound(batch, noise, protocol)
             nats[turn, here] = loss.per_token.double().sum(-1)
             if loss.times is not None:
-                times[turn, here] = loss.times.squeeze(-1)
+                alone = loss.times.shape[1] == 1
+                times[turn, here] = loss.times.squeeze(-1) if alone else math.nan
     return accelerator.reduce(nats), accelerator.reduce(times), accelerator.reduce(tokens)
 
 
@@ -306,7 +310,11 @@ def noise_error(nats: Tensor, times: Tensor, tokens: Tensor) -> float:
 
 
 def _levels(nats: Tensor, times: Tensor, tokens: Tensor) -> tuple[Level, ...]:
-    """The integrand over each part of the times in which at least one token was read."""
+    """The integrand over each part of the times in which at least one token was read; nothing if
+    sequences have several times.
+    """
+    if times.isnan().any():
+        return ()
     parts = (times * NUM_LEVELS).long().clamp_max(NUM_LEVELS - 1)
     everywhere = tokens.expand_as(nats)
     found = []

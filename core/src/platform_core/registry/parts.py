@@ -38,6 +38,7 @@ FIRST_PARTY = {
     "schedule": {"gaussian": "duo", "geometric": "sedd"},
     "backbone": {"dit": "dit", "hf": "hf"},
     "objective": {
+        "block-nelbo": "blocks",
         "curriculum": "duo",
         "denoising-cross-entropy": "duo",
         "discrete-consistency": "duo",
@@ -52,6 +53,7 @@ FIRST_PARTY = {
     "parameterization": {"denoiser": "duo", "next-token": "ar", "score": "sedd", "subs": "mdlm"},
     "sampler": {
         "left-to-right": "ar",
+        "blocks": "blocks",
         "cached-ancestral": "mdlm",
         "first-hitting": "mdlm",
         "maskgit": "orders",

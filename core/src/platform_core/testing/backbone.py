@@ -9,11 +9,12 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from platform_core.backbone import Backbone, Conditional, Separating, reader
+from platform_core.backbone import Backbone, Conditional, Rereader, Sighted, reader
 from platform_core.errors import UsageError
 from platform_core.testing.law import Figures, Inapplicable, Laws, require
 from platform_core.testing.subject import Subject, parameters
 from platform_core.types import Inputs, Noise, Tokens, TopTokens
+from platform_core.visibility import Visibility, block_causal, same_document
 
 LAWS = Laws("backbone")
 
@@ -282,15 +283,83 @@ def labels_are_read(subject: Subject) -> Figures:
     return f"changes by {min(changes):.2g} at least"
 
 
-@LAWS.law(needs=Separating, heavy=True)
+@LAWS.law(needs=Sighted, heavy=True)
 @torch.no_grad()
 def documents_are_kept_apart(subject: Subject) -> Figures:
     """A document has the same features among other documents of its sequence as alone."""
-    network = make(subject)
-    assert isinstance(network, Separating)
+    network = _sighted(subject)
     documents = torch.tensor([0, 0, 1, 1, 1, 2]).expand(BATCH, LENGTH)
-    together = network.encode(text(), None, None, documents)
+    together = network.encode(text(), None, None, same_document(documents))
     for first, last in ((0, 2), (2, 5), (5, 6)):
         alone = network.encode(text()[:, first:last], None)
         figures = close(f"tokens {first} to {last - 1} differ", together[:, first:last], alone)
     return figures
+
+
+@LAWS.law(needs=Sighted, heavy=True)
+@torch.no_grad()
+def hidden_tokens_change_nothing(subject: Subject) -> Figures:
+    """Under any rule, features change with what a position sees, directly or through others that it
+    sees, and with nothing else.
+    """
+    network = _sighted(subject)
+    for seed in range(4):
+        allowed = _rule(seed)
+        rule = _allowing(allowed)
+        before = network.encode(text(), None, None, rule)
+        reached = torch.linalg.matrix_power(allowed.double(), LENGTH) > 0
+        for place in range(LENGTH):
+            after = network.encode(_with_another(place), None, None, rule)
+            change = (after - before).abs().amax((0, 2))
+            leaks = change[~reached[:, place]]
+            require(not bool(leaks.any()), f"token {place} is seen where the rule hides it")
+            read = bool((change[allowed[:, place]] > 0).all())
+            require(read, f"token {place} is not read where the rule shows it")
+    return "4 rules"
+
+
+@LAWS.law(needs=Sighted, heavy=True)
+@torch.no_grad()
+def positions_are_those_of_the_text(subject: Subject) -> Figures:
+    """Tokens have the features that they have in their text in any order within a call."""
+    network = _sighted(subject)
+    whole = network.encode(text(), None)
+    places = torch.tensor([3, 0, 5, 1, 4, 2])
+    everything = Visibility(lambda text, query, key: key >= 0, places[None])
+    mixed = network.encode(text()[:, places], None, None, everything)
+    return close("features differ", mixed, whole[:, places])
+
+
+@LAWS.law(needs=Sighted, heavy=True)
+@torch.no_grad()
+def pieces_see_the_pieces_before(subject: Subject) -> Figures:
+    """A reader gives the features of the whole text in which each piece sees itself and those
+    before it, with or without a cache; what it only looks at leaves no trace.
+    """
+    network = _sighted(subject)
+    blocks = torch.tensor([0, 0, 1, 2, 2, 2])
+    whole = network.encode(text(), None, None, block_causal(blocks))
+    for name, reading in {"cache": reader(network, LENGTH), "no cache": Rereader(network)}.items():
+        for first, last in ((0, 2), (2, 3), (3, LENGTH)):
+            piece = text()[:, first:last]
+            reading.look((piece + 1) % NUM_STATES)
+            looked, read = reading.look(piece), reading.read(piece)
+            require(torch.equal(looked, read), f"{name}: looking and reading differ")
+            figures = close(f"{name}: features differ", read, whole[:, first:last])
+    return figures
+
+
+def _sighted(subject: Subject) -> Sighted:
+    network = make(subject)
+    assert isinstance(network, Sighted)
+    return network
+
+
+def _allowing(allowed: Tensor) -> Visibility:
+    return Visibility(lambda text, query, key: allowed[query, key])
+
+
+def _rule(seed: int) -> Tensor:
+    """A random rule in which every position sees itself, `[LENGTH, LENGTH]`."""
+    chance = torch.rand(LENGTH, LENGTH, generator=torch.Generator().manual_seed(seed))
+    return (chance < 0.3) | torch.eye(LENGTH, dtype=torch.bool)

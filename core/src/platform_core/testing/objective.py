@@ -12,7 +12,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from platform_core.backbone import Backbone, Conditional, Separating
+from platform_core.backbone import Backbone, Conditional, Sighted
 from platform_core.draws import Drawn, Draws, derive_generator
 from platform_core.model import Model, weights
 from platform_core.objective import (
@@ -39,6 +39,7 @@ from platform_core.types import (
     Noise,
     TopTokens,
 )
+from platform_core.visibility import Visibility
 
 LAWS = Laws("objective")
 
@@ -271,7 +272,7 @@ def parts_add_up(subject: Subject) -> Figures:
 
 
 @final
-class Listener(Conditional, Separating):
+class Listener(Conditional, Sighted):
     """A wrapper of a network that requires every call to pass the batch's labels and documents.
 
     A call with some of the sequences has to pass those of the same sequences.
@@ -290,17 +291,30 @@ class Listener(Conditional, Separating):
         inputs: Inputs,
         sigma: Noise | None,
         labels: Labels | None = None,
-        documents: Documents | None = None,
+        visibility: Visibility | None = None,
     ) -> Hidden:
         """Features of the wrapped network, once the labels and documents are checked."""
-        number = len(inputs if isinstance(inputs, Tensor) else inputs.ids)
+        tokens = inputs if isinstance(inputs, Tensor) else inputs.ids
         read = self.expected["labels"]
-        if labels is not None and number < len(read):
+        if labels is not None and len(tokens) < len(read):
             read = read[torch.isin(read, labels)]  # each sequence has a label of its own
-        for name, told in {"labels": labels, "documents": documents}.items():
-            right = told is not None and torch.equal(told, self.expected[name][read])
-            require(right, f"a call of the network is not told the {name} of the batch")
-        return self.network.encode(inputs, sigma)
+        right = labels is not None and torch.equal(labels, self.expected["labels"][read])
+        require(right, "a call of the network is not told the labels of the batch")
+        self._require_apart(tokens, self.expected["documents"][read], visibility)
+        told = {"visibility": visibility} if isinstance(self.network, Sighted) else {}
+        return self.network.encode(inputs, sigma, **told)
+
+    def _require_apart(
+        self, tokens: Tensor, documents: Documents, visibility: Visibility | None
+    ) -> None:
+        """No token sees one of another document; a network may read a text several times."""
+        said = "a call of the network is not told the documents of the batch"
+        require(visibility is not None, said)
+        assert visibility is not None, "see require"
+        seen = visibility.dense(tokens.shape[:2], tokens.device)
+        of = documents.repeat(1, tokens.shape[1] // documents.shape[1])
+        require(not bool((seen & (of[:, :, None] != of[:, None])).any()), said)
+        require(bool(seen.any(-1).all()), "a token of a call of the network sees nothing")
 
 
 @LAWS.law()
@@ -334,10 +348,13 @@ def leaves_given_tokens_clean(subject: Subject) -> Figures:
 
 
 def _require_clean(batch: Batch, inputs: Inputs, alpha: Noise) -> None:
-    read = _tensors(inputs)
-    if read and len(read[0]) == len(batch.x0):  # neither of another kind nor some of the texts
-        clean = all(map(torch.equal, read, _tensors(batch.kept(inputs))))
-        require(clean, "the network reads noise in place of a token that the batch gives")
+    """Of inputs of core's own kinds; a network may read several versions of a text in a row."""
+    length = batch.x0.shape[1]
+    for part in inputs.split(length, dim=1) if isinstance(inputs, Tensor) else [inputs]:
+        read = _tensors(part)
+        if read and read[0].shape[:2] == batch.x0.shape:
+            clean = all(map(torch.equal, read, _tensors(batch.kept(part))))
+            require(clean, "the network reads noise in place of a token that the batch gives")
 
 
 def _tensors(inputs: Inputs) -> list[Tensor]:

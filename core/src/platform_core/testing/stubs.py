@@ -13,13 +13,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from platform_core.backbone import Conditional, Separating
+from platform_core.backbone import Conditional, Sighted
 from platform_core.component import Component
 from platform_core.hookspecs import hookimpl
 from platform_core.objective import Nelbo
 from platform_core.parameterization import Mean
 from platform_core.process import Absorbing, Uniform
-from platform_core.types import Documents, Hidden, Inputs, Labels, Noise, TopTokens, tensor
+from platform_core.types import Hidden, Inputs, Labels, Noise, TopTokens, tensor
+from platform_core.visibility import Visibility
 
 HERE = __name__
 
@@ -38,7 +39,7 @@ class OnlyUniform(Nelbo):
     requires: ClassVar = {"process": Uniform, "parameterization": Mean}
 
 
-class Small(Conditional, Separating):
+class Small(Conditional, Sighted):
     """A network of one layer, which mixes each token with the average of the tokens it sees.
 
     Args:
@@ -74,17 +75,17 @@ class Small(Conditional, Separating):
         inputs: Inputs,
         sigma: Noise | None,
         labels: Labels | None = None,
-        documents: Documents | None = None,
+        visibility: Visibility | None = None,
     ) -> Hidden:
         assert (labels is None) == (self.labels is None), (
             "labels are given exactly to networks that are told them"
         )
         features = self._embedded(inputs)
         if self.level is not None and sigma is not None:
-            features = features + self.level(sigma.to(features.dtype))[:, None]
+            features = features + self.level(sigma.to(features.dtype)[..., None])
         if self.labels is not None and labels is not None:
             features = features + self.labels(labels)[:, None]
-        seen = self._seen(features, documents)
+        seen = self._seen(features, visibility)
         hidden: Tensor = self.mixing(torch.cat((features, seen @ features), dim=-1))
         return hidden.tanh()
 
@@ -95,14 +96,14 @@ class Small(Conditional, Separating):
         inputs = tensor(inputs)
         return inputs.to(table.dtype) @ table if inputs.is_floating_point() else table[inputs]
 
-    def _seen(self, features: Tensor, documents: Documents | None) -> Tensor:
+    def _seen(self, features: Tensor, visibility: Visibility | None) -> Tensor:
         """For each position, weights of the averaged positions, `[batch, length, length]`."""
         batch, length, _ = features.shape
         seen = features.new_ones(batch, length, length)
         if self.causal:
             seen = seen.tril()
-        if documents is not None:
-            seen = seen * (documents[:, :, None] == documents[:, None])
+        if visibility is not None:
+            seen = seen * visibility.dense((batch, length), features.device)
         return seen / seen.sum(-1, keepdim=True)
 
 

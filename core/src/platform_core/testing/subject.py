@@ -15,8 +15,10 @@ SMALL: Mapping[str, object] = {
     "num_blocks": 1,
     "num_heads": 2,
     "cond_size": 8,
+    "block_size": 2,
 }
-"""Options of these names are given to every part that has them, so that networks are small."""
+"""Options of these names are given to every part that has them, so that networks are small and
+texts of a few tokens have several blocks."""
 
 
 Given = Mapping[tuple[str, str], Mapping[str, object]]
@@ -99,6 +101,11 @@ class Subject:
         given = {**SMALL, **(options or {})}
         known = accepted(self.chosen, [*given, *computed])
         chosen = {name: value for name, value in {**given, **computed}.items() if name in known}
+        if self.part.component.around:
+            inside = self.plugins.get(self.role, self.part.component.around)
+            chosen["inner"] = Subject(inside, self.plugins, given=self.given).make(
+                options=options, **computed
+            )
         return self.kind(**{**chosen, **self.options})
 
 

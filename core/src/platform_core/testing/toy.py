@@ -14,14 +14,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from platform_core.backbone import Backbone
+from platform_core.backbone import Backbone, Sighted
 from platform_core.categorical import KeepAll, Truncation
-from platform_core.model import Model
-from platform_core.objective import DiffusionObjective
+from platform_core.model import Denoiser, Model
+from platform_core.objective import DiffusionObjective, Noised
 from platform_core.parameterization import Mean, Parameterization
 from platform_core.process import LOG_ZERO, Diffusion, Mixing, log_one_hot
 from platform_core.schedule import LogLinear, Schedule, Stepwise
-from platform_core.types import Hidden, Inputs, LogProbs, Noise, Tokens, TopTokens, tensor
+from platform_core.types import (
+    Batch,
+    Hidden,
+    Inputs,
+    Labels,
+    LogProbs,
+    Noise,
+    Selected,
+    Tokens,
+    TopTokens,
+    tensor,
+)
+from platform_core.visibility import Visibility
 
 
 class ToyLaw:
@@ -56,6 +68,46 @@ class ToyLaw:
             return table[index_of(x_t, process.num_states)]
         return self._log_x0(x_t, alpha, process, own_evidence=own_evidence)
 
+    def log_x0_seen(
+        self,
+        x: Tokens,
+        alpha: Tensor,
+        process: Diffusion,
+        seen: Selected,
+        positions: Tokens,
+        *,
+        own_evidence: bool = False,
+    ) -> LogProbs:
+        """log p(x_0 where the token stands | the tokens that it sees, but for those of its place).
+
+        Args:
+            x: tokens, clean or noisy, `[batch, number]`; several may stand at one place of a text.
+            alpha: signal level of each, `[batch, number]`.
+            process: the noise.
+            seen: which tokens each sees, `[batch, number, number]`.
+            positions: where each stands in the text, `[batch, number]`.
+            own_evidence: whether a token is read itself.
+        """
+        noisy = marginals(process, alpha.flatten().double()).view(
+            *alpha.shape, -1, process.num_states
+        )
+        places = x[:, :, None, None].expand(-1, -1, self.num_tokens, -1)
+        evidence = noisy.gather(-1, places).squeeze(-1)  # q(x | x_0 = v), [batch, number, tokens]
+        laws = []
+        for query in range(x.shape[1]):
+            joint = self.probs.expand(len(x), *self.probs.shape)
+            for key in range(x.shape[1]):
+                own = own_evidence and key == query
+                elsewhere = positions[:, key] != positions[:, query]
+                used = seen[:, query, key] & (elsewhere | own)
+                told = torch.where(used[:, None], evidence[:, key], 1.0)
+                joint = joint * _along(told, positions[:, key], self.length)
+            laws.append(_marginal(joint, positions[:, query]))
+        law = torch.stack(laws, dim=1)
+        log_law = (law / law.sum(-1, keepdim=True)).log().clamp_min(LOG_ZERO)
+        extra = process.num_states - self.num_tokens
+        return nn.functional.pad(log_law, (0, extra), value=LOG_ZERO)
+
     def _log_x0(
         self, x_t: Tokens, alpha: Tensor, process: Diffusion, *, own_evidence: bool
     ) -> LogProbs:
@@ -86,7 +138,29 @@ class ToyLaw:
         return nn.functional.pad(log_law, (0, extra), value=LOG_ZERO)
 
 
-class Table(Backbone):
+def _along(told: Tensor, position: Tokens, length: int) -> Tensor:
+    """Numbers of each token, `[batch, tokens]`, along the axis of their place in a joint law."""
+    batch, tokens = told.shape
+    there = nn.functional.one_hot(position, length).bool()
+    joint = told.new_ones(batch, *[1] * length)
+    for place in range(length):
+        shape = [batch] + [1] * length
+        shape[1 + place] = tokens
+        joint = joint * torch.where(there[:, place, None], told, 1.0).view(shape)
+    return joint
+
+
+def _marginal(joint: Tensor, position: Tokens) -> Tensor:
+    """The law of the token at each text's place, `[batch, tokens]`, from joint laws."""
+    length = joint.dim() - 1
+    places = [
+        joint.sum([1 + other for other in range(length) if other != place]) if length > 1 else joint
+        for place in range(length)
+    ]
+    return torch.stack(places, dim=1)[torch.arange(len(joint)), position]
+
+
+class Table(Sighted):
     """A network whose `encode` returns the logits; its decoder is the identity."""
 
     def __init__(self) -> None:
@@ -111,30 +185,62 @@ class ExactDenoiser(Table):
         super().__init__()
         self.law, self.process, self.own_evidence = law, process, own_evidence
 
-    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+    def encode(
+        self,
+        inputs: Inputs,
+        sigma: Noise | None,
+        labels: Labels | None = None,
+        visibility: Visibility | None = None,
+    ) -> Hidden:
         """Log-probabilities of the clean tokens, float64."""
         self.calls += 1
         assert isinstance(inputs, Tensor), "a table is read by tokens"
         alpha = torch.tensor(0.5) if sigma is None else (-sigma.double()).exp()
-        return self.law.log_x0(inputs, alpha, self.process, own_evidence=self.own_evidence)
+        if visibility is None and inputs.shape[1] == self.law.length:
+            return self.law.log_x0(inputs, alpha, self.process, own_evidence=self.own_evidence)
+        visibility = visibility or Visibility(lambda text, query, key: key >= 0)
+        positions = visibility.positions
+        if positions is None:
+            positions = torch.arange(inputs.shape[1])[None]
+        return self.law.log_x0_seen(
+            inputs,
+            alpha.expand(inputs.shape),
+            self.process,
+            visibility.dense(inputs.shape, inputs.device).expand(len(inputs), -1, -1),
+            positions.expand(inputs.shape),
+            own_evidence=self.own_evidence,
+        )
 
 
 class ExactScore(ExactDenoiser):
     """`ExactDenoiser` for a parameterization whose probabilities are exp(logits) / vocab_size."""
 
-    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+    def encode(
+        self,
+        inputs: Inputs,
+        sigma: Noise | None,
+        labels: Labels | None = None,
+        visibility: Visibility | None = None,
+    ) -> Hidden:
         """Log-probabilities relative to the uniform distribution."""
-        return super().encode(inputs, sigma) + math.log(self.process.vocab_size)
+        return super().encode(inputs, sigma, labels, visibility) + math.log(self.process.vocab_size)
 
 
 class ExactLogScore(ExactDenoiser):
     """`ExactDenoiser` for a parameterization whose logits are the log-score."""
 
-    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+    def encode(
+        self,
+        inputs: Inputs,
+        sigma: Noise | None,
+        labels: Labels | None = None,
+        visibility: Visibility | None = None,
+    ) -> Hidden:
         """log q_t(y) / q_t(x_t)."""
         assert isinstance(inputs, Tensor), "a table is read by tokens"
         alpha = torch.tensor(0.5) if sigma is None else (-sigma.double()).exp()
-        return self.process.log_score(super().encode(inputs, sigma), inputs, alpha)
+        log_x0 = super().encode(inputs, sigma, labels, visibility)
+        return self.process.log_score(log_x0, inputs, alpha)
 
 
 class ExactPredictor(Table):
@@ -146,8 +252,15 @@ class ExactPredictor(Table):
         super().__init__()
         self.law, self.num_states = law, num_states
 
-    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+    def encode(
+        self,
+        inputs: Inputs,
+        sigma: Noise | None,
+        labels: Labels | None = None,
+        visibility: Visibility | None = None,
+    ) -> Hidden:
         """Log-probabilities of the token after each position, float64."""
+        assert visibility is None, "the table is of whole texts"
         assert isinstance(inputs, Tensor), "a table is read by tokens"
         self.calls += 1
         laws = []
@@ -179,14 +292,21 @@ class Mistaken(Table):
         )
         self.right, self.mistakes = right, scale * noise
 
-    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+    def encode(
+        self,
+        inputs: Inputs,
+        sigma: Noise | None,
+        labels: Labels | None = None,
+        visibility: Visibility | None = None,
+    ) -> Hidden:
         """The logits of `right` plus the noise."""
         assert isinstance(inputs, Tensor), "a table is read by tokens"
-        places = torch.arange(inputs.shape[1])
-        return self.right.encode(inputs, sigma) + self.mistakes[places, inputs]
+        places = torch.arange(inputs.shape[1]) % len(self.mistakes)
+        told = {} if visibility is None else {"visibility": visibility}
+        return self.right.encode(inputs, sigma, **told) + self.mistakes[places, inputs]
 
 
-class TinyNetwork(Backbone):
+class TinyNetwork(Sighted):
     """A small trainable network with one mixing layer and no attention."""
 
     def __init__(self, num_states: int, width: int = 8, *, tied: bool = False) -> None:
@@ -202,13 +322,22 @@ class TinyNetwork(Backbone):
     def decoder(self) -> nn.Module:
         return self.head
 
-    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
-        """Features of each token, from its embedding, the sequence average and the noise level."""
+    def encode(
+        self,
+        inputs: Inputs,
+        sigma: Noise | None,
+        labels: Labels | None = None,
+        visibility: Visibility | None = None,
+    ) -> Hidden:
+        """Features of each token, from its embedding, the average of what it sees and the level."""
         self.calls += 1
         features = self._embedded(inputs)
         average = features.mean(1, keepdim=True).expand_as(features)
+        if visibility is not None:
+            seen = visibility.dense(features.shape[:2], features.device).to(features.dtype)
+            average = seen @ features / seen.sum(-1, keepdim=True)
         level = torch.zeros(features.shape[0], 1) if sigma is None else sigma
-        level = level.to(features.dtype)[:, None].expand(*features.shape[:2], 1)
+        level = level.to(features.dtype)[..., None].expand(*features.shape[:2], 1)
         hidden: Tensor = self.mixing(torch.cat((features, average, level), dim=-1))
         return hidden.tanh()
 
@@ -319,10 +448,17 @@ def stepped_bound(objective: DiffusionObjective, x0: Tokens, steps: Stepwise) ->
     return bound_at(objective, x0, steps.alpha(t), -steps.slope(t) / steps.num_steps)
 
 
+class AsItIs(Denoiser):
+    """A denoiser that tells the network the noise level of every signal level, in float64."""
+
+    def sigma(self, alpha: Noise) -> Noise | None:
+        return -alpha.double().log() if self.process.time_conditioned else None
+
+
 def bound_at(objective: DiffusionObjective, x0: Tokens, nodes: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum over signal levels of the bound's integrand, where alpha has slope -1."""
-    process, backbone = objective.denoiser.process, objective.model.backbone
-    length = x0.shape[1]
+    process, length = objective.denoiser.process, x0.shape[1]
+    objective.denoiser = AsItIs(objective.model)
     states = all_sequences(process.num_states, length)
     noisy = marginals(process, nodes)
     bounds = []
@@ -332,12 +468,14 @@ def bound_at(objective: DiffusionObjective, x0: Tokens, nodes: Tensor, weights: 
         ]
         x_t = states[torch.stack(possible).gt(0).all(0)].repeat(len(nodes), 1)
         node = torch.arange(len(nodes)).repeat_interleave(len(x_t) // len(nodes))[:, None]
-        alpha = nodes[node]
-        sigma = -alpha.log() if process.time_conditioned else None
-        read, target = x_t.flatten(), clean.expand_as(x_t).flatten()
+        alpha, target = nodes[node], clean.expand_as(x_t)
+        noised = Noised(x_t, x_t, alpha, -torch.ones_like(alpha))
+        features = objective.features(Batch(target, torch.ones_like(x_t, dtype=torch.bool)), noised)
         level = alpha.expand(x_t.shape).flatten()
-        logits = backbone(x_t, sigma).flatten(0, 1)
-        f = objective.row_loss(logits, read, target, level, -torch.ones_like(level))
+        logits = objective.model.backbone.decoder(features).flatten(0, 1)
+        f = objective.row_loss(
+            logits, x_t.flatten(), target.flatten(), level, -torch.ones_like(level)
+        )
         chance = noisy[node, clean, x_t].prod(-1)
         bounds.append((weights[node[:, 0]] * chance * f.view(x_t.shape).sum(-1)).sum())
     return torch.stack(bounds)

@@ -17,7 +17,7 @@ from platform_bench import Case, Figures, Size
 from platform_bench.machine import composed, device_of, peak_bytes, resident_bytes, settle
 from platform_core.backbone import Backbone, Incremental, Reader
 from platform_core.model import Model
-from platform_core.types import Hidden, Inputs, Logits, Noise, Tokens
+from platform_core.types import Hidden, Inputs, Labels, Logits, Noise, Tokens
 
 TITLE = "samples of an untrained network, fp32; outer: outside the network"
 
@@ -124,9 +124,9 @@ class TimedDecoder(nn.Module):
 class TimedIncremental(Timed, Incremental):
     """A wrapped backbone under a stopwatch, with the backbone's own cache."""
 
-    def reader(self, length: int) -> Reader:
+    def reader(self, length: int, labels: Labels | None = None) -> Reader:
         assert isinstance(self.backbone, Incremental), "only such a backbone has a cache"
-        return TimedReader(self.backbone.reader(length), self.watch)
+        return TimedReader(self.backbone.reader(length, labels), self.watch)
 
 
 @final
@@ -136,6 +136,10 @@ class TimedReader(Reader):
     def __init__(self, reader: Reader, watch: Stopwatch) -> None:
         self.reader, self.watch = reader, watch
 
-    def read(self, tokens: Tokens) -> Hidden:
+    def read(self, tokens: Tokens, sigma: Noise | None = None) -> Hidden:
         with self.watch:
-            return self.reader.read(tokens)
+            return self.reader.read(tokens, sigma)
+
+    def look(self, tokens: Tokens, sigma: Noise | None = None) -> Hidden:
+        with self.watch:
+            return self.reader.look(tokens, sigma)

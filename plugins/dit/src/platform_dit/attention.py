@@ -1,13 +1,13 @@
-"""Attention to all positions, to those on the left, or to those of the same document.
+"""Attention to all positions, to those on the left, or to those that a rule allows.
 
     softmax(q k^T / sqrt(head_size)) v
 
 Causal attention may get fewer queries than keys; the queries are then those of the last positions.
 
 `choose` picks the kernel once, when a network is built: torch's own, which runs everywhere, or
-FlashAttention where it is installed and the inputs allow it. A dense mask separates documents, or
-FlexAttention on a GPU. Queries (`Newest`) and keys may have a wider dtype than values, because of
-rotary positions; the result has the dtype of the values.
+FlashAttention where it is installed and the inputs allow it. A rule of what is visible becomes a
+dense mask, or blocks of FlexAttention on a GPU. Queries (`Newest`) and keys may have a wider dtype
+than values, because of rotary positions; the result has the dtype of the values.
 """
 
 import functools
@@ -22,12 +22,12 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from torch.nn.functional import scaled_dot_product_attention
 
 from platform_core.errors import UsageError
-from platform_core.types import Documents
+from platform_core.visibility import Visibility
 
 Heads = Float[Tensor, "batch length heads head_size"]
 Newest = Float[Tensor, "batch newest heads head_size"]
 Name = Literal["auto", "sdpa", "flash"]
-Visible = Bool[Tensor, "batch newest length"]
+Visible = Bool[Tensor, "#batch newest length"]
 Mask = Visible | BlockMask
 """Which keys each query may see, in the form that a kernel reads."""
 FlashKernel = Callable[..., Tensor]
@@ -37,7 +37,7 @@ FLASH_MAX_HEAD_SIZE = 256
 FLASH_HEAD_SIZE_STEP = 8
 
 FLEX_ON = {"cuda"}
-"""Kinds of devices on which `auto` separates documents by FlexAttention."""
+"""Kinds of devices on which `auto` uses FlexAttention for rules of what is visible."""
 FLEX_LEAST_HEAD_SIZE = 16
 
 
@@ -57,8 +57,10 @@ class Attention(ABC):
         """The attended values, `[batch, newest, heads, head_size]`."""
 
     @abstractmethod
-    def separated(self, documents: Documents, *, causal: bool) -> Mask:
-        """What each position may see where documents are kept apart: `visible` of a call."""
+    def mask(
+        self, visibility: Visibility, shape: tuple[int, int], device: torch.device, *, causal: bool
+    ) -> Mask:
+        """What each position of `(batch, length)` may see under a rule: `visible` of a call."""
 
 
 class Sdpa(Attention):
@@ -74,7 +76,7 @@ class Sdpa(Attention):
         visible: Mask | None = None,
     ) -> Newest:
         """The attended values, computed in their dtype; on a CPU in float32 at least."""
-        assert not isinstance(visible, BlockMask), "see separated"
+        assert not isinstance(visible, BlockMask), "see mask"
         if value.device.type != "cpu":
             return self._attend(
                 query, key, value, causal=causal, visible=visible, dtype=value.dtype
@@ -86,9 +88,11 @@ class Sdpa(Attention):
             attended = self._attend(query, key, value, causal=causal, visible=visible, dtype=wide)
         return attended.to(value.dtype)
 
-    def separated(self, documents: Documents, *, causal: bool) -> Mask:
+    def mask(
+        self, visibility: Visibility, shape: tuple[int, int], device: torch.device, *, causal: bool
+    ) -> Mask:
         """A dense mask; `causal` of a call comes on top of it."""
-        return documents[:, :, None] == documents[:, None, :]
+        return visibility.dense(shape, device)
 
     def _attend(
         self,
@@ -115,9 +119,9 @@ class Sdpa(Attention):
 
 
 class Flexible(Sdpa):
-    """torch's FlexAttention for sequences of several documents on a GPU, `Sdpa` for the rest.
+    """torch's FlexAttention for rules of what is visible on a GPU, `Sdpa` for the rest.
 
-    It skips blocks of queries and keys without a common document. Its results are those of `Sdpa`
+    It skips blocks of queries and keys of which none sees another. Its results are those of `Sdpa`
     up to rounding. torch has no backward pass of it on a CPU.
     """
 
@@ -137,18 +141,20 @@ class Flexible(Sdpa):
         attended: Newest = _flex_kernel()(*heads, block_mask=visible).transpose(1, 2)
         return attended
 
-    def separated(self, documents: Documents, *, causal: bool) -> Mask:
-        """Blocks with common documents where FlexAttention runs, else a dense mask."""
-        if documents.device.type not in FLEX_ON:
-            return super().separated(documents, causal=causal)
-        number, length = documents.shape
+    def mask(
+        self, visibility: Visibility, shape: tuple[int, int], device: torch.device, *, causal: bool
+    ) -> Mask:
+        """Blocks of visible pairs where FlexAttention runs, else a dense mask."""
+        if device.type not in FLEX_ON:
+            return super().mask(visibility, shape, device, causal=causal)
+        number, length = shape
         return create_block_mask(
-            lambda b, _, q, k: (documents[b, q] == documents[b, k]) & ((q >= k) | (not causal)),
-            number,
+            lambda b, _, q, k: visibility.sees(b, q, k) & ((q >= k) | (not causal)),
+            number if visibility.differs else None,
             None,
             length,
             length,
-            device=str(documents.device),
+            device=str(device),
         )
 
 
@@ -174,8 +180,8 @@ class Flash(Attention):
         """
         if visible is not None:
             raise UsageError(
-                "attention flash cannot separate documents; choose attention auto or sdpa, or "
-                "leave out --data.document_masks"
+                "attention flash cannot hide positions from each other, as document masks and "
+                "blocks do; choose attention auto or sdpa"
             )
         if not flash_reads(value):
             raise UsageError(
@@ -185,9 +191,11 @@ class Flash(Attention):
             )
         return self._kernel(query.to(value.dtype), key.to(value.dtype), value, causal=causal)
 
-    def separated(self, documents: Documents, *, causal: bool) -> Mask:
+    def mask(
+        self, visibility: Visibility, shape: tuple[int, int], device: torch.device, *, causal: bool
+    ) -> Mask:
         """A mask that a call refuses."""
-        return Sdpa().separated(documents, causal=causal)
+        return Sdpa().mask(visibility, shape, device, causal=causal)
 
 
 class FlashWherePossible(Attention):
@@ -210,9 +218,11 @@ class FlashWherePossible(Attention):
             return self._flash(query, key, value, causal=causal)
         return self._torchs(query, key, value, causal=causal, visible=visible)
 
-    def separated(self, documents: Documents, *, causal: bool) -> Mask:
+    def mask(
+        self, visibility: Visibility, shape: tuple[int, int], device: torch.device, *, causal: bool
+    ) -> Mask:
         """In the form that torch's kernels read."""
-        return self._torchs.separated(documents, causal=causal)
+        return self._torchs.mask(visibility, shape, device, causal=causal)
 
 
 def last_rows(queries: int, keys: int, device: torch.device) -> Bool[Tensor, "queries keys"]:

@@ -15,9 +15,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from platform_core.backbone import Blockwise, Conditional, Incremental, Reader, Separating
+from platform_core.backbone import Blockwise, Conditional, Incremental, Reader, Sighted
 from platform_core.errors import UsageError
-from platform_core.types import Documents, Hidden, Inputs, Labels, Noise, Tokens
+from platform_core.types import Hidden, Inputs, Labels, Noise, Tokens
+from platform_core.visibility import Visibility
 from platform_dit import attention as kernels
 from platform_dit.layers import (
     Block,
@@ -52,7 +53,7 @@ SIZES = {
 }
 
 
-class Dit(Conditional, Separating, Incremental, Blockwise):
+class Dit(Conditional, Sighted, Incremental, Blockwise):
     """A transformer whose norms are modulated by the noise level.
 
     Args:
@@ -69,7 +70,8 @@ class Dit(Conditional, Separating, Incremental, Blockwise):
         dropout: dropout probability of the outputs of attention and MLPs.
         tie_embeddings: share one table between the first and the last layer.
         attention: torch's own kernel (sdpa), the package flash-attn (flash), or flash where it is
-            installed and applies (auto), and torch's FlexAttention for document masks on a GPU.
+            installed and applies (auto), and torch's FlexAttention for document masks and blocks on
+            a GPU.
         num_labels: number of labels that the data have; 0 if the network is told no label.
 
     Raises:
@@ -144,7 +146,7 @@ class Dit(Conditional, Separating, Incremental, Blockwise):
         inputs: Inputs,
         sigma: Noise | None,
         labels: Labels | None = None,
-        documents: Documents | None = None,
+        visibility: Visibility | None = None,
     ) -> Hidden:
         """Features of each position, after the last norm.
 
@@ -155,16 +157,20 @@ class Dit(Conditional, Separating, Incremental, Blockwise):
                 it.
             labels: the label of each sequence or one label for all; `num_labels` stands for no
                 label. Given if and only if the network is told labels.
-            documents: the number of each token's document, `[batch, length]`; a position then sees
-                only its own document. Positions are relative, so that a document has the same
-                features as on its own.
+            visibility: what each position may see, and where it stands.
         """
-        visible = None
-        if documents is not None:
-            visible = self._attention.separated(documents, causal=self.sigma_map is None)
         hidden: Hidden = self.vocab_embed(inputs)
-        conditioning = self._conditioning(sigma, labels)
-        rotation = self.rotary_emb(hidden.shape[1])
+        conditioning = self.conditioning(sigma, labels)
+        visible, places = None, None
+        if visibility is not None:
+            visible = self._attention.mask(
+                visibility,
+                (len(hidden), hidden.shape[1]),
+                hidden.device,
+                causal=self.sigma_map is None,
+            )
+            places = visibility.positions
+        rotation = self.rotary_emb(hidden.shape[1] if places is None else places)
         for block in self.blocks:
             hidden = self.through(block, hidden, conditioning, rotation, visible=visible)
         features: Hidden = self.output_layer(hidden, conditioning)
@@ -174,12 +180,12 @@ class Dit(Conditional, Separating, Incremental, Blockwise):
         """The blocks of attention and MLP."""
         return list(self.blocks)
 
-    def reader(self, length: int) -> Reader:
-        """A reader with a key-value cache; only the causal network has one."""
-        assert self.sigma_map is None, "only the causal form reads from left to right"
-        return CachedReader(self, length)
+    def reader(self, length: int, labels: Labels | None = None) -> Reader:
+        """A reader with a key-value cache, of texts with these labels."""
+        return CachedReader(self, length, labels)
 
-    def _conditioning(self, sigma: Noise | None, labels: Labels | None) -> Conditioning | None:
+    def conditioning(self, sigma: Noise | None, labels: Labels | None) -> Conditioning | None:
+        """The embedded noise level and label, by which the bidirectional network is modulated."""
         assert (sigma is not None) == self._time_conditioned, (
             "sigma is given exactly to networks that are time-conditioned"
         )
@@ -196,24 +202,41 @@ class Dit(Conditional, Separating, Incremental, Blockwise):
 
 
 class CachedReader(Reader):
-    """Reads from left to right with the causal network, and caches keys and values."""
+    """Reads a text in pieces, and caches their keys and values.
 
-    def __init__(self, network: Dit, length: int) -> None:
-        self._network, self._length = network, length
+    Args:
+        network: causal or not.
+        length: tokens of the longest text.
+        labels: as in `Dit.encode`.
+    """
+
+    def __init__(self, network: Dit, length: int, labels: Labels | None) -> None:
+        self._network, self._length, self._labels = network, length, labels
         self._rotation = network.rotary_emb(length)
         self._pasts = [Past(length) for _ in network.blocks]
         self._position = 0
 
-    def read(self, tokens: Tokens) -> Hidden:
+    def read(self, tokens: Tokens, sigma: Noise | None = None) -> Hidden:
         """Features of the next tokens; only their positions are computed."""
-        start, self._position = self._position, self._position + tokens.shape[1]
-        assert self._position <= self._length, f"this reader was made for {self._length} tokens"
-        rotation = self._rotation.between(start, self._position)
+        features = self._features(tokens, sigma, keeps=True)
+        self._position += tokens.shape[1]
+        return features
+
+    def look(self, tokens: Tokens, sigma: Noise | None = None) -> Hidden:
+        """As `read`, without keeping their keys and values."""
+        return self._features(tokens, sigma, keeps=False)
+
+    def _features(self, tokens: Tokens, sigma: Noise | None, *, keeps: bool) -> Hidden:
+        start, end = self._position, self._position + tokens.shape[1]
+        assert end <= self._length, f"this reader was made for {self._length} tokens"
+        rotation = self._rotation.between(start, end)
+        conditioning = self._network.conditioning(sigma, self._labels)
         hidden: Hidden = self._network.vocab_embed(tokens)
         for block, past in zip(self._network.blocks, self._pasts, strict=True):
+            past.keeps = keeps
             # Not the compiled form, which would be compiled again for every length of the past.
-            hidden = block.forward(hidden, None, rotation, past)
-        features: Hidden = self._network.output_layer(hidden, None)
+            hidden = block.forward(hidden, conditioning, rotation, past)
+        features: Hidden = self._network.output_layer(hidden, conditioning)
         return features
 
 

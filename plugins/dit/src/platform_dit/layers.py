@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from platform_core.types import Hidden, Inputs, Noise, TopTokens, tensor
+from platform_core.visibility import Positions
 from platform_dit.attention import Attention, Heads, Mask, Newest
 
 PERIOD = 10_000
@@ -34,8 +35,8 @@ Conditioning = Float[Tensor, "*#batch cond_size"]
 class Rotation(NamedTuple):
     """Rotary angles of every position."""
 
-    cos: Float[Tensor, "length 1 half_head_size"]
-    sin: Float[Tensor, "length 1 half_head_size"]
+    cos: Float[Tensor, "*#batch length 1 half_head_size"]
+    sin: Float[Tensor, "*#batch length 1 half_head_size"]
 
     def __call__(
         self, heads: Float[Tensor, "*batch length heads head_size"]
@@ -64,11 +65,12 @@ class Rotary(nn.Module):
         # Saved like a weight, because published checkpoints hold it.
         self.register_buffer("inv_freq", inv_freq)
 
-    def forward(self, length: int) -> Rotation:
-        """The angles of the first `length` positions, in float32 or wider."""
+    def forward(self, positions: int | Positions) -> Rotation:
+        """The angles of these positions, or of as many first ones, in float32 or wider."""
         dtype = torch.promote_types(self.inv_freq.dtype, torch.float32)
-        positions = torch.arange(length, device=self.inv_freq.device, dtype=dtype)
-        angles = positions[:, None, None] * self.inv_freq.to(dtype)
+        if isinstance(positions, int):
+            positions = torch.arange(positions, device=self.inv_freq.device)
+        angles = positions.to(dtype)[..., None, None] * self.inv_freq.to(dtype)
         return Rotation(angles.cos(), angles.sin())
 
 
@@ -123,22 +125,28 @@ class SigmaEmbedding(nn.Module):
 
 
 class Past:
-    """Key-value cache of a block, with room for `length` positions."""
+    """Key-value cache of a block, with room for `length` positions.
+
+    `keeps` says whether `extend` remembers the next positions.
+    """
 
     def __init__(self, length: int) -> None:
         self._length = length
         self._used = 0
+        self.keeps = True
         self._rooms: tuple[Heads, Heads] | None = None
 
     def extend(self, key: Newest, value: Newest) -> tuple[Heads, Heads]:
         """Append keys and values of the next positions; return those of all positions so far."""
         if self._rooms is None:
             self._rooms = self._room(key), self._room(value)
-        start, self._used = self._used, self._used + key.shape[1]
+        start, end = self._used, self._used + key.shape[1]
         for room, new in zip(self._rooms, (key, value), strict=True):
-            room[:, start : self._used] = new
+            room[:, start:end] = new
+        if self.keeps:
+            self._used = end
         keys, values = self._rooms
-        return keys[:, : self._used], values[:, : self._used]
+        return keys[:, :end], values[:, :end]
 
     def _room(self, like: Newest) -> Heads:
         return like.new_empty(like.shape[0], self._length, *like.shape[2:])
@@ -181,10 +189,19 @@ class Block(nn.Module, ABC):
         x: Hidden,
         conditioning: Conditioning | None,
         rotation: Rotation,
+        past: Past | None = None,
         *,
         visible: Mask | None = None,
     ) -> Hidden:
-        """The residual stream after this block; `visible` says what each position may see."""
+        """The residual stream after this block.
+
+        Args:
+            x: the residual stream before it.
+            conditioning: the embedded noise level; None for the causal block.
+            rotation: angles of these positions.
+            past: earlier positions, which all of these see; extended by these if it keeps them.
+            visible: what each position may see, without `past`.
+        """
 
     def attend(
         self,
@@ -227,13 +244,14 @@ class ModulatedBlock(Block):
         x: Hidden,
         conditioning: Conditioning | None,
         rotation: Rotation,
+        past: Past | None = None,
         *,
         visible: Mask | None = None,
     ) -> Hidden:
         shifts_scales_gates = self.adaLN_modulation(conditioning).to(x.dtype)
         shift1, scale1, gate1, shift2, scale2, gate2 = shifts_scales_gates.chunk(6, dim=-1)
         normalised = modulate(self.norm1(x), shift1, scale1)
-        x = torch.addcmul(x, gate1, self.attend(normalised, rotation, visible=visible))
+        x = torch.addcmul(x, gate1, self.attend(normalised, rotation, past, visible=visible))
         return torch.addcmul(x, gate2, self.transform(modulate(self.norm2(x), shift2, scale2)))
 
 
@@ -251,7 +269,6 @@ class CausalBlock(Block):
         *,
         visible: Mask | None = None,
     ) -> Hidden:
-        """The residual stream after this block; `past` caches earlier positions and is extended."""
         x = x + self.attend(self.norm1(x), rotation, past, visible=visible)
         return x + self.transform(self.norm2(x))
 

@@ -15,13 +15,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from platform_core.backbone import Backbone, FromElsewhere
+from platform_core.backbone import FromElsewhere, Sighted
 from platform_core.errors import UsageError
-from platform_core.types import Hidden, Inputs, Noise
+from platform_core.types import Hidden, Inputs, Labels, Noise
+from platform_core.visibility import Visibility
 from platform_hf.embedding import SigmaShift, embed
 
 
-class Hf(Backbone, FromElsewhere):
+class Hf(Sighted, FromElsewhere):
     """A network of the transformers library, told the noise level where the process has one.
 
     Args:
@@ -103,6 +104,8 @@ class Hf(Backbone, FromElsewhere):
         width = network.get_input_embeddings().embedding_dim
         self.shift = SigmaShift(width) if time_conditioned else None
         self._longest = networks.longest(network)
+        self._reading = reading
+        self._obeys = False
         self._num_states = num_states
         self._time_conditioned = time_conditioned
         self._pretrained = pretrained
@@ -147,7 +150,13 @@ class Hf(Backbone, FromElsewhere):
         """The network's last layer, which may share its weights with the first."""
         return self.head
 
-    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
+    def encode(
+        self,
+        inputs: Inputs,
+        sigma: Noise | None,
+        labels: Labels | None = None,
+        visibility: Visibility | None = None,
+    ) -> Hidden:
         """Inputs of the last layer at each position; in BERT, those after the head's transform.
 
         Args:
@@ -155,17 +164,36 @@ class Hf(Backbone, FromElsewhere):
                 averaged.
             sigma: noise level, `[batch, 1]` or one per position; None where the network is not told
                 it.
+            labels: None, since the network reads none.
+            visibility: what each position may see, and where it stands.
 
         Raises:
-            UsageError: the sequences are longer than the network has positions for.
+            UsageError: the sequences are longer than the network has positions for, or the network
+                cannot be told what positions see.
         """
+        assert labels is None, "the network reads no labels"
         embedded = embed(self.network.get_input_embeddings(), inputs, self._num_states)
-        self._require_positions(embedded.shape[1])
         if self.shift is not None:
             assert sigma is not None, "a time-conditioned network is told the noise level"
             embedded = embedded + self.shift(sigma).to(embedded.dtype)
-        features: Hidden = self.network(inputs_embeds=embedded).logits
+        told = {} if visibility is None else self._told(visibility, embedded)
+        if visibility is None or visibility.positions is None:
+            self._require_positions(embedded.shape[1])
+        features: Hidden = self.network(inputs_embeds=embedded, **told).logits
         return features
+
+    def _told(self, visibility: Visibility, embedded: Hidden) -> dict[str, torch.Tensor]:
+        """The rule and the positions as arguments of the network."""
+        from platform_hf import sight
+
+        if not self._obeys:
+            sight.require_obedient(self.network, self._reading)
+            self._obeys = True
+        length, positions = embedded.shape[1], visibility.positions
+        sight.require_window(self.network, length)
+        if positions is not None and self._longest is not None and length > self._longest:
+            self._require_positions(int(positions.max()) + 1)
+        return sight.arguments(self.network, visibility, embedded, causal=self._reading.causal)
 
     def _require_positions(self, length: int) -> None:
         if self._longest is not None and length > self._longest:

@@ -445,10 +445,15 @@ def longest(network: PreTrainedModel) -> int | None:
     positions: int | None = getattr(network.config, "max_position_embeddings", None)
     if positions is None or positions < 1:
         return None
+    return positions - first_position(network)
+
+
+def first_position(network: PreTrainedModel) -> int:
+    """The number of a text's first position: RoBERTa begins after that of the padding token."""
+    number = getattr(network.config, "max_position_embeddings", None)
     tables = [module for module in network.modules() if isinstance(module, nn.Embedding)]
-    # RoBERTa begins its positions after the one of the padding token.
-    padding = [t.padding_idx for t in tables if t.num_embeddings == positions and t.padding_idx]
-    return positions - (padding[0] + 1 if padding else 0)
+    padding = [t.padding_idx for t in tables if t.num_embeddings == number and t.padding_idx]
+    return padding[0] + 1 if padding else 0
 
 
 @torch.no_grad()

@@ -3,8 +3,8 @@
     hidden = encode(inputs, sigma)     every position, mixing them           [batch, length, width]
     logits = decoder(hidden rows)      any number of single positions        [rows, num_states]
 
-In this backbone, attention mixes the positions. To read labels, derive from `Conditional`; to keep
-the documents of a sequence apart, derive from `Separating`.
+In this backbone, attention mixes the positions. To read labels, derive from `Conditional`; to be
+told which positions see which, as documents of one sequence and blocks need, from `Sighted`.
 """
 
 from typing import final

@@ -1,0 +1,1 @@
+"""Block diffusion: text written block after block, each by any diffusion process."""
