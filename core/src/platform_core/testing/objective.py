@@ -349,8 +349,10 @@ def leaves_given_tokens_clean(subject: Subject) -> Figures:
 
 def _require_clean(batch: Batch, inputs: Inputs, alpha: Noise) -> None:
     """Of inputs of core's own kinds; a network may read several versions of a text in a row."""
-    length = batch.x0.shape[1]
-    for part in inputs.split(length, dim=1) if isinstance(inputs, Tensor) else [inputs]:
+    parts: list[Inputs] = [inputs]
+    if isinstance(inputs, Tensor):
+        parts = [*inputs.chunk(max(1, inputs.shape[1] // batch.x0.shape[1]), dim=1)]
+    for part in parts:
         read = _tensors(part)
         if read and read[0].shape[:2] == batch.x0.shape:
             clean = all(map(torch.equal, read, _tensors(batch.kept(part))))
