@@ -17,6 +17,7 @@ from lm_eval.tasks import TaskManager
 from platform_ar.objective import NextTokenNll
 from platform_ar.parameterization import NextToken
 from platform_ar.process import Ar
+from platform_ar.sampler import LeftToRight
 from platform_core.cli import main
 from platform_core.data.tokenizer import CharacterTokenizer
 from platform_core.draws import Draws
@@ -31,6 +32,7 @@ from platform_harness import metrics as task_metrics
 from platform_harness import needed
 from platform_harness import tasks as harness
 from platform_harness.evaluation import Tasks
+from platform_harness.generation import Asked, Writer, up_to_stop
 from platform_harness.likelihood import choose
 from platform_harness.names import names_in, require_known
 from platform_harness.needed import manager_of
@@ -83,14 +85,16 @@ TASKS = {
 }
 
 
-def model(length=LENGTH):
+def model(length=LENGTH, *, writer=False):
     torch.manual_seed(0)
     process = Ar(TOKENIZER.vocab_size)
     network = CausalNetwork(process.num_states).double()
     objective = NextTokenNll(Model(process, LogLinear(), NextToken(), network))
     reader = Reader(TOKENIZER, (TOKENIZER.bos_id,), length)
-    accelerator = Accelerator(cpu=True)
-    return TrainedLm(choose(objective, None, 1), reader, accelerator, batch_size=4, seed=1)
+    accelerator, likelihood = Accelerator(cpu=True), choose(objective, None, 1)
+    written = Writer(objective.model, LeftToRight(), TOKENIZER, accelerator, length, facts={})
+    options = {"batch_size": 4, "seed": 1, "writer": written if writer else None}
+    return TrainedLm(likelihood, reader, accelerator, **options)
 
 
 def ask(lm, context, *choices, task="any", number=0):
@@ -233,12 +237,15 @@ def records(capsys, *words):
 def test_tasks_are_measured_and_kept(home, tasks, capsys):
     words = (
         home / "run",
-        "--tasks=choices,endings,texts",
+        "--tasks=choices,endings,texts,stories",
         f"--task_path={tasks}",
         "--trust_tasks",
         "--draws=4",
     )
-    choices, endings, texts = records(capsys, *words)
+    choices, endings, texts, stories = records(capsys, *words)
+    assert stories["card"]["sampler"]["name"] == "ancestral"
+    assert stories["nfe_per_text"] <= 3
+    assert stories["items_with_less_room"] == 3
     assert choices["items"] == endings["items"] == texts["items"] == 3
     accuracy = choices["metrics"]["acc"]
     error = (accuracy * (1 - accuracy) / 2) ** 0.5
@@ -250,7 +257,7 @@ def test_tasks_are_measured_and_kept(home, tasks, capsys):
     assert choices["mean_noise_error_of_a_score"] > 0
     assert endings["metrics"]["perplexity"] > 1
     assert texts["metrics"]["bits_per_byte"] > 0
-    for record in (choices, endings, texts):
+    for record in (choices, endings, texts, stories):
         found = require_whole(Record.read(record), [task_metrics.TASKS])
         assert found
         assert not any("standard_error" in name or "chance" in name for name in found)
@@ -317,6 +324,50 @@ def test_tasks_are_asked_of_a_model_and_what_cannot_be_scored_is_wrong(tasks):
     assert texts.metrics["bits_per_byte"] == pytest.approx(expected, abs=1e-5)
     assert set(endings.metrics) >= {"perplexity", "acc"}
     assert endings.counts["items_that_cannot_be_scored"] == 2
+
+
+def request(context, until, number=0, **arguments):
+    arguments = {"until": until, **arguments}
+    return Instance("generate_until", {}, (context, arguments), 0, ("stories", number, 1))
+
+
+def test_generated_text_continues_its_prompt_and_ends_at_a_stop_string():
+    lm = model(writer=True)
+    asked = [request("ab ", ["."], n, max_gen_toks=4) for n in range(30)]
+    texts = lm.generate_until(asked)
+    assert not any("." in text for text in texts)
+    assert len(set(texts)) > 1
+    assert lm.generate_until(asked[7:9]) == texts[7:9]
+    (whole,) = lm.generate_until([request("ab ", [], 0, max_gen_toks=4)])
+    assert whole.startswith(texts[0])
+    counts = lm.counts["stories"].summary()
+    assert (counts["nfe"], counts["nfe_per_text"]) == (4, 4)
+    assert counts["items_with_cut_context"] == counts["items_with_less_room"] == 0
+
+
+def test_a_task_of_generated_text_is_scored_by_lm_eval(tasks):
+    (found,) = run_tasks(model(writer=True), ["stories"], folder=tasks, limit=2, num_fewshot=None)
+    assert (found.items, found.place) == (2, "drawn")
+    assert 0 <= found.metrics["exact_match"] <= 1
+    assert found.counts["nfe_per_text"] > 0
+
+
+def test_long_prompts_leave_half_the_length_for_the_text():
+    lm = model(writer=True)
+    (text,) = lm.generate_until([request("abcd " * 9, "zzz", max_gen_toks=40)])
+    assert len(lm.reader.tokens(text)) <= LENGTH - LENGTH // 2
+    counts = lm.counts["stories"].summary()
+    assert counts["items_with_cut_context"] == counts["items_with_less_room"] == 1
+    assert counts["nfe"] == LENGTH - LENGTH // 2
+    with pytest.raises(UsageError, match="task stories: the task asks for 0 generated tokens"):
+        lm.generate_until([request("ab", ".", max_gen_toks=0)])
+
+
+def test_the_first_stop_string_ends_a_text():
+    assert up_to_stop("a.b\nc", ["\n", "."]) == "a"
+    assert up_to_stop("a.b", ["x"]) == up_to_stop("a.b", []) == "a.b"
+    assert Asked.read({"until": "\n", "max_new_tokens": 7}) == (("\n",), 7)
+    assert Asked.read({}) == ((), 256)
 
 
 def test_generated_text_and_hubs_out_of_reach_are_refused_in_one_line(tasks, monkeypatch):

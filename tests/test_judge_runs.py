@@ -131,6 +131,32 @@ def test_the_command_puts_real_and_shuffled_text_beside_the_samples(runs, capsys
     assert require_whole(Record.read(record), METRICS) == names
 
 
+def test_a_sweep_judges_the_samples_of_each_value_and_real_text_once(runs, capsys, monkeypatch):
+    read = []
+    judge = generative.judge_texts
+
+    def counted(judging, texts, *words, **options):
+        read.append(len(texts))
+        return judge(judging, texts, *words, **options)
+
+    monkeypatch.setattr(generative, "judge_texts", counted)
+    before = set((runs / "mdlm" / "evaluations").glob("*.json"))
+    sweep = ["--sweep", "sampler.temperature=.5,.9", "--sample.length=8", "--json"]
+    assert evaluated(runs, runs / "ar", *sweep) == 0
+    new = set((runs / "mdlm" / "evaluations").glob("*.json")) - before
+    assert {json.loads(f.read_text())["card"]["sampler"]["temperature"] for f in new} == {0.5, 0.9}
+    assert len(read) == 2 + 3
+    one, two = (json.loads(file.read_text()) for file in new)
+    assert one["real"] == two["real"]
+    assert evaluated(runs, runs / "ar", *sweep) == 0
+    assert len(read) == 5
+    capsys.readouterr()
+    bad = ["--sweep", "sampler.temperature=.5,-1"]
+    assert evaluated(runs, runs / "ar", *bad) == 2
+    assert "temperature is -1" in capsys.readouterr().err.splitlines()[-1]
+    assert len(read) == 5
+
+
 def test_mauve_compares_features_with_those_of_other_real_texts(runs, folder, capsys, monkeypatch):
     def compute_mauve(*, p_features, q_features):
         seen.append((p_features, q_features))

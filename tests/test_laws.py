@@ -67,6 +67,7 @@ QUICK = [
     ("objective:own-noise", "same-draws-same-loss", "equal draws give another loss"),
     ("objective:noise-of-the-batch", "parts-add-up", "forward in parts with absorbing"),
     ("objective:untold", "tells-the-network", "is not told the labels of the batch"),
+    ("objective:noises-prompts", "leaves-given-tokens-clean", "reads noise in place of a token"),
     ("objective:detached", "gradients", "all gradients are 0"),
     ("sampler:global-seed", "same-seed-same-sample", "one generator, two samples"),
     ("sampler:remembers", "same-seed-same-sample", "one generator, two samples"),

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from platform_core import hookspecs
-from platform_core.cli.eval import BOUND, installed_evaluations, own_words
+from platform_core.cli.eval import installed_evaluations, own_words
 from platform_core.component import KINDS, SERVICES
 from platform_core.hookspecs import SERVICE_HOOKS
 from platform_core.registry.loading import find_plugins
@@ -45,7 +45,7 @@ def test_what_our_plugins_bring_is_known_without_them() -> None:
     own = {
         word.removeprefix("--"): FIRST_PARTY["evaluation"][name]
         for name, evaluation in installed_evaluations(find_plugins({})).items()
-        if name != BOUND
+        if name in FIRST_PARTY["evaluation"]
         for word in own_words(evaluation)
     }
     assert own == FIRST_PARTY_OPTIONS["platform eval"]

@@ -70,6 +70,7 @@ SMALL = (  # noqa: SIM905
 FILES = {
     "my.txt": "we the people of the united states " * 200,
     "my/a.jsonl": '{"body": "we the people of the united states"}\n' * 100,
+    "pairs.jsonl": '{"prompt": "1 + 1 =", "answer": "2"}\n' * 100,
     "my.jsonl": '{"text": "we the people of the united states"}\n' * 100,
     "study.yaml": "base: small.yaml\naxes: {process: [duo, mdlm]}\nseeds: 2\n",
     "small.yaml": (

@@ -354,6 +354,13 @@ class Untold(Nelbo):
         return super().forward(Batch(batch.x0, batch.mask), draws)
 
 
+class NoisesPrompts(Nelbo):
+    """Tokens that are given get noise like all others."""
+
+    def forward(self, batch, draws):
+        return super().forward(batch._replace(given=None), draws)
+
+
 class NoiseOfTheBatch(Nelbo):
     """Noise is drawn for all sequences of a batch at once."""
 
@@ -755,7 +762,7 @@ def platform_parameterizations():
 @hookimpl
 def platform_objectives():
     parts = (HalfTheBound, TooHigh, Negative, CountsPadding, OwnNoise, NoiseOfTheBatch)
-    return components(*parts, Untold, Detached)
+    return components(*parts, Untold, NoisesPrompts, Detached)
 
 
 @hookimpl

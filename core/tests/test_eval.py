@@ -276,3 +276,63 @@ def test_one_fact_that_differs_gives_another_name(place):
     assert len(names) == 2
     assert "words" in names
     assert file_name("words", Record({}, Card({**FACTS, "threads": 3})), FACTS) == "words"
+
+
+def swept(capsys, run, *words):
+    """The exit code of a sweep, what it printed, and its last line of errors."""
+    capsys.readouterr()
+    code = main(["eval", str(run), *words])
+    out = capsys.readouterr()
+    return code, out.out, out.err.splitlines()
+
+
+def test_a_sweep_measures_once_for_each_value_and_goes_on_where_it_stopped(run, capsys, tmp_path):
+    own = tmp_path / "run"
+    shutil.copytree(run, own, ignore=shutil.ignore_patterns("evaluations"))
+    alone = records(capsys, own, "--evaluate.draws=2")[0]
+    draws = "--sweep=evaluate.draws=1,2,3,1"
+    code, said, errors = swept(capsys, own, draws)
+    assert code == 0
+    assert [line for line in said.splitlines() if line.startswith("evaluate.draws=")] == [
+        "evaluate.draws=1:",
+        "evaluate.draws=3:",
+    ]
+    assert any(line.startswith("evaluate.draws=2: measured before, kept in") for line in errors)
+    kept = own / "evaluations"
+    assert len(list(kept.glob("*.json"))) == 3
+    assert "kept in" not in swept(capsys, own, draws)[1]
+    again = records(capsys, own, "--sweep", "evaluate.draws=2", "--again")
+    assert again[0]["nats_per_token"] == alone["nats_per_token"]
+    assert again[0]["card"]["asked"] == alone["card"]["asked"]
+    assert len(list(kept.glob("*.json"))) == 3
+
+
+def test_a_sweep_of_two_options_measures_every_combination(run, capsys):
+    words = ["--sweep", "evaluate.draws=4,5", "evaluate.split=validation,test"]
+    found = records(capsys, run, *words, "--evaluate.sequences=4")
+    ways = [(r["card"]["evaluate"]["draws"], r["card"]["evaluate"]["split"]) for r in found]
+    assert ways == [(4, "validation"), (4, "test"), (5, "validation"), (5, "test")]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    {
+        "no values": (["--sweep", "evaluate.draws"], "--sweep evaluate.draws names no values"),
+        "an empty value": (["--sweep", "evaluate.draws=1,,2"], "names no values"),
+        "a bad value": (["--sweep", "evaluate.draws=1,0"], "evaluate.draws is 0"),
+        "an unknown option": (["--sweep", "evaluate.drawz=1"], "did you mean evaluate.draws"),
+        "not read": (["--sweep", "train.steps=1,2"], "--train.steps is not read by"),
+        "twice": (["--sweep", "seed=1", "seed=2"], "--sweep names an option twice"),
+        "also given": (["--seed=3", "--sweep", "seed=1,2"], "--seed is given as well"),
+        "its own": (["--sweep", "json=1,2"], "--json is no option to sweep"),
+        "of the process": (["--sweep", "train.precision=fp32,bf16"], "is no option to sweep"),
+        "again alone": (["--again"], "--again is for a sweep"),
+    }.values(),
+)
+def test_a_sweep_that_cannot_be_is_refused_before_anything_is_measured(run, capsys, words, said):
+    before = sorted((run / "evaluations").glob("*")) if (run / "evaluations").exists() else []
+    code, printed, errors = swept(capsys, run, *words)
+    assert (code, printed) == (2, "")
+    assert said in errors[-1]
+    after = sorted((run / "evaluations").glob("*")) if (run / "evaluations").exists() else []
+    assert before == after

@@ -102,6 +102,12 @@ class Noised(NamedTuple):
     alpha: Noise
     slope: Noise
 
+    def around(self, batch: Batch) -> "Noised":
+        """The same noisy batch, in which the tokens that the batch gives are clean."""
+        if batch.given is None:
+            return self
+        return self._replace(inputs=batch.kept(self.inputs), x_t=batch.kept_tokens(self.x_t))
+
 
 class DiffusionObjective(Objective, Guessing):
     """A bound that is the time integral of a row function, estimated at one time per sequence.
@@ -195,6 +201,7 @@ class DiffusionObjective(Objective, Guessing):
         return Noised(x_t, x_t, alpha, schedule.slope(t))
 
     def _integrand(self, batch: Batch, noised: Noised, row_loss: rows.RowLoss) -> Loss:
+        noised = noised.around(batch)
         x0, (_, x_t, alpha, slope) = batch.x0, noised
         process = self.denoiser.process
         counted = rows.Places.of(

@@ -5,12 +5,13 @@ single positions. A noise level broadcasts against `*batch`: `[batch, 1]` gives 
 sequence the same level.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 Tokens = Int[Tensor, "*batch"]
 Documents = Int[Tensor, "sequences length"]
@@ -46,6 +47,15 @@ class OtherInputs(Protocol):
         """A tensor on the device of the inputs whose first dimension is the batch."""
 
 
+@runtime_checkable
+class Keeping(OtherInputs, Protocol):
+    """Inputs of an author's own kind in which the tokens that a batch gives can be made clean."""
+
+    @abstractmethod
+    def kept(self, batch: "Batch") -> OtherInputs:
+        """The same inputs, with the clean token wherever `batch.given` is true."""
+
+
 Inputs = Tokens | Probs | TopTokens | OtherInputs
 
 
@@ -79,6 +89,10 @@ class Batch(NamedTuple):
     """
     full: Selected | None = None
     """The same object as `mask` where all of it is known to be true; see `every`."""
+    given: Selected | None = None
+    """Which tokens the model is given, such as those of a prompt, `[batch, length]`: they get no
+    noise and do not count. None where no token is given.
+    """
 
     @property
     def every(self) -> bool:
@@ -90,6 +104,36 @@ class Batch(NamedTuple):
         """Labels and documents by name, without those that are None."""
         known = {"labels": self.labels, "documents": self.documents}
         return {name: value for name, value in known.items() if value is not None}
+
+    def kept(self, noisy: Inputs) -> Inputs:
+        """Noisy tokens, or other inputs of the network, in which given tokens are clean.
+
+        Args:
+            noisy: tokens `[batch, length]`, dense or largest probabilities of these texts, or
+                inputs of an author's own kind that are `Keeping`.
+
+        Raises:
+            TypeError: some tokens are given, and the inputs are of another kind.
+        """
+        given, x0 = self.given, self.x0
+        if given is None:
+            return noisy
+        if isinstance(noisy, Keeping):
+            return noisy.kept(self)
+        if isinstance(noisy, TopTokens):
+            first = torch.zeros_like(noisy.weights)
+            first[..., 0] = 1
+            ids = torch.where(given[..., None], x0[..., None].to(noisy.ids), noisy.ids)
+            return TopTokens(ids, torch.where(given[..., None], first, noisy.weights))
+        inputs = tensor(noisy)
+        if not inputs.is_floating_point():
+            return torch.where(given, x0, inputs)
+        certain = nn.functional.one_hot(x0, inputs.shape[-1]).to(inputs)
+        return torch.where(given[..., None], certain, inputs)
+
+    def kept_tokens(self, noisy: Tokens) -> Tokens:
+        """Noisy tokens `[batch, length]` in which given tokens are clean."""
+        return noisy if self.given is None else torch.where(self.given, self.x0, noisy)
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> "Batch":
         """The same batch on another device; from a CPU, where that is free, it looks at `mask`.
@@ -109,4 +153,6 @@ class Batch(NamedTuple):
     def _each(self, change: Callable[[Tensor], Tensor], *, every: bool) -> "Batch":
         known = {name: change(values) for name, values in self.conditions.items()}
         mask = change(self.mask)
-        return Batch(change(self.x0), mask, **known, full=mask if every else None)
+        given = None if self.given is None else change(self.given)
+        full = mask if every else None
+        return Batch(change(self.x0), mask, **known, full=full, given=given)

@@ -1,10 +1,14 @@
 """`platform eval RUN`: measure a trained network: its bound on any text, or a plugin's figures."""
 
+import os
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from platform_core.cli import points
 from platform_core.cli.parser import show_help
 from platform_core.composition.compose import compose_saved
 from platform_core.composition.help_page import HelpPage
@@ -14,6 +18,7 @@ from platform_core.record.directory import RunDirectory, first_argument
 from platform_core.registry.loading import load_plugins
 
 if TYPE_CHECKING:
+    from platform_core.composition.compose import Composition
     from platform_core.evaluation.evaluation import Evaluation
     from platform_core.evaluation.trained import TrainedRun
     from platform_core.registry.parts import Plugins
@@ -31,23 +36,60 @@ def main(argv: Sequence[str]) -> int:
     if argv[:1] in (["-h"], ["--help"]):
         return show_help("platform eval", __doc__, partial(arguments, evaluations))
     directory = first_argument(argv, "platform eval RUN")
-    composition, asked = compose_saved(
-        directory.config,
-        argv,
-        plugins,
-        prog="platform eval RUN",
-        extend=partial(arguments, evaluations),
-        page=HelpPage(reads=read_by(evaluations)),
-    )
-    name = chosen(evaluations, asked)
-    require_read(name, evaluations, argv)
+    asked_for = requested(directory.config, argv, plugins, evaluations)
+    name = chosen(evaluations, asked_for[0].asked)
+    require_read(name, evaluations, [*argv, *(f"--{word}" for word in asked_for[0].words)])
 
     from platform_core.evaluation.trained import TrainedRun
+    from platform_core.record.results import evaluations as kept
     from platform_core.runtime import accelerator as runtime
 
-    run = TrainedRun(directory, composition, runtime.start(composition.train.precision))
-    measure(run, evaluations[name](), directory, asked)
+    accelerator = runtime.start(asked_for[0].composition.train.precision)
+    there, evaluation = points.known(kept(directory)), evaluations[name]()
+    for point in asked_for:
+        digest = point.digest(name, directory)
+        if point.words and not point.asked.again and digest in there:
+            if accelerator.is_main_process:
+                said = f"{' '.join(point.words)}: measured before, kept in {there[digest]}"
+                print(said, file=sys.stderr)
+            continue
+        if point.words and not point.asked.json and accelerator.is_main_process:
+            print(f"{' '.join(point.words)}:", flush=True)
+        run = TrainedRun(directory, point.composition, accelerator)
+        measure(run, evaluation, directory, point.asked, digest)
     return 0
+
+
+def requested(
+    saved: Path,
+    argv: Sequence[str],
+    plugins: "Plugins",
+    evaluations: "Evaluations",
+    environ: Mapping[str, str] = os.environ,
+) -> list[points.Point]:
+    """What the command line asks for, checked: one point, or those of its sweep.
+
+    Raises:
+        UsageError: an option, or a value of a sweep, is one that cannot be.
+    """
+
+    def compose(words: Sequence[str]) -> "tuple[Composition, Namespace]":
+        return compose_saved(
+            saved,
+            words,
+            plugins,
+            prog="platform eval RUN",
+            extend=partial(arguments, evaluations),
+            environ=environ,
+            page=HelpPage(reads=read_by(evaluations)),
+        )
+
+    composition, asked = compose(argv)
+    if asked.sweep:
+        return points.points(argv, asked, compose)
+    if asked.again:
+        raise UsageError("--again is for a sweep; give --sweep KEY=VALUE,VALUE")
+    return [points.Point((), composition, asked)]
 
 
 def installed_evaluations(plugins: "Plugins") -> "Evaluations":
@@ -64,6 +106,7 @@ def arguments(evaluations: "Evaluations", parser: ArgumentParser) -> None:
     """Adds the options of this verb, and the options of every evaluation."""
     parser.add_argument("run", metavar="RUN", help="directory of the run")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    points.add_arguments(parser)
     for evaluation in evaluations.values():
         evaluation.arguments(parser)
 
@@ -123,9 +166,13 @@ def own_words(evaluation: "type[Evaluation]") -> list[str]:
 
 
 def measure(
-    run: "TrainedRun", evaluation: "Evaluation", directory: RunDirectory, asked: Namespace
+    run: "TrainedRun",
+    evaluation: "Evaluation",
+    directory: RunDirectory,
+    asked: Namespace,
+    digest: str,
 ) -> None:
-    """Runs an evaluation; saves and prints each of its records."""
+    """Runs an evaluation; saves and prints each of its records, whose cards keep the digest."""
     from platform_core.evaluation import figures
     from platform_core.record.files import json_text
     from platform_core.record.results import keep_evaluation
@@ -134,11 +181,12 @@ def measure(
     for measured in evaluation.records(run, asked):
         if not run.accelerator.is_main_process:
             continue
-        kept = keep_evaluation(directory, measured.name, measured.record, measured.in_name)
+        record = points.answered(measured.record, digest)
+        kept = keep_evaluation(directory, measured.name, record, measured.in_name)
         if measured.figure is not None:
             figures.write(measured.figure, kept.with_suffix(".svg"))
         if not asked.json:
             print(f"{measured.said}\nkept in {kept}", flush=True)
-        shown.append(measured.record.to_dict())
+        shown.append(record.to_dict())
     if run.accelerator.is_main_process and asked.json:
         print("\n".join(map(json_text, shown)))

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from platform_core.composition.options import DataOptions
 from platform_core.errors import UsageError
@@ -54,12 +54,13 @@ class Word:
         """The corpus and its path in characters that suit a file name."""
         return re.sub(r"[^\w.-]+", "-", f"{self.corpus}-{self.path}" if self.path else self.corpus)
 
+    def columns(self, own: DataOptions) -> dict[str, Any]:
+        """The columns of the text, if only the user knows them; else the corpus's own."""
+        names = ("column", "prompt_column", "answer_column", "suffix_column")
+        return {name: getattr(own, name) if self.corpus in ROWS else None for name in names}
+
     def __str__(self) -> str:
         return f"{self.corpus}={self.path}" if self.path else self.corpus
-
-    def column(self, own: DataOptions) -> str | None:
-        """The column of the text, if only the user knows it; else the corpus's own."""
-        return own.column if self.corpus in ROWS else None
 
 
 class Share(NamedTuple):
@@ -159,4 +160,4 @@ def _parted(said: str) -> tuple[str, str]:
 
 
 def _for(word: Word, data: DataOptions) -> DataOptions:
-    return replace(data, corpus=word.corpus, path=word.path, column=word.column(data), mix=None)
+    return replace(data, corpus=word.corpus, path=word.path, **word.columns(data), mix=None)

@@ -38,6 +38,12 @@ class DataOptions:
             saved: a file, a folder or a glob; for a corpus of the hub: a folder to read instead.
         column: name of the column that holds the text, for json, parquet, saved and the hub; by
             default the corpus's own, or text.
+        prompt_column: name of the column of prompts, for tasks: the model reads them and learns to
+            write the answers of answer_column. Each pair is one sequence: begin token, prompt,
+            answer, and end tokens up to length; only the answer and the end tokens count.
+        answer_column: name of the column of answers; goes with prompt_column.
+        suffix_column: name of a column of text that stands after the answer and that the model
+            reads too (infilling); then only the answer counts. Goes with prompt_column.
         mix: corpora to train on besides corpus, with commas between them, each with its path and
             its weight where it has them: wikitext103:2,text=my.txt:0.5. A weight is 1 unless it is
             given; that of corpus is given by naming corpus again. Each training sequence is of one
@@ -70,6 +76,9 @@ class DataOptions:
     corpus: str = "sotu"
     path: str | None = None
     column: str | None = None
+    prompt_column: str | None = None
+    answer_column: str | None = None
+    suffix_column: str | None = None
     mix: str | None = None
     length: int = 128
     tokenizer: str = "characters"
@@ -83,6 +92,41 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         at_most(MOST_AT_ONCE, "data", length=self.length)
+        if self.prompt_column is not None and self.answer_column is not None:
+            self._require_pairs_alone()
+        elif self.prompt_column or self.answer_column or self.suffix_column:
+            raise UsageError(
+                "pairs need --data.prompt_column and --data.answer_column, and they may have "
+                "--data.suffix_column; give both columns or none"
+            )
+
+    @property
+    def paired(self) -> bool:
+        """Whether the text is prompts with their answers."""
+        return self.prompt_column is not None
+
+    def _require_pairs_alone(self) -> None:
+        """Refuse options that pairs cannot have.
+
+        Raises:
+            UsageError: such an option is given.
+        """
+        unfit = {
+            "column": self.column,
+            "mix": None if self.mix == "none" else self.mix,
+            "packing": None if self.packing == "padded" else self.packing,
+            "marks": None if self.marks == "documents" else self.marks,
+            "document_masks": self.document_masks,
+            "streaming": self.streaming,
+            "label": self.label,
+        }
+        for name, value in unfit.items():
+            if value not in (None, False):
+                raise UsageError(
+                    f"data.{name} is {value}, but each pair of --data.prompt_column and "
+                    "--data.answer_column is a sequence of its own with a begin and end tokens, "
+                    "and has no labels; leave one of the two out"
+                )
 
 
 @dataclass(frozen=True)

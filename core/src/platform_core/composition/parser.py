@@ -317,7 +317,7 @@ class Arguments:
         option, given, value = word.partition("=")
         key = option.removeprefix("--")
         kinds = self._kinds.get(key, ())
-        if not given or key not in self._leaves:
+        if not given or not option.startswith("--") or key not in self._leaves:
             return word
         if kinds and set(kinds) <= {str, type(None)}:
             texts[key] = None if value == NOTHING else value

@@ -9,9 +9,10 @@ import glob
 import hashlib
 import importlib.metadata
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, final
 
 from platform_core.composition.options import SPLITS, DataOptions
 from platform_core.errors import UsageError
@@ -82,12 +83,69 @@ class LabelledCorpus(Corpus):
         """The label of each document of one split, in the order of the documents."""
 
 
+class Pair(NamedTuple):
+    """A prompt with its answer."""
+
+    prompt: str
+    answer: str
+    suffix: str = ""
+    """Text after the answer, which is given like the prompt."""
+
+
+class PairedCorpus(Corpus):
+    """A corpus of prompts with their answers: models read the prompts and learn the answers."""
+
+    packing = "padded"
+    infills: bool = False
+    """Whether pairs have text after the answer."""
+
+    @abstractmethod
+    def pairs(self, split: str) -> Iterator[Pair]:
+        """The pairs of one split of `SPLITS`, in a fixed order."""
+
+    def documents(self, split: str) -> Iterator[str]:
+        """The whole text of each pair."""
+        return ("".join(pair) for pair in self.pairs(split))
+
+
+@final
+class Columns(PairedCorpus):
+    """Pairs whose prompts, answers and suffixes are columns of one corpus.
+
+    Args:
+        columns: the same corpus for each column: prompts, answers, and suffixes if there are any.
+    """
+
+    def __init__(self, columns: Sequence[Corpus]) -> None:
+        self._columns, self.splits = tuple(columns), columns[0].splits
+        self.infills = len(columns) > 2
+
+    def pairs(self, split: str) -> Iterator[Pair]:
+        """The pairs of one split, row by row."""
+        texts = (corpus.documents(split) for corpus in self._columns)
+        return (Pair(*row) for row in zip(*texts, strict=True))
+
+    def fingerprint(self) -> str:
+        """Digest of the digests of the columns."""
+        each = " ".join(corpus.fingerprint() for corpus in self._columns)
+        return hashlib.sha256(f"pairs {each}".encode()).hexdigest()
+
+    def advice(self, split: str) -> str:
+        """As of the corpus that has the columns."""
+        return self._columns[0].advice(split)
+
+
 def open_corpus(options: DataOptions) -> Corpus:
     """The corpus that the options name, by its name or by the suffix of a file.
 
     Raises:
         UsageError: there is no corpus of that name, or the options do not suit it.
     """
+    if options.paired:
+        none: dict[str, Any] = dict.fromkeys(("prompt_column", "answer_column", "suffix_column"))
+        asked = (options.prompt_column, options.answer_column, options.suffix_column)
+        columns = [column for column in asked if column is not None]
+        return Columns([open_corpus(replace(options, **none, column=c)) for c in columns])
     plugins, name = installed(), options.corpus.replace("_", "-")
     suffix = Path(options.corpus).suffix.removeprefix(".")
     known = plugins.find("corpus", suffix) or suffix in FIRST_PARTY["corpus"]

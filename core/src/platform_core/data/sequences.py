@@ -6,6 +6,9 @@ Other ways of packing are in `packing`. With `--data.document_masks`, rows know 
 each token belongs. With `--data.streaming`, training sequences are not packed here but read as they
 are needed.
 
+Prompts with their answers (`--data.prompt_column`) are packed by `pairs`: only answers count, and
+prompts are given.
+
 With labels (`--data.label`), documents of one label are packed together and apart from all others,
 so that every sequence has one label.
 
@@ -24,12 +27,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from platform_core.composition.options import DataOptions
 from platform_core.data.cache import cached
-from platform_core.data.corpus import Corpus, LabelledCorpus, open_corpus
+from platform_core.data.corpus import Corpus, LabelledCorpus, PairedCorpus, open_corpus
 from platform_core.data.packing import Packing, Rows, choose
+from platform_core.data.pairs import paired_rows
 from platform_core.data.tokenizer import CharacterTokenizer, Ids, Tokenizer, load_tokenizer
 from platform_core.data.tokenizer.base import BuiltTokenizer
 from platform_core.data.tokenizer.sources import CHARACTERS, open_tokenizer
@@ -55,7 +60,8 @@ class PackedRows:
     """The rows of a packed split, memory-mapped and never copied as a whole.
 
     Columns are `ids` `[rows, length]`, `counted` and `characters` `[rows]`, and where they were
-    packed `documents` `[rows, length]` and `label` `[rows]`.
+    packed `documents` `[rows, length]`, `label` `[rows]` and `first` `[rows]`, the place of the
+    first token that counts; all that do not count are then given.
 
     Args:
         batches: Arrow record batches of the columns, at least one.
@@ -113,7 +119,14 @@ class TokenSplit(Sequences):
         ids, counted = self._arrays(indices)
         labels, documents = (self._known(name, indices) for name in ("label", "documents"))
         tokens = torch.from_numpy(ids.astype(np.int64))
-        return Batch(tokens, torch.from_numpy(counted), labels, documents)
+        mask = torch.from_numpy(counted)
+        given = ~mask if self.paired else None
+        return Batch(tokens, mask, labels, documents, given=given)
+
+    @property
+    def paired(self) -> bool:
+        """Whether sequences are prompts with their answers, of which only the answers count."""
+        return "first" in self._rows.columns
 
     def spread(self, number: int) -> "TokenSplit":
         """`number` sequences at even distances, to represent all documents; 0 for all sequences."""
@@ -146,7 +159,11 @@ class TokenSplit(Sequences):
 
     def _arrays(self, indices: Sequence[int]) -> tuple[Ids, npt.NDArray[np.bool_]]:
         ids, counted = self._take("ids", indices), self._take("counted", indices)
-        return ids, np.arange(ids.shape[1]) < counted[:, None]
+        places = np.arange(ids.shape[1])
+        kept = places < counted[:, None]
+        if self.paired:
+            kept &= places >= self._take("first", indices)[:, None]
+        return ids, kept
 
     def _with(self, places: npt.NDArray[np.int64]) -> "TokenSplit":
         return TokenSplit(self._rows, self._tokenizer, places)
@@ -257,7 +274,9 @@ class _Source:
     def way(self) -> tuple[Any, ...]:
         """Packing, marks, masks and labels, as a part of cache keys."""
         packing, marks = packing_of(self.corpus, self.options)
-        return (packing, marks, self.options.document_masks, self.options.label, self.names)
+        paired = ("pairs", self.corpus.infills) if isinstance(self.corpus, PairedCorpus) else ()
+        cut = self.options.document_masks, self.options.label, self.names
+        return (packing, marks, *cut, *paired)
 
     def load(self, split: str, key: tuple[Any, ...]) -> TokenSplit:
         """One split from the cache, packed if the cache lacks it."""
@@ -266,6 +285,17 @@ class _Source:
         if self.names:
             return LabelledSplit(rows, self.tokenizer, self.names)
         return TokenSplit(rows, self.tokenizer)
+
+    def tables(self, split: str, packing: Packing) -> Iterator[Any]:
+        """The packed rows of a split, as Arrow tables of one schema."""
+        if isinstance(self.corpus, PairedCorpus):
+            yield from pair_tables(self.corpus, split, self.tokenizer, self.options.length)
+            return
+        masks = self.options.document_masks
+        for label, documents in self.groups(split):
+            encoded = self.tokenizer.encode_counted(documents)
+            for rows, characters in packing.counted_rows(encoded):
+                yield table(rows, label, characters, with_documents=masks)
 
     def groups(self, split: str) -> Iterator[tuple[int | None, Iterable[str]]]:
         """Documents that are packed together, with the number of their label or None."""
@@ -385,18 +415,16 @@ def pack_split(source: _Source, split: str, folder: Path) -> None:
     Raises:
         UsageError: the split has less than one sequence.
     """
-    options, tokenizer = source.options, source.tokenizer
-    packing = packer(source.corpus, tokenizer, options)
+    options = source.options
+    packing = packer(source.corpus, source.tokenizer, options)
     number = 0
     folder.mkdir()
     with pa.OSFile(str(folder / ROWS), "wb") as sink:
         writer = None
-        for label, documents in source.groups(split):
-            for rows, characters in packing.counted_rows(tokenizer.encode_counted(documents)):
-                found = table(rows, label, characters, with_documents=options.document_masks)
-                writer = writer or pa.ipc.new_stream(sink, found.schema)
-                writer.write_table(found)
-                number += int(rows.counted.sum())
+        for found in source.tables(split, packing):
+            writer = writer or pa.ipc.new_stream(sink, found.schema)
+            writer.write_table(found)
+            number += pc.sum(found["counted"]).as_py() or 0
         if writer is not None:
             writer.close()
     if number < (options.length if packing.fills else 1):
@@ -423,6 +451,19 @@ def table(
     if characters is not None:
         columns["characters"] = pa.array(characters)
     return pa.table(columns)
+
+
+def pair_tables(
+    corpus: PairedCorpus, split: str, tokenizer: Tokenizer, length: int
+) -> Iterator[Any]:
+    """Arrow tables of the pairs of a split: columns `ids`, `counted`, `first` and `characters`.
+
+    Raises:
+        UsageError: a pair does not fit into a sequence.
+    """
+    for rows in paired_rows(corpus.pairs(split), split, tokenizer, length, infills=corpus.infills):
+        given = {"first": pa.array(rows.first), "characters": pa.array(rows.characters)}
+        yield pa.table({"ids": _column(rows.ids), "counted": pa.array(rows.counted), **given})
 
 
 def _column(matrix: npt.NDArray[Any]) -> Any:

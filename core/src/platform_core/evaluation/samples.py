@@ -1,9 +1,9 @@
 """Generation: samples of a model as text, around a prompt if there is one."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from accelerate import Accelerator
@@ -15,7 +15,7 @@ from platform_core.draws import derive_generator
 from platform_core.errors import UsageError
 from platform_core.evaluation.trajectory import Trajectory
 from platform_core.guidance import guided
-from platform_core.model import Model
+from platform_core.model import Model, Watch
 from platform_core.record.progress import shown
 from platform_core.runtime.accelerator import own_share
 from platform_core.sampler import Prompt, Sampler
@@ -94,34 +94,77 @@ def generate(
     """
     given = prompt_tokens(options, tokenizer, length, sampler)
     recorder = Recorder()
-    unwatched = guided(model, labels, options)
-    writer = unwatched.watched(recorder.see) if watched else unwatched
+    drawn = draw(
+        guided(model, labels, options),
+        sampler,
+        accelerator,
+        lambda first, batch: _prompt(given, (batch, length), accelerator.device),
+        shape=(options.number, length),
+        batch_size=options.batch_size,
+        seed=seed,
+        watch=recorder.see if watched else None,
+    )
+    tokens = drawn.tokens
+    texts = [tokenizer.decode(row) for row in tokens]
+    trajectory = recorder.trajectory(tokens[0], tokenizer.vocab_size) if tokens else None
+    return Samples(texts, tokens, drawn.nfe, drawn.seconds, drawn.nfe_per_text, trajectory)
+
+
+class Drawn(NamedTuple):
+    """Drawn token ids and their cost; fields as of `Samples`."""
+
+    tokens: list[list[int]]
+    nfe: int
+    nfe_per_text: float
+    seconds: float
+
+
+def draw(
+    model: Model,
+    sampler: Sampler,
+    accelerator: Accelerator,
+    prompts: Callable[[int, int], Prompt | None],
+    *,
+    shape: tuple[int, int],
+    batch_size: int,
+    seed: int,
+    watch: Watch | None = None,
+) -> Drawn:
+    """Draw texts batch by batch, each with its own generator; several processes divide them.
+
+    Args:
+        model: model that writes the texts.
+        sampler: sampler that draws from the model.
+        accelerator: device and precision.
+        prompts: gives the prompt of the batch that begins with a text's number and has so many
+            texts, on the accelerator's device; None for no prompt.
+        shape: number of texts, and tokens in each.
+        batch_size: texts in a batch.
+        seed: seed of every draw.
+        watch: called before every network call of the first batch.
+    """
     training, device = model.training, accelerator.device
+    writer = model if watch is None else model.watched(watch)
     model.eval()
-    start, number = time.perf_counter(), options.number
-    show = accelerator.is_main_process
+    start, (number, length) = time.perf_counter(), shape
     # Ids, and behind them the network evaluations of the batch and of the text; the rows of other
     # processes stay 0.
     drawn = torch.zeros(number, length + 2, dtype=torch.long, device=device)
-    batches = own_share(range(0, number, options.batch_size))
-    for first in shown(batches, "sampling", unit="batch", show=show):
-        batch = min(options.batch_size, number - first)
+    batches = own_share(range(0, number, batch_size))
+    for first in shown(batches, "sampling", unit="batch", show=accelerator.is_main_process):
+        batch = min(batch_size, number - first)
         generator = derive_generator(seed, "sample", first, device=device)
-        prompt = _prompt(given, (batch, length), device)
         with torch.no_grad(), accelerator.autocast():
-            sample = sampler(writer, (batch, length), generator, prompt)
+            sample = sampler(writer, (batch, length), generator, prompts(first, batch))
         drawn[first : first + batch, :length] = sample.tokens
         drawn[first : first + batch, length] = sample.nfe
         drawn[first : first + batch, -1] = sample.nfe if sample.each is None else sample.each
-        writer = unwatched
+        writer = model
     rows = accelerator.reduce(drawn).tolist()
-    tokens, nfe = [row[:length] for row in rows], max((row[length] for row in rows), default=0)
     model.train(training)
-    texts = [tokenizer.decode(row) for row in tokens]
-    seconds = time.perf_counter() - start
-    trajectory = recorder.trajectory(tokens[0], tokenizer.vocab_size) if tokens else None
+    nfe = max((row[length] for row in rows), default=0)
     per_text = sum(row[-1] for row in rows) / max(1, len(rows))
-    return Samples(texts, tokens, nfe, seconds, per_text, trajectory)
+    return Drawn([row[:length] for row in rows], nfe, per_text, time.perf_counter() - start)
 
 
 def prompt_tokens(

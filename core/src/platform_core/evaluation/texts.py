@@ -64,7 +64,7 @@ def _as_the_corpus_says(word: Word, own: DataOptions) -> DataOptions:
         own,
         corpus=word.corpus,
         path=word.path,
-        column=word.column(own),
+        **word.columns(own),
         packing=None,
         marks=None,
         streaming=False,

@@ -185,6 +185,7 @@ class Metric:
         lower_is_better: False where a higher number is the better one.
         usual: whether tables show it without being asked.
         beside: metrics that a table shows wherever it shows this one.
+        reference: place of the same number of real text, which plots show; empty where none is.
         members: for a metric that stands for a group of metrics, whose names are known only
             after measuring: gives the members that a measurement has.
     """
@@ -198,6 +199,7 @@ class Metric:
     lower_is_better: bool = True
     usual: bool = True
     beside: tuple["Metric", ...] = ()
+    reference: str = ""
     members: Callable[[Measurement], Iterable["Metric"]] | None = None
 
     def value(self, measurement: Measurement) -> float | None:

@@ -29,7 +29,7 @@ EVALUATIONS = "evaluations"
 
 NO_WAY = (
     *("kind", "units", "python", "system", "packages", "processes", "threads"),
-    *("seconds_per_item", "evaluate.on_the_way"),
+    *("seconds_per_item", "evaluate.on_the_way", "asked"),
 )
 """Places of a card that do not say how its figures were made, or that change none of them."""
 FORMAT = 2

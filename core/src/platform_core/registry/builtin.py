@@ -114,18 +114,20 @@ def platform_tokenizers() -> Iterable[Component]:
 
 @hookimpl
 def platform_evaluations() -> Iterable[Component]:
-    """The evaluation of the bound on the negative log-likelihood."""
+    """The evaluation of the bound on the negative log-likelihood, and of drawn answers."""
     return [
-        Component("bound", "platform_core.evaluation.evaluation:BoundOnText", "the bound of text")
+        Component("bound", "platform_core.evaluation.evaluation:BoundOnText", "the bound of text"),
+        Component("exact-match", "platform_core.evaluation.matching:ExactMatch", "drawn answers"),
     ]
 
 
 @hookimpl
 def platform_metrics() -> Iterable["Metric"]:
-    """Metrics of bounds on -log p."""
+    """Metrics of bounds on -log p, and of answers."""
+    from platform_core.record.answers import EXACT_MATCH
     from platform_core.record.bounds import BOUNDS
 
-    return BOUNDS
+    return (*BOUNDS, EXACT_MATCH)
 
 
 @hookimpl

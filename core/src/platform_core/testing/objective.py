@@ -6,6 +6,7 @@ For uniform noise, the exact network predicts a token from all other tokens (`to
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import final
 
 import torch
@@ -28,7 +29,16 @@ from platform_core.testing.partners import Setting, settings
 from platform_core.testing.process import agree
 from platform_core.testing.subject import Subject
 from platform_core.testing.toy import integrated_bound, stepped_bound, two_token_law
-from platform_core.types import Batch, Conditions, Documents, Hidden, Inputs, Labels, Noise
+from platform_core.types import (
+    Batch,
+    Conditions,
+    Documents,
+    Hidden,
+    Inputs,
+    Labels,
+    Noise,
+    TopTokens,
+)
 from platform_core.visibility import Visibility
 
 LAWS = Laws("objective")
@@ -321,6 +331,39 @@ def tells_the_network(subject: Subject) -> Figures:
         if isinstance(objective, Guessing):
             objective.guesses(batch, draws())
     return None
+
+
+@LAWS.law()
+def leaves_given_tokens_clean(subject: Subject) -> Figures:
+    """The network reads tokens that the batch gives without noise, in training and in bounds."""
+    batch = padded()
+    batch = batch._replace(given=~batch.mask)
+    for setting in settings(subject):
+        model, _ = setting.tiny(VOCABULARY)
+        objective = make(subject, model.watched(partial(_require_clean, batch)))
+        for name, loss in losses(objective, batch).items():
+            left = float(loss.per_token[~batch.mask].abs().max())
+            require(left == 0, f"{name} {setting}: a token that is given has {left:.3g}")
+    return None
+
+
+def _require_clean(batch: Batch, inputs: Inputs, alpha: Noise) -> None:
+    """Of inputs of core's own kinds; a network may read several versions of a text in a row."""
+    parts: list[Inputs] = [inputs]
+    if isinstance(inputs, Tensor):
+        parts = [*inputs.chunk(max(1, inputs.shape[1] // batch.x0.shape[1]), dim=1)]
+    for part in parts:
+        read = _tensors(part)
+        if read and read[0].shape[:2] == batch.x0.shape:
+            clean = all(map(torch.equal, read, _tensors(batch.kept(part))))
+            require(clean, "the network reads noise in place of a token that the batch gives")
+
+
+def _tensors(inputs: Inputs) -> list[Tensor]:
+    """The tensors of inputs of core's own kinds; none of an author's."""
+    if isinstance(inputs, TopTokens):
+        return [*inputs]
+    return [inputs] if isinstance(inputs, Tensor) else []
 
 
 @LAWS.law()

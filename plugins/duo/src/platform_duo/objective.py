@@ -256,7 +256,8 @@ class DiscreteConsistency(Distillation):
         trajectory = draws.each(
             lambda row, generator: draw_trajectory(row, num_states, generator), batch.x0
         )
-        x_t, x_s = trajectory.at(self.path.mu(t)), trajectory.at(self.path.mu(s))
+        x_t = batch.kept_tokens(trajectory.at(self.path.mu(t)))
+        x_s = batch.kept_tokens(trajectory.at(self.path.mu(s)))
         student = ReadAt.of(x_t, self.path.alpha(t))
         teacher = ReadAt.of(x_s, self.path.alpha(s))
         with torch.no_grad():

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 from platform_core.errors import UsageError
 from platform_core.evaluation.evaluation import Evaluation, Measured
@@ -32,6 +32,10 @@ class Tasks(Evaluation):
         "data.packing",
         "data.marks",
         "objective",
+        "sampler",
+        "sample.length",
+        "sample.label",
+        "sample.guidance",
         "seed",
     )
 
@@ -114,7 +118,9 @@ class Tasks(Evaluation):
         )
         seconds = model.seconds / max(1, sum(outcome.items for outcome in found))
         for outcome in found:
-            figures = {"metrics": outcome.metrics, "items": outcome.items, **outcome.counts}
+            figures = {outcome.place: outcome.metrics, "items": outcome.items, **outcome.counts}
+            if outcome.generated:
+                figures["seconds"] = seconds * outcome.items
             record = Record(figures, _card(run, model, outcome, asked, seconds_per_item=seconds))
             yield Measured(_name(record), record, _said(record))
 
@@ -138,8 +144,7 @@ def _card(
         "limit": asked.limit,
         "num_fewshot": asked.num_fewshot,
         "lm_eval": VERSION,
-        "likelihood": model.likelihood.name,
-        "draws": model.likelihood.draws,
+        **_way(model, outcome),
         "seconds_per_item": seconds_per_item,
         "evaluate": asdict(composition.evaluate),
         "length": composition.data.length,
@@ -148,13 +153,24 @@ def _card(
     return run.card("tasks", units=units, facts=facts)
 
 
+def _way(model: "TrainedLm", outcome: "Outcome") -> dict[str, Any]:
+    """How the answers of a task came about: scored by a likelihood, or drawn by a sampler."""
+    if outcome.generated and model.writer is not None:
+        return {
+            "sampler": model.writer.facts,
+            "sample": {"length": model.writer.length, **model.writer.guidance},
+            "draws": 1,
+        }
+    return {"likelihood": model.likelihood.name, "draws": model.likelihood.draws}
+
+
 def _model(run: "TrainedRun", asked: Namespace) -> "TrainedLm":
     """The run as a model that lm_eval can query."""
     from platform_core.data.corpus import open_corpus
     from platform_core.data.packing import Chunked
     from platform_core.data.sequences import packer
     from platform_harness.likelihood import choose
-    from platform_harness.tasks import Reader, TrainedLm
+    from platform_harness.tasks import Reader, TrainedLm, written_by
 
     composition = run.composition
     likelihood = choose(run.objective, asked.context, asked.draws or DRAWS)
@@ -168,12 +184,14 @@ def _model(run: "TrainedRun", asked: Namespace) -> "TrainedLm":
         batch_size=composition.evaluate.batch_size,
         seed=composition.seed,
         label=len(run.labels) if run.labels else None,
+        writer=written_by(run),
     )
 
 
 def _name(record: Record) -> str:
     card = record.card.facts
-    words = [re.sub(r"[^\w.]+", "_", card["task"]), card["evaluate"]["weights"], card["likelihood"]]
+    way = card["sampler"]["name"] if "sampler" in card else card["likelihood"]
+    words = [re.sub(r"[^\w.]+", "_", card["task"]), card["evaluate"]["weights"], way]
     words += [f"{card['draws']}-draws"] if card["draws"] > 1 else []
     words += [f"{card['num_fewshot']}-shot"] if card["num_fewshot"] else []
     words += [f"{record.figures['items']}-items"] if card["limit"] else []
@@ -183,12 +201,13 @@ def _name(record: Record) -> str:
 def _said(record: Record) -> str:
     figures, card = record.figures, record.card.facts
     read = f" at {card['draws']} noise levels" if card["draws"] > 1 else ""
+    drawn = "sampler" in card
+    way = f"drawn by {card['sampler']['name']}" if drawn else f"{card['likelihood']} likelihood"
     lines = [
         f"{card['task']}, {figures['items']} items; {card['evaluate']['weights']} weights of step "
-        f"{card['step']}; {card['likelihood']} likelihood{read}; "
-        f"{card['seconds_per_item']:.3f} s per item"
+        f"{card['step']}; {way}{read}; {card['seconds_per_item']:.3f} s per item"
     ]
-    metrics = figures["metrics"]
+    metrics = figures["drawn" if drawn else "metrics"]
     for name, value in metrics.items():
         if not name.endswith("_standard_error"):
             error = metrics.get(f"{name}_standard_error")
@@ -208,7 +227,8 @@ def _said(record: Record) -> str:
             "have characters that the tokenizer lacks before the choice",
         ),
         ("items_that_cannot_be_scored", "have a choice that cannot be scored, and count as wrong"),
+        ("items_with_less_room", "had room for fewer tokens than the task asks for"),
     ):
-        if figures[name]:
+        if figures.get(name):
             lines.append(f"  {figures[name]} items {what}")
     return "\n".join(lines)

@@ -1,8 +1,9 @@
 """Metrics of tasks, for tables; imports neither torch nor lm_eval.
 
 The numbers that a task has are known only from its measurement, so one metric, `tasks`, stands for
-all of them: `tasks.acc`, `tasks.acc_norm`, `tasks.exact_match` and so on. The task is one of the
-facts that two numbers must share, so that each task has a table of its own.
+all of them: `tasks.acc`, `tasks.acc_norm` and so on, and `drawn.exact_match` and the like for tasks
+of generated text, whose tables have a row for each sampler. The task is one of the facts that two
+numbers must share, so that each task has a table of its own.
 """
 
 from collections.abc import Iterator, Mapping
@@ -40,17 +41,31 @@ FAMILY = Family(
     remarks=_chance,
 )
 
+DRAWN = Family(
+    "drawn",
+    _title,
+    words="--tasks NAME,...",
+    noted=(*NOTED, "length", "lm_eval"),
+    by_sampler=True,
+)
+"""Numbers of generated text, which a sampler has drawn."""
+
 
 @cache
-def of_task(name: str) -> Metric:
-    """The metric of the number with this name, such as `acc`, in any task."""
+def of_task(name: str, place: str = "metrics") -> Metric:
+    """The metric of the number with this name, such as `acc`, in any task.
+
+    Args:
+        name: name of the number.
+        place: where records have it: metrics, or drawn where a sampler has drawn the answers.
+    """
     return Metric(
-        f"tasks.{name}",
+        f"{'drawn' if place == 'drawn' else 'tasks'}.{name}",
         name,
-        f"metrics.{name}",
-        recorded(f"metrics.{name}{ERROR}"),
+        f"{place}.{name}",
+        recorded(f"{place}.{name}{ERROR}"),
         _keys,
-        FAMILY,
+        DRAWN if place == "drawn" else FAMILY,
         lower_is_better=name.endswith(LOSSES),
     )
 
@@ -60,10 +75,11 @@ def members(measurement: Measurement) -> Iterator[Metric]:
 
     Which items could be scored depends on the model, so these numbers are not comparable.
     """
-    numbers = measurement.record.figures.get("metrics")
-    for name in numbers if isinstance(numbers, Mapping) else ():
-        if name != CHANCE and not name.endswith((ERROR, "_where_scored")):
-            yield of_task(name)
+    for place in ("metrics", "drawn"):
+        numbers = measurement.record.figures.get(place)
+        for name in numbers if isinstance(numbers, Mapping) else ():
+            if name != CHANCE and not name.endswith((ERROR, "_where_scored")):
+                yield of_task(name, place)
 
 
 TASKS = Metric(

@@ -15,6 +15,8 @@ token, or has characters that the tokenizer lacks, cannot be scored. Such a choi
 all others, also per character and per byte, and its item counts as wrong whatever the other choices
 are. Unknown characters in contexts become the unknown token, the same for all choices. Items with
 cut contexts, unknown characters or choices that cannot be scored are counted.
+
+Tasks of generated text (generate_until) get what the run's sampler writes (`generation`).
 """
 
 import logging
@@ -28,7 +30,7 @@ from dataclasses import dataclass, field
 from io import StringIO
 from itertools import compress
 from pathlib import Path
-from typing import Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, final
 
 import datasets
 import lm_eval
@@ -42,10 +44,15 @@ from platform_core.data import hub
 from platform_core.data.tokenizer import Ids, Tokenizer
 from platform_core.draws import derive_seed
 from platform_core.errors import UsageError, did_you_mean
+from platform_core.guidance import guided
 from platform_core.runtime.accelerator import from_all, own_share
+from platform_harness.generation import Asked, Writer, Written
 from platform_harness.likelihood import Answer, Likelihood, Question, Text, answers
 from platform_harness.names import names_below, require_known
 from platform_harness.needed import manager_of
+
+if TYPE_CHECKING:
+    from platform_core.evaluation.trained import TrainedRun
 
 VERSION: str = lm_eval.__version__
 
@@ -110,11 +117,20 @@ class Counts:
     unscored: set[Key] = field(default_factory=set)
     compared: set[Key] = field(default_factory=set)
     undecided: set[Key] = field(default_factory=set)
+    shortened: set[Key] = field(default_factory=set)
+    evaluations: list[int] = field(default_factory=list)
+    """Network evaluations of each text that was generated."""
     errors: list[float] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
         """Every count by name."""
+        drawn = {
+            "nfe": max(self.evaluations, default=0),
+            "nfe_per_text": sum(self.evaluations) / max(1, len(self.evaluations)),
+            "items_with_less_room": len(self.shortened),
+        }
         return {
+            **(drawn if self.evaluations else {}),
             "items_with_cut_context": len(self.cut),
             "items_with_unknown_characters": len(self.unknown),
             "items_that_cannot_be_scored": len(self.unscored),
@@ -135,6 +151,7 @@ class TrainedLm(LM):  # type: ignore[misc]  # lm_eval's types are not read
         batch_size: noisy texts at once.
         seed: seed of all noise.
         label: label of all texts, where the network reads labels.
+        writer: what generates text; None to refuse tasks of generated text.
     """
 
     def __init__(
@@ -146,8 +163,10 @@ class TrainedLm(LM):  # type: ignore[misc]  # lm_eval's types are not read
         batch_size: int,
         seed: int,
         label: int | None = None,
+        writer: Writer | None = None,
     ) -> None:
         super().__init__()
+        self.writer = writer
         self.likelihood, self.reader, self.accelerator = likelihood, reader, accelerator
         self.batch_size, self.seed, self.label = batch_size, seed, label
         self.counts: dict[str, Counts] = defaultdict(Counts)
@@ -183,17 +202,58 @@ class TrainedLm(LM):  # type: ignore[misc]  # lm_eval's types are not read
             self.counts[key[0]].errors.append(answer.sum_error)
         return [sum(by_key[item.key].log_probs) if item.texts else 0.0 for item in items]
 
-    def generate_until(self, requests: list[Instance]) -> NoReturn:
-        """Refuse tasks of generated text, because samplers have no stopping text.
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """What the sampler writes behind each context, up to a stop string.
+
+        Several processes write every n-th text each.
 
         Raises:
-            UsageError: always.
+            UsageError: this model has no sampler, or a task asks for no tokens.
         """
-        raise UsageError(
-            f"task {requests[0].task_name} asks for generated text; tasks that compare, score or "
-            "measure given text are possible (multiple_choice, loglikelihood, "
-            "loglikelihood_rolling); write with platform sample RUN --sample.prompt"
-        )
+        if self.writer is None:
+            raise UsageError(
+                f"task {requests[0].task_name} asks for generated text, and this model has no "
+                "sampler; choose a task that scores given text"
+            )
+        began, show = time.perf_counter(), self.accelerator.is_main_process
+        seeds = self._text_seeds(requests)
+        places = own_share(list(range(len(requests))))
+        bar = tqdm(places, unit="text", dynamic_ncols=True, disable=not show)
+        own = [(place, self._written(requests[place], seeds[place], self.writer)) for place in bar]
+        found = sorted(from_all(own), key=lambda pair: pair[0])
+        for place, written in found:
+            self._count(requests[place], written)
+        self.seconds += time.perf_counter() - began
+        return [written.text for _, written in found]
+
+    def _text_seeds(self, requests: Sequence[Instance]) -> list[int]:
+        """A seed for each text; a task may ask for several texts behind one context."""
+        seen: dict[Key, int] = defaultdict(int)
+        seeds = []
+        for request in requests:
+            key = (request.task_name, request.doc_id)
+            seeds.append(derive_seed(self._seed(key), "text", seen[key]))
+            seen[key] += 1
+        return seeds
+
+    def _written(self, request: Instance, seed: int, writer: Writer) -> Written:
+        context, arguments = request.args
+        try:
+            asked = Asked.read(arguments)
+        except ValueError as error:
+            raise UsageError(f"task {request.task_name}: {error}") from error
+        tokens = self.reader.begin + self.reader.tokens(context)
+        return writer.write(tokens, asked, seed)
+
+    def _count(self, request: Instance, written: Written) -> None:
+        counts, key = self.counts[request.task_name], (request.task_name, request.doc_id)
+        counts.items.add(key)
+        counts.evaluations.append(written.nfe)
+        for happened, items in ((written.cut, counts.cut), (written.shortened, counts.shortened)):
+            if happened:
+                items.add(key)
+        if not self.reader.readable(request.args[0]):
+            counts.unknown.add(key)
 
     def _item(self, key: Key, requests: Sequence[Instance]) -> "_Item":
         """The texts of one item that can be scored, cut together to the length of training."""
@@ -292,7 +352,7 @@ def _behind(text: Text, room: int) -> Text:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of one task."""
+    """The results of one task; `generated` says whether its answers were drawn."""
 
     task: str
     version: Any
@@ -300,6 +360,28 @@ class Outcome:
     metrics: dict[str, float]
     """Metrics by name, with `NAME_standard_error` where an error is known."""
     counts: dict[str, Any]
+    generated: bool = False
+
+    @property
+    def place(self) -> str:
+        """Where a record keeps the metrics; drawn answers are compared by sampler."""
+        return "drawn" if self.generated else "metrics"
+
+
+def written_by(run: "TrainedRun") -> Writer:
+    """The run's own sampler, as a writer of text."""
+    composition = run.composition
+    name, keywords = composition.names["sampler"], composition.factories["sampler"].keywords
+    options = composition.sample
+    return Writer(
+        guided(run.model, run.labels, options),
+        run.sampler,
+        run.tokenizer,
+        run.accelerator,
+        run.sample_length,
+        facts={"name": name, **keywords},
+        guidance={"label": options.label, "guidance": options.guidance} if run.labels else {},
+    )
 
 
 def run_tasks(
@@ -457,7 +539,8 @@ def _outcome(task: str, results: Mapping[str, Any], counts: Counts) -> Outcome:
     if "acc" in metrics and min(choices) > 1 and "acc_mutual_info" not in metrics:
         metrics["chance"] = statistics.fmean(1 / number for number in choices)
     number = len({sample["doc_id"] for sample in samples})
-    return Outcome(task, results["versions"][task], number, metrics, counts.summary())
+    generated = bool(counts.evaluations)
+    return Outcome(task, results["versions"][task], number, metrics, counts.summary(), generated)
 
 
 def _mean(name: str, values: Sequence[float]) -> dict[str, float]:

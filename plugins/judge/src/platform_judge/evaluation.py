@@ -29,6 +29,10 @@ class Judging(Evaluation):
 
     reads = ("sample", "sampler", "data", "evaluate.split", "evaluate.batch_size", "seed")
 
+    def __init__(self) -> None:
+        self._judges: dict[str, Judge] = {}
+        self._controls: dict[str, Mapping[str, Judged]] = {}
+
     @classmethod
     def arguments(cls, parser: ArgumentParser) -> None:
         parser.add_argument(
@@ -59,12 +63,15 @@ class Judging(Evaluation):
         if not options.number:
             raise UsageError("sample.number is 0, so there is nothing to judge; raise it")
         run = run.with_average(options.weights)
-        judge = open_judge(asked.judge, run.accelerator, run.composition.plugins)
+        if asked.judge not in self._judges:
+            opened = open_judge(asked.judge, run.accelerator, run.composition.plugins)
+            self._judges[asked.judge] = opened
+        judge = self._judges[asked.judge]
         length = _length(asked.judge_length, judge.identity.context)
         texts = _texts(run)
         begun = time.perf_counter()
         batch_size = run.composition.evaluate.batch_size
-        judged = texts.judged(judge, length=length, batch_size=batch_size)
+        judged = self._judged(judge, texts, length=length, batch_size=batch_size)
         figures, mauve_said = _figures(judged)
         costs = {
             "nfe": texts.samples.nfe,
@@ -75,6 +82,15 @@ class Judging(Evaluation):
         card = _card(run, judge, texts, length=length, mauve=mauve_said)
         record = Record({**figures, **costs}, card)
         yield Measured(_name(record), record, _table(record))
+
+    def _judged(self, judge: "Judge", texts: "_Texts", **options: int) -> Mapping[str, "Judged"]:
+        """The judge's figures of every set of texts; real ones are read once for many points."""
+        from platform_core.record.files import digest_of
+
+        key = digest_of([judge.identity.summary(), texts.real, texts.seed, options])
+        if key not in self._controls:
+            self._controls[key] = texts.controls(judge, **options)
+        return {"samples": texts.judged(judge, **options), **self._controls[key]}
 
 
 def _figures(
@@ -152,13 +168,18 @@ class _Texts:
     seed: int
     tokenizer: "Tokenizer"
 
-    def judged(self, judge: "Judge", **options: Any) -> dict[str, "Judged"]:
-        """The judge's figures of samples, real texts, shuffled texts and other real texts."""
+    def judged(self, judge: "Judge", **options: Any) -> "Judged":
+        """The judge's figures of the samples."""
+        from platform_judge.generative import judge_texts
+
+        return judge_texts(judge, self.samples.tokens, self.tokenizer, **options)
+
+    def controls(self, judge: "Judge", **options: Any) -> dict[str, "Judged"]:
+        """The judge's figures of real texts, shuffled texts and other real texts."""
         from platform_judge.generative import judge_texts, shuffled
 
         real = self.real[::2]
         sets = {
-            "samples": self.samples.tokens,
             "real": real,
             "shuffled": shuffled(real, self.seed),
             "reference": self.real[1::2] or real,

@@ -87,6 +87,7 @@ ENTROPY = Metric(
     _sampled,
     FAMILY,
     lower_is_better=False,
+    reference="real.entropy",
 )
 """Always shown beside perplexity, because text that repeats itself is likely."""
 
@@ -99,6 +100,7 @@ METRICS = (
         _judged,
         FAMILY,
         beside=(ENTROPY,),
+        reference="real.perplexity",
     ),
     # A judge cuts unusual text into shorter tokens, each of which is less unlikely.
     Metric(
@@ -109,6 +111,7 @@ METRICS = (
         _judged,
         FAMILY,
         beside=(ENTROPY,),
+        reference="real.bits_per_character",
     ),
     ENTROPY,
     Metric(

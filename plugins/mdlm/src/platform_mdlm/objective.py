@@ -184,7 +184,7 @@ class Sdtt(Distillation):
         dt = self.rounds.dt(draws.step)
         t = draws.times(batch.x0.shape[0], self.teacher_steps * dt)
         process, alpha = self.student_reads.process, self.student_reads.schedule.alpha(t)
-        x_t = draws.each(process.corrupt, batch.x0, alpha)
+        x_t = batch.kept_tokens(draws.each(process.corrupt, batch.x0, alpha))
         taught = self.taught(x_t, t, dt, draws, batch.conditions)
         hidden = self.student_reads.encode(x_t, alpha, batch.conditions)
         read = ReadAt.of(x_t, alpha)  # the law at a mask depends on no level

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from platform_core.evaluation import plots
 from platform_core.record.bounds import BOUND
 from platform_core.record.cards import Metric, families
+from platform_report.frontiers import COLOURS, WIDE, draw_frontier
 from platform_report.reading import Group, Sweep, Trial
 from platform_report.significance import mean
 from platform_report.summary import Row, ends, gigabytes, row_of, sampled
@@ -26,16 +27,11 @@ MOST_POINTS = 120
 MOST_GROUPS = 20
 """Most groups with a colour each; more cannot be told apart."""
 
-COLOURS = 10
-"""Number of colours in matplotlib's cycle."""
-
 FEW_POINTS = 12
 """Most points of a curve that are drawn with markers."""
 
 MUCH = 8
 """Ratio of the largest to the smallest number above which an axis is logarithmic."""
-
-WIDE = (8.6, 4.2)
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ def draw(sweep: Sweep, metrics: Sequence[Metric]) -> dict[str, Figure]:
         if family == BOUND:
             drawn |= _of_bound(sweep, own[0])
         elif family.by_sampler:
-            drawn |= _of_samples(sweep, own[0])
+            drawn |= _of_samples(sweep, own)
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
@@ -72,18 +68,21 @@ def _of_bound(sweep: Sweep, metric: Metric) -> dict[str, Figure | None]:
     }
 
 
-def _of_samples(sweep: Sweep, metric: Metric) -> dict[str, Figure | None]:
-    """The metric of samples against their costs, and against the metrics beside it."""
-    costs = {**SAMPLING_COSTS, **{other.name: _beside(other) for other in metric.beside}}
-    return {
-        f"{metric.name}-{name}-{number}": _pareto(sweep, metric, rows, cost)
-        for number, rows in enumerate(sampled(sweep, [metric]), 1)
-        for name, cost in costs.items()
+def _of_samples(sweep: Sweep, metrics: Sequence[Metric]) -> dict[str, Figure | None]:
+    """The first metric of samples against their costs, and each against those beside it."""
+    first = metrics[0]
+    costs = {
+        f"{first.name}-{name}-{number}": _pareto(sweep, first, rows, cost)
+        for number, rows in enumerate(sampled(sweep, [first]), 1)
+        for name, cost in SAMPLING_COSTS.items()
     }
-
-
-def _beside(metric: Metric) -> "Cost":
-    return Cost(metric.title, lambda row: list(row.values(metric).values()), is_paid=False)
+    frontiers = {
+        f"{metric.name}-{other.name}-{number}": draw_frontier(rows, other, metric)
+        for metric in metrics
+        for other in metric.beside
+        for number, rows in enumerate(sampled(sweep, [metric]), 1)
+    }
+    return {**costs, **frontiers}
 
 
 def curve(trial: Trial, name: str, wanted: Callable[[str], bool]) -> Curve:
@@ -163,9 +162,8 @@ def _pareto(sweep: Sweep, metric: Metric, rows: Sequence[Row], cost: "Cost") -> 
                 xs, ys = zip(*sorted(points[group.name]), strict=True)
                 name = labels.pop() if labels else None
                 axes.plot(xs, ys, label=name, **_style(place), marker="o")
-    if cost.is_paid:
-        xs, ys = zip(*frontier(everything, lower=metric.lower_is_better), strict=True)
-        axes.plot(xs, ys, "k--", linewidth=1, alpha=0.5, label="best trade-off")
+    xs, ys = zip(*frontier(everything, lower=metric.lower_is_better), strict=True)
+    axes.plot(xs, ys, "k--", linewidth=1, alpha=0.5, label="best trade-off")
     _scale(axes.set_xscale, axes.xaxis, [x for x, _ in everything])
     _scale(axes.set_yscale, axes.yaxis, [y for _, y in everything])
     return _with_legend(figure)
@@ -205,12 +203,10 @@ class Cost:
     Args:
         title: title with the unit.
         of: function from a row to its numbers, over seeds.
-        is_paid: whether less of it is better.
     """
 
     title: str
     of: Callable[[Row], list[float]]
-    is_paid: bool = True
 
 
 TRAINING_COSTS: Mapping[str, Cost] = {

@@ -56,10 +56,13 @@ def standing(sweep: Sweep) -> str:
 def _commands(sweep: Sweep, command: Sequence[str]) -> str:
     """Command lines that repeat the sweep, one of its trials, and the page."""
     file, output = sweep.path / "sweep.yaml", sweep.path
-    lines = [
+    again = [
         "# the same sweep in another directory",
         shlex.join(["platform", "sweep", str(file), "--output", f"{output}-again"]),
-        "# one trial of it",
+    ]
+    lines = [
+        *(again if sweep.file else []),
+        "# one trial of it" if sweep.file else "# one of the runs",
         shlex.join(
             ["platform", "run", "--config", str(sweep.trials[0].directory.config)]
             + ["--output", "runs/again"]

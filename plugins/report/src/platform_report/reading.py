@@ -201,6 +201,27 @@ def read_sweep(path: Path) -> Sweep:
     )
 
 
+def read_runs(paths: Sequence[Path]) -> Sweep:
+    """Single runs, as if they were the trials of a sweep; the report goes to the first of them.
+
+    Raises:
+        UsageError: one of them is no run, or a sweep beside others.
+    """
+    for path in paths:
+        if len(paths) > 1 and (path / "trials.json").is_file():
+            raise UsageError(f"{path} is a sweep, which is reported alone; leave the others out")
+    runs = {str(path): RunDirectory.existing(path) for path in dict.fromkeys(paths)}
+    short = {name: run.path.resolve().name for name, run in runs.items()}
+    unique = len(set(short.values())) == len(short)
+    names = {name: short[name] if unique else name for name in runs}
+    trials = (Trial(names[name], {RUN: names[name]}, {}, run, {}) for name, run in runs.items())
+    return Sweep(next(iter(runs.values())).path, {RUN: list(names.values())}, [], tuple(trials), "")
+
+
+RUN = "run"
+"""The axis of a report of single runs."""
+
+
 def _trial(path: Path, entry: Mapping[str, Any]) -> Trial:
     state = path / "state" / f"{entry['name']}.json"
     return Trial(

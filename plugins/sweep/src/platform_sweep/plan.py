@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,21 +151,13 @@ def check_measurement(config: str, options: Options, plugins: Plugins) -> None:
         UsageError: `platform eval` refuses the options.
     """
     from platform_core.cli import eval as verb
-    from platform_core.composition.compose import compose_saved
 
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "config.yaml"
         saved.write_text(config, encoding="utf-8")
         words = [folder, *measurement_words(options)]
         try:
-            compose_saved(
-                saved,
-                words,
-                plugins,
-                prog="platform eval RUN",
-                extend=partial(verb.arguments, verb.installed_evaluations(plugins)),
-                environ={},
-            )
+            verb.requested(saved, words, plugins, verb.installed_evaluations(plugins), {})
         except UsageError as error:
             said = str(error).replace(str(saved), "the trial")
             raise UsageError(f"evaluate {dict(options)}: {said}") from error
