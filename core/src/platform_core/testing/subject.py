@@ -15,10 +15,8 @@ SMALL: Mapping[str, object] = {
     "num_blocks": 1,
     "num_heads": 2,
     "cond_size": 8,
-    "block_size": 2,
 }
-"""Options of these names are given to every part that has them, so that networks are small and
-texts of a few tokens have several blocks."""
+"""Options of these names are given to every part that has them, so that networks are small."""
 
 
 Given = Mapping[tuple[str, str], Mapping[str, object]]
