@@ -14,6 +14,7 @@ second.
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import random
@@ -183,6 +184,8 @@ def import_everything() -> None:
     """Imports what commands need, so that processes that fork from this one need not."""
     import accelerate  # noqa: F401
     import datasets  # noqa: F401
+    import docstring_parser  # noqa: F401
+    import matplotlib.figure  # noqa: F401
     import torch
     import transformers.modeling_utils  # noqa: F401
 
@@ -198,6 +201,15 @@ def import_everything() -> None:
             main(words)
     import platform_core.evaluation.trained
     import platform_core.training.run  # noqa: F401
+    from platform_core.component import ROLES
+    from platform_core.registry.loading import find_plugins
+
+    plugins = find_plugins({})
+    for role in ROLES:
+        for name in plugins.names(role):
+            plugins.load(role, name)
+    gc.collect()
+    gc.freeze()  # a process that forks would copy all memory when it collects garbage
 
 
 def become(words: Sequence[str], folder: Path, out: Path, errors: Path) -> None:

@@ -8,6 +8,7 @@ import sysconfig
 import tomllib
 import venv
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -38,14 +39,23 @@ def fresh_environment(folder: Path) -> Path:
 
     What pip installs into it stays there. `platform` is a program of it.
     """
-    venv.create(folder, with_pip=True)
+    shared = find_spec("pip") is not None  # to install it again takes seconds
+    venv.create(folder, with_pip=not shared)
     binaries, purelib = folder / "bin", sysconfig.get_path("purelib")
-    own = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
     # Not as a plain path: then the .pth files of editable installations there would not be read.
-    (Path(own) / "here.pth").write_text(f"import site; site.addsitedir({purelib!r})\n")
-    program = binaries / "platform"
-    program.write_text(
-        f"#!{binaries / 'python'}\nfrom platform_core.cli import main\n\nraise SystemExit(main())\n"
-    )
-    program.chmod(0o755)
+    (packages(folder) / "here.pth").write_text(f"import site; site.addsitedir({purelib!r})\n")
+    modules = {"platform": "platform_core.cli"}
+    if shared:
+        modules["pip"] = "pip._internal.cli.main"
+    for name, module in modules.items():
+        program = binaries / name
+        program.write_text(
+            f"#!{binaries / 'python'}\nfrom {module} import main\n\nraise SystemExit(main())\n"
+        )
+        program.chmod(0o755)
     return binaries
+
+
+def packages(folder: Path) -> Path:
+    """Where a virtual environment has its packages."""
+    return Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))

@@ -6,10 +6,10 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import forked
 import pytest
 from kept import numbers, record, tensors, wait_for_step
 from warm import Done, Started, Warm
@@ -534,7 +534,7 @@ def test_two_processes_learn_what_one_does_in_two_micro_batches(
     for name, accumulate in ways.items():
         done = platform(*words, f"--train.accumulate={accumulate}", f"--output={name}")
         assert done.returncode == 0
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    launch = [forked.python(), "-m", "torch.distributed.run", "--nproc_per_node=2"]
     done = subprocess.run(
         [*launch, "--master_port=29517", "-m", "platform_core.cli", *words, "--output=two"],
         cwd=home,

@@ -1,9 +1,9 @@
 """A run that is killed or told to stop at any time ends, resumed, as if it had not been."""
 
 import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 ENDINGS = Path(__file__).parent / "endings.py"
@@ -15,6 +15,6 @@ ENDINGS = Path(__file__).parent / "endings.py"
 )
 def test_no_ending_loses_anything(words: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, ENDINGS, *words], capture_output=True, text=True, timeout=1500
+        [forked.python(), ENDINGS, *words], capture_output=True, text=True, timeout=1500
     )
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]

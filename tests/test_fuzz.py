@@ -1,9 +1,9 @@
 """Generated mistakes of every kind end in time, in one line, without a traceback or a file."""
 
 import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 FUZZ = Path(__file__).parent / "fuzz.py"
@@ -13,6 +13,6 @@ FUZZ = Path(__file__).parent / "fuzz.py"
 def test_no_mistake_is_answered_badly(number: int, seed: int, tmp_path: Path) -> None:
     words = ["arguments", "yaml", "extremes", "damage", f"--number={number}", f"--seed={seed}"]
     done = subprocess.run(
-        [sys.executable, FUZZ, *words], capture_output=True, text=True, cwd=tmp_path, timeout=900
+        [forked.python(), FUZZ, *words], capture_output=True, text=True, cwd=tmp_path, timeout=900
     )
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]

@@ -2,9 +2,9 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 
@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parents[1] / "experiments/gpu/check.sh"
 
 
 def check(*words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHON": sys.executable}
+    environment = {**os.environ, "PYTHON": forked.python()}
     command = ["bash", str(SCRIPT), *words]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

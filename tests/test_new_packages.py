@@ -1,9 +1,9 @@
 """Packages that `platform new-plugin` writes, of every kind that a plugin adds, at work."""
 
 import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import strangers
 
@@ -30,7 +30,7 @@ def test_packages_of_every_kind_pass_their_own_tests(tmp_path):
         assert main(["new-plugin", f"my-{kind}", "--kind", kind, "--output", str(package)]) == 0
         sources.append(strangers.install(package, site))
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", *WRITTEN],
+        [forked.python(), "-m", "pytest", "-q", "--import-mode=importlib", *WRITTEN],
         capture_output=True,
         text=True,
         cwd=tmp_path,

@@ -1,10 +1,10 @@
 """Numbers that no machine can serve are refused before anything is allocated or counted through."""
 
 import subprocess
-import sys
 from argparse import ArgumentTypeError
 from pathlib import Path
 
+import forked
 import pytest
 from fuzz import HUGE
 
@@ -47,6 +47,6 @@ def test_natural_numbers_begin_with_0() -> None:
 
 @pytest.mark.slow
 def test_no_numeric_option_of_a_part_or_verb_hangs_or_fills_the_memory(tmp_path: Path) -> None:
-    words = [sys.executable, FUZZ, "numbers"]
+    words = [forked.python(), FUZZ, "numbers"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]

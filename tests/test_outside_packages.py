@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
+import forked
 import pytest
 import strangers
 import yaml
@@ -68,7 +69,7 @@ class Home:
     def run(self, *words: object) -> str:
         """What a module prints, which must succeed."""
         done = subprocess.run(
-            [sys.executable, "-m", *map(str, words)],
+            [forked.python(), "-m", *map(str, words)],
             cwd=self.folder,
             env=self.environment,
             capture_output=True,

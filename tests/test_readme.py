@@ -5,9 +5,9 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 
@@ -98,7 +98,7 @@ def typed(folder: Path, page: str) -> list[tuple[str, int, str]]:
     commands = [re.split(r"   +", line)[0] for line in lines]
     commands = [c for c in commands if not set(shlex.split(c)) & set(TAKE_LONG)]
     done = subprocess.run(
-        [sys.executable, Path(__file__).parent / "typed.py", folder],
+        [forked.python(), Path(__file__).parent / "typed.py", folder],
         input="".join(f"{json.dumps(small(shlex.split(command)))}\n" for command in commands),
         capture_output=True,
         text=True,

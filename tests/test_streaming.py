@@ -4,14 +4,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 
 import datasets
+import forked
 import pytest
 import torch
 from accelerate import Accelerator
+from warm import Warm
 
 from platform_core.cli import main
 from platform_core.composition.options import DataOptions, TrainOptions
@@ -342,7 +343,7 @@ def test_a_mistake_in_text_that_is_fetched_ahead_is_one_line(tmp_path, capsys, m
 def test_a_signal_ends_a_streamed_run_which_then_goes_on_exactly(tmp_path):
     common, run, whole = words(tmp_path), tmp_path / "run", tmp_path / "whole"
     common = [*common, "--train.steps=200"]
-    start = [sys.executable, "-m", "platform_core.cli"]
+    start = [forked.python(), "-m", "platform_core.cli"]
     running = subprocess.Popen([*start, *common, f"--output={run}"])
     while not (run / "checkpoints/step-0000006").exists():
         assert running.poll() is None
@@ -408,29 +409,30 @@ def test_a_streamed_run_on_a_mix_resumes_exactly(tmp_path):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_streamed_run_resumes_exactly(tmp_path, processes):
     common = words(tmp_path)
-    start = [sys.executable, "-m", "platform_core.cli"]
-    if processes > 1:
-        start = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
-        start += ["--master_port=29519", "-m", "platform_core.cli"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "hf")}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
+    with Warm(tmp_path, environment) as warm:
 
-    def run(*arguments):
-        subprocess.run([*start, *arguments], check=True, env=environment, timeout=300)
+        def start(*arguments):
+            if processes == 1:
+                return [warm.start(*arguments)]
+            return warm.launch(processes, *arguments)
 
-    run(*common, "--train.steps=60", f"--output={whole}")
-    killed = subprocess.Popen(
-        [*start, *common, "--train.steps=60", f"--output={parts}"],
-        env=environment,
-        start_new_session=True,
-    )
-    while not (parts / "checkpoints/step-0000006").exists():
-        time.sleep(0.01)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
-    assert not (parts / "checkpoints/step-0000060").exists()
-    run("run", f"--resume={parts}")
-    assert weights(whole, 60) == weights(parts, 60)
+        def run(*arguments):
+            for done in [process.done() for process in start(*arguments)]:
+                assert done.returncode == 0, done.stderr
+
+        run(*common, "--train.steps=60", f"--output={whole}")
+        killed = start(*common, "--train.steps=60", f"--output={parts}")
+        while not (parts / "checkpoints/step-0000006").exists():
+            time.sleep(0.01)
+        for process in killed:
+            process.kill()
+        for process in killed:
+            process.wait()
+        assert not (parts / "checkpoints/step-0000060").exists()
+        run("run", f"--resume={parts}")
+        assert weights(whole, 60) == weights(parts, 60)
 
 
 def test_the_number_of_processes_does_not_change_the_stream(options):

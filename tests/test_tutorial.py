@@ -12,6 +12,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import forked
 import pytest
 import strangers
 
@@ -28,6 +29,11 @@ class Reader:
         # An environment of its own, so that what is installed here stays as it is.
         here = Path(sys.executable).parent
         self.binaries = strangers.fresh_environment(folder / "venv") if BUILDS else here
+        # `platform` is a process that forks, and has what is installed in that environment.
+        self.programs = [forked.programs(), str(self.binaries)]
+        self.installed = {"FORKED_PYTHON": str(self.binaries / "python")} if BUILDS else {}
+        if BUILDS:
+            self.installed["FORKED_SITE"] = str(strangers.packages(folder / "venv"))
         self.said: dict[str, str] = {}
 
     def follow(self, language: str, block: str) -> None:
@@ -50,11 +56,15 @@ class Reader:
         command = command.replace("pip install", "pip install --no-deps --no-build-isolation")
         sources = sorted(self.folder.glob("platform-*/src"))
         environment = strangers.environment(self.site, *sources)
-        path = os.pathsep.join((str(self.binaries), environment["PATH"]))
+        path = os.pathsep.join((*self.programs, environment["PATH"]))
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=self.folder,
-            env={**environment, "PATH": path, "PLATFORM_TRACK__AIM": "false", "COLUMNS": "300"},
+            env={
+                **environment,
+                **self.installed,
+                **{"PATH": path, "PLATFORM_TRACK__AIM": "false", "COLUMNS": "300"},
+            },
             capture_output=True,
             text=True,
         )

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import forked
+
 
 @dataclass(frozen=True)
 class Done:
@@ -44,7 +46,7 @@ class Warm:
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder, self._count = folder, 0
         self._server = subprocess.Popen(
-            [sys.executable, __file__],
+            [forked.python(), __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -70,7 +70,7 @@ def test_the_standard_error_is_the_spread_of_repeated_evaluations():
 @pytest.mark.parametrize("process", [Uniform, Absorbing])
 def test_more_noise_levels_lower_the_error_of_the_noise_and_miss_the_truth_as_rarely(process):
     """In the middle of some evaluations: under uniform noise, rare ones see very large values."""
-    split = Drawn(400)
+    split = Drawn(100)
     pairs = [
         (bound(process, split, seed=seed), bound(process, split, seed=seed, draws=8))
         for seed in range(9)

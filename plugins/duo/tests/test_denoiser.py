@@ -108,8 +108,8 @@ def test_training_by_cross_entropy_lowers_the_bound(parameterization: Mean | Den
     built = Model(PROCESS, LogLinear(), parameterization, TinyNetwork(TOKENS).double())
     objective = DenoisingCrossEntropy(built)
     optimizer = torch.optim.Adam(built.parameters(), lr=0.02)
-    chosen = torch.multinomial(LAW.probs.flatten(), 400, replacement=True, generator=seeded())
-    batch = Batch(TEXTS[chosen], torch.ones(400, LENGTH, dtype=torch.bool))
+    chosen = torch.multinomial(LAW.probs.flatten(), 100, replacement=True, generator=seeded())
+    batch = Batch(TEXTS[chosen], torch.ones(100, LENGTH, dtype=torch.bool))
     weights = LAW.probs.flatten()
 
     def bound() -> float:
@@ -118,7 +118,7 @@ def test_training_by_cross_entropy_lowers_the_bound(parameterization: Mean | Den
 
     before = bound()
     for step in range(60):
-        draws = Draws.derive("denoiser", step=step, first=0, total=400)
+        draws = Draws.derive("denoiser", step=step, first=0, total=100)
         optimizer.zero_grad()
         (objective(batch, draws).total / batch.mask.sum()).backward()
         optimizer.step()
