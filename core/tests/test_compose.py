@@ -594,6 +594,18 @@ def test_a_part_inside_is_chosen_by_the_environment(run: Composer):
     assert (type(sampler.inner).__name__, sampler.inner.steps) == ("Ancestral", 9)
 
 
+def test_options_say_what_is_inside(run: Composer):
+    found = run("--process=first", "--sampler=doubled", "--sampler.inner=doubled")
+    assert found.options("sampler") == {
+        "times": 2,
+        "inner": {
+            "name": "doubled",
+            "times": 2,
+            "inner": {"name": "quick", "steps": 3, "top_p": 1.0},
+        },
+    }
+
+
 def test_parts_stand_inside_of_each_other(run: Composer):
     words = ("--sampler=doubled", "--sampler.inner=doubled", "--sampler.inner.inner=ancestral")
     options = ("--sampler.times=3", "--sampler.inner.times=4", "--sampler.inner.inner.steps=5")

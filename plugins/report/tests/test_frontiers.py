@@ -93,3 +93,16 @@ def test_a_report_of_runs_goes_to_the_first_of_them(runs, tmp_path, capsys):
     capsys.readouterr()
     assert main(["report", str(runs[0]), str(fake.write())]) == 2
     assert "is a sweep, which is reported alone" in capsys.readouterr().err
+
+
+def test_options_of_a_sampler_inside_another_make_a_curve(tmp_path):
+    records = [
+        point(3, 2 + t, name="blocks", inner={"name": inner, "temperature": t})
+        for inner in ("ancestral", "ordered")
+        for t in (0.6, 0.8, 1.0)
+    ]
+    found = curves(read_runs([run(tmp_path / "inside", *records)]))
+    assert {name: [spot.value for spot in spots] for name, spots in found.items()} == {
+        "blocks, inner.name ancestral": ["0.6", "0.8", "1.0"],
+        "blocks, inner.name ordered": ["0.6", "0.8", "1.0"],
+    }

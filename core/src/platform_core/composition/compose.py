@@ -184,6 +184,19 @@ class Composition:
         )
         return Built(model, objective, sampler)
 
+    def options(self, role: str) -> dict[str, Any]:
+        """The options of a part by name; those of a part inside of it stand, with its name, under
+        `inner`.
+        """
+        return self._options(role, self.factories[role])
+
+    def _options(self, key: str, factory: "partial[Any]") -> dict[str, Any]:
+        found, inside = dict(factory.keywords), f"{key}.{INNER}"
+        if inside in self.inner:
+            _, name, _ = self.inner[inside]
+            found[INNER] = {"name": name, **self._options(inside, found[INNER])}
+        return found
+
     def provenance(self) -> dict[str, dict[str, Any]]:
         """Every loaded plugin by name: where it is from, and the chosen parts that it brings."""
         inner = [(role, name) for role, name, _ in self.inner.values()]

@@ -57,7 +57,7 @@ def card_of(
         tokenizer=tokenizer_card(tokenizer),
         units=units,
         machine=runtime.describe(accelerator, composition.provenance()),
-        facts={"objective": dict(composition.factories["objective"].keywords), **facts},
+        facts={"objective": composition.options("objective"), **facts},
     )
 
 

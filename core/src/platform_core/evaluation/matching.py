@@ -162,7 +162,7 @@ def _record(run: "TrainedRun", figures: dict[str, Any]) -> Record:
     facts = {
         "sampler": {
             "name": composition.names["sampler"],
-            **composition.factories["sampler"].keywords,
+            **composition.options("sampler"),
         },
         "evaluate": evaluate,
         "sample": {"batch_size": composition.sample.batch_size},

@@ -371,16 +371,15 @@ class Outcome:
 def written_by(run: "TrainedRun") -> Writer:
     """The run's own sampler, as a writer of text."""
     composition = run.composition
-    name, keywords = composition.names["sampler"], composition.factories["sampler"].keywords
-    options = composition.sample
+    wish = composition.sample
     return Writer(
-        guided(run.model, run.labels, options),
+        guided(run.model, run.labels, wish),
         run.sampler,
         run.tokenizer,
         run.accelerator,
         run.sample_length,
-        facts={"name": name, **keywords},
-        guidance={"label": options.label, "guidance": options.guidance} if run.labels else {},
+        facts={"name": composition.names["sampler"], **composition.options("sampler")},
+        guidance={"label": wish.label, "guidance": wish.guidance} if run.labels else {},
     )
 
 

@@ -124,7 +124,7 @@ def _card(run: "TrainedRun", judge: "Judge", texts: "_Texts", *, length: int, ma
         "judge_length": length,
         "sampler": {
             "name": composition.names["sampler"],
-            **composition.factories["sampler"].keywords,
+            **composition.options("sampler"),
         },
         "sample": {**asdict(composition.sample), "length": texts.length},
         "split": composition.evaluate.split,

@@ -8,7 +8,7 @@ star, where it was measured. Quality alone can be bought by repetition, so the e
 stands beside it, and samplers are compared by their whole curves.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,9 +60,19 @@ def frontier_curves(rows: Sequence[Row], across: Metric, up: Metric) -> dict[str
 
 
 def options_of(row: Row) -> dict[str, Any]:
-    """The name and the options of the sampler that drew the samples of a row."""
+    """The name and the options of the sampler that drew the samples of a row; those of a sampler
+    inside of it are called inner.OPTION.
+    """
     sampler = next(iter(row.found.values())).fact("sampler")
-    return dict(sampler) if isinstance(sampler, Mapping) else {}
+    return dict(_flat("", sampler)) if isinstance(sampler, Mapping) else {}
+
+
+def _flat(begin: str, options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _flat(f"{begin}{key}.", value)
+        else:
+            yield f"{begin}{key}", value
 
 
 def _varying(ways: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:

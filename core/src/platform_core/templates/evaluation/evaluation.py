@@ -75,7 +75,7 @@ class NewPart(Evaluation):
         error = statistics.stdev(shares) / math.sqrt(len(shares))
         sampler = {
             "name": composition.names["sampler"],
-            **composition.factories["sampler"].keywords,
+            **composition.options("sampler"),
         }
         card = run.card(
             "new-part",

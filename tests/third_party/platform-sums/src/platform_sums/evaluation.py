@@ -55,7 +55,7 @@ class RightSums(Evaluation):
         facts = {
             "largest": largest,
             "sample": {**asdict(options), "length": run.sample_length},
-            "sampler": {"name": sampler, **composition.factories["sampler"].keywords},
+            "sampler": {"name": sampler, **composition.options("sampler")},
         }
         card = run.card("sums", units="shares from 0 to 1 with their standard errors", facts=facts)
         costs = {"nfe": samples.nfe, "seconds": samples.seconds}
