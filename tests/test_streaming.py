@@ -123,10 +123,10 @@ def test_packed_rows_have_documents(tmp_path):
         document_masks=True,
     )
     stream = open_stream(options, TOKENIZER)
-    ids, mask, _, documents, _ = stream.batch(range(20))
-    begins = (ids == TOKENIZER.bos_id).long()
+    batch = stream.batch(range(20))
+    begins = (batch.x0 == TOKENIZER.bos_id).long()
     expected = begins.cumsum(1) - begins[:, :1]
-    assert torch.equal(documents[mask], expected[mask])
+    assert torch.equal(batch.documents[batch.mask], expected[batch.mask])
 
 
 def test_held_out_text_is_packed_and_training_text_is_not(options):
