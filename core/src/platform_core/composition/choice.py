@@ -149,23 +149,22 @@ def _named_inside(
     """The last name that is given for an inner part, the options that are not of an earlier one,
     and those that are.
     """
-    name, kept, dropped = default, list[Given](), list[Given]()
-    of: dict[int, str] = {}
-    for number, given in enumerate(options):
+    name, own, others = default, list[tuple[Given, str]](), list[Given]()
+    for given in options:
         if given.key in (key, f"{key}.name"):
             name = str(given.value)
-        of[number] = name
-    last = name
+        elif given.key.startswith(f"{key}."):
+            own.append((given, name))
+        else:
+            others.append(given)
     for place, word in enumerate(words):
         option, is_given, value = word.partition("=")
         if option in (f"--{key}", f"--{key}.name"):
-            last = value if is_given else "".join(words[place + 1 : place + 2])
-            if not last or last.startswith("--"):
+            name = value if is_given else "".join(words[place + 1 : place + 2])
+            if not name or name.startswith("--"):
                 raise UsageError(f"{option} needs a value")
-    for number, given in enumerate(options):
-        mine = given.key.startswith(f"{key}.") and of[number] != last
-        (dropped if mine and given.key != f"{key}.name" else kept).append(given)
-    return last, [g for g in kept if g.key not in (key, f"{key}.name")], dropped
+    kept = [given for given, of in own if of == name]
+    return name, [*others, *kept], [given for given, of in own if of != name]
 
 
 def named_on(words: Sequence[str]) -> list[str]:
