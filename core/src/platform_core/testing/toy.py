@@ -160,7 +160,7 @@ def _marginal(joint: Tensor, position: Tokens) -> Tensor:
     return torch.stack(places, dim=1)[torch.arange(len(joint)), position]
 
 
-class Table(Sighted):
+class Table(Backbone):
     """A network whose `encode` returns the logits; its decoder is the identity."""
 
     def __init__(self) -> None:
@@ -173,7 +173,7 @@ class Table(Sighted):
         return self.identity
 
 
-class ExactDenoiser(Table):
+class ExactDenoiser(Table, Sighted):
     """The optimal network for a distribution: its conditionals, read from a table.
 
     Args:
@@ -192,17 +192,18 @@ class ExactDenoiser(Table):
         labels: Labels | None = None,
         visibility: Visibility | None = None,
     ) -> Hidden:
-        """Log-probabilities of the clean tokens, float64."""
+        """Log-probabilities of the clean tokens, float64, in the form that `logits` gives them."""
         self.calls += 1
         assert isinstance(inputs, Tensor), "a table is read by tokens"
         alpha = torch.tensor(0.5) if sigma is None else (-sigma.double()).exp()
         if visibility is None and inputs.shape[1] == self.law.length:
-            return self.law.log_x0(inputs, alpha, self.process, own_evidence=self.own_evidence)
+            log_x0 = self.law.log_x0(inputs, alpha, self.process, own_evidence=self.own_evidence)
+            return self.logits(log_x0, inputs, alpha)
         visibility = visibility or Visibility(lambda text, query, key: key >= 0)
         positions = visibility.positions
         if positions is None:
             positions = torch.arange(inputs.shape[1])[None]
-        return self.law.log_x0_seen(
+        log_x0 = self.law.log_x0_seen(
             inputs,
             alpha.expand(inputs.shape),
             self.process,
@@ -210,37 +211,27 @@ class ExactDenoiser(Table):
             positions.expand(inputs.shape),
             own_evidence=self.own_evidence,
         )
+        return self.logits(log_x0, inputs, alpha)
+
+    def logits(self, log_x0: LogProbs, x_t: Tokens, alpha: Tensor) -> Hidden:
+        """What `encode` returns where the log-probabilities of the clean tokens are these."""
+        return log_x0
 
 
 class ExactScore(ExactDenoiser):
     """`ExactDenoiser` for a parameterization whose probabilities are exp(logits) / vocab_size."""
 
-    def encode(
-        self,
-        inputs: Inputs,
-        sigma: Noise | None,
-        labels: Labels | None = None,
-        visibility: Visibility | None = None,
-    ) -> Hidden:
+    def logits(self, log_x0: LogProbs, x_t: Tokens, alpha: Tensor) -> Hidden:
         """Log-probabilities relative to the uniform distribution."""
-        return super().encode(inputs, sigma, labels, visibility) + math.log(self.process.vocab_size)
+        return log_x0 + math.log(self.process.vocab_size)
 
 
 class ExactLogScore(ExactDenoiser):
     """`ExactDenoiser` for a parameterization whose logits are the log-score."""
 
-    def encode(
-        self,
-        inputs: Inputs,
-        sigma: Noise | None,
-        labels: Labels | None = None,
-        visibility: Visibility | None = None,
-    ) -> Hidden:
+    def logits(self, log_x0: LogProbs, x_t: Tokens, alpha: Tensor) -> Hidden:
         """log q_t(y) / q_t(x_t)."""
-        assert isinstance(inputs, Tensor), "a table is read by tokens"
-        alpha = torch.tensor(0.5) if sigma is None else (-sigma.double()).exp()
-        log_x0 = super().encode(inputs, sigma, labels, visibility)
-        return self.process.log_score(log_x0, inputs, alpha)
+        return self.process.log_score(log_x0, x_t, alpha)
 
 
 class ExactPredictor(Table):
@@ -252,18 +243,9 @@ class ExactPredictor(Table):
         super().__init__()
         self.law, self.num_states = law, num_states
 
-    def encode(
-        self,
-        inputs: Inputs,
-        sigma: Noise | None,
-        labels: Labels | None = None,
-        visibility: Visibility | None = None,
-    ) -> Hidden:
+    def encode(self, inputs: Inputs, sigma: Noise | None) -> Hidden:
         """Log-probabilities of the token after each position, float64."""
         assert isinstance(inputs, Tensor), "a table is read by tokens"
-        if visibility is not None:
-            seen = visibility.dense(inputs.shape, inputs.device)
-            assert seen.logical_or(~torch.ones_like(seen).tril()).all(), "it reads whole beginnings"
         self.calls += 1
         laws = []
         for place in range(inputs.shape[1]):
@@ -276,7 +258,7 @@ class ExactPredictor(Table):
         return nn.functional.pad(log_law, (0, extra), value=LOG_ZERO)
 
 
-class Mistaken(Table):
+class Mistaken(Table, Sighted):
     """A network whose logits are another's plus fixed noise for each position and token there.
 
     Args:
