@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from platform_core.testing.settings import fresh_accelerator  # noqa: F401
+from platform_core.testing.settings import checked_types, fresh_accelerator  # noqa: F401
 
 collect_ignore_glob = ["third_party/*"]
 """Tests of packages that have to be installed; `test_outside_packages` installs and runs them."""
