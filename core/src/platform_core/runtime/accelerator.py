@@ -1,5 +1,6 @@
 """Device, precision and threads of a run, chosen by the machine's hardware; and their record."""
 
+import functools
 import os
 import platform
 import resource
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -167,7 +169,7 @@ def describe(accelerator: Accelerator, plugins: Mapping[str, Mapping[str, Any]])
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
-        "packages": versions(),
+        "packages": dict(versions()),
         "plugins": plugins,
         "device": str(accelerator.device),
         "processes": accelerator.num_processes,
@@ -176,14 +178,18 @@ def describe(accelerator: Accelerator, plugins: Mapping[str, Mapping[str, Any]])
     }
 
 
-def versions() -> dict[str, str]:
-    """Versions of the packages that numbers depend on, the platform's own included."""
+@functools.cache
+def versions() -> Mapping[str, str]:
+    """Versions of the packages that numbers depend on, the platform's own included.
+
+    Read once, since it takes half a second where hundreds of packages are installed.
+    """
     own = {
         name: distribution.version
         for distribution in metadata.distributions()
         if (name := distribution.metadata["Name"]) in PACKAGES or name.startswith("dlm-platform")
     }
-    return dict(sorted(own.items()))
+    return MappingProxyType(dict(sorted(own.items())))
 
 
 def peak_rss_bytes() -> int:
