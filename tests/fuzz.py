@@ -2,7 +2,8 @@
 
     python tests/fuzz.py arguments --number 5000 --seed 1
 
-`numbers` gives every numeric option of every part and verb a number that no machine can serve.
+`numbers` gives every numeric option of every part and verb a number that no machine can serve, and
+`some-numbers` those of every fifth part.
 
 Each case is one command of `platform`, run in a process of its own in a folder of its own. It has
 to end within `SECONDS`, without a traceback; and a mistake (exit code 2) has to be one line of
@@ -442,7 +443,16 @@ SWEPT = "set: {{process: mdlm, data.corpus: text, data.path: t.txt}}\nseeds: {se
 
 def numbers(_: Bench, __: int) -> Iterator[Case]:
     """Each numeric option of every part and verb with `HUGE`, and each list of a sweep."""
-    for words, option in part_options():
+    return _numbers(part_options())
+
+
+def some_numbers(_: Bench, seed: int) -> Iterator[Case]:
+    """`numbers` of every fifth part, from the one that the seed says, and of every verb."""
+    return _numbers(part_options(seed % 5, 5))
+
+
+def _numbers(options: Iterator[tuple[list[str], str]]) -> Iterator[Case]:
+    for words, option in options:
         yield Case(("run", *words, "--output=o", f"--{option}={HUGE}"))
     files = {"s.yaml": SWEPT.format(seeds=[1]).encode()}
     for verb, commands in OF_VERBS.items():
@@ -454,22 +464,27 @@ def numbers(_: Bench, __: int) -> Iterator[Case]:
         yield Case(("sweep", "s.yaml", "--dry_run"), files)
 
 
-def part_options() -> Iterator[tuple[list[str], str]]:
-    """Every numeric option of a run once, with the words of a small run whose parts have it."""
+def part_options(first: int = 0, every: int = 1) -> Iterator[tuple[list[str], str]]:
+    """Every numeric option of a run once, with the words of a small run whose parts have it.
+
+    Args:
+        first: number of the part to begin with.
+        every: distance to the next part.
+    """
     from platform_core.component import ROLES
     from platform_core.registry.loading import find_plugins
 
     plugins, seen = find_plugins({}), set()
-    for role in (*ROLES, "callback"):
-        for name in plugins.names(role):
-            words, options = _small_run(role, name, plugins)
-            for option in options:
-                section = option.partition(".")[0]
-                of_part = section in (*ROLES, "callbacks")
-                known = (option, name if of_part else "")
-                if known not in seen and (not of_part or role.startswith(section.rstrip("s"))):
-                    seen.add(known)
-                    yield [w for w in words if not w.startswith(f"--{option}=")], option
+    parts = [(role, name) for role in (*ROLES, "callback") for name in plugins.names(role)]
+    for role, name in parts[first::every]:
+        words, options = _small_run(role, name, plugins)
+        for option in options:
+            section = option.partition(".")[0]
+            of_part = section in (*ROLES, "callbacks")
+            known = (option, name if of_part else "")
+            if known not in seen and (not of_part or role.startswith(section.rstrip("s"))):
+                seen.add(known)
+                yield [w for w in words if not w.startswith(f"--{option}=")], option
 
 
 def _small_run(role: str, name: str, plugins: Any) -> tuple[list[str], list[str]]:
@@ -481,10 +496,10 @@ def _small_run(role: str, name: str, plugins: Any) -> tuple[list[str], list[str]
     small = [word for word in TINY if role != "sampler" or not word.startswith("--sampler.")]
     refused: UsageError | None = None
     for process in [name] if role == "process" else plugins.names("process"):
+        parsers: Parsers = {}
         for left_out in ("no option", "--sampler.", "--backbone.cond_size"):
             kept = [word for word in small if not word.startswith(left_out)]
             words = [f"--process={process}", *([] if role == "process" else [chosen]), *kept, *TEXT]
-            parsers: Parsers = {}
             try:
                 compose(words, plugins, prog="platform run", environ={}, parsers=parsers)
             except UsageError as error:
@@ -671,6 +686,7 @@ KINDS: Mapping[str, Callable[[Bench, int], Iterator[Case]]] = {
     "extremes": extremes,
     "damage": damage,
     "numbers": numbers,
+    "some-numbers": some_numbers,
 }
 """Kind of case -> its generator, given a bench and a seed."""
 

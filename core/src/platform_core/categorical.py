@@ -227,6 +227,20 @@ def truncation(
     Raises:
         ValueError: an option is out of its range.
     """
+    _require_in_range(top_p, top_k, temperature, min_p)
+    rules: list[Truncation] = []
+    if temperature != 1:
+        rules.append(Tempered(temperature))
+    if top_k is not None:
+        rules.append(TopK(top_k))
+    if top_p < 1:
+        rules.append(_NUCLEI[crossing](top_p))
+    if min_p:
+        rules.append(MinP(min_p))
+    return reduce(InTurn, rules) if rules else KeepAll()
+
+
+def _require_in_range(top_p: float, top_k: int | None, temperature: float, min_p: float) -> None:
     if not 0 < top_p <= 1:
         raise ValueError(
             f"top_p is {top_p:g}; it must be above 0 and at most 1 (1 keeps every token)"
@@ -240,16 +254,6 @@ def truncation(
         )
     if not 0 <= min_p <= 1:
         raise ValueError(f"min_p is {min_p:g}; it must be from 0 (keeps every token) to 1")
-    rules: list[Truncation] = []
-    if temperature != 1:
-        rules.append(Tempered(temperature))
-    if top_k is not None:
-        rules.append(TopK(top_k))
-    if top_p < 1:
-        rules.append(_NUCLEI[crossing](top_p))
-    if min_p:
-        rules.append(MinP(min_p))
-    return reduce(InTurn, rules) if rules else KeepAll()
 
 
 _NUCLEI: Mapping[Crossing, type[ByMass]] = {"kept": Nucleus, "dropped": InnerNucleus}

@@ -112,17 +112,24 @@ class Run:
             self.checkpoints.kept = set(self.watchers.kept.values())
         self.saved_step = self.trainer.step
         """Of the newest checkpoint; 0 if there is none."""
-        if self.accelerator.is_main_process:
-            self._prepare_directory(new=not resume)
+        self._open_record(new=not resume)
+
+    def _open_record(self, *, new: bool) -> None:
+        """Prepares the directory, and opens the trackers and the log of metrics.
+
+        Only the main process truncates and rewrites the record; two at once would conflict.
+        """
+        main = self.accelerator.is_main_process
+        if main:
+            self._prepare_directory(new=new)
         self.accelerator.wait_for_everyone()
         self.tracker = self._open_trackers()
-        # Only the main process truncates and rewrites the record; two at once would conflict.
         self.metrics = (
-            MetricsLog.resume(directory.metrics, self.trainer.step)
-            if self.accelerator.is_main_process
+            MetricsLog.resume(self.directory.metrics, self.trainer.step)
+            if main
             else MetricsLog(Path(os.devnull))
         )
-        if self.accelerator.is_main_process:
+        if main:
             self._say_start()
 
     def _read_text(self, known: RunDirectory | None) -> None:

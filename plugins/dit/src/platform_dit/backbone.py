@@ -105,13 +105,8 @@ class Dit(Conditional, Sighted, Incremental, Blockwise):
         num_blocks = preset.num_blocks if num_blocks is None else num_blocks
         num_heads = preset.num_heads if num_heads is None else num_heads
         cond_size = preset.cond_size if cond_size is None else cond_size
-        check_sizes(
-            MOST_WIDE,
-            hidden_size=hidden_size,
-            num_heads=num_heads,
-            cond_size=cond_size,
-            mlp_ratio=mlp_ratio,
-        )
+        wide = {"hidden_size": hidden_size, "num_heads": num_heads, "cond_size": cond_size}
+        check_sizes(MOST_WIDE, **wide, mlp_ratio=mlp_ratio)
         check_sizes(MOST_DEEP, num_blocks=num_blocks)
         check_heads(hidden_size, num_heads)
         check_dropout(dropout)

@@ -383,6 +383,14 @@ def written_by(run: "TrainedRun") -> Writer:
     )
 
 
+def _unreadable(names: Sequence[str], error: OSError) -> UsageError:
+    why = "" if hub.reachable() else "; the hub cannot be reached from here"
+    return UsageError(
+        f"the data of {', '.join(names)} cannot be read: {str(error).splitlines()[0]}{why}; "
+        "give tasks of local files with --task_path DIR"
+    )
+
+
 def run_tasks(
     model: TrainedLm,
     names: Sequence[str],
@@ -420,11 +428,7 @@ def run_tasks(
                 log_samples=True,
             )
     except OSError as error:
-        why = "" if hub.reachable() else "; the hub cannot be reached from here"
-        raise UsageError(
-            f"the data of {', '.join(names)} cannot be read: {str(error).splitlines()[0]}{why}; "
-            "give tasks of local files with --task_path DIR"
-        ) from error
+        raise _unreadable(names, error) from error
     except UsageError:
         raise
     except Exception as error:  # Tasks are programs, which may raise anything.

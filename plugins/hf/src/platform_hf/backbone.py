@@ -98,8 +98,7 @@ class Hf(Sighted, FromElsewhere):
         )
         # Resizing changes the configuration of a network.
         self._start = networks.Start(config, copy.deepcopy(described), reading, other_tokenizer)
-        network = networks.build(described, reading, resized=resized)
-        self.network = network
+        self.network = network = networks.build(described, reading, resized=resized)
         self.head = networks.take_apart(network, reading)
         width = network.get_input_embeddings().embedding_dim
         self.shift = SigmaShift(width) if time_conditioned else None
