@@ -5,6 +5,7 @@ these decide what goes with it; every other part once, as it is by default. `pyt
 prints how many combinations are valid and how many refused.
 """
 
+import heapq
 import inspect
 import itertools
 import re
@@ -126,19 +127,28 @@ class Matrix:
         return [Row(*form, *names) for form in self.forms() for names in itertools.product(*named)]
 
     def share(self) -> list[Row]:
-        """Rows that hold every three parts that go together, and every two of the other rows.
+        """Rows that hold every two parts, together with those that go together in a row and with
+        those that do not; and every process, parameterization and objective that go together.
 
-        A tenth of all rows. A fault of parts that work in every three, and not together, is left to
-        the whole matrix.
+        A twentieth of all rows. A fault of three other parts together is left to the whole matrix.
         """
-        good = [row for row in self.rows if self._parts_go_together(row)]
-        bad = [row for row in self.rows if not self._parts_go_together(row)]
-        return [*covering(good, 3), *covering(bad, 2)]
+        good: list[Row] = []
+        bad: list[Row] = []
+        for row in self.rows:
+            (good if self.parts_go_together(row) else bad).append(row)
+        return [*covering(good, lambda row: {*pairs(row), formula(row)}), *covering(bad, pairs)]
 
-    def _parts_go_together(self, row: Row) -> bool:
-        names = [pair for pair in row.names("").items() if pair[0] != "sampler"]
-        parts = [(role, self.plugins.forms(role, name)) for role, name in names]
-        return all(goes_with(a, b) for a, b in itertools.combinations(parts, 2))
+    def parts_go_together(self, row: Row) -> bool:
+        """Whether every two parts of a row do, whatever its sampler is."""
+        named = [part for part in row.names("").items() if part[0] != "sampler"]
+        return all(itertools.starmap(self._pair_goes_together, itertools.combinations(named, 2)))
+
+    @cache  # noqa: B019  There is one matrix, which lives as long as the process.
+    def _pair_goes_together(self, one: tuple[str, str], other: tuple[str, str]) -> bool:
+        (a, its_name), (b, other_name) = one, other
+        return goes_with(
+            (a, self.plugins.forms(a, its_name)), (b, self.plugins.forms(b, other_name))
+        )
 
     def forms(self) -> Iterator[tuple[str, Options]]:
         """Every process with every choice of its discrete options."""
@@ -263,21 +273,43 @@ class Matrix:
         return next(options for name, options in self.forms() if name == process)
 
 
-def covering(rows: Sequence[Row], number: int) -> list[Row]:
-    """So few of the rows that any `number` parts that are together in a row are so in one of these.
+def parts(row: Row) -> list[tuple[str, object]]:
+    """Role and part of a row, but for samplers; a process with its options."""
+    return [("process", (row.process, row.options)), *list(row.names("").items())[1:-1]]
 
-    The next row is always the one with most that is still missing.
+
+def pairs(row: Row) -> set[object]:
+    """Every two parts of a row."""
+    return set(itertools.combinations(parts(row), 2))
+
+
+def formula(row: Row) -> object:
+    """The parts of a row that a loss is made of."""
+    return row.process, row.options, row.parameterization, row.objective
+
+
+def covering(rows: Sequence[Row], of: Callable[[Row], set[object]]) -> list[Row]:
+    """So few of the rows that they hold together what all rows hold.
+
+    The next row is always the first one with most that is still missing. What a row holds of it
+    only falls, so that a row is counted again only when it may be the next.
+
+    Args:
+        rows: the rows to choose from.
+        of: what a row holds.
     """
-    holds = []
-    for row in rows:
-        parts = (("process", (row.process, row.options)), *list(row.names("").items())[1:-1])
-        holds.append(set(itertools.combinations(parts, number)))
+    holds = [of(row) for row in rows]
     missing: set[object] = set().union(*holds)
+    most = [(-len(held), i) for i, held in enumerate(holds)]
+    heapq.heapify(most)
     kept = []
     while missing:
-        best = max(range(len(rows)), key=lambda i: len(holds[i] & missing))
-        kept.append(rows[best])
-        missing -= holds[best]
+        before, best = most[0]
+        now = -len(holds[best] & missing)
+        heapq.heapreplace(most, (now, best))
+        if now == before:
+            kept.append(rows[best])
+            missing -= holds[best]
     return kept
 
 
