@@ -11,7 +11,7 @@ ENDINGS = Path(__file__).parent / "endings.py"
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "words", [["--every=18", "--signals=4"], ["--every=25", "--signals=1", "--beside"]]
+    "words", [["--every=30", "--signals=3"], ["--every=40", "--signals=1", "--beside"]]
 )
 def test_no_ending_loses_anything(words: list[str]) -> None:
     done = subprocess.run(

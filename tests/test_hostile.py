@@ -1,6 +1,6 @@
 """Hostile and damaged checkpoints are taken or refused in one line, in little time and memory.
 
-`PLATFORM_HOSTILE=N` makes the slow test try N files for each reader; 48 by default.
+`PLATFORM_HOSTILE=N` makes the slow test try N files for each reader; 16 by default.
 """
 
 import os
@@ -139,7 +139,7 @@ def test_what_is_hostile_or_damaged_is_one_line(reader: str, tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_many_that_are_hostile_or_damaged_are_one_line(reader: str, tmp_path: Path) -> None:
-    count = int(os.environ.get("PLATFORM_HOSTILE", "48"))
+    count = int(os.environ.get("PLATFORM_HOSTILE", "16"))
     counts, wrong = tried(reader, tmp_path / "case", count, seed=2)
     print(f"{reader}: {dict(counts)}")
     assert wrong == []
