@@ -114,6 +114,7 @@ def test_rooms_of_core_import_downwards_only():
         assert upwards <= UPWARDS.get(str(name), set()), name
 
 
+@pytest.mark.slow
 def test_modules_import_each_other_in_no_circle():
     sources = ROOT / "core/src", *ROOT.glob("plugins/*/src")
     modules = {
@@ -254,6 +255,7 @@ def python_words(path: Path) -> list[list[ast.expr]]:
     ]
 
 
+@pytest.mark.slow
 def test_python_is_never_started_with_the_current_directory_first_on_its_path():
     """A file `einops.py` that lies there would be executed in place of the library."""
     started = {path: python_words(path) for path in SOURCES}

@@ -31,6 +31,7 @@ def sampled(cached, length=LENGTH, *, size=3, window=None, backbone=None):
     return sampler(model, shape, seeded(4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 3, 5, 16])
 def test_a_cache_changes_nothing(size):
     with_cache, without = (sampled(cached, size=size) for cached in (True, False))
@@ -38,6 +39,7 @@ def test_a_cache_changes_nothing(size):
     assert with_cache.nfe == without.nfe
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [3, 6, 10, None])
 def test_texts_may_be_longer_than_those_of_training(window):
     with_cache, without = (sampled(cached, 31, window=window) for cached in (True, False))

@@ -43,6 +43,7 @@ def test_samples_of_a_network_with_a_cache_follow_its_law() -> None:
     assert chi_square(index_of(sample.tokens, TOKENS), law(backbone)) > 0.01
 
 
+@pytest.mark.slow
 def test_a_cache_changes_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     built, shape = model(causal_dit()), (16, 40)
     cached = LeftToRight()(built, shape, seeded())

@@ -181,6 +181,7 @@ def test_a_run_keeps_how_a_sample_came_about_and_where_its_bound_comes_from(fini
     assert levels["nats_per_token"] == result["nats_per_token"]
 
 
+@pytest.mark.slow
 def test_a_trajectory_is_drawn_of_a_trained_run(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,6 +31,7 @@ def run(tmp_path_factory):
     return home / "run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

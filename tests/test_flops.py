@@ -23,6 +23,7 @@ def run(folder: Path, *words: str) -> int:
     return main([*WORDS, f"--data.path={folder / 'text.txt'}", *words])
 
 
+@pytest.mark.slow
 def test_a_budget_makes_as_many_steps_as_it_pays_for(tmp_path, capsys):
     assert run(tmp_path, "--train.flops=2e7", f"--output={tmp_path / 'run'}") == 0
     said = capsys.readouterr().err
@@ -47,6 +48,7 @@ def test_what_is_no_budget_is_one_line(tmp_path, capsys, words, said):
     assert said in told
 
 
+@pytest.mark.slow
 def test_the_iso_flop_sweep_composes(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(ROOT)
     words = ["experiments/iso_flop/sweep.yaml", "--dry_run", f"--output={tmp_path / 'sweep'}"]

@@ -384,6 +384,7 @@ class Sides(LabelledSplit):
         return self.ids.numel()
 
 
+@pytest.mark.slow
 def test_the_bound_is_that_of_text_given_its_label():
     split = Sides(8000)
     truth = -float(
@@ -455,6 +456,7 @@ def test_training_leaves_out_a_share_of_the_labels(monkeypatch):
     assert stats.binomtest(int(left_out.sum()), len(rows), 0.5).pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_each_micro_batch_leaves_out_labels_of_its_own(monkeypatch):
     """Equal places in two micro-batches of a step are left out as often as chance has it."""
     trained = trainer(label_dropout=0.5, accumulate=4)

@@ -75,6 +75,7 @@ def test_masks_leave_the_context_clean_and_other_noise_does_not_unless_asked_to(
         choose(causal(), "clean", 2)
 
 
+@pytest.mark.slow
 def test_closed_forms_and_steps_are_read_as_their_own_bounds():
     """A closed form agrees with the generic bound, and T steps keep the bound of T steps."""
     process = Absorbing(3)

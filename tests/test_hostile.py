@@ -121,6 +121,7 @@ def tried(reader: str, folder: Path, count: int, seed: int) -> tuple[Counter[str
     return counts, wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_a_whole_checkpoint_is_read(reader: str, tmp_path: Path) -> None:
     make, read = READERS[reader]
@@ -129,6 +130,7 @@ def test_a_whole_checkpoint_is_read(reader: str, tmp_path: Path) -> None:
     read(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_what_is_hostile_or_damaged_is_one_line(reader: str, tmp_path: Path) -> None:
     counts, wrong = tried(reader, tmp_path / "case", 16, seed=1)

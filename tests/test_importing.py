@@ -99,6 +99,7 @@ def compare(run: RunDirectory, name: str, output: str, *, average: str = "ema") 
     torch.testing.assert_close(found[..., place], logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["s_duo", "s_mdlm", "s_ar"])
 @pytest.mark.parametrize("average", ["ema", "raw"])
 def test_lightning_checkpoints_give_the_published_logits(runs, name, average):
@@ -111,6 +112,7 @@ def test_hub_folders_give_the_published_logits(runs, name, average):
     compare(runs[name], name, "logits", average=average)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_network_without_time_conditioning_reads_no_noise_level(tmp_path):
     run = imported("s_hub_mdlm", tmp_path)
@@ -188,6 +190,7 @@ def test_the_start_moves_with_the_tokens_after_the_mask():
         assert f"--process.start_id={start}" in read_published(PATHS["s_ar"], mask_id=mask).words
 
 
+@pytest.mark.slow
 def test_an_imported_run_samples_ids_and_says_why_it_cannot_read_text(runs, capsys):
     path = str(runs["s_duo"].path)
     assert main(["sample", path, "--sampler.steps=2", "--sample.number=1", "--format=jsonl"]) == 0
@@ -199,6 +202,7 @@ def test_an_imported_run_samples_ids_and_says_why_it_cannot_read_text(runs, caps
     assert main(["run", "--resume", path]) == 2
 
 
+@pytest.mark.slow
 def test_an_imported_run_with_a_tokenizer_is_evaluated(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PLATFORM_CACHE", str(tmp_path / "cache"))
     characters = "abcdefghijklmnopqrstuvwxyz .,;'"
@@ -390,6 +394,7 @@ def test_an_output_that_exists_is_left_alone(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["s_duo", "s_mdlm", "s_ar"])
 def test_export_and_import_give_the_same_run(runs, name, tmp_path, capsys):
     folder, back = tmp_path / "hub", RunDirectory(tmp_path / "back")

@@ -65,6 +65,7 @@ def runs(tmp_path_factory) -> Path:
         yield home
 
 
+@pytest.mark.slow
 def test_a_run_judges_as_its_own_exact_bound_does(runs):
     plugins, accelerator = load_plugins({}), Accelerator(cpu=True)
     directory = RunDirectory(runs / "ar")

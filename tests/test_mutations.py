@@ -59,6 +59,7 @@ def test_a_seed_decides_the_sample_which_has_every_operator():
     assert {mutant.operator for mutant in one} == {mutant.operator for mutant in found}
 
 
+@pytest.mark.slow
 def test_every_module_has_tests_and_its_own_come_first():
     nearest = nearest_tests()
     assert all(stages[0] for stages in nearest.values())

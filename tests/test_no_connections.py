@@ -79,6 +79,7 @@ def texts(folder: Path) -> dict[str, Path]:
     return {**files, "text": folder / "a.txt"}
 
 
+@pytest.mark.slow
 def test_no_verb_opens_a_connection_for_files_of_this_machine(
     tmp_path: Path, tried: list[object]
 ) -> None:
@@ -146,6 +147,7 @@ def of_transformers(folder: Path, files: dict[str, Path]) -> dict[str, Path]:
     return {"whole": whole, "older": older, "network": network}
 
 
+@pytest.mark.slow
 def test_no_folder_of_transformers_and_no_task_of_files_opens_a_connection(
     tmp_path: Path, tried: list[object]
 ) -> None:

@@ -16,6 +16,7 @@ from platform_core.registry.loading import find_plugins
 FUZZ = Path(__file__).parent / "fuzz.py"
 
 
+@pytest.mark.slow
 def test_each_whole_number_is_refused_when_options_are_read() -> None:
     parsers = Parsers()
     words = ["--process=mdlm", "--callbacks=early-stopping"]

@@ -26,6 +26,7 @@ def page(sweep):
     return reported(sweep)
 
 
+@pytest.mark.slow
 def test_further_evaluations_and_samples_have_tables_of_their_own(sweep, page):
     assert float(rows(sweep, "bound-1")[0][BITS]) == pytest.approx(4.2 / LN2)
     samples = rows(sweep, "samples-1")

@@ -62,6 +62,7 @@ def test_whatever_it_goes_with_runs(matrix: Matrix):
     assert len(ran) == 24
 
 
+@pytest.mark.slow
 def test_it_trains_evaluates_and_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("A stranger's package is trained as any other. " * 40)

@@ -26,12 +26,14 @@ def own(parser) -> None:
     parser.add_argument("--resume")
 
 
+@pytest.mark.slow
 def test_names_of_other_programs_are_known():
     for name, here in OTHER_NAMES.items():
         said = answer(f"--{name.replace('_', '-')}=1")
         assert said.endswith(f"it is --{here} here"), said
 
 
+@pytest.mark.slow
 def test_what_is_no_option_gets_advice():
     for name, advice in ADVICE.items():
         assert answer(f"--{name}=1").endswith(advice)
@@ -81,6 +83,7 @@ def test_the_help_of_run_begins_with_what_matters_and_says_types_in_words(capsys
     assert "(whole number, default: 800)" in said
 
 
+@pytest.mark.slow
 def test_every_option_that_is_shown_first_exists():
     parser = argparse.ArgumentParser()
     run.arguments(parser)

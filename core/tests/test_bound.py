@@ -49,6 +49,7 @@ def bound(process, split, **options):
     return evaluate(objective, split, Accelerator(cpu=True), **{**defaults, **options})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", [Uniform, Absorbing])
 def test_the_bound_of_the_exact_denoiser_is_minus_log_p_within_its_error(process):
     split = Drawn(4000)
@@ -58,6 +59,7 @@ def test_the_bound_of_the_exact_denoiser_is_minus_log_p_within_its_error(process
     assert abs(found.nats_per_token - split.nats) < 2 * found.standard_error
 
 
+@pytest.mark.slow
 def test_the_standard_error_is_the_spread_of_repeated_evaluations():
     split = Drawn(200)
     repeated = [bound(Absorbing, split, seed=seed) for seed in range(20)]
@@ -67,6 +69,7 @@ def test_the_standard_error_is_the_spread_of_repeated_evaluations():
     assert 0.3 * min(errors) < spread < max(errors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", [Uniform, Absorbing])
 def test_more_noise_levels_lower_the_error_of_the_noise_and_miss_the_truth_as_rarely(process):
     """In the middle of some evaluations: under uniform noise, rare ones see very large values."""
@@ -105,6 +108,7 @@ def test_the_levels_of_each_sequence_are_stratified():
     assert torch.equal(parts, torch.arange(4)[:, None].expand(4, 16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [7, 64])
 def test_the_levels_add_up_to_the_bound(batch_size):
     found = bound(Uniform, Drawn(200), batch_size=batch_size, draws=5)
@@ -114,6 +118,7 @@ def test_the_levels_add_up_to_the_bound(batch_size):
     assert mean == pytest.approx(found.nats_per_token, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_levels_know_how_single_sequences_are_spread():
     found = bound(Uniform, Drawn(500), draws=4)
     for level in found.levels:

@@ -138,6 +138,7 @@ def test_the_token_that_crosses_top_p_is_kept():
     torch.testing.assert_close(kept[:3].exp(), torch.tensor([0.5, 0.3, 0.15]).double() / 0.95)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.floats(1e-6, 1), min_size=2, max_size=8),
     st.floats(1e-3, 0.999),

@@ -436,6 +436,7 @@ def test_every_era_is_in_every_split() -> None:
         assert gaps.max() <= 20
 
 
+@pytest.mark.slow
 def test_the_default_corpus_is_packed_as_ever(
     sotu_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,7 @@ def launched(trained: Trainer, number: int) -> None:
         trained.launch()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema_decay", [0.0, 0.4, 0.9999])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_figures_that_are_read_later_are_those_that_are_read_at_once(
@@ -205,6 +206,7 @@ TINY = """
 OF_TRAINING = ("loss", "gradient_norm", "learning_rate")
 
 
+@pytest.mark.slow
 def test_a_run_writes_the_same_when_figures_are_read_later(stub_parts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("the cat sat on the mat, and the dog sat on the log.\n" * 40)

@@ -34,6 +34,7 @@ def test_each_interval_of_the_global_batch_has_one_time(sizes: list[int], t_min:
         assert intervals.sort().values.tolist() == list(range(24))
 
 
+@pytest.mark.slow
 def test_the_time_of_every_sequence_is_uniform_over_steps():
     times = torch.cat([global_times([5, 7], step=step) for step in range(1500)], dim=1)
     for of_one_sequence in times:
@@ -42,6 +43,7 @@ def test_the_time_of_every_sequence_is_uniform_over_steps():
     assert chi_square(intervals, torch.full((12,), 1 / 12, dtype=torch.float64)) > 0.01
 
 
+@pytest.mark.slow
 def test_times_within_their_intervals_are_independent():
     times = torch.cat([global_times([2], step=step) for step in range(2000)], dim=1)
     within = (times * 2) % 1
@@ -111,6 +113,7 @@ def test_eight_ranks_decode_about_as_many_rows():
         assert max(rows) > 1.7 * sum(rows) / 8, "the probe sees what it looks for"
 
 
+@pytest.mark.slow
 def test_the_bound_keeps_its_mean_and_variance():
     """Of texts in random order, whose integrands differ, against intervals dealt in runs."""
     total, steps = 32, 4000

@@ -145,6 +145,7 @@ def test_names_of_options_may_have_hyphens(run, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_opened_in_python_measures_and_writes_as_the_verbs_do(run, capsys):
     (record,) = records(capsys, run)
     opened = TrainedRun.open(run)
@@ -244,6 +245,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.slow
 def test_evaluations_that_were_made_unlike_are_all_kept_and_like_ones_once(run, tmp_path, capsys):
     """The name follows the card: no option that an evaluation reads leaves it as it was."""
     other = write(tmp_path / "other", "cab")
@@ -286,6 +288,7 @@ def swept(capsys, run, *words):
     return code, out.out, out.err.splitlines()
 
 
+@pytest.mark.slow
 def test_a_sweep_measures_once_for_each_value_and_goes_on_where_it_stopped(run, capsys, tmp_path):
     own = tmp_path / "run"
     shutil.copytree(run, own, ignore=shutil.ignore_patterns("evaluations"))
@@ -307,6 +310,7 @@ def test_a_sweep_measures_once_for_each_value_and_goes_on_where_it_stopped(run, 
     assert len(list(kept.glob("*.json"))) == 3
 
 
+@pytest.mark.slow
 def test_a_sweep_of_two_options_measures_every_combination(run, capsys):
     words = ["--sweep", "evaluate.draws=4,5", "evaluate.split=validation,test"]
     found = records(capsys, run, *words, "--evaluate.sequences=4")
@@ -314,6 +318,7 @@ def test_a_sweep_of_two_options_measures_every_combination(run, capsys):
     assert ways == [(4, "validation"), (4, "test"), (5, "validation"), (5, "test")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     {

@@ -134,6 +134,7 @@ def test_a_student_has_its_teacher_s_network_data_and_tokenizer_and_the_rest_ane
     assert "init" not in json.loads((teacher / "result.json").read_text())["card"]
 
 
+@pytest.mark.slow
 def test_the_saved_config_repeats_the_run_from_anywhere(
     home: Path, teacher: Path, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +146,7 @@ def test_the_saved_config_repeats_the_run_from_anywhere(
     assert first == second
 
 
+@pytest.mark.slow
 def test_the_characters_of_a_student_s_text_are_those_of_its_teacher(
     home: Path, teacher: Path, platform: Platform
 ) -> None:
@@ -232,6 +234,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_gets_one_line(
     home: Path, teacher: Path, platform: Platform, mistake: str

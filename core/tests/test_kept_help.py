@@ -101,6 +101,7 @@ def test_the_kept_page_is_the_page(stub_parts, capsys):
     assert "--train.steps" in first
 
 
+@pytest.mark.slow
 def test_a_kept_page_is_printed_without_torch(monkeypatch):
     monkeypatch.delenv("PLATFORM_PLUGINS", raising=False)  # stubs import torch
     code = (

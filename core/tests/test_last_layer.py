@@ -76,6 +76,7 @@ def test_bfloat16_weights_have_gradients_added_up_in_float32(sum_: Sum, monkeypa
     torch.testing.assert_close(by_row, whole, rtol=2e-2, atol=1e-2 * float(whole.abs().max()))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_rows")
 def test_a_compiled_loss_has_one_shape_and_the_same_gradients(monkeypatch):
     """The last chunk is padded; with a compiler that calls the same kernels."""

@@ -161,6 +161,7 @@ def test_quotas_fill_the_deck_and_are_off_by_less_than_one_place(weights):
         assert abs(quota - weight / sum(weights) * DECK) < 1 + 1e-6
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(st.integers(0, 99), st.lists(st.floats(0.1, 9), min_size=2, max_size=4))
 def test_every_deck_has_exactly_the_shares_and_numbers_go_on(seed, weights):
@@ -249,6 +250,7 @@ def weights(run, step):
     return (run / f"checkpoints/step-{step:07d}/model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_resumes_exactly_in_the_middle_of_a_deck(words, texts, capsys):
     whole, halves = texts / "whole", texts / "halves"
     assert main([*words, "--train.steps=7", f"--output={whole}"]) == 0
@@ -264,6 +266,7 @@ def test_a_run_resumes_exactly_in_the_middle_of_a_deck(words, texts, capsys):
     assert weights(whole, 7) != weights(texts / "alone", 7)
 
 
+@pytest.mark.slow
 def test_another_text_or_share_is_refused_and_a_moved_text_is_not(words, texts, capsys):
     run = texts / "run"
     assert main([*words, "--train.steps=3", f"--output={run}"]) == 0
@@ -277,6 +280,7 @@ def test_another_text_or_share_is_refused_and_a_moved_text_is_not(words, texts, 
     assert main([*resumed, f"{moved}:2"]) == 0
 
 
+@pytest.mark.slow
 def test_the_record_says_the_shares_and_tables_note_other_mixes(words, texts, capsys):
     run, alone = texts / "run", texts / "alone"
     assert main([*words, "--train.steps=1", f"--output={run}"]) == 0

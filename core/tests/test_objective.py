@@ -65,6 +65,7 @@ def test_the_bound_of_exact_predictions_has_the_printed_values(process_class: ty
     assert bound.tolist() == pytest.approx([2.2438580947, 1.7266696813, 2.9095996225], abs=6e-11)
 
 
+@pytest.mark.slow
 @both
 @given(num_tokens=st.integers(2, 6), seed=st.integers(0, 1000))
 def test_predictions_that_ignore_the_noise_cost_their_log_loss(process_class, num_tokens, seed):
@@ -196,6 +197,7 @@ def test_the_published_protocol_reports_a_thousandth_less_of_a_fixed_prediction(
     assert value == pytest.approx(0.999 * -law.log_prob(torch.tensor([[2]])).item(), rel=1e-6)
 
 
+@pytest.mark.slow
 @both
 def test_the_estimate_of_the_bound_is_unbiased(process_class: type[Interpolating]):
     """From t_min = 0.2: nearer to 0, rare texts have values that no number of draws averages."""
@@ -285,6 +287,7 @@ def test_the_training_gradient_is_that_of_the_dense_loss(process_class, monkeypa
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 @both
 def test_a_training_step_makes_no_tensor_of_positions_by_states(process_class, monkeypatch):
     process = process_class(1008)

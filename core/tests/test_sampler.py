@@ -102,6 +102,7 @@ def test_the_sampler_draws_from_the_enumerated_chain(process_class, final, top_p
     assert chi_square(index_of(tokens, built.process.num_states), expected) > 0.01
 
 
+@pytest.mark.slow
 @both
 def test_many_steps_sample_the_data(process_class: type[Interpolating]):
     law = two_token_law()

@@ -10,6 +10,7 @@ from platform_core.data.tokenizer import LEFT_OVER, CharacterTokenizer, load_tok
 from platform_core.errors import UsageError
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_decoding_encoded_text_returns_it(text: str) -> None:
     tokenizer = CharacterTokenizer(text)

@@ -48,6 +48,7 @@ def test_the_learning_rate_warms_up_and_decays(decay, expected):
     assert rates == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_bound():
     trained = trainer(TrainOptions(steps=60, batch_size=4, warmup_steps=2, learning_rate=1e-2))
     batch = trained.feed.split.batch(list(range(20)))

@@ -94,6 +94,7 @@ def test_a_distribution_is_no_step():
     assert recorder.trajectory([0, 2], 3) is None
 
 
+@pytest.mark.slow
 def test_a_figure_is_drawn_once_and_anew_after_its_data(tmp_path: Path):
     path = tmp_path / "figures" / "trajectory-final.json"
     figures.keep(WAY.record(), path)

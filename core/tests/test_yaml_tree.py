@@ -57,6 +57,7 @@ def test_words_mean_what_they_look_like(text, value, tmp_path):
     assert read_tree(file, "file") == value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "said"),
     [

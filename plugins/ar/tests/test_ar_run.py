@@ -56,6 +56,7 @@ def small(stub_parts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> l
     return [*SMALL, f"--data.path={tmp_path / 'words.txt'}", f"--output={tmp_path / 'run'}"]
 
 
+@pytest.mark.slow
 def test_a_run_trains_evaluates_and_continues_a_prompt(
     small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

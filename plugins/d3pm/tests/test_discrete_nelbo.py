@@ -206,6 +206,7 @@ def test_alpha_s_is_the_schedules_at_the_time_before(states, schedule, monkeypat
     assert found == expected
 
 
+@pytest.mark.slow
 @both
 def test_the_estimate_is_unbiased(states: str):
     law = two_token_law()
@@ -304,6 +305,7 @@ def test_the_bound_is_above_minus_log_p_of_the_samples_of_as_many_steps(states: 
         assert (bound >= -drawn.log() - 1e-7).all()
 
 
+@pytest.mark.slow
 @both
 def test_a_training_step_makes_no_tensor_of_positions_by_states(states, monkeypatch):
     objective = tiny(1007, states, auxiliary=0.1)

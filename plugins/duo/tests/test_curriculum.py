@@ -232,6 +232,7 @@ def test_the_levels_are_those_of_the_schedule_gaussian():
     assert slope.equal(schedule.slope(t))
 
 
+@pytest.mark.slow
 def test_with_top_k_a_training_step_makes_no_tensor_of_positions_by_states(monkeypatch):
     objective = Curriculum(tiny_model(1008), top_k=2)
     x0 = torch.randint(1008, (16, 32), generator=torch.Generator().manual_seed(0))

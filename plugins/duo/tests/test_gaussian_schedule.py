@@ -59,6 +59,7 @@ def test_alpha_of_inverse_is_alpha(schedule: Gaussian, fraction: float):
     torch.testing.assert_close(schedule.alpha(schedule.inverse(alpha)), alpha, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @given(st.integers(2, 10**6))
 def test_by_default_alpha_goes_from_95_to_5_percent(num_states: int):
     alpha = Gaussian(num_states).alpha(column(0, 1)).flatten()

@@ -174,6 +174,7 @@ def test_predictions_from_the_position_itself_are_not_tight():
     assert bound.tolist() == pytest.approx([1.15956363, 1.52834844, 2.01560400], abs=6e-9)
 
 
+@pytest.mark.slow
 def test_a_training_step_makes_no_tensor_of_positions_by_states(monkeypatch):
     process = Duo(1008)
     objective = UniformNelbo(model(process, TinyNetwork(process.num_states)))

@@ -112,6 +112,7 @@ def every_number(relaxation: Relaxation) -> SoftTokens:
     return drawn(relaxation, x0, -2.5, tau=0.01, seed=4), x0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("relaxation", "on_clean", "largest"),
     [

@@ -81,6 +81,7 @@ def test_the_bounds_of_all_endings_are_those_of_one_law(process):
     assert (-clean_bounds(exact(process))).exp().sum() < 1 + 1e-6
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("network", [exact, untrained])
 def test_the_estimate_behind_a_clean_context_is_unbiased(process, network):
@@ -89,6 +90,7 @@ def test_the_estimate_behind_a_clean_context_is_unbiased(process, network):
     close_to(-clean_bounds(objective), found)
 
 
+@pytest.mark.slow
 @both
 def test_what_the_bound_of_the_whole_grows_by_is_log_p_of_the_best_network(process):
     (found,) = asked(NoisedContext(ContextAware(process), 4000), batch_size=2000)
@@ -189,6 +191,7 @@ def test_readings_have_the_integral_over_all_levels_as_their_mean(n: int, clean_
             assert abs(float(values.mean()) - truth) < 4 * error + 1e-9
 
 
+@pytest.mark.slow
 def test_readings_when_noise_has_reached_a_token_vary_less():
     """The estimate at uniform levels, as evaluation of a corpus has it, is the one to beat."""
     objective = exact(Absorbing(3))

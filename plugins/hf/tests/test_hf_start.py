@@ -57,6 +57,7 @@ def renamed(folder: Path, name: Callable[[str], str]) -> None:
     save_file(tensors, file, {"format": "pt"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["BertForMaskedLM", "LlamaForCausalLM"])
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "net.", "model."])
 def test_known_prefixes_are_left_out(kind: str, prefix: str, tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ def test_the_last_documents_of_openwebtext_are_held_out(tmp_path):
     assert next(corpus("openwebtext", tmp_path).documents("validation")) == "document 10\n"
 
 
+@pytest.mark.slow
 def test_a_copy_may_be_saved_or_hold_its_configuration_in_a_folder(tmp_path):
     splits = {split: numbered(3 + n) for n, split in enumerate(SPLITS)}
     datasets.DatasetDict(splits).save_to_disk(tmp_path / "saved")

@@ -202,6 +202,7 @@ def test_the_bound_in_steps_falls_to_that_of_continuous_time(schedule: Schedule,
     assert values[0] == pytest.approx(TABLE[1], abs=2e-7), "one step has no schedule"
 
 
+@pytest.mark.slow
 def test_the_estimate_in_steps_is_unbiased():
     law = two_token_law()
     objective = exact_objective(law, num_steps=2)
@@ -278,6 +279,7 @@ def test_the_low_variance_gradient_is_that_of_plain_cross_entropy():
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_training_step_makes_no_tensor_of_positions_by_states(monkeypatch):
     process = Mdlm(1008)
     objective = tiny_objective(process)

@@ -116,6 +116,7 @@ def test_a_prompt_of_everything_needs_no_network(make):
     assert sample.nfe == built.backbone.calls == 0
 
 
+@pytest.mark.slow
 @every_sampler
 def test_equal_seeds_draw_equal_samples(make):
     built = tiny_model()

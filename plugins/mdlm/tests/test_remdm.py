@@ -198,6 +198,7 @@ def test_confidence_is_the_probability_that_a_token_was_drawn_with():
     assert again.confidence.isinf().all()
 
 
+@pytest.mark.slow
 def test_many_steps_with_confidence_stay_close_to_the_data():
     """Which token goes depends on the tokens, so the law is near the data's, not equal to it."""
     law = random_law(2, 2, seed=6)

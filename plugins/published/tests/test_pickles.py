@@ -215,6 +215,7 @@ def test_the_machine_has_no_way_to_call_what_it_reads():
         assert word not in source
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pickled", "message"),
     [
@@ -249,6 +250,7 @@ def test_what_no_checkpoint_says_is_refused_in_one_line(pickled, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_depth_and_length_are_bounded(monkeypatch):
     deep = read_pickle(b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".", {}, source="x")
     with pytest.raises(ForeignError, match="too deeply"):
@@ -416,6 +418,7 @@ def test_a_pickle_makes_no_more_objects_than_are_allowed(body, monkeypatch):
         read_pickle(b"\x80\x04" + body + b".", {}, source="it")
 
 
+@pytest.mark.slow
 def test_keys_whose_hashes_collide_take_no_longer_than_others():
     number = 100_000
     modulus = 2**61 - 1

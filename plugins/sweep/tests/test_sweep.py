@@ -273,6 +273,7 @@ def stage(home: Path, monkeypatch: pytest.MonkeyPatch, composed: dict[str, Any])
     return Stage(home)
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_its_whole_record(
     stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
