@@ -82,10 +82,10 @@ FILES = {
 }
 """Files of the reader's own that the commands speak of."""
 
-ELSEWHERE = "wikitext103", "zero-shot", "wikitext2", "duo.ckpt", "slurm", "--tasks", "check mine"
+ELSEWHERE = "wikitext103", "zero-shot", "wikitext2", "duo.ckpt", "slurm", "check mine"
 """Words of commands that need a network, a cluster, or somebody's checkpoint or part."""
 
-TAKE_LONG = "bench", "dashboard", "--all", "--matrix"
+TAKE_LONG = "bench", "dashboard", "--all", "--matrix", "--tasks"
 """Words of commands that tests of their own try."""
 
 
