@@ -599,6 +599,7 @@ def _hostile(chance: random.Random) -> bytes:
 READERS: Sequence[tuple[str, ...]] = (
     ("eval", "r"),
     ("sample", "r"),
+    ("show", "r"),
     ("run", "--resume", "r"),
     ("run", "--resume", "r", "--train.steps=2"),
     ("run", "--init=r", *TINY, *TEXT, "--output=o"),

@@ -192,6 +192,8 @@ def test_a_run_is_shown_on_one_screen_before_and_after_its_end(run, capsys, tmp_
     assert max(len(line) for line in screen.splitlines() if str(directory.path) not in line) < 80
     assert screen.count("\n") <= 24
     assert "stubs" in screen.splitlines()[-1]
+    directory.result.write_text(json.dumps({**result(2.0), "parameters": "many"}))
+    assert "is damaged: ValueError: " in said(capsys, "show", directory.path, code=2).err
     directory.config.write_text("process: {name: x}\n")
     assert "is damaged" in said(capsys, "show", directory.path, code=2).err
 

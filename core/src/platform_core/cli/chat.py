@@ -1,10 +1,10 @@
 """`platform chat RUN`: type the beginning of a text, or a template with blanks; see it written.
 
-    a line of text        the model continues it, or fills its blanks (_)
-    /OPTION VALUE         an option of `platform sample` from here on: /steps 32, /sampler ordered
-
-Options are composed and checked as those of `platform sample`. A mistake is one line, and the
-session goes on. Lines may also come from a pipe; then the exit code says whether one was a mistake.
+Each line is answered with a text that begins with it. If it has blanks (_), each is filled with one
+token. A line such as `/steps 32` or `/sampler ordered` changes an option from there on; options are
+composed and checked as those of `platform sample`, and /help lists them. A mistake is one line, and
+the session goes on. Lines may also come from a pipe; the exit code then says whether one was a
+mistake.
 """
 
 import sys
@@ -109,9 +109,11 @@ def lines(at_terminal: bool) -> Iterator[str]:
     while True:
         try:
             line = input("> ")
-        except EOFError:
+        except (EOFError, KeyboardInterrupt) as ended:
             print()
-            return
+            if isinstance(ended, EOFError):
+                return
+            raise
         yield line
 
 

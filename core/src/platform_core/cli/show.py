@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from platform_core.cli.parser import Parser
 from platform_core.component import ROLES
-from platform_core.errors import UsageError
+from platform_core.errors import UsageError, reason
 from platform_core.record import metrics
 from platform_core.record.bounds import BOUNDS
 from platform_core.record.cards import RESULT, UNSAID, Measurement, at
@@ -56,8 +56,15 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(prog="platform show", description=__doc__, allow_abbrev=False)
     parser.add_argument("run", metavar="RUN", help="directory of the run")
     shown = read(RunDirectory.existing(parser.parse_args(list(argv)).run))
-    sections = [what_it_is, curves, bounds, sample, how_it_was_made, how_to_go_on]
-    print("\n\n".join("\n".join(lines) for each in sections if (lines := list(each(shown)))))
+    sections = (what_it_is, curves, bounds, sample, how_it_was_made, how_to_go_on)
+    try:
+        whole = [lines for section in sections if (lines := list(section(shown)))]
+    except UsageError:
+        raise
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:
+        path = shown.directory.path
+        raise UsageError(f"the record of {path} is damaged: {reason(error)}") from error
+    print("\n\n".join("\n".join(lines) for lines in whole))
     return 0
 
 
@@ -90,17 +97,15 @@ def what_it_is(shown: Shown) -> Iterator[str]:
     yield from [first] if len(first) <= WIDTH else [path, f"{INDENT}{what}, {_done(shown)}"]
     size = at(shown.config, "backbone.size")
     sized = {**names, "backbone": f"{names['backbone']} ({size})"} if _is(size) else names
-    yield from _wrapped(
-        "  ".join(f"{role} {name}".replace(" ", "\0") for role, name in sized.items())
+    yield from _listed([f"{role} {name}" for role, name in sized.items()], "  ")
+    corpus = _said(shown.config, "data.corpus", "{} in sequences of ")
+    yield from _listed(
+        [
+            _said(shown.result, "parameters", "{:,} weights"),
+            f"{corpus}{at(shown.config, 'data.length')} tokens",
+            _said(shown.result, "card.tokenizer.vocab_size", "{:,} kinds of tokens"),
+        ]
     )
-    weights, kinds = (at(shown.result, key) for key in ("parameters", "card.tokenizer.vocab_size"))
-    corpus, length = (at(shown.config, key) for key in ("data.corpus", "data.length"))
-    facts = [
-        f"{weights:,} weights" if _is(weights) else "",
-        f"{corpus} in sequences of {length} tokens",
-        f"{kinds:,} kinds of tokens" if _is(kinds) else "",
-    ]
-    yield from _wrapped(", ".join(filter(None, facts)))
 
 
 def _done(shown: Shown) -> str:
@@ -204,33 +209,27 @@ def sample(shown: Shown) -> Iterator[str]:
 def how_it_was_made(shown: Shown) -> Iterator[str]:
     """When, with which versions, on what, and how long it took."""
     machine, result = shown.environment, shown.result
-    commit, versions = machine.get("commit"), machine.get("packages", {})
-    began = when_began(shown.directory)
-    said = [
-        time.strftime("%Y-%m-%d %H:%M", time.localtime(began)) if began else "",
-        f"commit {commit[:10]}{commit[40:]}" if isinstance(commit, str) else "",
-        *(
-            f"{name} {versions[name]}"
-            for name in ("dlm-platform-core", "torch")
-            if name in versions
-        ),
-        f"Python {machine['python']}" if "python" in machine else "",
-    ]
-    yield from _wrapped(", ".join(filter(None, said)))
+    began, commit = when_began(shown.directory), machine.get("commit")
     precision = {"no": "fp32"}.get(str(machine.get("precision")), machine.get("precision"))
-    took = [
-        f"on {machine['device']}, {precision}, {machine.get('threads')} thread(s)"
-        if "device" in machine
-        else "",
-        f"trained in {result['seconds']:,.0f} s" if "seconds" in result else "",
-        f"evaluated in {result['seconds_evaluating']:,.0f} s"
-        if "seconds_evaluating" in result
-        else "",
-        f"peak memory {result['peak_rss_bytes'] / 1e9:.2f} GB"
-        if "peak_rss_bytes" in result
-        else "",
-    ]
-    yield from _wrapped(", ".join(filter(None, took)))
+    versions = machine.get("packages", {})
+    yield from _listed(
+        [
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(began)) if began else "",
+            f"commit {commit[:10]}{commit[40:]}" if isinstance(commit, str) else "",
+            *(f"{n} {versions[n]}" for n in ("dlm-platform-core", "torch") if n in versions),
+            _said(machine, "python", "Python {}"),
+        ]
+    )
+    yield from _listed(
+        [
+            _said(machine, "device", "on {}"),
+            precision or "",
+            _said(machine, "threads", "{} thread(s)"),
+            _said(result, "seconds", "trained in {:,.0f} s"),
+            _said(result, "seconds_evaluating", "evaluated in {:,.0f} s"),
+            f"peak memory {peak / 1e9:.2f} GB" if (peak := result.get("peak_rss_bytes")) else "",
+        ]
+    )
 
 
 def how_to_go_on(shown: Shown) -> Iterator[str]:
@@ -251,16 +250,28 @@ def _is_imported(shown: Shown) -> bool:
     return (shown.directory.path / "import.json").is_file()
 
 
+def _said(values: Mapping[str, Any], place: str, words: str) -> str:
+    """The value at a place of the record in words; nothing where the record does not say it."""
+    value = at(values, place)
+    return words.format(value) if _is(value) else ""
+
+
 def _is(value: object) -> bool:
     """Whether the record says a value, of which `at` returns a word or nothing if it does not."""
-    return isinstance(value, int | str) and value not in ("", "not said")
+    return isinstance(value, int | float | str) and value not in ("", UNSAID)
 
 
 def _cut(line: str) -> str:
     return line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}..."
 
 
+def _listed(facts: Sequence[str], between: str = ", ") -> list[str]:
+    """Those of some facts that are not empty in indented lines, none of which ends inside one."""
+    whole = between.join(fact.replace(" ", "\0") for fact in facts if fact)
+    return [line.replace("\0", " ") for line in _wrapped(whole)]
+
+
 def _wrapped(text: str) -> list[str]:
-    """The text in indented lines; a zero byte stands for a blank at which no line ends."""
-    lines = wrap(text, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT)
-    return [line.replace("\0", " ") for line in lines]
+    return wrap(
+        text, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False
+    )
