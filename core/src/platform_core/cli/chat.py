@@ -169,7 +169,7 @@ class Session:
             print(self._help())
         elif name == "reset":
             self._change({}, "seed")
-            print("all options are as at the start")
+            print("all options are as at the start", file=sys.stderr)
         else:
             key = self._key(name)
             if not value.strip():
@@ -178,7 +178,7 @@ class Session:
             kept = {} if key != "sampler" else {k for k in self._changes if k.startswith("sampler")}
             others = {k: v for k, v in self._changes.items() if k not in {*kept, key}}
             self._change({**others, key: value.strip()}, key)
-            print(f"{key} is {value.strip()}")
+            print(f"{key} is {value.strip()}", file=sys.stderr)
 
     def _key(self, name: str) -> str:
         """The whole name of an option, such as sampler.steps for steps."""
