@@ -225,6 +225,7 @@ def become(words: Sequence[str], folder: Path, out: Path, errors: Path) -> None:
         for number, path in ((1, out), (2, errors)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.stdin = os.fdopen(0, closefd=False)  # without what this process has read ahead
         sys.argv = ["platform", *words]  # as in a process of its own, to its last moment
         code = main()
     except SystemExit as stop:
@@ -352,8 +353,11 @@ COMMANDS: Mapping[str, Sequence[Sequence[str]]] = {
         ["r", "--sample.number=2", "--sample.prompt=al", "--seed=3", "--sampler.steps=2"],
         ["r", "--to=s.txt", "--format=jsonl"],
         ["r", "--trajectory=t.svg"],
+        ["r", "--watch", "--fps=1000", "--trajectory=t.html"],
         ["r", "--sample.infill=al__be"],
     ],
+    "chat": [["r"], ["r", "--sampler.steps=2", "--fps=3", "--seed=3"]],
+    "show": [["r"], ["t.txt"]],
     "tokenizer": [["train", "--size=300", *TEXT, "--output=o"]],
     "compare": [
         ["r", "r"],
@@ -429,6 +433,7 @@ OF_VERBS: Mapping[str, Sequence[Sequence[str]]] = {
         *(["r", f"--sample.{name}"] for name in ("number", "length", "batch_size", "guidance")),
         ["r", "--sampler.steps"],
         ["r", "--seed"],
+        ["r", "--fps"],
     ],
     "tokenizer": [["train", *TEXT, "--output=o", "--size"]],
     "sweep": [["s.yaml", "--dry_run", "--jobs"], ["s.yaml", "--output=o", "--retry"]],
@@ -609,6 +614,7 @@ def _hostile(chance: random.Random) -> bytes:
 READERS: Sequence[tuple[str, ...]] = (
     ("eval", "r"),
     ("sample", "r"),
+    ("show", "r"),
     ("run", "--resume", "r"),
     ("run", "--resume", "r", "--train.steps=2"),
     ("run", "--init=r", *TINY, *TEXT, "--output=o"),

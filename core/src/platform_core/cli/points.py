@@ -92,7 +92,7 @@ def points(argv: Sequence[str], asked: Namespace, compose: Compose) -> list[Poin
     shown: set[str] = set()
     for values in itertools.product(*(values for _, values in axes)):
         words = tuple(f"{key}={value}" for key, value in zip(keys, values, strict=True))
-        with _notes_once(shown):
+        with notes_once(shown):
             composition, own = compose([*argv, *(f"--{word}" for word in words)])
         point = Point(words, composition, own)
         others = {key: getattr(own, key, None) for key in keys}
@@ -115,7 +115,7 @@ def _axis(word: str, given: set[str]) -> tuple[str, list[str]]:
 
 
 @contextlib.contextmanager
-def _notes_once(shown: set[str]) -> Iterator[None]:
+def notes_once(shown: set[str]) -> Iterator[None]:
     """Notes of composition are shown once, not once for each point."""
     said = io.StringIO()
     with contextlib.redirect_stderr(said):

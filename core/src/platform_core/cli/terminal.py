@@ -14,6 +14,10 @@ PLAIN = {
     "‘": "'",
     "“": '"',
     "”": '"',
+    "▒": "#",
+    "━": "=",
+    "↵": "|",
+    **dict(zip("▁▂▃▄▅▆▇█", "_.-:=+*#", strict=True)),
 }
 """What stands for characters of the platform's own words; others become escapes such as \\xe9."""
 

@@ -158,12 +158,7 @@ class Composition:
         from platform_core.model import Model
 
         names = label_names or [f"label {number}" for number in range(num_labels)]
-        text = {
-            "length": self.data.length,
-            "tokenizer": tokenizer,
-            "pad_id": _pad_id(tokenizer),
-            "label_names": tuple(names),
-        }
+        text = self._text(tokenizer, names)
         process = self._make("process", vocab_size=vocab_size, **text)
         facts = {"vocab_size": process.vocab_size, "num_states": process.num_states, **text}
         model = Model(
@@ -179,10 +174,40 @@ class Composition:
             ),
         )
         objective = self._make("objective", model=model, **text)
-        sampler = self._make(
-            "sampler", **facts, time_conditioned=process.time_conditioned, objective=objective
-        )
+        sampler = self.sampler_for(objective, tokenizer=tokenizer, label_names=names)
         return Built(model, objective, sampler)
+
+    def sampler_for(
+        self, objective: "Objective", *, tokenizer: Any, label_names: Sequence[str]
+    ) -> "Sampler":
+        """The sampler, for a model that there is already.
+
+        Args:
+            objective: holds the model.
+            tokenizer: the tokenizer, for samplers that take it; None if there is none yet.
+            label_names: names of the labels; empty if there are none.
+
+        Raises:
+            UsageError: the sampler refuses its options.
+        """
+        process = objective.model.process
+        return self._make(  # type: ignore[no-any-return]  # of the class that was chosen
+            "sampler",
+            vocab_size=process.vocab_size,
+            num_states=process.num_states,
+            time_conditioned=process.time_conditioned,
+            objective=objective,
+            **self._text(tokenizer, label_names),
+        )
+
+    def _text(self, tokenizer: Any, label_names: Sequence[str]) -> dict[str, Any]:
+        """What parts may be told of the text."""
+        return {
+            "length": self.data.length,
+            "tokenizer": tokenizer,
+            "pad_id": _pad_id(tokenizer),
+            "label_names": tuple(label_names),
+        }
 
     def options(self, role: str) -> dict[str, Any]:
         """The options of a part by name; those of a part inside of it stand, with its name, under

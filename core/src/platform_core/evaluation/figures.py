@@ -8,7 +8,7 @@ and by `platform sample --trajectory`.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -59,14 +59,19 @@ def plotted(path: Path) -> Path:
     return plot
 
 
-def require_format(path: Path) -> Path:
+def require_format(path: Path, more: Iterable[str] = ()) -> Path:
     """The path, if a figure can be written there.
+
+    Args:
+        path: the file.
+        more: file name endings of further formats, those of this kind of figure.
 
     Raises:
         UsageError: the file name does not end in a known format.
     """
-    if path.suffix not in FORMATS:
-        raise UsageError(f"{path} cannot hold a figure; end its name in {', '.join(FORMATS)}")
+    formats = (*FORMATS, *more)
+    if path.suffix not in formats:
+        raise UsageError(f"{path} cannot hold a figure; end its name in {', '.join(formats)}")
     return path
 
 

@@ -21,18 +21,28 @@ from platform_core.runtime.accelerator import own_share
 from platform_core.sampler import Prompt, Sampler
 from platform_core.types import Inputs, Noise
 
+Onlooker = Callable[[list[int], float], None]
+"""Sees the token ids of one text before each call of the network, and their signal level."""
+
 
 @final
 class Recorder:
-    """Keep the first sequence of every batch that the network reads, without waiting for a GPU."""
+    """Keep the first sequence of every batch that the network reads, without waiting for a GPU.
 
-    def __init__(self) -> None:
+    Args:
+        onlooker: also shown each of them at once, for which a GPU is waited for.
+    """
+
+    def __init__(self, onlooker: Onlooker | None = None) -> None:
         self._seen: list[tuple[Tensor, Tensor]] = []
+        self._onlooker = onlooker
 
     def see(self, inputs: Inputs, alpha: Noise) -> None:
         """Keep a batch of tokens; ignore a distribution, which is no step of a sampler."""
         if isinstance(inputs, Tensor) and not inputs.is_floating_point():
             self._seen.append((inputs[0].clone(), alpha[0].mean()))
+            if self._onlooker is not None:
+                self._onlooker(inputs[0].tolist(), float(alpha[0].mean()))
 
     def trajectory(self, sample: Sequence[int], vocab_size: int) -> Trajectory | None:
         """The trajectory to the sample; None if nothing was recorded, or only parts of the text."""
@@ -71,6 +81,7 @@ def generate(
     seed: int,
     labels: Sequence[str] = (),
     watched: bool = False,
+    onlooker: Onlooker | None = None,
 ) -> Samples:
     """Generate `options.number` samples of `length` tokens; equal seeds give equal texts.
 
@@ -87,13 +98,15 @@ def generate(
         seed: seed of every draw.
         labels: names of the labels that the model knows.
         watched: also record the trajectory of the first sample; the samples are the same.
+        onlooker: sees that trajectory while it comes about; it is recorded then, and no bar is
+            shown.
 
     Raises:
         UsageError: there is no such label; or the prompt is longer than the samples, has characters
             that the tokenizer lacks, or has blanks that the sampler cannot fill.
     """
     given = prompt_tokens(options, tokenizer, length, sampler)
-    recorder = Recorder()
+    recorder = Recorder(onlooker)
     drawn = draw(
         guided(model, labels, options),
         sampler,
@@ -102,7 +115,8 @@ def generate(
         shape=(options.number, length),
         batch_size=options.batch_size,
         seed=seed,
-        watch=recorder.see if watched else None,
+        watch=recorder.see if watched or onlooker else None,
+        show=onlooker is None,
     )
     tokens = drawn.tokens
     texts = [tokenizer.decode(row) for row in tokens]
@@ -129,6 +143,7 @@ def draw(
     batch_size: int,
     seed: int,
     watch: Watch | None = None,
+    show: bool = True,
 ) -> Drawn:
     """Draw texts batch by batch, each with its own generator; several processes divide them.
 
@@ -142,6 +157,7 @@ def draw(
         batch_size: texts in a batch.
         seed: seed of every draw.
         watch: called before every network call of the first batch.
+        show: show a bar if it takes long.
     """
     training, device = model.training, accelerator.device
     writer = model if watch is None else model.watched(watch)
@@ -151,7 +167,8 @@ def draw(
     # processes stay 0.
     drawn = torch.zeros(number, length + 2, dtype=torch.long, device=device)
     batches = own_share(range(0, number, batch_size))
-    for first in shown(batches, "sampling", unit="batch", show=accelerator.is_main_process):
+    show = show and accelerator.is_main_process
+    for first in shown(batches, "sampling", unit="batch", show=show):
         batch = min(batch_size, number - first)
         generator = derive_generator(seed, "sample", first, device=device)
         with torch.no_grad(), accelerator.autocast():

@@ -22,7 +22,7 @@ from platform_core.data.tokenizer import Tokenizer, load_tokenizer
 from platform_core.data.tokenizer.library import LibraryTokenizer
 from platform_core.evaluation.bound import Bound, evaluate
 from platform_core.evaluation.card import card_of, mix_facts
-from platform_core.evaluation.samples import Samples, generate
+from platform_core.evaluation.samples import Onlooker, Samples, generate
 from platform_core.model import Model, weights
 from platform_core.objective import Objective
 from platform_core.process import Absorbing
@@ -98,6 +98,23 @@ class TrainedRun:
             return self
         return TrainedRun(self.directory, self.composition, self.accelerator, average=average)
 
+    def with_sampler(self, composition: Composition) -> "TrainedRun":
+        """The same run under other options of sampling: another sampler, seed or prompt.
+
+        The network is used again, unless the options ask for its other weights.
+
+        Args:
+            composition: of this run; it may differ in its sampler, its sample options and seed.
+        """
+        average = composition.sample.weights
+        other = TrainedRun(self.directory, composition, self.accelerator, average=average)
+        if average == self.average:
+            sampler = composition.sampler_for(
+                self.built.objective, tokenizer=self.tokenizer, label_names=self.labels
+            )
+            other._loaded = replace(self.built, sampler=sampler), self.step
+        return other
+
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The run's own tokenizer."""
@@ -157,13 +174,19 @@ class TrainedRun:
         return load_data(self.composition.data, self.tokenizer, self.labels, splits)
 
     def sample(
-        self, number: int | None = None, *, watched: bool = False, **options: Any
+        self,
+        number: int | None = None,
+        *,
+        watched: bool = False,
+        onlooker: Onlooker | None = None,
+        **options: Any,
     ) -> Samples:
         """Generate texts with the model; several processes divide them, and all have to call it.
 
         Args:
             number: number of texts; by default as `--sample.number`.
             watched: also record the trajectory of the first text.
+            onlooker: sees that trajectory while it comes about.
             options: fields of `SampleOptions`, such as `prompt` or `length`; and `seed`.
 
         Raises:
@@ -182,6 +205,7 @@ class TrainedRun:
             seed=seed,
             labels=self.labels,
             watched=watched,
+            onlooker=onlooker,
         )
 
     def evaluate(self, **options: Any) -> Bound:

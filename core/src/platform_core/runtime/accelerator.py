@@ -4,8 +4,10 @@ import functools
 import os
 import platform
 import resource
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -190,6 +192,37 @@ def versions() -> Mapping[str, str]:
         if (name := distribution.metadata["Name"]) in PACKAGES or name.startswith("dlm-platform")
     }
     return MappingProxyType(dict(sorted(own.items())))
+
+
+@cache
+def commit() -> dict[str, str]:
+    """The commit of the platform's own source, if git keeps it; `-dirty` if it was changed since.
+
+    A copy of the platform in an environment that lies in somebody's repository is not of that one.
+    """
+    here = Path(__file__).resolve()
+    asked = (
+        ("ls-files", "--error-unmatch", here.name),
+        (
+            "describe",
+            "--always",
+            "--dirty",
+            "--abbrev=40",
+            "--exclude=*",
+        ),
+    )
+    said = ""
+    for words in asked:
+        try:
+            done = subprocess.run(
+                ["git", *words], cwd=here.parent, capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.SubprocessError):
+            return {}
+        if done.returncode:
+            return {}
+        said = done.stdout.strip()
+    return {"commit": said}
 
 
 def peak_rss_bytes() -> int:

@@ -523,7 +523,7 @@ class Run:
 
     def _environment(self) -> dict[str, Any]:
         machine = runtime.describe(self.accelerator, self.composition.provenance())
-        return {**machine, **({MIX: self.mix.facts()} if self.mix else {})}
+        return {**machine, **runtime.commit(), **({MIX: self.mix.facts()} if self.mix else {})}
 
     def _keep_history(self) -> None:
         """Keeps the options and the machine of the run so far, where others follow."""
