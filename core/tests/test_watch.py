@@ -139,6 +139,7 @@ def test_a_terminal_without_colour_or_without_a_way_back_gets_plain_lines(monkey
     assert lines == ["   0   0%  ▒▒", "   1  50%  b▒", "   2 100%  ba"]
 
 
+@pytest.mark.slow
 def test_a_chat_answers_line_by_line_and_goes_on_after_mistakes(run, capsys, monkeypatch):
     typed = [
         *("a b", "/seed 1", "/steps 2", "a b", "/again", "c__b", "/stesp 3", "/steps many"),

@@ -98,8 +98,7 @@ def generate(
         seed: seed of every draw.
         labels: names of the labels that the model knows.
         watched: also record the trajectory of the first sample; the samples are the same.
-        onlooker: sees that trajectory while it comes about; it is recorded then, and no bar is
-            shown.
+        onlooker: sees that trajectory, which is recorded then, in place of a progress bar.
 
     Raises:
         UsageError: there is no such label; or the prompt is longer than the samples, has characters
@@ -118,8 +117,7 @@ def generate(
         watch=recorder.see if watched or onlooker else None,
         show=onlooker is None,
     )
-    tokens = drawn.tokens
-    texts = [tokenizer.decode(row) for row in tokens]
+    tokens, texts = drawn.tokens, [tokenizer.decode(row) for row in drawn.tokens]
     trajectory = recorder.trajectory(tokens[0], tokenizer.vocab_size) if tokens else None
     return Samples(texts, tokens, drawn.nfe, drawn.seconds, drawn.nfe_per_text, trajectory)
 
