@@ -1,4 +1,4 @@
-"""Packages of strangers, one of them with a process, the others with every hook but those of parts:
+"""Packages of strangers, two of them with a process, the others with every hook but those of parts:
 found, checked, used, installed.
 
 `tests/third_party` has them. Here they are installed as pip would (`strangers`), and once by pip
@@ -29,7 +29,8 @@ from platform_core.record.sweep import SweepDirectory
 
 PACKAGES = sorted(Path(__file__).parent.glob("third_party/*/pyproject.toml"))
 FOLDERS = [path.parent for path in PACKAGES]
-SERVICES = [folder for folder in FOLDERS if folder.name != "platform-kernel"]
+PROCESSES = {"platform-kernel", "platform-learned-schedule"}
+SERVICES = [folder for folder in FOLDERS if folder.name not in PROCESSES]
 TINY = {
     "backbone.hidden_size": 16,
     "backbone.num_blocks": 1,

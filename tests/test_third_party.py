@@ -1,7 +1,8 @@
-"""A process of an outside package: no mixture with a prior, and composed like any other.
+"""Processes of outside packages, composed like any other: one is no mixture with a prior
+(`platform-kernel`), one has weights (`platform-learned-schedule`).
 
-`tests/third_party/platform-kernel` uses what plugins may use and nothing else. Its laws and its own
-tests are run by `test_outside_packages`.
+Both packages in `tests/third_party` use what plugins may use and nothing else. Their laws and their
+own tests are run by `test_outside_packages`.
 """
 
 import json
@@ -15,6 +16,7 @@ from platform_core.cli import main
 from platform_core.composition import compatibility
 from platform_core.errors import IncompatibleError
 from platform_core.registry.loading import find_plugins
+from platform_core.runtime.checkpoint import Checkpoints
 
 KERNEL = {"PLATFORM_PLUGINS": "platform_kernel.plugin"}
 TINY = """
@@ -43,7 +45,7 @@ def test_the_process_goes_with_what_needs_no_mixture(matrix: Matrix):
     row, _ = matrix.family("kernel", ())
     refused = matrix.refusal(replace(row, parameterization="subs"), "ancestral")
     assert isinstance(refused, IncompatibleError)
-    assert str(refused).startswith("parameterization subs needs an absorbing process")
+    assert str(refused).startswith("parameterization subs needs a masking process")
 
 
 @pytest.mark.slow
@@ -71,3 +73,26 @@ def test_it_trains_evaluates_and_samples(tmp_path: Path, monkeypatch: pytest.Mon
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert result["bits_per_token"] > 0
     assert main(["-p", "platform_kernel.plugin", "sample", "run", "--sampler.steps=2"]) == 0
+
+
+def test_exponents_of_token_values_are_trained_averaged_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    folder = Path(__file__).parent / "third_party/platform-learned-schedule/src"
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("Some letters are hidden sooner than others. " * 40)
+    plugin, tiny = ("-p", "platform_learned_schedule.plugin"), TINY.split()
+    assert main([*plugin, "run", "--process=by-value", "--output=run", *tiny]) == 0
+    said = json.loads((tmp_path / "run/result.json").read_text())["nats_per_token"]
+    kept = Checkpoints(tmp_path / "run/checkpoints", keep=1).load()
+    assert kept is not None
+    last, averaged = (
+        kept.tensors[group]["model.process.logs"] for group in ("objective", "objective_ema")
+    )
+    assert (last != 0).all()
+    assert not last.equal(averaged)
+    capsys.readouterr()
+    assert main([*plugin, "eval", "run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["nats_per_token"] == said
+    assert main([*plugin, "sample", "run", "--sampler.steps=2"]) == 0

@@ -15,7 +15,7 @@ from platform_core.objective import Loss, Nelbo, Noised
 from platform_core.parameterization import MaskFree, Mean
 from platform_core.process import Absorbing, Uniform
 from platform_core.sampler import Ancestral, Prompt, Sample, Sampler, Walk
-from platform_core.schedule import Cosine, LogLinear
+from platform_core.schedule import Cosine, LogLinear, Schedule
 from platform_core.types import Batch
 from platform_gidd.process import Gidd
 
@@ -206,6 +206,55 @@ class OddPrior(Uniform):
 
     def sample_prior(self, shape, generator):
         return torch.randint(2, shape, generator=generator)
+
+
+class NoiseOfAnother(Uniform):
+    """The law of the noise is that at another level."""
+
+    def log_noised(self, x_t, x0, alpha):
+        return super().log_noised(x_t, x0, alpha**2)
+
+
+class LearnedPower(nn.Module):
+    """alpha = (1 - t)^p with p learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_power = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    @property
+    def power(self):
+        return self.log_power.exp()
+
+
+class Unmoved(Absorbing, LearnedPower):
+    """Noise at alpha^p, of which training is told that it does not depend on p."""
+
+    def __init__(self, vocab_size: int):
+        LearnedPower.__init__(self)
+        Absorbing.__init__(self, vocab_size, time_conditioned=True)
+
+    def noise(self, tokens, alpha):
+        return super().noise(tokens, alpha**self.power)
+
+    def log_score(self, log_x0, x_t, alpha):
+        return super().log_score(log_x0, x_t, alpha**self.power)
+
+    def log_noised(self, x_t, x0, alpha):
+        return super().log_noised(x_t, x0, alpha).detach()
+
+
+class HeldBack(Schedule, LearnedPower):
+    """A slope that passes no gradient on."""
+
+    def alpha(self, t):
+        return (1 - t) ** self.power
+
+    def slope(self, t):
+        return -self.power.detach() * (1 - t) ** (self.power - 1)
+
+    def inverse(self, alpha):
+        return 1 - alpha ** (1 / self.power)
 
 
 class EverythingChanges(Absorbing):
@@ -741,6 +790,7 @@ def platform_processes():
     )
     parts += (WrongNoise, ForgetsWhatWasThere, OneLevel)
     parts += (ScoreOfAnother, WrongRate, OddPrior, EverythingChanges, HastyDraw, GlobalNoise)
+    parts += (NoiseOfAnother, Unmoved)
     parts += (NeverClean, DriftsAnotherWay, StaleNoise, FromAnywhere, WholeWay)
     homeless = components(Homeless, defaults={**DEFAULTS, "sampler": "nowhere"})
     return [*components(*parts, defaults=DEFAULTS), *homeless]
@@ -748,7 +798,7 @@ def platform_processes():
 
 @hookimpl
 def platform_schedules():
-    parts = (WrongSlope, WrongInverse, StopsHalfWay, Rises, BelowZero, Narrow, OfTheBatch)
+    parts = (WrongSlope, WrongInverse, StopsHalfWay, Rises, BelowZero, Narrow, OfTheBatch, HeldBack)
     parts += (UntypedOption, RequiredOption, NamedName, Unexplained, RefusesItself)
     return components(*parts)
 

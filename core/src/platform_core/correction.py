@@ -17,7 +17,7 @@ from torch import Tensor
 from platform_core import categorical
 from platform_core.categorical import Truncation
 from platform_core.model import Denoiser
-from platform_core.process import Absorbing
+from platform_core.process import Masking
 from platform_core.rows import Places
 from platform_core.types import Logits, Noise, Selected, Tokens
 
@@ -128,7 +128,7 @@ class LeastLikely(Correction):
         if not len(places):
             return x_t
         hidden = x_t
-        if isinstance(process, Absorbing):
+        if isinstance(process, Masking):
             hidden = x_t.masked_fill(looked, process.mask_id)
 
         def read(logits: Logits, x: Tokens, level: Noise, present: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ def some(selected: Selected, number: int, generator: torch.Generator) -> Selecte
 
 def _may_change(denoiser: Denoiser, x_t: Tokens) -> Selected:
     """Positions of whose token the network says how likely it is, if it is hidden where needed."""
-    if isinstance(denoiser.process, Absorbing):
+    if isinstance(denoiser.process, Masking):
         return torch.ones_like(x_t, dtype=torch.bool)
     return denoiser.process.changeable(x_t)
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from platform_core import categorical, rows
 from platform_core.backbone import Backbone, Conditional, Sighted
 from platform_core.categorical import Truncation
+from platform_core.learned import learns, require_module
 from platform_core.parameterization import Parameterization, ScoreBased
-from platform_core.process import Absorbing, Diffusion, Process, Thinned
+from platform_core.process import Diffusion, Masking, Process, Thinned
 from platform_core.schedule import Schedule
 from platform_core.types import (
     Conditions,
@@ -43,9 +44,13 @@ BACKBONE = "model.backbone."
 
 
 class Model(nn.Module):
-    """Process, schedule, parameterization and backbone in one module; only the last has weights.
+    """Process, schedule, parameterization and backbone in one module.
 
+    The backbone is a module with weights; each of the others may be one (`platform_core.learned`).
     `watch`, if given, is called before every network call that a `Denoiser` of this model makes.
+
+    Raises:
+        UsageError: a part has weights, and is no module.
     """
 
     def __init__(
@@ -57,6 +62,9 @@ class Model(nn.Module):
         watch: Watch | None = None,
     ) -> None:
         super().__init__()
+        parts = (process, schedule, parameterization)
+        for role, part in zip(("process", "schedule", "parameterization"), parts, strict=True):
+            require_module(role, part)
         self.process = process
         self.schedule = schedule
         self.parameterization = parameterization
@@ -128,7 +136,7 @@ class Denoiser:
         self.parameterization = model.parameterization
         self.schedule = model.schedule
         self.model = model
-        self._levels = None if _learns(model.schedule) else self._ends(torch.device("cpu"))
+        self._levels = None if learns(model.schedule) else self._ends(torch.device("cpu"))
         self.calls = 0
 
     def _ends(self, device: torch.device) -> tuple[float, float]:
@@ -240,11 +248,11 @@ class Denoiser:
 
         With exact predictions and one chosen position in each text, texts keep their law q_t (a
         Gibbs step). Several at once do not see each other's change, so this is an approximation.
-        Chosen tokens of absorbing noise are masked before the network reads them, because a token
-        that is not masked says nothing about the others.
+        Chosen tokens under masks are masked before the network reads them, because a token that is
+        not masked says nothing about the others.
         """
         read_as = x_t
-        if isinstance(self.process, Absorbing):
+        if isinstance(self.process, Masking):
             read_as = x_t.masked_fill(chosen, self.process.mask_id)
 
         def draw(logits: Logits, x: Tokens, level: Noise) -> Tokens:
@@ -334,11 +342,6 @@ class Denoiser:
             return x_t
         found = self.read(x_t, alpha, places, choose, levels, features=features)
         return places.spread(found, x_t)
-
-
-def _learns(schedule: Schedule) -> bool:
-    """Whether the curve of a schedule has parameters, and so changes while it is trained."""
-    return isinstance(schedule, nn.Module) and any(True for _ in schedule.parameters())
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:

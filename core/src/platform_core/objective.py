@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from platform_core import rows
 from platform_core.draws import END_MARGIN, Draws
+from platform_core.errors import UsageError
+from platform_core.learned import learns
 from platform_core.model import Denoiser, Model
 from platform_core.parameterization import ScoreBased
 from platform_core.process import Diffusion, log_one_hot
@@ -112,6 +114,9 @@ class Noised(NamedTuple):
 class DiffusionObjective(Objective, Guessing):
     """A bound that is the time integral of a row function, estimated at one time per sequence.
 
+    If the schedule or the process has weights that are trained, training noises each text twice,
+    which asks the network twice: `of_two` then adds the gradient of the noise's own law.
+
     A family may change the training loss and leave the bound alone: it overrides `descended`, the
     row function that training minimizes, or `noised`, which noises a batch for training. It may
     change both: `times` says when texts are noised, `features` what the network reads. Its
@@ -163,7 +168,41 @@ class DiffusionObjective(Objective, Guessing):
 
     def forward(self, batch: Batch, draws: Draws) -> Loss:
         """The bound's integrand at times in [t_min, 1] of the model's schedule."""
-        return self._integrand(batch, self.noised(batch.x0, draws), self.descended)
+        noised = self.noised(batch.x0, draws)
+        process = self.denoiser.process
+        if not (learns(process) or learns(self.denoiser.schedule)):
+            return self._integrand(batch, noised, self.descended)
+        if noised.inputs is not noised.x_t:
+            raise UsageError(
+                f"objective {type(self).__name__} lets the network read something else than noisy "
+                "tokens, so noise with weights cannot be trained with it; choose another objective"
+            )
+        x_t = draws.each(process.corrupt, batch.x0, noised.alpha)
+        return self.of_two(batch, noised, noised._replace(inputs=x_t, x_t=x_t))
+
+    def of_two(self, batch: Batch, first: Noised, second: Noised) -> Loss:
+        """The mean training loss of two noisy versions of each text, which are independent given
+        their times. Its gradient has that of the law of the noise, q:
+
+            d E f = E [ df + sum_k ( f(x) - f_{-k}(x') ) d log q(x_k | x_0) ]
+
+        with f the loss of a text, x and x' its two versions, and f_{-k} the loss without that of
+        position k: it does not depend on x_k, so that to subtract it changes no expectation.
+
+        Source: REINFORCE with the other of two samples as a baseline, as in GenMD4,
+        arXiv:2406.04329; to leave position k out of it lowers the variance.
+        """
+        losses = [self._integrand(batch, noised, self.descended) for noised in (first, second)]
+        total = (losses[0].total + losses[1].total) / 2
+        for noised, own, other in zip((first, second), losses, losses[::-1], strict=True):
+            mine, others = own.per_token.double(), other.per_token.double()
+            gain = mine.sum(-1, keepdim=True) - (others.sum(-1, keepdim=True) - others)
+            log_q = self.denoiser.process.log_noised(noised.x_t, batch.x0, noised.alpha)
+            if batch.given is not None:
+                log_q = torch.where(batch.given, 0.0, log_q)
+            term = (gain * log_q).sum() / 2
+            total = total + term - term.detach()
+        return Loss(total, (losses[0].per_token + losses[1].per_token) / 2)
 
     def bound(self, batch: Batch, draws: Draws, protocol: Protocol = "exact") -> Loss:
         """The integrand at times of `exact_schedule`, by default uniform signal levels whatever the

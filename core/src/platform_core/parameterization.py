@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from platform_core.categorical import KeepAll, Truncation
 from platform_core.errors import UsageError
-from platform_core.process import Absorbing, Diffusion, Thinned
+from platform_core.process import Diffusion, Masking, Thinned
 from platform_core.types import Logits, LogProbs, Nats, Noise, Tokens
 
 ClosedBound = Callable[[Logits, Tokens, Tokens, Noise, Noise], Nats]
@@ -22,7 +22,7 @@ ClosedBound = Callable[[Logits, Tokens, Tokens, Noise, Noise], Nats]
 
 
 class Parameterization:
-    """A way to read logits; immutable, without weights of its own."""
+    """A way to read logits."""
 
     requires: ClassVar[Mapping[str, type]] = {}
 
@@ -159,12 +159,12 @@ class PredictsClean(ScoreBased):
 
 
 class MaskFree(PredictsClean):
-    """A law of the clean token without mass on the mask, for absorbing noise only.
+    """A law of the clean token without mass on the mask, for noise of masks only.
 
     Closed forms that assume a law on the vocabulary alone require this class.
     """
 
-    requires: ClassVar[Mapping[str, type]] = {"process": Absorbing}
+    requires: ClassVar[Mapping[str, type]] = {"process": Masking}
 
 
 class Mean(PredictsClean):

@@ -7,8 +7,9 @@ A diffusion process keeps a token with probability alpha and otherwise redraws i
 `Mixing` derives everything from the mass n_t of the noise. `Interpolating` has one pi for all
 levels; its subclasses `Absorbing` (pi is the mask) and `Uniform` define only pi. Families subclass
 these two to carry their own defaults, or `AbsorbingOrUniform` to leave the choice to an option.
-`MovingPrior` is for a pi that changes with the level, and `Replacing` says that tokens become other
-tokens. Objectives use `corrupt`, `log_score` and `rates`; samplers use the posterior.
+`MovingPrior` is for a pi that changes with the level. `Masking` says that tokens become masks and
+nothing else, `Replacing` that they become other tokens. Objectives use `corrupt`, `log_score`,
+`rates` and, if the noise has weights, `log_noised`; samplers use the posterior.
 """
 
 from abc import ABC, abstractmethod
@@ -68,6 +69,15 @@ class Diffusion(Process, ABC):
     def log_score(self, log_x0: LogProbs, x_t: Tokens, alpha: Noise) -> LogProbs:
         """log q_t(y) / q_t(x_t) for every state y, when the clean token has the law exp(log_x0)."""
 
+    def log_noised(self, x_t: Tokens, x0: Tokens, alpha: Noise) -> Noise:
+        """log q(x_t | x_0) of each token, float64, for x_t that noise can reach from x_0.
+
+        This follows from the score, in a row of all states for each token; a process may know a way
+        without the rows.
+        """
+        certain = log_one_hot(x0, self.num_states, torch.float64)
+        return -self.log_score(certain, x_t, alpha).logsumexp(-1)
+
     @abstractmethod
     def rates(self, x_t: Tokens, alpha: Noise, slope: Noise) -> Row:
         """Rate at which the forward process jumps to x_t from each state, per unit of time.
@@ -105,6 +115,25 @@ class Diffusion(Process, ABC):
         `alpha_s` is the level that `thin` returned. For a step to `alpha_s` = 1, `thin` opens all
         positions that can change, so that this method alone is the whole draw.
         """
+
+
+class Masking(Diffusion, ABC):
+    """A diffusion under which noise hides tokens behind a mask and does nothing else: a token of
+    noisy text that is no mask is the clean one.
+
+    `Absorbing` hides all tokens with the same chance. Subclasses set `mask_id`, the state of the
+    mask.
+    """
+
+    mask_id: int
+
+    def sample_prior(self, shape: tuple[int, ...], generator: torch.Generator) -> Tokens:
+        """Masks alone."""
+        return torch.full(shape, self.mask_id, dtype=torch.long, device=generator.device)
+
+    def changeable(self, x_t: Tokens) -> Selected:
+        """Where the masks are."""
+        return x_t == self.mask_id
 
 
 class Replacing(Diffusion, ABC):
@@ -190,6 +219,10 @@ class Mixing(Diffusion):
         signal = log_x0 + _like(log_x0, alpha.log())[..., None]
         log_q = torch.logaddexp(signal, self.log_noise_row(alpha, log_x0))
         return log_q - log_q.gather(-1, x_t[..., None])
+
+    def log_noised(self, x_t: Tokens, x0: Tokens, alpha: Noise) -> Noise:
+        """log( alpha 1{x_t = x_0} + n[x_t] )."""
+        return (alpha * (x_t == x0) + self.noise(x_t, alpha)).log()
 
     def reverse(self, log_score: LogProbs, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Probs:
         """The analytic reverse step, which is exact if the score is exact.
@@ -416,7 +449,7 @@ class MovingPrior(Mixing):
         return states.expand(*alpha.shape, self.num_states)
 
 
-class Absorbing(Interpolating):
+class Absorbing(Masking, Interpolating):
     """Noise hides tokens behind a mask, whose id comes after the vocabulary.
 
     Args:
@@ -433,9 +466,6 @@ class Absorbing(Interpolating):
     def prior(self, tokens: Tokens) -> Noise:
         """1 at the mask, 0 elsewhere."""
         return (tokens == self.mask_id).double()
-
-    def sample_prior(self, shape: tuple[int, ...], generator: torch.Generator) -> Tokens:
-        return torch.full(shape, self.mask_id, dtype=torch.long, device=generator.device)
 
 
 class Uniform(Interpolating, Replacing):

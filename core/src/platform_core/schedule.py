@@ -12,7 +12,9 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
+from torch import Tensor
 
+from platform_core.learned import learns
 from platform_core.types import Noise, Tokens
 
 MOST_STEPS = 10**7
@@ -133,7 +135,8 @@ class Stepwise(Schedule):
     alpha_i is alpha(i / T) of another schedule, except that alpha_0 = 1 and alpha_T = 0: sampling
     starts from pure noise and ends with clean text, whatever the other schedule's levels at its
     ends. The bound of T steps is then a bound in continuous time: an integral over levels that are
-    constant on each interval of length 1 / T.
+    constant on each interval of length 1 / T. Levels of a schedule with weights are computed anew
+    in every call.
 
     Args:
         schedule: the other schedule.
@@ -145,10 +148,10 @@ class Stepwise(Schedule):
             raise ValueError(f"num_steps is {num_steps}; it must be at least 1, for example 1000")
         if num_steps > MOST_STEPS:
             raise ValueError(f"num_steps is {num_steps}; it must be at most {MOST_STEPS}")
-        # On the CPU whatever the default device is, because the meta device holds no values.
-        grid = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64, device="cpu")
         self.num_steps = num_steps
-        self._alphas = torch.cat((1 - grid[:1], schedule.alpha(grid[1:-1]), 1 - grid[-1:]))
+        self._schedule = schedule
+        # On the CPU whatever the default device is, because the meta device holds no values.
+        self._kept = None if learns(schedule) else self._levels(torch.device("cpu"))
 
     def alpha(self, t: Noise) -> Noise:
         """The level at the first of the times i / T that is not before t."""
@@ -161,14 +164,23 @@ class Stepwise(Schedule):
 
     def inverse(self, alpha: Noise) -> Noise:
         """The first of the times i / T, or 0, at which the level is at most alpha."""
-        falling = -self._alphas.to(alpha)
+        falling = -self._all(alpha)
         return torch.searchsorted(falling, -alpha).to(alpha.dtype) / self.num_steps
 
     def _step(self, t: Noise) -> Tokens:
         return (t * self.num_steps).ceil().long()
 
     def _at(self, step: Tokens, like: Noise) -> Noise:
-        return self._alphas.to(like)[step]
+        return self._all(like)[step]
+
+    def _all(self, like: Noise) -> Tensor:
+        """The levels of all times i / T, `[T + 1]`, in the dtype of another level."""
+        levels = self._levels(like.device) if self._kept is None else self._kept
+        return levels.to(like)
+
+    def _levels(self, device: torch.device) -> Tensor:
+        grid = torch.linspace(0, 1, self.num_steps + 1, dtype=torch.float64, device=device)
+        return torch.cat((1 - grid[:1], self._schedule.alpha(grid[1:-1]), 1 - grid[-1:]))
 
 
 def _fraction(eps: float) -> float:

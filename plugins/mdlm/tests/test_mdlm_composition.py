@@ -64,7 +64,7 @@ def test_options_of_the_parts_reach_them():
         ),
         (
             ["--process=uniform", "--parameterization=subs"],
-            "parameterization subs needs an absorbing process, but process is uniform; choose "
+            "parameterization subs needs a masking process, but process is uniform; choose "
             "process absorbing",
         ),
         (

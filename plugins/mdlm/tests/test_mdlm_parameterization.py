@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from platform_core.process import LOG_ZERO, Absorbing
+from platform_core.process import LOG_ZERO, Absorbing, Masking
 from platform_mdlm.parameterization import Subs
 from platform_mdlm.process import Mdlm
 
@@ -70,7 +70,7 @@ def test_the_family_s_process_is_masks_and_tells_no_time_unless_asked(time_condi
     assert (process.mask_id, process.num_states) == (7, 8)
     assert process.time_conditioned is time_conditioned
     assert Mdlm(7).time_conditioned is False
-    assert Subs.requires == {"process": Absorbing}
+    assert Subs.requires == {"process": Masking}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])

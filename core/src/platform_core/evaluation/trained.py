@@ -25,7 +25,7 @@ from platform_core.evaluation.card import card_of, mix_facts
 from platform_core.evaluation.samples import Onlooker, Samples, generate
 from platform_core.model import Model, weights
 from platform_core.objective import Objective
-from platform_core.process import Absorbing
+from platform_core.process import Masking
 from platform_core.record.cards import Card
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import digest, read_json
@@ -319,7 +319,7 @@ def load_pretrained(model: Model, tokenizer: Tokenizer) -> dict[str, Any]:
     """
     if not isinstance(model.backbone, FromElsewhere):
         return {}
-    mask_id = model.process.mask_id if isinstance(model.process, Absorbing) else None
+    mask_id = model.process.mask_id if isinstance(model.process, Masking) else None
     tokens = None
     if isinstance(tokenizer, LibraryTokenizer):
         tokens = tokenizer.library.get_vocab(with_added_tokens=True)

@@ -129,10 +129,9 @@ def cases(parts: Iterable[Part], plugins: Plugins, given: Given | None = None) -
             yield from (Case(subject, law) for law in SERVICE_LAWS.get(part.role, ()))
             continue
         for number, subject in enumerate(subjects(part, plugins, given)):
-            if number == 0:
-                every = (Case(subject, law) for law in structure.LAWS)
-                yield from (case for case in every if not (case.law.silent and case.reason_against))
-            yield from (Case(subject, law) for law in ROLE_LAWS.get(part.role, ()))
+            laws = (*(structure.LAWS if number == 0 else ()), *ROLE_LAWS.get(part.role, ()))
+            every = (Case(subject, law) for law in laws)
+            yield from (case for case in every if not (case.law.silent and case.reason_against))
 
 
 def named(names: Sequence[str], plugins: Plugins) -> list[Part]:

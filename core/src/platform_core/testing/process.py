@@ -15,6 +15,7 @@ from platform_core.draws import derive_generator
 from platform_core.errors import UsageError
 from platform_core.process import Diffusion, Mixing, log_one_hot
 from platform_core.testing.law import Figures, LawBroken, Laws, require
+from platform_core.testing.learned import trained_right, without_weights
 from platform_core.testing.subject import Subject
 from platform_core.testing.toy import chi_square, index_of, marginals
 from platform_core.types import LogProbs, Tokens
@@ -42,14 +43,14 @@ def level(alpha: float) -> Tensor:
 
 def marginal(process: Diffusion, alpha: float) -> Tensor:
     """q(x_t | x_0), `[tokens, states]`."""
-    return marginals(process, level(alpha))[0]
+    return marginals(process, level(alpha))[0].detach()
 
 
 def posteriors(process: Diffusion, log_x0: LogProbs, alpha_s: float, alpha_t: float) -> Tensor:
     """q(x_s | x_t) under distributions of x_0, `[distributions, x_t, x_s]`."""
     states = torch.arange(process.num_states).expand(len(log_x0), -1)
     laws = log_x0[:, None].expand(-1, process.num_states, -1)
-    return process.posterior(laws, states, level(alpha_s), level(alpha_t))
+    return process.posterior(laws, states, level(alpha_s), level(alpha_t)).detach()
 
 
 def certain(process: Diffusion) -> LogProbs:
@@ -308,6 +309,32 @@ def score_of_itself(subject: Subject) -> Figures:
     agree("log_score at x_t", here, torch.zeros_like(here))
     expected = scores[:, :1].softmax(-1).expand_as(scores)
     return agree("q_t, from the score,", scores.softmax(-1), expected)
+
+
+@LAWS.law(needs=Diffusion)
+def log_noised(subject: Subject) -> Figures:
+    """log_noised is log q(x_t | x_0) wherever noise can reach x_t from x_0."""
+    process = make(subject)
+    tokens, states = torch.arange(VOCABULARY), torch.arange(process.num_states)
+    x0 = tokens[:, None].expand(-1, process.num_states)
+    for alpha in LEVELS:
+        table = marginal(process, alpha)
+        found = process.log_noised(states.expand_as(x0), x0, level(alpha))
+        require(found.dtype == torch.float64, f"it is {found.dtype}")
+        possible = table > 1e-12
+        expected = torch.where(possible, table, 1.0).log()
+        figures = agree(
+            f"log_noised at alpha {alpha:g}", torch.where(possible, found, 0.0), expected
+        )
+    return figures
+
+
+@LAWS.law(against=without_weights, silent=True)
+def trains_its_weights(subject: Subject) -> Figures:
+    """The mean gradient that training gives the weights is the derivative of the mean loss, the law
+    of the noise included; every noisy text of two tokens is enumerated.
+    """
+    return trained_right(subject)
 
 
 @LAWS.law(needs=Diffusion)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from platform_core.draws import derive_generator
 from platform_core.model import Model
-from platform_core.process import Absorbing, Diffusion
+from platform_core.process import Diffusion, Masking
 from platform_core.sampler import Prompt, Sample, Sampler
 from platform_core.testing.law import Figures, Inapplicable, Laws, require
 from platform_core.testing.partners import Setting, settings
@@ -96,7 +96,7 @@ def conditions_on_a_prompt(subject: Subject) -> Figures:
     said = []
     for setting in settings(subject):
         if issubclass(setting.process.kind, Diffusion) and not issubclass(
-            setting.process.kind, Absorbing
+            setting.process.kind, Masking
         ):
             continue
         number = TEXTS // 2

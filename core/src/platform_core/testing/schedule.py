@@ -5,6 +5,7 @@ from torch import Tensor
 
 from platform_core.schedule import Schedule
 from platform_core.testing.law import Figures, Laws, require
+from platform_core.testing.learned import trained_right, without_weights
 from platform_core.testing.subject import Subject
 
 LAWS = Laws("schedule")
@@ -109,3 +110,11 @@ def elementwise(subject: Subject) -> Figures:
         alone = torch.cat([method(one[None]) for one in t])
         worst(method(t), alone, t, 1e-12, name)
     return None
+
+
+@LAWS.law(against=without_weights, silent=True)
+def trains_its_weights(subject: Subject) -> Figures:
+    """The mean gradient that training gives the weights is the derivative of the mean loss, the law
+    of the noise included; every noisy text of two tokens is enumerated.
+    """
+    return trained_right(subject)

@@ -110,8 +110,9 @@ def posterior_divergence(
     certain = log_one_hot(x0, log_x0.shape[-1], log_x0.dtype)
     true = process.posterior(certain, x_t, alpha_s, alpha_t)
     learned = process.posterior(log_x0, x_t, alpha_s, alpha_t)
-    log_learned = torch.where(true > 0, learned, 1.0).log()
-    return (torch.xlogy(true, true) - true * log_learned).sum(-1)
+    # Not xlogy, whose gradient at 0 is NaN: the true law, too, may depend on weights of the noise.
+    log_true, log_learned = (torch.where(true > 0, law, 1.0).log() for law in (true, learned))
+    return (true * log_true - true * log_learned).sum(-1)
 
 
 def absorbing_divergence(

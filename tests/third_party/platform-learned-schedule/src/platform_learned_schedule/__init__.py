@@ -1,0 +1,1 @@
+"""Masks whose rates differ by token value and are learned."""
