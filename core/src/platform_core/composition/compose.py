@@ -273,12 +273,13 @@ class Composition:
             )
 
     def _make(self, role: str, **computed: Any) -> Any:
-        return self._made(role, (role, self.names[role]), self.factories[role], computed)
+        chosen = role, self.names[role], self.classes[role]
+        return self._made(role, chosen, self.factories[role], computed)
 
     def _made(
         self,
         key: str,
-        named: tuple[str, str],
+        chosen: tuple[str, str, type],
         factory: "partial[Any]",
         computed: Mapping[str, Any],
     ) -> Any:
@@ -286,18 +287,19 @@ class Composition:
 
         Args:
             key: of the part, such as sampler.inner.
-            named: kind and name of the part, for messages.
+            chosen: kind, name and class of the part.
             factory: makes the object; parts inside of it are factories among its options.
             computed: arguments computed from other parts.
         """
-        told = {name: computed[name] for name in accepted(_kind(factory), computed)}
+        role, name, kind = chosen
+        told = {name: computed[name] for name in accepted(kind, computed)}
         for option, inside in self._inside(key, factory).items():
-            kind, name, _ = self.inner[inside]
-            told[option] = self._made(inside, (kind, name), factory.keywords[option], computed)
+            own: partial[Any] = factory.keywords[option]
+            told[option] = self._made(inside, self.inner[inside], own, computed)
         try:
             return factory(**told)
         except ValueError as error:
-            raise UsageError(f"{' '.join(named)}: {error}") from error
+            raise UsageError(f"{role} {name}: {error}") from error
 
 
 def _kind(factory: "partial[Any]") -> type:
