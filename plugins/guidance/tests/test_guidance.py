@@ -1,5 +1,6 @@
 """Laws of guided samplers by enumeration: tilted steps, order statistics, particles."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
@@ -9,10 +10,12 @@ from torch import Tensor, nn
 
 from platform_core.backbone import Conditional
 from platform_core.categorical import KeepAll
+from platform_core.composition.compose import compose
 from platform_core.draws import Draws
 from platform_core.model import Model
 from platform_core.objective import Nelbo
 from platform_core.process import Absorbing, Diffusion, Uniform
+from platform_core.registry.loading import find_plugins
 from platform_core.reward import Graded, Reward, Values
 from platform_core.sampler import Ancestral, Prompt, Sampler, Walk
 from platform_core.testing.toy import (
@@ -328,3 +331,20 @@ def test_matches_are_counted_in_the_text() -> None:
 def test_options_out_of_range_are_refused(make: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said.replace("(", r"\(")):
         make()
+
+
+def test_rewards_are_chosen_at_every_depth(tmp_path: Path) -> None:
+    words = """--process absorbing --backbone small --sampler best-of --sampler.n 2
+        --sampler.reward matches --sampler.reward.pattern a+ --sampler.inner particles
+        --sampler.inner.reward entropy --sampler.inner.inner d-cbg --sampler.inner.inner.steps 7"""
+    plugins = find_plugins({"PLATFORM_PLUGINS": "platform_core.testing.stubs"})
+    found, _ = compose(words.split(), plugins, prog="test", environ={})
+    outer = found.build(3).sampler
+    assert outer.reward.pattern.pattern == "a+"
+    assert isinstance(outer.inner.reward, Entropy)
+    assert isinstance(outer.inner.inner.reward, Entropy)
+    assert outer.inner.inner.steps == 7
+    assert found.options("sampler")["inner"]["inner"]["reward"] == {"name": "entropy"}
+    (tmp_path / "config.yaml").write_text(found.config)
+    again, _ = compose([f"--config={tmp_path / 'config.yaml'}"], plugins, prog="x", environ={})
+    assert again.config == found.config

@@ -20,6 +20,7 @@ from platform_core.model import Model
 from platform_core.reward import Reward
 from platform_core.sampler import GridSampler, Prompt, Rows, Sample, Sampler, Walk
 from platform_core.types import Noise, Tokens
+from platform_guidance.sampler import unwatched
 
 Weights = Float[Tensor, "texts particles"]
 
@@ -98,7 +99,8 @@ class Particles(Sampler):
         batch, length = shape
         if prompt is not None:
             prompt = Prompt(*(given.repeat_interleave(self.particles, 0) for given in prompt))
-        walk = self.inner.begin(model, (batch * self.particles, length), generator, prompt)
+        shape = batch * self.particles, length
+        walk = self.inner.begin(unwatched(model), shape, generator, prompt)
         steering = Steering(self, batch, generator)
         walk.steer = steering.after_step
         drawn = self.inner.along(walk)

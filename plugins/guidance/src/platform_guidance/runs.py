@@ -19,7 +19,7 @@ from platform_core.errors import UsageError
 from platform_core.guidance import label_number
 from platform_core.model import Denoiser, Model
 from platform_core.parameterization import PredictsClean, ScoreBased
-from platform_core.process import Mixing
+from platform_core.process import LOG_ZERO, Mixing
 from platform_core.record.directory import RunDirectory
 from platform_core.reward import Gains, Graded, Reward, Values
 from platform_core.types import Batch, Labels, Logits, LogProbs, Noise, Selected, Tokens
@@ -256,10 +256,11 @@ def log_earlier(
         if isinstance(parameterization, PredictsClean):
             log_x0 = parameterization.log_x0(logits, x, alpha_t, process)
             signal = log_x0 + alpha_s.log()[:, None]
-            return torch.logaddexp(signal, process.log_noise_row(alpha_s, log_x0))
+            noise = process.log_noise_row(alpha_s, log_x0)
+            return torch.logaddexp(signal, noise).clamp_min(LOG_ZERO)
         score = parameterization.log_score(logits, x, alpha_t, process)
         earlier = process.staggered_score(score.exp(), alpha_s, alpha_t)
-        return earlier.clamp_min(0).log().log_softmax(-1)
+        return earlier.clamp_min(0).log().clamp_min(LOG_ZERO).log_softmax(-1)
 
     told = {"labels": label}
     return denoiser.read(x_t, levels[1].expand(len(x_t), 1), selected, read, levels, told)
