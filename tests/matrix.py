@@ -177,12 +177,13 @@ class Matrix:
         parameters = inspect.signature(classes["sampler"]).parameters
         options["sampler"] = {name: QUICK[name] for name in QUICK if name in parameters}
         factories = {role: partial(classes[role], **options[role]) for role in ROLES}
-        inside = self.plugins.get("sampler", sampler).component.around
         inner = {}
-        if inside:
-            kind = self.plugins.load("sampler", inside)
-            factories["sampler"].keywords["inner"] = partial(kind, steps=2)
-            inner["sampler.inner"] = ("sampler", inside, kind)
+        takes = self.plugins.get("sampler", sampler).component.inside("sampler")
+        for option, (kind, inside) in takes.items():
+            found = self.plugins.load(kind, inside)
+            own = {"steps": 2} if kind == "sampler" else {}
+            factories["sampler"].keywords[option] = partial(found, **own)
+            inner[f"sampler.{option}"] = (kind, inside, found)
         made = self._checked_backbones if backbones is None else backbones
         factories["backbone"] = partial(Shared(factories["backbone"], made), row.backbone)
         return Composition(

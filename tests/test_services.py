@@ -25,6 +25,9 @@ WRONG = {
     ("optimizer:standing", "lowers-a-loss"): "the loss is",
     ("optimizer:own-rate", "follows-the-learning-rate"): "moved at learning rate 0",
     ("optimizer:counts-itself", "resumes-exactly"): "the weights differ",
+    ("reward:untyped", "options-have-types"): "weight have no type",
+    ("reward:ranked", "values-each-text"): "the value of a text depends on the others",
+    ("reward:ranked", "values-each-state"): "its gains are (30, ",
     ("callback:absent", "complete"): "has no attribute 'Absent'",
     ("callback:forgetful", "registers-lightly"): "imports torch",
 }

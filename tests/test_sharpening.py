@@ -26,6 +26,7 @@ UNDER = {
 }
 SAMPLERS = {
     "ancestral": ["masks", "uniform"],
+    "d-cbg": ["masks", "uniform"],
     "analytic": ["masks", "uniform"],
     "euler": ["masks", "uniform"],
     "psi": ["masks", "uniform"],
@@ -67,10 +68,18 @@ def built(process: Process, parameterization: Parameterization, factor: float) -
     return Model(process, LogLinear(), parameterization, Scaled(network, factor))
 
 
-def sampler(name: str, **options: Any) -> Any:
-    kind = find_plugins({}).load("sampler", name)
-    facts = {"vocab_size": TOKENS, "num_states": TOKENS + 1, "time_conditioned": False}
+def sampler(name: str, under: str, **options: Any) -> Any:
+    plugins = find_plugins({})
+    kind = plugins.load("sampler", name)
+    facts = {
+        "vocab_size": TOKENS,
+        "num_states": UNDER[under][0].num_states,
+        "time_conditioned": False,
+    }
     given = {fact: facts[fact] for fact in accepted(kind, facts)}
+    for option, (role, inside) in plugins.get("sampler", name).component.takes.items():
+        found = plugins.load(role, inside)
+        given[option] = found(**{fact: facts[fact] for fact in accepted(found, facts)})
     unsteady = ("first-hitting", "left-to-right", *ALL_AT_ONCE)
     own = ALL_AT_ONCE.get(name, {}) if name in unsteady else {"steps": 5}
     return kind(**given, **own, **options)
@@ -95,17 +104,17 @@ each = pytest.mark.parametrize(
 @each
 def test_a_temperature_is_that_of_the_logits(name: str, under: str) -> None:
     """At temperature .5 samples are those of the network whose logits are twice as large."""
-    tempered = sampler(name, temperature=0.5)(built(*UNDER[under], 1.0), SHAPE, seeded(5))
-    doubled = sampler(name)(built(*UNDER[under], 2.0), SHAPE, seeded(5))
-    plain = sampler(name)(built(*UNDER[under], 1.0), SHAPE, seeded(5))
+    tempered = sampler(name, under, temperature=0.5)(built(*UNDER[under], 1.0), SHAPE, seeded(5))
+    doubled = sampler(name, under)(built(*UNDER[under], 2.0), SHAPE, seeded(5))
+    plain = sampler(name, under)(built(*UNDER[under], 1.0), SHAPE, seeded(5))
     assert torch.equal(tempered.tokens, doubled.tokens)
     assert not torch.equal(tempered.tokens, plain.tokens)
 
 
 @each
 def test_the_most_likely_tokens_are_those_of_a_temperature_near_zero(name: str, under: str) -> None:
-    most_likely = sampler(name, top_k=1)(built(*UNDER[under], 1.0), SHAPE, seeded(5))
-    cold = sampler(name, temperature=1e-3)(built(*UNDER[under], 1.0), SHAPE, seeded(5))
-    alone = sampler(name, min_p=1.0)(built(*UNDER[under], 1.0), SHAPE, seeded(5))
+    most_likely = sampler(name, under, top_k=1)(built(*UNDER[under], 1.0), SHAPE, seeded(5))
+    cold = sampler(name, under, temperature=1e-3)(built(*UNDER[under], 1.0), SHAPE, seeded(5))
+    alone = sampler(name, under, min_p=1.0)(built(*UNDER[under], 1.0), SHAPE, seeded(5))
     assert torch.equal(most_likely.tokens, cold.tokens)
     assert torch.equal(most_likely.tokens, alone.tokens)

@@ -3,7 +3,7 @@
 import random
 from dataclasses import replace
 
-import torch  # noqa: F401  # which registering a plugin must not import
+import torch  # which registering a plugin must not import
 
 import platform_sweep.launcher
 from platform_core.callback import Callback, Progress, Reaction
@@ -14,6 +14,7 @@ from platform_core.data.tokenizer.base import BuiltTokenizer
 from platform_core.errors import UsageError
 from platform_core.evaluation.evaluation import Evaluation
 from platform_core.hookspecs import hookimpl
+from platform_core.reward import Graded, Reward
 
 
 def silent(argv):
@@ -280,6 +281,34 @@ def counts_itself(parameters, options):
 @hookimpl
 def platform_optimizers():
     return [component(found) for found in (standing, own_rate, counts_itself)]
+
+
+class Untyped(Reward):
+    """Says nothing of the type of its option."""
+
+    def __init__(self, weight=1.0):
+        self.weight = weight
+
+    def __call__(self, texts):
+        return self.weight * texts.double().mean(-1)
+
+
+class Ranked(Graded):
+    """Compares the texts with each other, and values vocabularies without a mask."""
+
+    def __init__(self, vocab_size: int):
+        self.vocab_size = vocab_size
+
+    def __call__(self, texts):
+        return texts.sum(-1).argsort().argsort().double()
+
+    def gains(self, x_t, selected, alpha_s, alpha_t):
+        return torch.zeros(int(selected.sum()), self.vocab_size, dtype=torch.float64)
+
+
+@hookimpl
+def platform_rewards():
+    return [component(Untyped), component(Ranked)]
 
 
 @hookimpl

@@ -20,11 +20,15 @@ SERVICES = (
     "launcher",
     "callback",
     "optimizer",
+    "reward",
 )
 """Kinds of components that are no part of a model."""
 
 KINDS = (*ROLES, *SERVICES)
 """All kinds of components."""
+
+INNER = "inner"
+"""The parameter of a part that is made around another one."""
 
 Option = str | int | float | bool
 
@@ -52,6 +56,10 @@ class Component:
         around: only for a part that is made around another part of its role, which its constructor
             takes as `inner`: the name of the part that it takes by default. Users choose another
             with --ROLE.inner NAME, and give its options as --ROLE.inner.OPTION.
+        takes: only for a part whose constructor takes components of other kinds: the kind and the
+            name of the default of each, by parameter ("reward": ("reward", "entropy")). Users
+            choose another with --ROLE.PARAMETER NAME, and give its options as
+            --ROLE.PARAMETER.OPTION.
 
     Raises:
         ValueError: a field does not have the form described above.
@@ -63,6 +71,7 @@ class Component:
     defaults: Mapping[str, Option] = field(default_factory=dict)
     forms: Mapping[str, str] = field(default_factory=dict)
     around: str = ""
+    takes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -89,3 +98,18 @@ class Component:
                 raise ValueError(
                     f"component {self.name}: default {key!r} must name a part of another role"
                 )
+        for parameter, (kind, _) in self.takes.items():
+            if parameter in ("name", INNER) or kind not in KINDS:
+                raise ValueError(
+                    f"component {self.name}: it cannot take {parameter!r}, a {kind!r}; the kinds "
+                    f"are {', '.join(KINDS)}, and no parameter may be called name or {INNER}"
+                )
+
+    def inside(self, kind: str) -> dict[str, tuple[str, str]]:
+        """Parameter -> kind and default name of each component that the constructor takes.
+
+        Args:
+            kind: of this component, which is also that of the part that it is around.
+        """
+        own = {INNER: (kind, self.around)} if self.around else {}
+        return {**own, **self.takes}

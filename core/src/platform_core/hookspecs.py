@@ -5,9 +5,9 @@ or metrics. The platform finds a plugin by the entry point
 `[project.entry-points."platform_core.plugins"]` of its distribution, or by the option `-p`.
 
 The first six hooks provide the parts of a model, one hook for each role. The others provide verbs,
-evaluations, metrics, trackers, corpora, tokenizers, launchers, callbacks and optimizers. The class
-or function named in a hook's description defines the interface of its components. The platform's
-own parts and services are registered through the same hooks.
+evaluations, metrics, trackers, corpora, tokenizers, launchers, callbacks, optimizers and rewards.
+The class or function named in a hook's description defines the interface of its components. The
+platform's own parts and services are registered through the same hooks.
 """
 
 from collections.abc import Iterable
@@ -119,6 +119,13 @@ def platform_optimizers() -> Iterable[Component]:  # type: ignore[empty-body]
     """
 
 
+@hookspec
+def platform_rewards() -> Iterable[Component]:  # type: ignore[empty-body]
+    """Rewards: what a text is worth to samplers that prefer some texts
+    (`platform_core.reward.Reward`).
+    """
+
+
 ROLE_HOOKS = {
     "process": "platform_processes",
     "schedule": "platform_schedules",
@@ -138,6 +145,7 @@ SERVICE_HOOKS = {
     "launcher": "platform_launchers",
     "callback": "platform_callbacks",
     "optimizer": "platform_optimizers",
+    "reward": "platform_rewards",
 }
 """The hook that collects each kind of service."""
 

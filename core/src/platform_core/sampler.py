@@ -8,10 +8,10 @@ on a grid of noise levels derive from `GridSampler`, which implements the walk, 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, NamedTuple, final
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, final
 
 import torch
 from jaxtyping import Int
@@ -34,6 +34,16 @@ Ending = Literal["ancestral", "greedy", "none"]
 
 
 Counts = Int[Tensor, " batch"]
+
+
+OfWalk = TypeVar("OfWalk", bound="Walk")
+
+Rows = Int[Tensor, " batch"]
+
+Steer = Callable[["Walk", Tokens, Noise], Rows | None]
+"""Called after each step of a walk with the tokens and their signal level, `[1, 1]`. It returns the
+number of the text of the batch that takes the place of each; None where all stay.
+"""
 
 
 class Prompt(NamedTuple):
@@ -88,7 +98,10 @@ class Walk:
         fixed: positions of the prompt, `[batch, length]`.
         noise: tokens at the beginning of the walk: pure noise around the prompt.
         number: number of grid steps taken so far.
-        memory: data that a sampler's steps pass on to later steps; None before the first step.
+        memory: data that a sampler's steps pass on to later steps; None before the first step. A
+            named tuple holds tensors of the texts, `[batch, ...]`, which stay with their texts;
+            anything else is of the whole walk.
+        steer: chooses among the texts after each step; None leaves all as they are.
     """
 
     denoiser: Denoiser
@@ -98,17 +111,18 @@ class Walk:
     noise: Tokens
     number: int = 0
     memory: object = None
+    steer: Steer | None = None
 
     @classmethod
     def begin(
-        cls,
+        cls: type[OfWalk],
         model: Model,
         truncation: Truncation,
         *,
         shape: tuple[int, int],
         generator: torch.Generator,
         prompt: Prompt | None,
-    ) -> "Walk":
+    ) -> OfWalk:
         """Begin a walk to text of the given shape `(batch, length)`."""
         denoiser = Denoiser(model)
         noise = denoiser.process.sample_prior(shape, generator)
@@ -144,6 +158,16 @@ class Walk:
             truncation=self.truncation,
             generator=self.generator,
         )
+
+    def steered(self, x_t: Tokens, alpha: Noise) -> Tokens:
+        """The tokens after `steer` has chosen among the texts; memory follows its text."""
+        rows = None if self.steer is None else self.steer(self, x_t, alpha)
+        if rows is None:
+            return x_t
+        self.fixed = self.fixed[rows]
+        if isinstance(self.memory, tuple):
+            self.memory = type(self.memory)(*(values[rows] for values in self.memory))
+        return x_t[rows]
 
     def end(self, x_0: Tokens) -> Sample:
         """The sample: the drawn tokens, with the number of network evaluations."""
@@ -224,14 +248,28 @@ class GridSampler(Sampler):
         prompt: Prompt | None = None,
     ) -> Sample:
         """Walk from noise to text in `steps` steps and a last call."""
-        walk = Walk.begin(model, self.truncation, shape=shape, generator=generator, prompt=prompt)
-        alphas = self.alphas(model.schedule, generator.device)
+        return self.along(self.begin(model, shape, generator, prompt))
+
+    def begin(
+        self,
+        model: Model,
+        shape: tuple[int, int],
+        generator: torch.Generator,
+        prompt: Prompt | None = None,
+    ) -> Walk:
+        """A walk that has not taken a step; a sampler may begin one of a class of its own."""
+        return Walk.begin(model, self.truncation, shape=shape, generator=generator, prompt=prompt)
+
+    def along(self, walk: Walk) -> Sample:
+        """Take all steps of a walk that has just begun, and the last call."""
+        alphas = self.alphas(walk.denoiser.schedule, walk.generator.device)
         x_t = walk.noise
         for number, (alpha_t, alpha_s) in enumerate(pairwise(alphas)):
             walk.number = number
             x_t = self.step(walk, x_t, alpha_s, alpha_t)
             for _ in range(self.corrections):
                 x_t = walk.correct(x_t, alpha_s, self.correction)
+            x_t = walk.steered(x_t, alpha_s)
         return walk.end(self.finish(walk, x_t, alphas[-1]))
 
 

@@ -16,8 +16,6 @@ from platform_core.errors import UsageError
 from platform_core.registry.parts import Plugins
 
 DEFAULT_PROCESS = "duo"
-INNER = "inner"
-"""The parameter of a part that is made around another one."""
 MOST_INSIDE = 4
 """Parts that may stand inside of each other."""
 FALLBACK = {
@@ -63,17 +61,17 @@ class Choice:
     """Notes to the user on names and options that a later layer made void."""
     callbacks: tuple[str, ...] = ()
     """Names of callbacks, in the order in which they were first named."""
-    inner: Mapping[str, str] = field(default_factory=dict)
-    """Key -> name of each part that another one is made around: sampler.inner, and further
-    sampler.inner.inner (`Component.around`)."""
+    inner: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Key -> kind and name of each component that another one takes: sampler.inner, and further
+    sampler.inner.inner (`Component.inside`)."""
 
     @property
     def parts(self) -> dict[str, tuple[str, str]]:
-        """Key -> role and name of every chosen part, inner ones after those around them."""
+        """Key -> kind and name of every chosen part, inner ones after those around them."""
         found = {}
         for role, name in self.names.items():
             found[role] = (role, name)
-            found |= {k: (role, n) for k, n in self.inner.items() if k.startswith(f"{role}.")}
+            found |= {k: chosen for k, chosen in self.inner.items() if k.startswith(f"{role}.")}
         return found
 
 
@@ -101,37 +99,50 @@ def choose(layers: Sequence[Layer], plugins: Plugins, words: Sequence[str] = ())
     for name in callbacks:
         plugins.get("callback", name)
     options = [given for given in choosing.options if _of_chosen(given, callbacks)]
-    inner: dict[str, str] = {}
+    inner: dict[str, tuple[str, str]] = {}
     for role in ROLES:
-        found, options, notes = _inside(plugins, role, names[role], options, words)
+        found, options, notes = _inside(plugins, role, (role, names[role]), options, words)
         inner |= found
         choosing.notes += notes
     return Choice(names, origins, tuple(options), tuple(choosing.notes), callbacks, inner)
 
 
 def _inside(
-    plugins: Plugins, role: str, name: str, options: list[Given], words: Sequence[str]
-) -> tuple[dict[str, str], list[Given], list[str]]:
-    """The parts inside of a part by key, the options without those of parts that were replaced, and
-    notes on these.
+    plugins: Plugins,
+    key: str,
+    outer: tuple[str, str],
+    options: list[Given],
+    words: Sequence[str],
+) -> tuple[dict[str, tuple[str, str]], list[Given], list[str]]:
+    """The components inside of one by key, the options without those of components that were
+    replaced, and notes on these.
+
+    Args:
+        plugins: the installed plugins.
+        key: of the component around them.
+        outer: its kind and name.
+        options: of config files and the environment.
+        words: of the command line.
 
     Raises:
         UsageError: a name is unknown.
     """
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, str]] = {}
     notes: list[str] = []
-    key, around = role, plugins.get(role, name).component.around
-    while around:
-        key = f"{key}.{INNER}"
-        options = [each for given in options for each in _opened(given, key)]
-        found[key], options, replaced = _named_inside(key, around, options, words)
+    for parameter, (kind, default) in plugins.get(*outer).component.inside(outer[0]).items():
+        own = f"{key}.{parameter}"
+        options = [each for given in options for each in _opened(given, own)]
+        name, options, replaced = _named_inside(own, default, options, words)
         if replaced:
             sources = ", ".join(dict.fromkeys(given.source for given in replaced))
             keys = ", ".join(given.key for given in replaced)
-            notes.append(f"{key} is {found[key]}; left out of {sources}: {keys}")
-        around = plugins.get(role, found[key]).component.around
-        if len(found) > MOST_INSIDE:
-            raise UsageError(f"{key} is {found[key]}, inside of {MOST_INSIDE} others; leave it out")
+            notes.append(f"{own} is {name}; left out of {sources}: {keys}")
+        plugins.get(kind, name)
+        if own.count(".") > MOST_INSIDE:
+            raise UsageError(f"{own} is {name}, inside of {MOST_INSIDE} others; leave it out")
+        deeper, options, more = _inside(plugins, own, (kind, name), options, words)
+        found |= {own: (kind, name), **deeper}
+        notes += more
     return found, options, notes
 
 

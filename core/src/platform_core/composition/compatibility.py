@@ -21,14 +21,14 @@ def require_compatible(
     """Refuses parts if one of them requires another class in some role than the chosen one.
 
     Args:
-        names: role -> name.
+        names: role -> name; a component of another kind that a part takes may be among them.
         classes: role -> class of the object.
         plugins: the installed plugins, for alternatives in the message.
 
     Raises:
         IncompatibleError: two parts do not go together; the message names alternatives.
     """
-    for role in ROLES:
+    for role in classes:
         for other, needed in requirements(classes[role]).items():
             if not issubclass(classes[other], needed):
                 raise IncompatibleError(

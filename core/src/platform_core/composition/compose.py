@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platform_core.component import ROLES
-from platform_core.composition.choice import INNER, Choice, callback_key, choose
+from platform_core.composition.choice import Choice, callback_key, choose
 from platform_core.composition.compatibility import (
     require_compatible,
     require_conditional,
@@ -44,7 +44,7 @@ from platform_core.composition.sources import (
     read,
     read_config,
 )
-from platform_core.errors import UsageError
+from platform_core.errors import IncompatibleError, UsageError
 from platform_core.record.directory import RunDirectory
 from platform_core.record.files import read_json
 from platform_core.registry.parts import Plugins
@@ -134,7 +134,7 @@ class Composition:
     callbacks: Mapping[str, "partial[Callback]"] = field(default_factory=dict)
     """Name of a callback -> class with its options."""
     inner: Mapping[str, tuple[str, str, type]] = field(default_factory=dict)
-    """Key of a part inside of another, such as sampler.inner -> role, name and class."""
+    """Key of a part inside of another, such as sampler.inner -> kind, name and class."""
 
     def build(
         self,
@@ -211,16 +211,21 @@ class Composition:
 
     def options(self, role: str) -> dict[str, Any]:
         """The options of a part by name; those of a part inside of it stand, with its name, under
-        `inner`.
+        the parameter that takes it, such as `inner`.
         """
         return self._options(role, self.factories[role])
 
     def _options(self, key: str, factory: "partial[Any]") -> dict[str, Any]:
-        found, inside = dict(factory.keywords), f"{key}.{INNER}"
-        if inside in self.inner:
+        found = dict(factory.keywords)
+        for option, inside in self._inside(key, factory).items():
             _, name, _ = self.inner[inside]
-            found[INNER] = {"name": name, **self._options(inside, found[INNER])}
+            found[option] = {"name": name, **self._options(inside, found[option])}
         return found
+
+    def _inside(self, key: str, factory: "partial[Any]") -> dict[str, str]:
+        """The options of a part that are parts themselves -> their keys."""
+        keys = {option: f"{key}.{option}" for option in factory.keywords}
+        return {option: inside for option, inside in keys.items() if inside in self.inner}
 
     def provenance(self) -> dict[str, dict[str, Any]]:
         """Every loaded plugin by name: where it is from, and the chosen parts that it brings."""
@@ -262,9 +267,12 @@ class Composition:
         shares(self.data)
         with torch.device("meta"):
             require_compatible(self.names, self.classes, self.plugins)
-            for role, name, kind in self.inner.values():
+            for key, (role, name, kind) in self.inner.items():
                 names, classes = {**self.names, role: name}, {**self.classes, role: kind}
-                require_compatible(names, classes, self.plugins)
+                try:
+                    require_compatible(names, classes, self.plugins)
+                except IncompatibleError as error:
+                    raise IncompatibleError(f"{error} (--{key})") from error
             self._check_labels()
             if self.data.document_masks:
                 require_sighted(self.names, self.classes, self.plugins)
@@ -290,40 +298,39 @@ class Composition:
             )
 
     def _make(self, role: str, **computed: Any) -> Any:
-        names = [self.names[role], *(n for r, n, _ in self.inner.values() if r == role)]
-        return _made(self.factories[role], self.classes[role], computed, role, names)
+        chosen = role, self.names[role], self.classes[role]
+        return self._made(role, chosen, self.factories[role], computed)
+
+    def _made(
+        self,
+        key: str,
+        chosen: tuple[str, str, type],
+        factory: "partial[Any]",
+        computed: Mapping[str, Any],
+    ) -> Any:
+        """The object of a factory, with those arguments computed from other parts that it takes.
+
+        Args:
+            key: of the part, such as sampler.inner.
+            chosen: kind, name and class of the part.
+            factory: makes the object; parts inside of it are factories among its options.
+            computed: arguments computed from other parts.
+        """
+        role, name, kind = chosen
+        told = {name: computed[name] for name in accepted(kind, computed)}
+        for option, inside in self._inside(key, factory).items():
+            own: partial[Any] = factory.keywords[option]
+            told[option] = self._made(inside, self.inner[inside], own, computed)
+        try:
+            return factory(**told)
+        except ValueError as error:
+            raise UsageError(f"{role} {name}: {error}") from error
 
 
 def _kind(factory: "partial[Any]") -> type:
     """The class that a factory makes objects of."""
     assert isinstance(factory.func, type), "factories are of classes"
     return factory.func
-
-
-def _made(
-    factory: "partial[Any]",
-    kind: type,
-    computed: Mapping[str, Any],
-    role: str,
-    names: Sequence[str],
-) -> Any:
-    """The object of a factory, with those arguments computed from other parts that it takes.
-
-    Args:
-        factory: makes the object; among its options, `inner` may be another factory.
-        kind: the object's class.
-        computed: arguments computed from other parts.
-        role: of the part, for messages.
-        names: of the part and of those inside of it.
-    """
-    told = {name: computed[name] for name in accepted(kind, computed)}
-    inner = factory.keywords.get(INNER)
-    if isinstance(inner, partial):
-        told[INNER] = _made(inner, _kind(inner), computed, role, names[1:])
-    try:
-        return factory(**told)
-    except ValueError as error:
-        raise UsageError(f"{role} {names[0]}: {error}") from error
 
 
 def _pad_id(tokenizer: Any) -> int | None:
@@ -596,7 +603,8 @@ def _parse(
     parsers: Parsers | None = None,
 ) -> tuple["Arguments", "Values"]:
     kept = {} if parsers is None or request.help else parsers
-    key = (*choice.names.values(), *choice.inner.values(), *choice.callbacks)
+    inside = (f"{key} {kind} {name}" for key, (kind, name) in choice.inner.items())
+    key = (*choice.names.values(), *inside, *choice.callbacks)
     if key in kept:
         arguments = kept[key].of(choice)
         return arguments, _self_contained(arguments, arguments.parse(request.rest))
@@ -621,13 +629,16 @@ def _from_anywhere(path: str | None) -> str | None:
 
 
 def _self_contained(arguments: "Arguments", values: "Values") -> "Values":
-    """The values, so that nothing else is needed: the paths of the data are absolute, and the
-    backbone keeps what describes its network elsewhere.
+    """The values, so that nothing else is needed: the paths of the data and those that a part
+    calls its `paths` are absolute, and the backbone keeps what describes its network elsewhere.
     """
     from platform_core.backbone import FromElsewhere
 
     values["data.path"] = _from_anywhere(values["data.path"])
     values["data.mix"] = with_paths(values["data.mix"], _from_anywhere)
+    for key in arguments.choice.parts:
+        for option in getattr(arguments.classes[key], "paths", ()):
+            values[f"{key}.{option}"] = _from_anywhere(values[f"{key}.{option}"])
     backbone = arguments.classes["backbone"]
     if issubclass(backbone, FromElsewhere):
         for name, value in backbone.kept(arguments.section(values, "backbone")).items():
@@ -685,14 +696,13 @@ def _composition(arguments: "Arguments", values: "Values") -> Composition:
 
 
 def _factory(arguments: "Arguments", values: "Values", key: str) -> "partial[Any]":
-    """The class of a part with its options; `inner` of a part around another is such too."""
+    """The class of a part with its options; those that are parts themselves are such too."""
     role, name = arguments.choice.parts[key]
     options = arguments.section(values, key)
     if key != role:
         del options["name"]
-    inner = f"{key}.{INNER}"
-    if inner in arguments.choice.parts:
-        options[INNER] = _factory(arguments, values, inner)
+    for option in arguments.plugins.get(role, name).component.inside(role):
+        options[option] = _factory(arguments, values, f"{key}.{option}")
     return partial(arguments.plugins.form(role, name, options), **options)
 
 

@@ -7,7 +7,7 @@ accepts them.
     causal, time_conditioned    of the process
     num_labels                  number of labels of the data; 0 if they have none
     model                       process, schedule, parameterization and backbone, for objectives
-    objective                   what trained the network, for samplers
+    objective                   what trained the network, for samplers and rewards
     length                      tokens in a sequence, the option data.length
     tokenizer, pad_id           the run's `Tokenizer` and the id of its padding
     label_names                 tuple of the names of the labels, in the order of their numbers
@@ -31,6 +31,7 @@ COMPUTED: Mapping[str, tuple[str, ...]] = {
     "backbone": (*FACTS, "causal", "time_conditioned", "num_labels", *TEXT),
     "objective": ("model", *TEXT),
     "sampler": (*FACTS, "time_conditioned", "objective", *TEXT),
+    "reward": (*FACTS, "time_conditioned", "objective", *TEXT),
 }
 
 

@@ -19,7 +19,6 @@ import jsonargparse
 from platform_core.component import ROLES
 from platform_core.composition.choice import (
     FALLBACK,
-    INNER,
     Choice,
     Given,
     callback_key,
@@ -242,7 +241,7 @@ class Arguments:
             group.add_argument(option, metavar="NAME", default=name, type=str, help=known)
         elif show:
             group.add_argument(f"--{role}", metavar="NAME", default=name, help=known)
-        skip = {*COMPUTED[role], *([INNER] if registered.component.around else [])}
+        skip = {*COMPUTED[role], *registered.component.inside(role)}
         try:
             added = group.add_class_arguments(part, key, as_group=False, skip=skip)
         except (ValueError, TypeError) as error:

@@ -30,6 +30,7 @@ BASES = {
     "tracker": "platform_core.record.tracker:Tracker",
     "tokenizer": "platform_core.data.tokenizer.base:Tokenizer",
     "callback": "platform_core.callback:Callback",
+    "reward": "platform_core.reward:Reward",
 }
 """Kind -> abstract class of its components; components of other kinds are functions."""
 
@@ -60,11 +61,14 @@ FIRST_PARTY = {
     },
     "sampler": {
         "left-to-right": "ar",
+        "best-of": "guidance",
         "blocks": "blocks",
         "cached-ancestral": "mdlm",
+        "d-cbg": "guidance",
         "first-hitting": "mdlm",
         "maskgit": "orders",
         "ordered": "orders",
+        "particles": "guidance",
         "psi": "duo",
         "remdm": "mdlm",
         "self-correction": "gidd",
@@ -96,6 +100,7 @@ FIRST_PARTY = {
         "hub",
     ),
     "launcher": {"local": "sweep", "slurm": "sweep"},
+    "reward": dict.fromkeys(("entropy", "label", "likelihood", "matches"), "guidance"),
 }
 """Kind -> name of a part -> the platform's own plugin that provides it, for error messages."""
 

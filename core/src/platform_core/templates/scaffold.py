@@ -27,6 +27,7 @@ USES = {
     "launcher": "platform sweep FILE.yaml --launcher {name}",
     "callback": "platform run --callbacks {name}",
     "optimizer": "platform run --train.optimizer {name}",
+    "reward": "platform sample RUN --sampler best-of --sampler.reward {name}",
 }
 """Kind of service -> the command that uses a component of it; parts are named to `platform run`."""
 

@@ -1,10 +1,11 @@
-"""Laws of services: verbs, evaluations, trackers, corpora, tokenizers, launchers, callbacks and
-optimizers.
+"""Laws of services: verbs, evaluations, trackers, corpora, tokenizers, launchers, callbacks,
+optimizers and rewards.
 
 The laws are tested without a model and without training, on texts of a few words; laws that may
 write files run in a temporary directory.
 """
 
+import inspect
 import io
 import json
 import tempfile
@@ -22,20 +23,27 @@ from torch import nn
 
 from platform_core.callback import Callback, Progress
 from platform_core.component import ROLES
+from platform_core.composition.computed import COMPUTED
 from platform_core.composition.options import SPLITS, DataOptions, TrainOptions
 from platform_core.composition.sources import SECTIONS, SEED
 from platform_core.data.corpus import Corpus
-from platform_core.data.tokenizer import Tokenizer
+from platform_core.data.tokenizer import CharacterTokenizer, Tokenizer
 from platform_core.data.tokenizer.base import BuiltTokenizer
+from platform_core.draws import derive_generator
 from platform_core.errors import UsageError
+from platform_core.process import Absorbing
 from platform_core.record.sweep import SweepDirectory
 from platform_core.registry.parts import resolve
+from platform_core.reward import Graded, Reward
 from platform_core.testing.law import Figures, Laws, require
 from platform_core.testing.subject import Subject, parameters
+from platform_core.testing.toy import TinyNetwork
+from platform_core.testing.toy import model as toy_model
+from platform_core.types import Tokens
 
 COMMAND, EVALUATION, CORPUS = Laws("command"), Laws("evaluation"), Laws("corpus")
 TOKENIZER, LAUNCHER, CALLBACK = Laws("tokenizer"), Laws("launcher"), Laws("callback")
-OPTIMIZER = Laws("optimizer")
+OPTIMIZER, REWARD = Laws("optimizer"), Laws("reward")
 ANY_SERVICE = Laws(None)
 SERVICE_LAWS = {
     "command": COMMAND,
@@ -45,6 +53,7 @@ SERVICE_LAWS = {
     "launcher": LAUNCHER,
     "callback": CALLBACK,
     "optimizer": OPTIMIZER,
+    "reward": REWARD,
 }
 
 TEXTS = ("to be, or not to be", "", "that is\nthe question", "be  be")
@@ -378,3 +387,67 @@ def resumes_exactly(subject: Subject) -> Figures:
     same = all(torch.equal(t, second.parameters[name]) for name, t in whole.parameters.items())
     require(same, "the weights differ after it was resumed")
     return f"{len(tensors)} tensors of state"
+
+
+def reward_options(subject: Subject) -> list[inspect.Parameter]:
+    """The options of a reward, without what is computed from other parts."""
+    return [p for p in parameters(subject.chosen) if p.name not in COMPUTED["reward"]]
+
+
+@REWARD.law()
+def options_have_types(subject: Subject) -> Figures:
+    """Each option of a reward has a type, and none is called name."""
+    options = reward_options(subject)
+    untyped = [p.name for p in options if p.annotation is p.empty]
+    require(not untyped, f"{', '.join(untyped)} have no type")
+    require("name" not in (p.name for p in options), "name is a reserved name")
+    return ", ".join(p.name for p in options) or "no options"
+
+
+def needs_more_than_defaults(subject: Subject) -> str:
+    """Which options of a reward have no default; empty if all have."""
+    without = [p.name for p in reward_options(subject) if p.default is p.empty]
+    return f"it needs the options {', '.join(without)}" if without else ""
+
+
+def prepared(subject: Subject) -> tuple[Reward, Tokens, Absorbing]:
+    """A reward that is ready, clean texts, and the process of a model that would draw them."""
+    tokenizer = CharacterTokenizer.of_texts(TEXTS)
+    process = Absorbing(tokenizer.vocab_size)
+    reward: Reward = subject.make(
+        vocab_size=process.vocab_size,
+        num_states=process.num_states,
+        tokenizer=tokenizer,
+        pad_id=tokenizer.pad_id,
+    )
+    reward.prepare(toy_model(process, TinyNetwork(process.num_states)))
+    letters = torch.tensor(tokenizer.encode("".join(TEXTS)).astype(np.int64))
+    places = torch.randint(len(letters), (6, 9), generator=derive_generator("reward"))
+    return reward, letters[places], process
+
+
+@REWARD.law(against=needs_more_than_defaults)
+def values_each_text(subject: Subject) -> Figures:
+    """A reward gives one finite number in float64 for each text, whatever the other texts are."""
+    reward, texts, _ = prepared(subject)
+    found = reward(texts)
+    require(found.shape == (6,), f"it gives {tuple(found.shape)} for 6 texts")
+    require(found.dtype == torch.float64, f"its numbers are {found.dtype}")
+    require(bool(found.isfinite().all()), f"a number is not finite: {found.tolist()}")
+    alone = torch.cat([reward(text[None]) for text in texts])
+    require(bool(torch.allclose(found, alone)), "the value of a text depends on the others")
+    return ", ".join(f"{value:.3g}" for value in found.tolist())
+
+
+@REWARD.law(needs=Graded, against=needs_more_than_defaults)
+def values_each_state(subject: Subject) -> Figures:
+    """A graded reward gives a row of numbers for each selected position: one for each state."""
+    reward, texts, process = prepared(subject)
+    assert isinstance(reward, Graded)
+    texts[:, ::2] = process.mask_id
+    level = torch.full((1, 1), 0.5, dtype=torch.float64)
+    gains = reward.gains(texts, texts == process.mask_id, level, level)
+    expected = (int((texts == process.mask_id).sum()), process.num_states)
+    require(gains.shape == expected, f"its gains are {tuple(gains.shape)}, not {expected}")
+    require(bool(gains.isfinite().all()), "a gain is not finite")
+    return f"{expected[0]} rows of {expected[1]} states"

@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 
 from platform_core.component import ROLES
-from platform_core.composition.choice import INNER
 from platform_core.composition.compose import compose
 from platform_core.composition.computed import COMPUTED
 from platform_core.errors import UsageError, did_you_mean
@@ -41,7 +40,7 @@ def typed_options(subject: Subject) -> Figures:
     """Each argument of the part's constructor has a type, and a default unless it is computed from
     other parts; no argument is called name.
     """
-    computed = [*COMPUTED[subject.role], *([INNER] if subject.part.component.around else [])]
+    computed = [*COMPUTED[subject.role], *subject.part.component.inside(subject.role)]
     options = [p for p in parameters(subject.chosen) if p.name not in computed]
     untyped = [p.name for p in options if p.annotation is p.empty]
     without = [p.name for p in options if p.default is p.empty]

@@ -99,11 +99,9 @@ class Subject:
         given = {**SMALL, **(options or {})}
         known = accepted(self.chosen, [*given, *computed])
         chosen = {name: value for name, value in {**given, **computed}.items() if name in known}
-        if self.part.component.around:
-            inside = self.plugins.get(self.role, self.part.component.around)
-            chosen["inner"] = Subject(inside, self.plugins, given=self.given).make(
-                options=options, **computed
-            )
+        for parameter, (kind, name) in self.part.component.inside(self.role).items():
+            inside = Subject(self.plugins.get(kind, name), self.plugins, given=self.given)
+            chosen[parameter] = inside.make(options=options, **computed)
         return self.kind(**{**chosen, **self.options})
 
 

@@ -1,8 +1,10 @@
 """Sums, their splits and what is counted; and the laws of corpora and evaluations."""
 
 import pytest
+import torch
 from platform_sums.corpus import Sums, open_sums, split_of
 from platform_sums.evaluation import first_text, shares
+from platform_sums.reward import RightSum
 
 from platform_core.composition.options import DataOptions
 from platform_core.data.tokenizer import CharacterTokenizer
@@ -42,6 +44,12 @@ def test_samples_are_counted():
     assert found["unseen"] == 1 / 2
     assert found["unseen_error"] == pytest.approx((1 / 8) ** 0.5)
     assert shares(["?"], 20)["unseen"] is None
+
+
+def test_right_sums_are_worth_most():
+    tokenizer = CharacterTokenizer("0123456789+=")
+    texts = [tokenizer.encode(text).tolist() for text in ("1+1=2", "1+1=3", "=1+1=")]
+    assert RightSum(0.5, tokenizer)(torch.tensor(texts)).tolist() == [1, 0.5, 0]
 
 
 def test_a_sample_ends_where_its_document_ends():

@@ -1,4 +1,4 @@
-"""What the package brings: a corpus, an evaluation and its metrics."""
+"""What the package brings: a corpus, an evaluation and its metrics, and a reward."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -20,6 +20,12 @@ def platform_corpora() -> Iterable[Component]:
 def platform_evaluations() -> Iterable[Component]:
     """One evaluation."""
     return [Component("right-sums", "platform_sums.evaluation:RightSums", "samples that add up")]
+
+
+@hookimpl
+def platform_rewards() -> Iterable[Component]:
+    """One reward."""
+    return [Component("right-sum", "platform_sums.reward:RightSum", "1 for text that adds up")]
 
 
 @hookimpl

@@ -1,0 +1,1 @@
+"""A package of the platform: a reward of texts."""
