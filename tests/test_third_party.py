@@ -40,7 +40,10 @@ def test_the_process_goes_with_what_needs_no_mixture(matrix: Matrix):
         "parameterization": ["mean", "vocabulary"],
         "backbone": ["dit", "hf"],
         "objective": ["block-nelbo", "discrete-nelbo", "nelbo"],
-        "sampler": ["ancestral", "blocks", "self-correction", "semi-autoregressive"],
+        "sampler": [
+            *("ancestral", "best-of", "blocks", "d-cbg", "particles", "self-correction"),
+            "semi-autoregressive",
+        ],
     }
     row, _ = matrix.family("kernel", ())
     refused = matrix.refusal(replace(row, parameterization="subs"), "ancestral")
