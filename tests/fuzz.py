@@ -267,7 +267,7 @@ VALUES = (
     *("é", "日本", "\u202e", "a\nb", "a\tb", "\x1b[31m", "\udcff", "a" * 5000, "../..", "/"),
     *(
         "/dev/null",
-        "/nonexistent/x",
+        "/proc/nothing/x",
         "t.txt",
         "t.txt/x",
         ".",
