@@ -23,8 +23,11 @@ def test_it_goes_with_what_needs_no_other_noise():
         "sampler": [
             "analytic",
             "ancestral",
+            "best-of",
             "blocks",
+            "d-cbg",
             "euler",
+            "particles",
             "psi",
             "self-correction",
             "semi-autoregressive",

@@ -344,6 +344,11 @@ class Denoiser:
         return places.spread(found, x_t)
 
 
+def above_noise(alpha: Noise) -> Noise:
+    """The signal level, at least the lowest that networks are told; no score step begins at 0."""
+    return alpha.clamp_min(MIN_ALPHA)
+
+
 def weights(module: nn.Module) -> dict[str, Tensor]:
     """The tensors from which a module can be restored: parameters (tied ones once) and saved
     buffers.

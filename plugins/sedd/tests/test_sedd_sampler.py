@@ -10,7 +10,7 @@ from torch import Tensor
 
 from platform_core import rows
 from platform_core.categorical import CleanOnly, KeepAll, Nucleus
-from platform_core.model import MIN_ALPHA
+from platform_core.model import MIN_ALPHA, above_noise
 from platform_core.parameterization import Mean
 from platform_core.process import LOG_ZERO, Absorbing, Interpolating, Uniform
 from platform_core.sampler import Ancestral, Prompt, even_times
@@ -30,7 +30,7 @@ from platform_core.testing.toy import (
     seeded,
     two_token_law,
 )
-from platform_sedd.parameterization import Score, above_noise, truncate
+from platform_sedd.parameterization import Score, truncate
 from platform_sedd.process import AbsorbingSedd, UniformSedd
 from platform_sedd.sampler import Analytic, ByScore, Euler, tangent
 from platform_sedd.schedule import Geometric

@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = f"platform {verb}" if verb in verbs() else command
         with stoppable(SIGTERM, SIGUSR1), environment(settings):
             code = _dispatch(verb, words[1:])
+            ranks.let_go()
             sys.stdout.flush()
             if argv is None:
                 _leave_with(code)

@@ -39,6 +39,8 @@ _LOST = re.compile(
 )
 _calls = count()
 _found: "list[PrefixStore]" = []
+_groups: list[object] = []
+"""Closed process groups; see `keep_group`."""
 
 
 class LeftError(UsageError):
@@ -185,4 +187,25 @@ def _leave_group() -> None:
     from torch import distributed
 
     if distributed.is_initialized() and distributed.get_backend() == "gloo":
+        keep_group()
         distributed.destroy_process_group()
+
+
+def keep_group() -> None:
+    """Holds the process group until `let_go`, although it is closed now.
+
+    A group of gloo that ends waits for its threads, which may need Python's lock for the tensors
+    that they hold. Torch releases the lock where the last holder is an object of Python, and keeps
+    it, for ever, where that is DistributedDataParallel; so that must not be the last one.
+    """
+    if "torch.distributed" not in sys.modules:
+        return
+    from torch import distributed
+
+    if distributed.is_initialized():
+        _groups.append(distributed.group.WORLD)
+
+
+def let_go() -> None:
+    """Lets go of closed process groups, once nothing uses them any more."""
+    _groups.clear()

@@ -207,6 +207,7 @@ class Run:
         finally:
             self.metrics.close()
             self.tracker.close()
+            ranks.keep_group()
             self.accelerator.end_training()
 
     @property

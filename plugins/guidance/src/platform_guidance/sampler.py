@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, final
 import torch
 
 from platform_core import categorical
-from platform_core.model import Model
+from platform_core.model import Model, above_noise
 from platform_core.parameterization import PredictsClean, ScoreBased
 from platform_core.process import Diffusion
 from platform_core.reward import Graded, Reward
@@ -121,6 +121,8 @@ class Guided(Walk):
 def posterior(walk: Walk, x_t: Tokens, selected: Selected, alpha_s: Noise, alpha_t: Noise) -> Probs:
     """The model's law of the earlier token at the selected positions, `[rows, states]`, float64."""
     process, parameterization = walk.denoiser.process, walk.denoiser.parameterization
+    if not isinstance(parameterization, PredictsClean):
+        alpha_s, alpha_t = above_noise(alpha_s), above_noise(alpha_t)
 
     def read(logits: Logits, x: Tokens, s: Noise, t: Noise) -> Probs:
         logits = logits.double()

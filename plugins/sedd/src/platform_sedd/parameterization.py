@@ -15,7 +15,7 @@ import torch
 
 from platform_core import categorical
 from platform_core.categorical import Truncation
-from platform_core.model import MIN_ALPHA
+from platform_core.model import above_noise
 from platform_core.parameterization import ClosedBound, ScoreBased, cross_entropy, widen
 from platform_core.process import LOG_ZERO, Absorbing, Diffusion, Mixing, Thinned
 from platform_core.types import Logits, LogProbs, Nats, Noise, Tokens
@@ -115,11 +115,6 @@ def masked_entropy(
     divergence = log_sum.expm1() - here
     weight = torch.where(process.changeable(x_t), -slope / (1 - alpha), 0.0)
     return weight.to(divergence.dtype) * divergence
-
-
-def above_noise(alpha: Noise) -> Noise:
-    """The signal level, at least the lowest that networks are told; no score step begins at 0."""
-    return alpha.clamp_min(MIN_ALPHA)
 
 
 def truncate(

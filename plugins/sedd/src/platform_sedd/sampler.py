@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from typing import ClassVar, final
 
 from platform_core import categorical
+from platform_core.model import above_noise
 from platform_core.parameterization import ScoreBased
 from platform_core.process import Mixing
 from platform_core.sampler import GridSampler, Walk, even_times
 from platform_core.schedule import Schedule
 from platform_core.types import Logits, LogProbs, Noise, Probs, Tokens
-from platform_sedd.parameterization import above_noise, truncate
+from platform_sedd.parameterization import truncate
 
 
 class ByScore(GridSampler):
