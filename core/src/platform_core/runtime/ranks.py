@@ -187,13 +187,13 @@ def _leave_group() -> None:
     from torch import distributed
 
     if distributed.is_initialized() and distributed.get_backend() == "gloo":
-        keep_group()
         distributed.destroy_process_group()
 
 
 def keep_group() -> None:
-    """Holds the process group until `let_go`, although it is closed now.
+    """Holds the process group until `let_go`, although it is left now.
 
+    Not after a mistake: others notice that a process is gone when its connections end.
     A group of gloo that ends waits for its threads, which may need Python's lock for the tensors
     that they hold. Torch releases the lock where the last holder is an object of Python, and keeps
     it, for ever, where that is DistributedDataParallel; so that must not be the last one.

@@ -207,7 +207,8 @@ class Run:
         finally:
             self.metrics.close()
             self.tracker.close()
-            ranks.keep_group()
+            if kind is None:
+                ranks.keep_group()
             self.accelerator.end_training()
 
     @property
