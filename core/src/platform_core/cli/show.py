@@ -197,7 +197,10 @@ def sample(shown: Shown) -> Iterator[str]:
     if not final.is_file() and not written:
         return
     file = final if final.is_file() else written[-1]
-    text = file.read_text(encoding="utf-8", errors="replace").split(BETWEEN_SAMPLES)[0]
+    whole = file.read_text(encoding="utf-8", errors="replace")
+    if not whole.strip():  # a run that was told to write none
+        return
+    text = whole.split(BETWEEN_SAMPLES)[0]
     plain = "".join(letter if letter.isprintable() else " " for letter in text)
     yield f"{INDENT}a sample, of {file.relative_to(shown.directory.path)}:"
     lines = wrap(plain, WIDTH - 4) or [""]
