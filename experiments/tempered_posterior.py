@@ -19,7 +19,8 @@ from platform_core.parameterization import PredictsClean
 from platform_core.process import Diffusion
 from platform_core.rows import Places
 from platform_core.sampler import Ending, GridSampler, Walk
-from platform_core.types import Logits, Noise, Probs, Tokens
+from platform_core.types import Noise, Tokens
+from platform_guidance.sampler import posterior
 
 
 class TemperedPosterior(GridSampler):
@@ -44,20 +45,13 @@ class TemperedPosterior(GridSampler):
         self.heat = heat
 
     def step(self, walk: Walk, x_t: Tokens, alpha_s: Noise, alpha_t: Noise) -> Tokens:
-        process, reading = walk.denoiser.process, walk.denoiser.parameterization
-        assert isinstance(reading, PredictsClean)
-        selected = process.changeable(x_t) & ~walk.fixed
+        selected = walk.denoiser.process.changeable(x_t) & ~walk.fixed
         places = Places.of(selected)
         if not len(places):
             return x_t
-
-        def law(logits: Logits, x: Tokens, s: Noise, t: Noise) -> Probs:
-            log_x0 = reading.log_x0(logits.double(), x, t, process)
-            return (process.posterior(log_x0, x, s, t).log() / self.heat).softmax(-1)
-
-        levels = (alpha_s, alpha_t)
-        found = walk.denoiser.read(x_t, alpha_t.expand(len(x_t), 1), selected, law, levels)
-        return places.spread(categorical.draw(found, walk.generator), x_t)
+        law = posterior(walk, x_t, selected, alpha_s, alpha_t)
+        tempered = (law.log() / self.heat).softmax(-1)
+        return places.spread(categorical.draw(tempered, walk.generator), x_t)
 
 
 @hookimpl

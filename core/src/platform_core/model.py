@@ -75,8 +75,8 @@ class Model(nn.Module):
         """The same model with another backbone."""
         return Model(self.process, self.schedule, self.parameterization, backbone, self.watch)
 
-    def watched(self, watch: Watch) -> "Model":
-        """The same model, with `watch` called before every network call."""
+    def watched(self, watch: Watch | None) -> "Model":
+        """The same model, with `watch` called before every network call; None watches none."""
         return Model(self.process, self.schedule, self.parameterization, self.backbone, watch)
 
     def encode(

@@ -72,7 +72,7 @@ class Sampler(ABC):
     """
 
     requires: ClassVar[Mapping[str, type]] = {}
-    fills_blanks: ClassVar[bool] = True
+    fills_blanks: bool = True
 
     @abstractmethod
     def __call__(

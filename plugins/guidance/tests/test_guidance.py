@@ -17,7 +17,7 @@ from platform_core.objective import Nelbo
 from platform_core.process import Absorbing, Diffusion, Uniform
 from platform_core.registry.loading import find_plugins
 from platform_core.reward import Graded, Reward, Values
-from platform_core.sampler import Ancestral, Prompt, Sampler, Walk
+from platform_core.sampler import Ancestral, GridSampler, Prompt, Sampler, Walk
 from platform_core.testing.toy import (
     AsItIs,
     ExactDenoiser,
@@ -255,7 +255,7 @@ class Remembered(NamedTuple):
     tokens: Tokens
 
 
-class Remembering(Ancestral.__mro__[1]):  # type: ignore[misc]  # Ancestral itself is final
+class Remembering(GridSampler):
     """Checks that what it remembers of texts stays with them."""
 
     moved: ClassVar[list[bool]] = []

@@ -191,7 +191,7 @@ class Composition:
             UsageError: the sampler refuses its options.
         """
         process = objective.model.process
-        return self._make(  # type: ignore[no-any-return]  # of the class that was chosen
+        sampler: Sampler = self._make(
             "sampler",
             vocab_size=process.vocab_size,
             num_states=process.num_states,
@@ -199,6 +199,7 @@ class Composition:
             objective=objective,
             **self._text(tokenizer, label_names),
         )
+        return sampler
 
     def _text(self, tokenizer: Any, label_names: Sequence[str]) -> dict[str, Any]:
         """What parts may be told of the text."""

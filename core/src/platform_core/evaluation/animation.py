@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from platform_core.data.tokenizer.base import Tokenizer
 from platform_core.evaluation.figures import LIGHT, MIDDLE
-from platform_core.evaluation.frames import Frame, Frames, Kind, rows
+from platform_core.evaluation.frames import Frames, Kind, rows
 from platform_core.evaluation.trajectory import Trajectory
 from platform_core.record.files import write_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFont import FreeTypeFont
 
 COLUMNS = 64
 """Characters in a line of a GIF."""
@@ -76,9 +77,9 @@ def _changes(way: Trajectory, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
 def picture(way: Trajectory, tokenizer: Tokenizer, _: str, fps: float) -> bytes:
     """The GIF, which begins again and again."""
     way = _thinned(way)
-    frames = list(Frames.of(way, tokenizer))
-    lines = max(len(rows(frame, COLUMNS)) for frame in frames)
-    first, *others = (_image(frame, lines) for frame in frames)
+    frames = [rows(frame, COLUMNS) for frame in Frames.of(way, tokenizer)]
+    font = _font()
+    first, *others = (_image(lines, max(map(len, frames)), font) for lines in frames)
     written = io.BytesIO()
     milliseconds = max(20, round(1000 / fps))  # browsers slow down what is faster
     times = [milliseconds] * len(others) + [LAST_SECONDS * 1000]
@@ -103,17 +104,22 @@ def _thinned(way: Trajectory) -> Trajectory:
     return replace(way, tokens=tokens, alphas=alphas)
 
 
-def _image(frame: Frame, lines: int) -> "Image":
-    """A frame as an image with room for so many lines."""
+def _font() -> "FreeTypeFont":
     from matplotlib import get_data_path
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import ImageFont
 
-    font = ImageFont.truetype(Path(get_data_path(), "fonts/ttf/DejaVuSansMono.ttf"), FONT_SIZE)
+    return ImageFont.truetype(Path(get_data_path(), "fonts/ttf/DejaVuSansMono.ttf"), FONT_SIZE)
+
+
+def _image(lines: list[list[tuple[str, Kind]]], room: int, font: "FreeTypeFont") -> "Image":
+    """The lines of a frame as an image with room for so many."""
+    from PIL import Image, ImageDraw
+
     wide, high = font.getlength("m"), FONT_SIZE * 1.5
-    size = round(COLUMNS * wide) + 2 * MARGIN, round(lines * high) + 2 * MARGIN
+    size = round(COLUMNS * wide) + 2 * MARGIN, round(room * high) + 2 * MARGIN
     image = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(image)
-    for row, line in enumerate(rows(frame, COLUMNS)):
+    for row, line in enumerate(lines):
         x, y = float(MARGIN), MARGIN + row * high
         for text, kind in line:
             end = x + font.getlength(text)

@@ -1,6 +1,5 @@
 """Device, precision and threads of a run, chosen by the machine's hardware; and their record."""
 
-import functools
 import os
 import platform
 import resource
@@ -180,7 +179,7 @@ def describe(accelerator: Accelerator, plugins: Mapping[str, Mapping[str, Any]])
     }
 
 
-@functools.cache
+@cache
 def versions() -> Mapping[str, str]:
     """Versions of the packages that numbers depend on, the platform's own included.
 
@@ -203,13 +202,7 @@ def commit() -> dict[str, str]:
     here = Path(__file__).resolve()
     asked = (
         ("ls-files", "--error-unmatch", here.name),
-        (
-            "describe",
-            "--always",
-            "--dirty",
-            "--abbrev=40",
-            "--exclude=*",
-        ),
+        ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"),
     )
     said = ""
     for words in asked:

@@ -198,8 +198,6 @@ def keep_group() -> None:
     that they hold. Torch releases the lock where the last holder is an object of Python, and keeps
     it, for ever, where that is DistributedDataParallel; so that must not be the last one.
     """
-    if "torch.distributed" not in sys.modules:
-        return
     from torch import distributed
 
     if distributed.is_initialized():

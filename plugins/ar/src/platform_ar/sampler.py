@@ -35,7 +35,7 @@ class LeftToRight(Sampler):
     """
 
     requires: ClassVar[Mapping[str, type]] = {"process": Ar, "parameterization": NextToken}
-    fills_blanks: ClassVar[bool] = False
+    fills_blanks = False
 
     def __init__(self, **law: Any) -> None:
         self.truncation = truncation(**law)

@@ -45,7 +45,7 @@ class Blocks(Sampler):
     """
 
     requires: ClassVar[Mapping[str, type]] = {"process": Diffusion, "backbone": Sighted}
-    fills_blanks: ClassVar[bool] = False
+    fills_blanks = False
 
     def __init__(
         self,

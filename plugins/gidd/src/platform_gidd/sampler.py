@@ -57,7 +57,7 @@ class SelfCorrection(Sampler):
         if not 0 <= temperature < math.inf:
             raise ValueError(f"temperature is {temperature:g}; it must be at least 0, as 0.1")
         self.inner = inner
-        self.fills_blanks = inner.fills_blanks  # type: ignore[misc]  # the class knows of none
+        self.fills_blanks = inner.fills_blanks
         self.rounds, self.replaced, self.temperature = rounds, replaced, temperature
 
     @torch.no_grad()

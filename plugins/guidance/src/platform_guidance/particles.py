@@ -20,7 +20,6 @@ from platform_core.model import Model
 from platform_core.reward import Reward
 from platform_core.sampler import GridSampler, Prompt, Rows, Sample, Sampler, Walk
 from platform_core.types import Noise, Tokens
-from platform_guidance.sampler import unwatched
 
 Weights = Float[Tensor, "texts particles"]
 
@@ -81,7 +80,7 @@ class Particles(Sampler):
             )
         self.inner, self.reward, self.particles = inner, reward, particles
         self.strength, self.every, self.threshold = strength, every, threshold
-        self.fills_blanks = inner.fills_blanks  # type: ignore[misc]  # the class knows of none
+        self.fills_blanks = inner.fills_blanks
 
     @torch.no_grad()
     def __call__(
@@ -100,7 +99,8 @@ class Particles(Sampler):
         if prompt is not None:
             prompt = Prompt(*(given.repeat_interleave(self.particles, 0) for given in prompt))
         shape = batch * self.particles, length
-        walk = self.inner.begin(unwatched(model), shape, generator, prompt)
+        # A watcher would see the steps of other texts than the ones kept.
+        walk = self.inner.begin(model.watched(None), shape, generator, prompt)
         steering = Steering(self, batch, generator)
         walk.steer = steering.after_step
         drawn = self.inner.along(walk)

@@ -48,7 +48,7 @@ class BestOf(Sampler):
         if n < 1:
             raise ValueError(f"n is {n}; it must be at least 1 (which draws as without a reward)")
         self.inner, self.reward, self.n = inner, reward, n
-        self.fills_blanks = inner.fills_blanks  # type: ignore[misc]  # the class knows of none
+        self.fills_blanks = inner.fills_blanks
 
     @torch.no_grad()
     def __call__(
@@ -61,7 +61,8 @@ class BestOf(Sampler):
         """Draw all candidates, one of each text at a time, and keep the best."""
         self.reward.prepare(model)
         begun = self.reward.calls
-        model = model if self.n == 1 else unwatched(model)
+        if self.n > 1:  # a watcher would see the steps of other texts than the one kept
+            model = model.watched(None)
         drawn = [self.inner(model, shape, generator, prompt) for _ in range(self.n)]
         values = torch.stack([self.reward(candidate.tokens) for candidate in drawn])
         best = (values == values.amax(0)).long().argmax(0)
@@ -73,11 +74,6 @@ class BestOf(Sampler):
             each = torch.stack(own).sum(0) + spent
         nfe = sum(candidate.nfe for candidate in drawn) + spent
         return Sample(texts[best, torch.arange(len(best), device=best.device)], nfe, each)
-
-
-def unwatched(model: Model) -> Model:
-    """The model without its watcher, who would see the steps of other texts than the one kept."""
-    return Model(model.process, model.schedule, model.parameterization, model.backbone)
 
 
 @dataclass
